@@ -1,0 +1,62 @@
+//! What the provisioner and the handler must agree on, kept once.
+//!
+//! The provisioner makes the tables and sets the function's environment; the handler reads that environment and
+//! writes the tables; the reader commands of the provisioner read them again. Every name that crosses one of these
+//! borders stands here.
+
+/// The function's environment variables.
+pub mod env {
+    /// Name of the counts table.
+    pub const COUNTS_TABLE: &str = "COUNTS_TABLE";
+    /// Name of the ledger table.
+    pub const LEDGER_TABLE: &str = "LEDGER_TABLE";
+    /// The Segment message types that are counted, separated by commas: `track,page`.
+    pub const COUNT_TYPES: &str = "COUNT_TYPES";
+    /// Days after which a ledger marker may expire. Absent where the bucket keeps its objects for ever.
+    pub const LEDGER_TTL_DAYS: &str = "LEDGER_TTL_DAYS";
+}
+
+/// The counts table: one item per event and hour, and nothing else.
+pub mod counts {
+    /// Partition key (S): the event's name.
+    pub const EVENT: &str = "event";
+    /// Sort key (S): the UTC hour, RFC 3339 to the second, such as `2015-08-04T12:00:00Z`.
+    pub const HOUR: &str = "hour";
+    /// Attribute (N): how many such events there were in that hour.
+    pub const COUNT: &str = "count";
+    /// Global secondary index with [`HOUR`] as partition and [`EVENT`] as sort key.
+    pub const BY_HOUR: &str = "by-hour";
+}
+
+/// The ledger table: one item per chunk of counts that was added for an object.
+pub mod ledger {
+    /// Partition key (S): see [`object_key`].
+    pub const OBJECT: &str = "object";
+    /// Sort key (N): the chunk's number, from 0.
+    pub const CHUNK: &str = "chunk";
+    /// Attribute (S): identifies the totals that the chunk was cut from, see the handler's `store` module.
+    pub const RUN: &str = "run";
+    /// Attribute (N): the first chunk number of that run.
+    pub const FIRST: &str = "first";
+    /// Attribute (N): the number after the run's last chunk.
+    pub const END: &str = "end";
+    /// Attribute (L of L): the pairs that the chunk added, each `[event, hour, count]`.
+    pub const PAIRS: &str = "pairs";
+    /// Attribute (N): when the marker was written, in epoch seconds.
+    pub const WRITTEN_AT: &str = "written_at";
+    /// Attribute (N): epoch seconds after which DynamoDB may drop the marker (its time to live).
+    pub const EXPIRES_AT: &str = "expires_at";
+
+    /// The ledger's name for one stored object: bucket, key, and what tells one content of that key from the
+    /// next, which is the version id where the bucket has versions and the ETag (without quotes) elsewhere.
+    ///
+    /// A bucket's name cannot hold a slash, and the identity comes last behind a `#`, so two objects never share one
+    /// name.
+    #[must_use]
+    pub fn object_key(bucket: &str, key: &str, identity: &str) -> String {
+        format!("{bucket}/{key}#{identity}")
+    }
+}
+
+/// The message types of Segment's spec that a pipeline may count.
+pub const MESSAGE_TYPES: [&str; 6] = ["track", "identify", "page", "screen", "group", "alias"];

@@ -1,0 +1,127 @@
+//! The notification that S3 sends: which objects there are to count.
+
+use percent_encoding::percent_decode;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// One object that S3 says was created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// The bucket's name.
+    pub bucket: String,
+    /// The object's key, decoded.
+    pub key: String,
+    /// The object's version, in a bucket that has versions.
+    pub version: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Notification {
+    #[serde(rename = "Records")]
+    records: Vec<Record>,
+}
+
+#[derive(Deserialize)]
+struct Record {
+    #[serde(rename = "eventName", default)]
+    event_name: String,
+    s3: S3,
+}
+
+#[derive(Deserialize)]
+struct S3 {
+    bucket: Bucket,
+    object: Key,
+}
+
+#[derive(Deserialize)]
+struct Bucket {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Key {
+    key: String,
+    #[serde(rename = "versionId")]
+    version: Option<String>,
+}
+
+/// The objects of a notification, in its order, each once.
+///
+/// # Errors
+/// [`Failure::Notification`] where it is none.
+pub fn objects(payload: Value) -> Result<Vec<Object>, Failure> {
+    // S3 sends this when a notification is set up. There is nothing to count in it.
+    if payload.get("Event").and_then(Value::as_str) == Some("s3:TestEvent") {
+        return Ok(Vec::new());
+    }
+    let notification: Notification =
+        serde_json::from_value(payload).map_err(|error| Failure::Notification { why: error.to_string() })?;
+    let mut objects = Vec::with_capacity(notification.records.len());
+    for record in notification.records {
+        // A removed object cannot be counted. Events come with or without the prefix, depending on who sends them.
+        let name = record.event_name.trim_start_matches("s3:");
+        if !(name.is_empty() || name.starts_with("ObjectCreated")) {
+            continue;
+        }
+        let object = Object {
+            bucket: record.s3.bucket.name,
+            key: decode(&record.s3.object.key)?,
+            version: record.s3.object.version.filter(|version| !version.is_empty()),
+        };
+        if !objects.contains(&object) {
+            objects.push(object);
+        }
+    }
+    Ok(objects)
+}
+
+/// Keys come as in a form: `+` for a space and the rest in percent signs.
+fn decode(key: &str) -> Result<String, Failure> {
+    let spaced: Vec<u8> = key.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
+    match percent_decode(&spaced).decode_utf8() {
+        Ok(key) => Ok(key.into_owned()),
+        Err(_) => Err(Failure::Notification { why: "a key is not UTF-8".to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn record(key: &str) -> Value {
+        json!({ "eventName": "ObjectCreated:Put", "s3": { "bucket": { "name": "b" }, "object": { "key": key } } })
+    }
+
+    #[test]
+    fn keys_are_form_decoded() {
+        let objects = objects(json!({ "Records": [record("in/red+flower%2B%C3%A9.jpg")] })).expect("a notification");
+        assert_eq!(objects[0].key, "in/red flower+é.jpg");
+    }
+
+    #[test]
+    fn every_record_is_taken_once() {
+        let objects = objects(json!({ "Records": [record("a"), record("b"), record("a")] })).expect("a notification");
+        assert_eq!(objects.iter().map(|o| o.key.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_test_event_and_a_removal_are_nothing_to_count() {
+        let test = json!({ "Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b" });
+        assert_eq!(objects(test).expect("a test event"), []);
+        let mut removed = record("a");
+        removed["eventName"] = json!("ObjectRemoved:Delete");
+        assert_eq!(objects(json!({ "Records": [removed] })).expect("a notification"), []);
+    }
+
+    #[test]
+    fn anything_else_is_an_error() {
+        for payload in [json!(null), json!({}), json!({ "Records": 1 }), json!({ "Records": [{}] }), json!([1])] {
+            assert!(objects(payload.clone()).is_err(), "{payload}");
+        }
+        assert!(objects(json!({ "Records": [record("%FF")] })).is_err());
+    }
+}

@@ -1,0 +1,59 @@
+//! What the provisioner tells the function through its environment.
+
+use std::collections::BTreeSet;
+
+use contract::env;
+
+/// The function's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Name of the counts table.
+    pub counts_table: String,
+    /// Name of the ledger table.
+    pub ledger_table: String,
+    /// The Segment message types that are counted.
+    pub count: BTreeSet<String>,
+    /// Days after which a marker may go; none where objects stay for ever.
+    pub ledger_ttl_days: Option<u32>,
+}
+
+/// A variable that is missing or cannot be used. Apply sets all of them, so this is a function changed by hand.
+#[derive(Debug, thiserror::Error)]
+#[error("the environment variable {name} {why}: run `provisioner apply`")]
+pub struct Unset {
+    name: &'static str,
+    why: &'static str,
+}
+
+impl Settings {
+    /// Reads the variables.
+    ///
+    /// # Errors
+    /// The first one that is missing or cannot be used.
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Unset> {
+        let needed = |name| variable(name).filter(|v| !v.is_empty()).ok_or(Unset { name, why: "is missing" });
+        let ledger_ttl_days = match variable(env::LEDGER_TTL_DAYS) {
+            None => None,
+            Some(days) => {
+                Some(days.parse().map_err(|_| Unset { name: env::LEDGER_TTL_DAYS, why: "is not a number of days" })?)
+            }
+        };
+        Ok(Self {
+            counts_table: needed(env::COUNTS_TABLE)?,
+            ledger_table: needed(env::LEDGER_TABLE)?,
+            count: needed(env::COUNT_TYPES)?.split(',').map(str::to_owned).collect(),
+            ledger_ttl_days,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_variable_is_named() {
+        let error = Settings::from_variables(|_| None).expect_err("nothing is set");
+        assert!(error.to_string().contains(env::COUNTS_TABLE), "{error}");
+    }
+}

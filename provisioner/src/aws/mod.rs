@@ -1,0 +1,165 @@
+//! The clients, who and where we are, and how long a call may take.
+
+mod failure;
+mod wait;
+
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+
+pub use failure::{Answer, AwsError, Call, absent_on};
+pub use wait::{Waiting, retry_while, wait_until};
+
+use crate::config::Pipeline;
+use crate::error::Error;
+
+/// Attempts of one call, the first included. With the SDK's backoff (1 s, doubling, jittered) five attempts bridge
+/// some ten seconds of throttling; what lasts longer is reported.
+const ATTEMPTS: u32 = 5;
+/// A connection that takes longer than this will not come.
+const CONNECT: Duration = Duration::from_secs(3);
+/// One attempt: an upload of the function's code on a slow line fits.
+const ATTEMPT: Duration = Duration::from_secs(60);
+/// One call with all of its attempts.
+const CALL: Duration = Duration::from_secs(150);
+
+/// Clients for one account and region.
+#[derive(Debug, Clone)]
+pub struct Aws {
+    /// Amazon S3.
+    pub s3: aws_sdk_s3::Client,
+    /// DynamoDB.
+    pub dynamodb: aws_sdk_dynamodb::Client,
+    /// Lambda.
+    pub lambda: aws_sdk_lambda::Client,
+    /// IAM.
+    pub iam: aws_sdk_iam::Client,
+    /// CloudWatch Logs.
+    pub logs: aws_sdk_cloudwatchlogs::Client,
+    /// SQS.
+    pub sqs: aws_sdk_sqs::Client,
+    sts: aws_sdk_sts::Client,
+    /// The endpoint, where it is not AWS's own.
+    pub endpoint: Option<String>,
+}
+
+/// Whose account it is, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The partition: `aws`, `aws-cn` or `aws-us-gov`.
+    pub partition: String,
+    /// The region.
+    pub region: String,
+    /// The account's 12 digits.
+    pub account: String,
+}
+
+impl Place {
+    /// An ARN in this place.
+    #[must_use]
+    pub fn arn(&self, service: &str, resource: &str) -> String {
+        format!("arn:{}:{service}:{}:{}:{resource}", self.partition, self.region, self.account)
+    }
+
+    /// An ARN of a global service.
+    #[must_use]
+    pub fn global_arn(&self, service: &str, resource: &str) -> String {
+        format!("arn:{}:{service}::{}:{resource}", self.partition, self.account)
+    }
+
+    /// The ARN of a bucket, or with `/` and a pattern of its objects.
+    #[must_use]
+    pub fn s3_arn(&self, resource: &str) -> String {
+        format!("arn:{}:s3:::{resource}", self.partition)
+    }
+}
+
+impl Aws {
+    /// Reads the standard variables and files and makes the clients; makes no call, but may ask a credential provider.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where `AWS_REGION` contradicts the file: one of the two is a mistake, and guessing
+    /// which would build a pipeline in the wrong place.
+    pub async fn connect(pipeline: &Pipeline) -> Result<Self, Error> {
+        if let Ok(region) = std::env::var("AWS_REGION")
+            && !region.is_empty()
+            && region != pipeline.region
+        {
+            return Err(Error::Refused {
+                what: format!(
+                    "the region is contradictory: pipeline.toml says {}, the variable AWS_REGION says {}",
+                    pipeline.region,
+                    region.escape_debug()
+                ),
+                help: "correct pipeline.region, or unset AWS_REGION".to_owned(),
+            });
+        }
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
+            .build_https();
+        let config = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(pipeline.region.clone()))
+            .http_client(http)
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(CONNECT)
+                    .operation_attempt_timeout(ATTEMPT)
+                    .operation_timeout(CALL)
+                    .build(),
+            )
+            .load()
+            .await;
+        Ok(Self::new(&config))
+    }
+
+    /// Clients of this configuration.
+    #[must_use]
+    pub fn new(config: &SdkConfig) -> Self {
+        let endpoint = std::env::var("AWS_ENDPOINT_URL_S3").ok().or_else(|| config.endpoint_url().map(str::to_owned));
+        // An endpoint that is not AWS's own has no host name for each bucket.
+        let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(endpoint.is_some()).build();
+        Self {
+            s3: aws_sdk_s3::Client::from_conf(s3),
+            dynamodb: aws_sdk_dynamodb::Client::new(config),
+            lambda: aws_sdk_lambda::Client::new(config),
+            iam: aws_sdk_iam::Client::new(config),
+            logs: aws_sdk_cloudwatchlogs::Client::new(config),
+            sqs: aws_sdk_sqs::Client::new(config),
+            sts: aws_sdk_sts::Client::new(config),
+            endpoint,
+        }
+    }
+
+    /// Asks AWS who we are, and refuses an account that is not the pipeline's.
+    ///
+    /// # Errors
+    /// The first call of a run, so credentials, endpoint and network fail here; [`Error::Refused`] where the file
+    /// names another account.
+    pub async fn whereabouts(&self, pipeline: &Pipeline) -> Result<Place, Error> {
+        let doing = "find out which AWS account this is";
+        let identity = self
+            .sts
+            .get_caller_identity()
+            .send()
+            .await
+            .call("sts:GetCallerIdentity")
+            .map_err(|source| Error::Aws { doing: doing.to_owned(), source: Box::new(source) })?;
+        let missing = |missing| Error::Answer { doing: doing.to_owned(), missing };
+        let account = identity.account.ok_or_else(|| missing("account"))?;
+        let arn = identity.arn.ok_or_else(|| missing("ARN"))?;
+        let partition = arn.split(':').nth(1).filter(|p| !p.is_empty()).unwrap_or("aws").to_owned();
+        if let Some(expected) = &pipeline.account
+            && *expected != account
+        {
+            return Err(Error::Refused {
+                what: format!("pipeline.toml names account {expected}, but the credentials are of account {account}"),
+                help: "set AWS_PROFILE or the credentials of the right account".to_owned(),
+            });
+        }
+        Ok(Place { partition, region: pipeline.region.clone(), account })
+    }
+}

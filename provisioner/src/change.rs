@@ -1,0 +1,131 @@
+//! What differs in one resource: the one value that text, JSON and Markdown render.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::Value as Json;
+
+/// One setting's value, in the form in which it is compared and shown.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// Not set.
+    Unset,
+    /// A flag.
+    Flag(bool),
+    /// A whole number.
+    Number(i64),
+    /// A text.
+    Text(String),
+    /// Texts whose order means nothing.
+    Set(BTreeSet<String>),
+    /// Names and texts.
+    Map(BTreeMap<String, String>),
+    /// A JSON document; policies come in [`crate::policy`]'s canonical form.
+    Document(Json),
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Flag(value)
+    }
+}
+impl From<i32> for Value {
+    fn from(value: i32) -> Self {
+        Self::Number(value.into())
+    }
+}
+impl From<i64> for Value {
+    fn from(value: i64) -> Self {
+        Self::Number(value)
+    }
+}
+impl From<&str> for Value {
+    fn from(value: &str) -> Self {
+        Self::Text(value.to_owned())
+    }
+}
+impl From<&String> for Value {
+    fn from(value: &String) -> Self {
+        Self::Text(value.clone())
+    }
+}
+impl From<String> for Value {
+    fn from(value: String) -> Self {
+        Self::Text(value)
+    }
+}
+impl From<&BTreeSet<String>> for Value {
+    fn from(value: &BTreeSet<String>) -> Self {
+        Self::Set(value.clone())
+    }
+}
+impl From<&BTreeMap<String, String>> for Value {
+    fn from(value: &BTreeMap<String, String>) -> Self {
+        Self::Map(value.clone())
+    }
+}
+impl From<&Json> for Value {
+    fn from(value: &Json) -> Self {
+        Self::Document(value.clone())
+    }
+}
+impl<T: Into<Self>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Unset, Into::into)
+    }
+}
+
+/// One setting that is not as declared.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Change {
+    /// The setting's name, stable across versions.
+    pub setting: &'static str,
+    /// As it is on AWS.
+    pub live: Value,
+    /// As declared.
+    pub desired: Value,
+}
+
+/// Collects the settings that differ.
+#[derive(Debug, Default)]
+pub struct Diff(Vec<Change>);
+
+impl Diff {
+    /// Nothing compared yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Compares one setting.
+    #[must_use]
+    pub fn compare(mut self, setting: &'static str, live: impl Into<Value>, desired: impl Into<Value>) -> Self {
+        let (live, desired) = (live.into(), desired.into());
+        if live != desired {
+            self.0.push(Change { setting, live, desired });
+        }
+        self
+    }
+
+    /// Compares tags: those that are not declared are somebody else's and do not count.
+    #[must_use]
+    pub fn tags(self, live: Option<&BTreeMap<String, String>>, desired: &BTreeMap<String, String>) -> Self {
+        let ours: Option<BTreeMap<String, String>> = live.map(|live| {
+            live.iter().filter(|(key, _)| desired.contains_key(*key)).map(|(k, v)| (k.clone(), v.clone())).collect()
+        });
+        self.compare("tags", ours.as_ref(), desired)
+    }
+
+    /// What differs, in the order compared.
+    #[must_use]
+    pub fn changes(self) -> Vec<Change> {
+        self.0
+    }
+}
+
+/// Whether one of `settings` is among the changes.
+#[must_use]
+pub fn touches(changes: &[Change], settings: &[&str]) -> bool {
+    changes.iter().any(|change| settings.contains(&change.setting))
+}

@@ -1,0 +1,95 @@
+//! The command line: definitions only.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Plans and applies an event pipeline on AWS from one pipeline.toml, without a state file.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    /// The declaration
+    #[arg(long, value_name = "FILE", default_value = "pipeline.toml", env = "PIPELINE_CONFIG", global = true)]
+    pub config: PathBuf,
+    /// Lay [environments.NAME] of the declaration over the rest
+    #[arg(long = "env", value_name = "NAME", env = "PIPELINE_ENV", global = true)]
+    pub environment: Option<String>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check the declaration alone; talks to nobody
+    Validate,
+    /// Show what differs from AWS; changes nothing
+    Plan {
+        /// Exit with 2 where there are changes, 0 where there are none, 1 on any error
+        #[arg(long)]
+        detailed_exitcode: bool,
+    },
+    /// Show what differs from AWS, ask, and make it so
+    Apply {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Delete what the pipeline declares; the bucket and the tables only with --delete-data
+    Destroy {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// Delete the bucket with all of its objects, and the tables, too
+        #[arg(long)]
+        delete_data: bool,
+    },
+    /// Print how often an event happened, by hour
+    Query {
+        /// The event's name
+        event: String,
+        /// Of what time
+        #[command(flatten)]
+        window: Window,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Print the most frequent events
+    Top {
+        /// Of what time
+        #[command(flatten)]
+        window: Window,
+        /// How many events to print
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
+        limit: usize,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+/// A span of time; hours that it touches are counted whole.
+#[derive(Debug, Clone, Args)]
+pub struct Window {
+    /// Up to now, from so long ago: 90m, 24h, 7d [default: 24h]
+    #[arg(long, value_name = "SPAN", conflicts_with_all = ["from", "to"])]
+    pub last: Option<String>,
+    /// From this time on: 2015-08-04, or 2015-08-04T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// Until before this time [default: now]
+    #[arg(long, value_name = "TIME", requires = "from")]
+    pub to: Option<String>,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}

@@ -1,0 +1,91 @@
+//! `pipeline.toml` to [`Pipeline`]: read, overlay, check. Nothing here talks to AWS.
+//!
+//! A file is taken in three steps: the text is parsed into a tree that remembers where each value stands
+//! ([`tree`]), the tree is turned into typed declarations ([`raw`]), and these are checked against AWS's rules
+//! ([`check`]). Each step collects what it finds wrong and goes on, so that one run reports every mistake.
+
+mod check;
+pub mod diagnostic;
+mod keys;
+mod raw;
+mod rules;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use check::{Billing, Bucket, Function, Notification, Pipeline, Statement, Table};
+use diagnostic::{Diagnostic, Invalid};
+
+use crate::error::Error;
+
+/// Reads and checks the file, with the overlay of `environment` where one is named.
+///
+/// # Errors
+/// [`Error::Io`] where the file cannot be read, [`Error::Config`] with every mistake in it otherwise.
+pub fn load(path: &Path, environment: Option<&str>) -> Result<Pipeline, Error> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+        doing: format!("read {}", path.display()),
+        help: "pass the file with --config, or run where pipeline.toml lies".to_owned(),
+        source,
+    })?;
+    let mut pipeline = parse(&path.display().to_string(), &text, environment)?;
+    pipeline.directory = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+    Ok(pipeline)
+}
+
+/// Checks `text`, which is called `name` in messages.
+///
+/// The environments that are not asked for are checked too: a mistake in one should not wait for its turn.
+///
+/// # Errors
+/// [`Error::Config`] with every mistake.
+pub fn parse(name: &str, text: &str, environment: Option<&str>) -> Result<Pipeline, Error> {
+    let mut found = Vec::new();
+    let (mut base, syntax_ok) = tree::parse(text, &mut found);
+    let overlays = tree::take_environments(&mut base, &mut found);
+
+    if let Some(wanted) = environment
+        && !overlays.contains_key(wanted)
+    {
+        found.push(unknown_environment(wanted, &overlays));
+    }
+    let mut chosen = None;
+    let mut environments: Vec<Option<&str>> = vec![None];
+    environments.extend(overlays.keys().map(|name| Some(name.as_str())));
+    for candidate in environments {
+        let mut merged = base.clone();
+        if let Some(overlay) = candidate.and_then(|name| overlays.get(name)) {
+            tree::overlay(&mut merged, overlay);
+        }
+        let raw = raw::read(merged, &mut found);
+        let pipeline = check::check(raw, syntax_ok, &mut found);
+        if candidate == environment {
+            chosen = pipeline;
+        }
+    }
+
+    found.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.span.end));
+    found.dedup();
+    match chosen {
+        Some(pipeline) if found.is_empty() => Ok(pipeline),
+        _ => Err(Error::Config(Box::new(Invalid {
+            path: name.to_owned(),
+            text: text.to_owned(),
+            found,
+        }))),
+    }
+}
+
+fn unknown_environment(wanted: &str, overlays: &BTreeMap<String, tree::Tree<'_>>) -> Diagnostic {
+    let known: Vec<&str> = overlays.keys().map(String::as_str).collect();
+    let help = if known.is_empty() {
+        format!("declare it, for example: [environments.{wanted}] bucket.name = \"...\"")
+    } else {
+        format!("the environments declared here are: {}", known.join(", "))
+    };
+    Diagnostic::new(0..0, format!("there is no environment `{wanted}`"), "", help)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! The parsed text as a tree that knows where each value stands, and the two things done to it before it gets types:
+//! overlaying an environment and cutting out what is wrong.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::diagnostic::Diagnostic;
+
+/// A table and where it stands.
+pub(super) type Tree<'i> = Spanned<DeTable<'i>>;
+
+/// Parses the text; what cannot be parsed is reported and left out. The flag says whether everything could be.
+pub(super) fn parse<'i>(text: &'i str, found: &mut Vec<Diagnostic>) -> (Tree<'i>, bool) {
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        found.push(Diagnostic::new(
+            error.span().unwrap_or(0..0),
+            format!("this is not TOML: {}", error.message()),
+            "",
+            "write one `key = value` a line, texts in double quotes, sections as [name]",
+        ));
+    }
+    (tree, errors.is_empty())
+}
+
+/// Takes `[environments.*]` out of the tree.
+pub(super) fn take_environments<'i>(tree: &mut Tree<'i>, found: &mut Vec<Diagnostic>) -> BTreeMap<String, Tree<'i>> {
+    let mut overlays = BTreeMap::new();
+    let Some(all) = tree.get_mut().remove("environments") else { return overlays };
+    let help = "write [environments.NAME] and under it the keys to change, such as bucket.name = \"...\"";
+    let span = all.span();
+    let DeValue::Table(all) = all.into_inner() else {
+        found.push(Diagnostic::new(span, "`environments` is not a table", "", help));
+        return overlays;
+    };
+    for (name, value) in all {
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::Table(table) => {
+                overlays.insert(name.get_ref().to_string(), Spanned::new(span, table));
+            }
+            _ => found.push(Diagnostic::new(
+                span,
+                format!("`environments.{}` is not a table", name.get_ref()),
+                "",
+                help,
+            )),
+        }
+    }
+    overlays
+}
+
+/// Lays `over` on `base`: tables are merged, everything else is replaced.
+pub(super) fn overlay<'i>(base: &mut Tree<'i>, over: &Tree<'i>) {
+    overlay_table(base.get_mut(), over.get_ref());
+}
+
+fn overlay_table<'i>(base: &mut DeTable<'i>, over: &DeTable<'i>) {
+    for (key, value) in over {
+        match (base.get_mut(key.get_ref().as_ref()).map(Spanned::get_mut), value.get_ref()) {
+            (Some(DeValue::Table(below)), DeValue::Table(above)) => overlay_table(below, above),
+            _ => {
+                base.remove(key.get_ref().as_ref());
+                base.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// What [`cut`] took out.
+pub(super) struct Cut {
+    /// The dotted path, without the numbers of list entries: `role.statement.actions`.
+    pub(super) path: String,
+    /// Whether it was the key that was wrong, rather than the value.
+    pub(super) by_key: bool,
+}
+
+/// Takes the key or value at `span` out of the tree.
+pub(super) fn cut(tree: &mut Tree<'_>, span: &Range<usize>) -> Option<Cut> {
+    cut_table(tree.get_mut(), span, "")
+}
+
+fn cut_table(table: &mut DeTable<'_>, span: &Range<usize>, path: &str) -> Option<Cut> {
+    let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    let hit = table.iter().find(|(key, value)| key.span() == *span || value.span() == *span);
+    if let Some((key, _)) = hit {
+        let (name, by_key) = (key.get_ref().to_string(), key.span() == *span);
+        table.remove(name.as_str());
+        return Some(Cut { path: join(&name), by_key });
+    }
+    table.iter_mut().find_map(|(key, value)| {
+        let path = join(key.get_ref());
+        cut_value(value.get_mut(), span, &path)
+    })
+}
+
+fn cut_value(value: &mut DeValue<'_>, span: &Range<usize>, path: &str) -> Option<Cut> {
+    match value {
+        DeValue::Table(table) => cut_table(table, span, path),
+        DeValue::Array(array) => {
+            if let Some(at) = array.iter().position(|entry| entry.span() == *span) {
+                let entries = std::mem::replace(array, DeArray::default());
+                *array = entries.into_iter().enumerate().filter(|(i, _)| *i != at).map(|(_, entry)| entry).collect();
+                return Some(Cut { path: path.to_owned(), by_key: false });
+            }
+            array.iter_mut().find_map(|entry| cut_value(entry.get_mut(), span, path))
+        }
+        _ => None,
+    }
+}

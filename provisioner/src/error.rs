@@ -1,0 +1,150 @@
+//! Everything that can go wrong, in words for the person at the terminal, and the exit code it ends with.
+
+use std::fmt;
+
+use crate::aws::AwsError;
+use crate::config::diagnostic::Invalid;
+use crate::kind::Address;
+
+/// A failure of the provisioner. Its text says what was being done, to what, what the answer was, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `pipeline.toml` has mistakes.
+    #[error("{0}")]
+    Config(Box<Invalid>),
+    /// A file or stream failed.
+    #[error("failed to {doing}: {source}\nhelp: {help}")]
+    Io {
+        /// What was being done, to which file.
+        doing: String,
+        /// What to do next.
+        help: String,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// AWS refused, failed or could not be reached.
+    #[error("failed to {doing}: {source}{}", help(source))]
+    Aws {
+        /// What was being done, to which resource.
+        doing: String,
+        /// What AWS answered.
+        source: Box<AwsError>,
+    },
+    /// AWS answered something that an answer of this kind does not hold.
+    #[error("failed to {doing}: AWS's answer has no {missing}\nhelp: run the command again; if it stays, the endpoint is not AWS's or not complete")]
+    Answer {
+        /// What was being done.
+        doing: String,
+        /// What the answer lacks.
+        missing: &'static str,
+    },
+    /// A condition did not come true in time.
+    #[error("gave up waiting for {what} after {seconds} s{}\nhelp: what is done stays done: run the command again to continue", last_said(.last))]
+    Timeout {
+        /// The condition.
+        what: String,
+        /// How long it was waited for.
+        seconds: u64,
+        /// What AWS said last, where it said something.
+        last: Option<String>,
+    },
+    /// The handler's binary is missing or would not run on Lambda.
+    #[error("{what}\nhelp: {help}")]
+    Artifact {
+        /// What is wrong with it.
+        what: String,
+        /// What to do.
+        help: String,
+    },
+    /// The change is one that the provisioner does not make.
+    #[error("{what}\nhelp: {help}")]
+    Refused {
+        /// What was asked for, and why it is not done.
+        what: String,
+        /// The way to do it.
+        help: String,
+    },
+    /// Some steps failed; each was reported when it did.
+    #[error("{failed} of {steps} steps failed, {skipped} were skipped\nhelp: what is done stays done: mend the cause and run the command again to continue")]
+    Incomplete {
+        /// Steps that failed.
+        failed: usize,
+        /// Steps that waited for one that failed.
+        skipped: usize,
+        /// All steps.
+        steps: usize,
+    },
+    /// Several things at once, all of which the person should see.
+    #[error("{}", Several(.0))]
+    Several(Vec<Error>),
+}
+
+fn help(error: &AwsError) -> String {
+    error.remedy().map_or_else(String::new, |remedy| format!("\nhelp: {remedy}"))
+}
+
+fn last_said(said: &Option<String>) -> String {
+    said.as_ref().map_or_else(String::new, |said| format!("; the last answer was: {said}"))
+}
+
+struct Several<'a>(&'a [Error]);
+
+impl fmt::Display for Several<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, error) in self.0.iter().enumerate() {
+            write!(f, "{}{error}", if i == 0 { "" } else { "\nerror: " })?;
+        }
+        Ok(())
+    }
+}
+
+/// A failure inside a kind, which need not know what it is part of.
+#[derive(Debug)]
+pub enum Fault {
+    /// A call failed; [`Fault::on`] says as part of what.
+    Call(Box<AwsError>),
+    /// Anything else.
+    Other(Box<Error>),
+}
+
+impl From<AwsError> for Fault {
+    fn from(error: AwsError) -> Self {
+        Self::Call(Box::new(error))
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Other(Box::new(error))
+    }
+}
+
+impl Fault {
+    /// As part of doing something to a resource: `failed to read table x: ...`.
+    #[must_use]
+    pub fn on(self, verb: &str, address: &Address) -> Error {
+        match self {
+            Self::Call(source) => Error::Aws { doing: format!("{verb} {address}"), source },
+            Self::Other(error) => *error,
+        }
+    }
+}
+
+impl Error {
+
+    /// The process's exit code. 2 is not among them: it says that `plan --detailed-exitcode` found changes.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_)
+            | Self::Io { .. }
+            | Self::Aws { .. }
+            | Self::Answer { .. }
+            | Self::Timeout { .. }
+            | Self::Artifact { .. }
+            | Self::Refused { .. }
+            | Self::Incomplete { .. }
+            | Self::Several(_) => 1,
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What happens while a plan is applied. `apply` emits these; the reporters print them.
+
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::kind::Address;
+use crate::plan::Action;
+
+/// One thing that happened to one resource.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The step has begun.
+    Started,
+    /// The step waits for something.
+    Waiting {
+        /// Reads on after "waiting for".
+        what: &'a str,
+        /// For how long so far.
+        elapsed: Duration,
+    },
+    /// The step is done.
+    Done {
+        /// How long it took.
+        took: Duration,
+    },
+    /// The step failed.
+    Failed {
+        /// Why.
+        error: &'a Error,
+    },
+    /// The step was not tried.
+    Skipped {
+        /// What failed before it.
+        because: &'a Address,
+    },
+}
+
+/// Where events go.
+pub trait Reporter: Send + Sync {
+    /// Takes one event of one step.
+    fn event(&self, address: &Address, action: Action, event: &Event<'_>);
+}

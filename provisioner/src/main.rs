@@ -1,0 +1,8 @@
+//! Parse, run, exit code.
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    provisioner::main(std::env::args_os()).await.into()
+}

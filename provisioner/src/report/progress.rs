@@ -1,0 +1,109 @@
+//! Progress of an apply, on stderr: a line a resource that lives while it is worked on where somebody watches, plain
+//! lines with durations elsewhere.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::{human, printable};
+use crate::event::{Event, Reporter};
+use crate::kind::Address;
+use crate::plan::Action;
+
+/// How often a spinner turns.
+const TICK: Duration = Duration::from_millis(100);
+/// Where nobody watches, a wait is told of only from here on.
+const LONG_WAIT: Duration = Duration::from_secs(5);
+
+/// The reporter that fits what stderr is.
+#[must_use]
+pub fn for_stderr() -> Box<dyn Reporter> {
+    if std::io::stderr().is_terminal() { Box::new(Live::default()) } else { Box::new(Plain::default()) }
+}
+
+/// The last line on a step, for both reporters; none for what goes on.
+fn ending(address: &Address, action: Action, event: &Event<'_>) -> Option<String> {
+    let color = human::style(action);
+    let (symbol, address) = (action.symbol(), printable(&address.to_string()));
+    match event {
+        Event::Started | Event::Waiting { .. } => None,
+        Event::Done { took } => {
+            Some(format!("{color}{symbol}{color:#} {address}: {} in {:.1} s", action.done(), took.as_secs_f64()))
+        }
+        Event::Failed { error } => Some(format!("{color}{symbol}{color:#} {}", human::error(error))),
+        Event::Skipped { because } => Some(format!(
+            "{color}{symbol}{color:#} {address}: skipped, because {} failed",
+            printable(&because.to_string())
+        )),
+    }
+}
+
+/// Plain lines.
+#[derive(Default)]
+struct Plain {
+    /// What each step was last said to wait for.
+    waits: Mutex<HashMap<Address, String>>,
+}
+
+impl Reporter for Plain {
+    fn event(&self, address: &Address, action: Action, event: &Event<'_>) {
+        let line = match event {
+            Event::Waiting { what, elapsed } if *elapsed >= LONG_WAIT => {
+                let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+                let said = waits.insert(address.clone(), (*what).to_owned());
+                if said.as_deref() == Some(*what) {
+                    return;
+                }
+                format!("  {}: waiting for {what}", printable(&address.to_string()))
+            }
+            other => match ending(address, action, other) {
+                Some(line) => line,
+                None => return,
+            },
+        };
+        let _ = writeln!(anstream::stderr(), "{line}");
+    }
+}
+
+/// Lines that live.
+#[derive(Default)]
+struct Live {
+    bars: MultiProgress,
+    running: Mutex<HashMap<Address, ProgressBar>>,
+}
+
+impl Reporter for Live {
+    fn event(&self, address: &Address, action: Action, event: &Event<'_>) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = printable(&address.to_string());
+        match event {
+            Event::Started => {
+                let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
+                let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+                let bar = self.bars.add(bar);
+                bar.set_message(format!("{shown}: {}", action.doing()));
+                bar.enable_steady_tick(TICK);
+                running.insert(address.clone(), bar);
+            }
+            Event::Waiting { what, .. } => {
+                if let Some(bar) = running.get(address) {
+                    bar.set_message(format!("{shown}: waiting for {what}"));
+                }
+            }
+            ended => {
+                if let Some(bar) = running.remove(address) {
+                    bar.finish_and_clear();
+                    self.bars.remove(&bar);
+                }
+                if let Some(line) = ending(address, action, ended) {
+                    self.bars.suspend(|| {
+                        let _ = writeln!(anstream::stderr(), "{line}");
+                    });
+                }
+            }
+        }
+    }
+}

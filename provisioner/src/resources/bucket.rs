@@ -1,0 +1,476 @@
+//! The bucket that Segment writes to: private, encrypted, TLS only, and tagged as the pipeline's.
+//!
+//! Settings are read one by one, since S3 keeps each behind a call of its own. Lifecycle rules, policy statements and
+//! tags that are not ours are left as they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_s3::types::{
+    BucketLocationConstraint, BucketLifecycleConfiguration, BucketVersioningStatus, CreateBucketConfiguration, Delete,
+    ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, NoncurrentVersionExpiration,
+    ObjectIdentifier, ObjectOwnership, OwnershipControls, OwnershipControlsRule, PublicAccessBlockConfiguration,
+    ServerSideEncryption, ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule,
+    Tag, Tagging, VersioningConfiguration,
+};
+use serde_json::{Value as Json, json};
+
+use crate::aws::{Answer, Aws, AwsError, Call, absent_on, retry_while};
+use crate::change::{Change, Diff, touches};
+use crate::error::{Error, Fault};
+use crate::kind::{Kind, Scope, Step};
+use crate::policy;
+
+/// The policy statement and the lifecycle rule that are ours.
+const TLS_SID: &str = "PipelineDenyPlainHttp";
+const EXPIRE_RULE: &str = "pipeline-expire";
+
+/// A bucket, as declared.
+#[derive(Debug, Clone)]
+pub(super) struct Bucket {
+    name: String,
+    arn: String,
+    account: String,
+    region: String,
+    versioning: bool,
+    expire: Option<Expire>,
+    require_tls: bool,
+    tags: BTreeMap<String, String>,
+}
+
+/// After how many days objects under a prefix go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Expire {
+    prefix: String,
+    days: i32,
+    versions: bool,
+}
+
+/// A bucket, as it is.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    public_access_block: BTreeSet<String>,
+    ownership: Option<String>,
+    encryption: Option<String>,
+    versioning: bool,
+    rules: Vec<LifecycleRule>,
+    policy: Option<Json>,
+    tags: BTreeMap<String, String>,
+}
+
+/// The four switches that make public access impossible.
+fn all_blocked() -> BTreeSet<String> {
+    ["BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"].map(str::to_owned).into()
+}
+
+impl Expire {
+    fn shown(&self) -> Json {
+        let mut shown = json!({ "prefix": self.prefix, "days": self.days });
+        if self.versions {
+            shown["noncurrent_days"] = json!(self.days);
+        }
+        shown
+    }
+
+    fn rule(&self) -> Result<LifecycleRule, Error> {
+        let mut rule = LifecycleRule::builder()
+            .id(EXPIRE_RULE)
+            .status(ExpirationStatus::Enabled)
+            .filter(LifecycleRuleFilter::builder().prefix(&self.prefix).build())
+            .expiration(LifecycleExpiration::builder().days(self.days).build());
+        if self.versions {
+            let old = NoncurrentVersionExpiration::builder().noncurrent_days(self.days).build();
+            rule = rule.noncurrent_version_expiration(old);
+        }
+        rule.build().map_err(unbuilt)
+    }
+}
+
+/// Our rule in the form of [`Expire::shown`]; a rule that is switched off or carries more is shown as what it is.
+fn shown_rule(rules: &[LifecycleRule]) -> Option<Json> {
+    let rule = rules.iter().find(|rule| rule.id() == Some(EXPIRE_RULE))?;
+    let mut shown = json!({
+        "prefix": rule.filter().and_then(LifecycleRuleFilter::prefix),
+        "days": rule.expiration().and_then(LifecycleExpiration::days),
+    });
+    if let Some(days) = rule.noncurrent_version_expiration().and_then(NoncurrentVersionExpiration::noncurrent_days) {
+        shown["noncurrent_days"] = json!(days);
+    }
+    if *rule.status() != ExpirationStatus::Enabled {
+        shown["status"] = json!(rule.status().as_str());
+    }
+    Some(shown)
+}
+
+/// The SDK's builders ask for what its model requires, which is always given here.
+fn unbuilt(error: aws_smithy_types::error::operation::BuildError) -> Error {
+    Error::Answer { doing: format!("build a request ({error})"), missing: "required field" }
+}
+
+impl Bucket {
+    fn tls_statement(&self) -> Json {
+        policy::canonical_statement(&json!({
+            "Sid": TLS_SID,
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:*",
+            "Resource": [self.arn, format!("{}/*", self.arn)],
+            "Condition": { "Bool": { "aws:SecureTransport": "false" } },
+        }))
+    }
+
+    async fn put_public_access_block(&self, aws: &Aws) -> Result<(), AwsError> {
+        let block = PublicAccessBlockConfiguration::builder()
+            .block_public_acls(true)
+            .block_public_policy(true)
+            .ignore_public_acls(true)
+            .restrict_public_buckets(true)
+            .build();
+        let request = aws.s3.put_public_access_block().bucket(&self.name).expected_bucket_owner(&self.account);
+        request.public_access_block_configuration(block).send().await.call("s3:PutBucketPublicAccessBlock")?;
+        Ok(())
+    }
+
+    async fn put_ownership(&self, aws: &Aws) -> Result<(), Fault> {
+        let rule = OwnershipControlsRule::builder().object_ownership(ObjectOwnership::BucketOwnerEnforced);
+        let controls = OwnershipControls::builder().rules(rule.build().map_err(unbuilt)?).build().map_err(unbuilt)?;
+        let request = aws.s3.put_bucket_ownership_controls().bucket(&self.name).expected_bucket_owner(&self.account);
+        request.ownership_controls(controls).send().await.call("s3:PutBucketOwnershipControls")?;
+        Ok(())
+    }
+
+    async fn put_encryption(&self, aws: &Aws) -> Result<(), Fault> {
+        let default = ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::Aes256);
+        let rule = ServerSideEncryptionRule::builder()
+            .apply_server_side_encryption_by_default(default.build().map_err(unbuilt)?)
+            .build();
+        let configuration = ServerSideEncryptionConfiguration::builder().rules(rule).build().map_err(unbuilt)?;
+        let request = aws.s3.put_bucket_encryption().bucket(&self.name).expected_bucket_owner(&self.account);
+        request.server_side_encryption_configuration(configuration).send().await.call("s3:PutEncryptionConfiguration")?;
+        Ok(())
+    }
+
+    async fn put_versioning(&self, aws: &Aws) -> Result<(), AwsError> {
+        let status =
+            if self.versioning { BucketVersioningStatus::Enabled } else { BucketVersioningStatus::Suspended };
+        let request = aws.s3.put_bucket_versioning().bucket(&self.name).expected_bucket_owner(&self.account);
+        request
+            .versioning_configuration(VersioningConfiguration::builder().status(status).build())
+            .send()
+            .await
+            .call("s3:PutBucketVersioning")?;
+        Ok(())
+    }
+
+    /// Ours beside the rules of others.
+    async fn put_lifecycle(&self, aws: &Aws, live: &Live) -> Result<(), Fault> {
+        let mut rules: Vec<LifecycleRule> =
+            live.rules.iter().filter(|rule| rule.id() != Some(EXPIRE_RULE)).cloned().collect();
+        if let Some(expire) = &self.expire {
+            rules.push(expire.rule()?);
+        }
+        if rules.is_empty() {
+            let request = aws.s3.delete_bucket_lifecycle().bucket(&self.name).expected_bucket_owner(&self.account);
+            request.send().await.call("s3:PutLifecycleConfiguration")?;
+            return Ok(());
+        }
+        let configuration = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build().map_err(unbuilt)?;
+        let request =
+            aws.s3.put_bucket_lifecycle_configuration().bucket(&self.name).expected_bucket_owner(&self.account);
+        request.lifecycle_configuration(configuration).send().await.call("s3:PutLifecycleConfiguration")?;
+        Ok(())
+    }
+
+    /// Ours beside the statements of others.
+    async fn put_policy(&self, aws: &Aws, live: &Live) -> Result<(), AwsError> {
+        let mut statements = live.policy.as_ref().map(policy::statements).unwrap_or_default();
+        statements.retain(|statement| policy::sid(statement) != TLS_SID);
+        if self.require_tls {
+            statements.push(self.tls_statement());
+        }
+        if statements.is_empty() {
+            let request = aws.s3.delete_bucket_policy().bucket(&self.name).expected_bucket_owner(&self.account);
+            request.send().await.call("s3:DeleteBucketPolicy")?;
+            return Ok(());
+        }
+        let mut document = live.policy.clone().unwrap_or_else(|| json!({ "Version": "2012-10-17" }));
+        document["Statement"] = Json::Array(statements);
+        let request = aws.s3.put_bucket_policy().bucket(&self.name).expected_bucket_owner(&self.account);
+        request.policy(document.to_string()).send().await.call("s3:PutBucketPolicy")?;
+        Ok(())
+    }
+
+    /// Ours beside the tags of others.
+    async fn put_tags(&self, aws: &Aws, live: &Live) -> Result<(), Fault> {
+        let mut tags = live.tags.clone();
+        tags.extend(self.tags.clone());
+        let set: Result<Vec<Tag>, _> =
+            tags.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();
+        let tagging = Tagging::builder().set_tag_set(Some(set.map_err(unbuilt)?)).build().map_err(unbuilt)?;
+        let request = aws.s3.put_bucket_tagging().bucket(&self.name).expected_bucket_owner(&self.account);
+        request.tagging(tagging).send().await.call("s3:PutBucketTagging")?;
+        Ok(())
+    }
+
+    /// Makes up for the changes; each setting is behind a call of its own, and they do not depend on each other.
+    async fn put(&self, aws: &Aws, live: &Live, changes: &[Change]) -> Result<(), Fault> {
+        let on = |setting| touches(changes, &[setting]);
+        // The tags come first: they say whose the bucket is, should this run end half way.
+        if on("tags") {
+            self.put_tags(aws, live).await?;
+        }
+        tokio::try_join!(
+            async { if on("public_access_block") { Ok(self.put_public_access_block(aws).await?) } else { Ok(()) } },
+            async { if on("object_ownership") { self.put_ownership(aws).await } else { Ok(()) } },
+            async { if on("encryption") { self.put_encryption(aws).await } else { Ok(()) } },
+            async { if on("versioning") { Ok(self.put_versioning(aws).await?) } else { Ok(()) } },
+            async { if on("lifecycle") { self.put_lifecycle(aws, live).await } else { Ok(()) } },
+        )?;
+        // After the block of public access, and alone: S3 answers `OperationAborted` to a policy put beside it.
+        if on("policy") {
+            self.put_policy(aws, live).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes every version of every object, a page at a time.
+    async fn empty(&self, aws: &Aws) -> Result<(), Fault> {
+        loop {
+            let page = aws
+                .s3
+                .list_object_versions()
+                .bucket(&self.name)
+                .expected_bucket_owner(&self.account)
+                .send()
+                .await
+                .call("s3:ListBucketVersions")?;
+            let versions = page.versions().iter().map(|v| (v.key(), v.version_id()));
+            let markers = page.delete_markers().iter().map(|m| (m.key(), m.version_id()));
+            let doomed: Result<Vec<ObjectIdentifier>, _> = versions
+                .chain(markers)
+                .filter_map(|(key, version)| key.map(|key| (key, version)))
+                .map(|(key, version)| ObjectIdentifier::builder().key(key).set_version_id(version.map(str::to_owned)).build())
+                .collect();
+            let doomed = doomed.map_err(unbuilt)?;
+            if doomed.is_empty() {
+                return Ok(());
+            }
+            let delete = Delete::builder().set_objects(Some(doomed)).quiet(true).build().map_err(unbuilt)?;
+            let request = aws.s3.delete_objects().bucket(&self.name).expected_bucket_owner(&self.account);
+            let deleted = request.delete(delete).send().await.call("s3:DeleteObjectVersion")?;
+            // A refusal of one object is no failure of the call, and asking again would not end.
+            if let Some(refused) = deleted.errors().first() {
+                return Err(Error::Refused {
+                    what: format!(
+                        "failed to delete object {} of bucket {}: {} {}",
+                        refused.key().unwrap_or_default().escape_debug(),
+                        self.name,
+                        refused.code().unwrap_or_default(),
+                        refused.message().unwrap_or_default(),
+                    ),
+                    help: "lift what protects the object, then run destroy again".to_owned(),
+                }
+                .into());
+            }
+        }
+    }
+}
+
+impl Kind for Bucket {
+    const NAME: &'static str = "bucket";
+    const HOLDS_DATA: bool = true;
+    type Live = Live;
+
+    fn declared(scope: &Scope<'_>) -> Vec<Self> {
+        let declared = &scope.pipeline.bucket;
+        vec![Self {
+            name: declared.name.clone(),
+            arn: scope.place.s3_arn(&declared.name),
+            account: scope.place.account.clone(),
+            region: scope.place.region.clone(),
+            versioning: declared.versioning,
+            expire: declared.expire_days.map(|days| Expire {
+                prefix: scope.pipeline.notification.prefix.clone(),
+                days,
+                versions: declared.versioning,
+            }),
+            require_tls: declared.require_tls,
+            tags: scope.pipeline.tags.clone(),
+        }]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
+        let (bucket, owner) = (self.name.as_str(), self.account.as_str());
+        let s3 = &aws.s3;
+        let head = s3.head_bucket().bucket(bucket).expected_bucket_owner(owner).send().await.call("s3:ListBucket");
+        match head {
+            Ok(found) => {
+                if let Some(region) = found.bucket_region().filter(|region| *region != self.region) {
+                    return Err(self.elsewhere(region).into());
+                }
+            }
+            // The answer to HEAD has no body, so the status is all there is.
+            Err(error) if error.status() == Some(404) => return Ok(None),
+            Err(error) if error.status() == Some(301) => return Err(self.elsewhere("another region").into()),
+            Err(AwsError { answer: Answer::Service { status: 403, .. }, .. }) => {
+                return Err(Error::Refused {
+                    what: format!("bucket {bucket} belongs to another account, or the caller may not look at it"),
+                    help: "choose another bucket.name (names are global on AWS), or allow s3:ListBucket".to_owned(),
+                }
+                .into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let (block, ownership, encryption, versioning, lifecycle, policy, tags) = tokio::try_join!(
+            async {
+                let answer = s3.get_public_access_block().bucket(bucket).expected_bucket_owner(owner).send().await;
+                absent_on(answer.call("s3:GetBucketPublicAccessBlock"), &["NoSuchPublicAccessBlockConfiguration"])
+            },
+            async {
+                let answer = s3.get_bucket_ownership_controls().bucket(bucket).expected_bucket_owner(owner).send().await;
+                absent_on(answer.call("s3:GetBucketOwnershipControls"), &["OwnershipControlsNotFoundError"])
+            },
+            async {
+                let answer = s3.get_bucket_encryption().bucket(bucket).expected_bucket_owner(owner).send().await;
+                let unset = ["ServerSideEncryptionConfigurationNotFoundError"];
+                absent_on(answer.call("s3:GetEncryptionConfiguration"), &unset)
+            },
+            async {
+                let answer = s3.get_bucket_versioning().bucket(bucket).expected_bucket_owner(owner).send().await;
+                answer.call("s3:GetBucketVersioning")
+            },
+            async {
+                let request = s3.get_bucket_lifecycle_configuration().bucket(bucket).expected_bucket_owner(owner);
+                let answer = request.send().await.call("s3:GetLifecycleConfiguration");
+                absent_on(answer, &["NoSuchLifecycleConfiguration"])
+            },
+            async {
+                let answer = s3.get_bucket_policy().bucket(bucket).expected_bucket_owner(owner).send().await;
+                absent_on(answer.call("s3:GetBucketPolicy"), &["NoSuchBucketPolicy"])
+            },
+            async {
+                let answer = s3.get_bucket_tagging().bucket(bucket).expected_bucket_owner(owner).send().await;
+                absent_on(answer.call("s3:GetBucketTagging"), &["NoSuchTagSet"])
+            },
+        )?;
+        let block = block.and_then(|answer| answer.public_access_block_configuration);
+        let switches = block.map_or_else(BTreeSet::new, |block| {
+            [
+                ("BlockPublicAcls", block.block_public_acls),
+                ("BlockPublicPolicy", block.block_public_policy),
+                ("IgnorePublicAcls", block.ignore_public_acls),
+                ("RestrictPublicBuckets", block.restrict_public_buckets),
+            ]
+            .into_iter()
+            .filter(|(_, on)| *on == Some(true))
+            .map(|(name, _)| name.to_owned())
+            .collect()
+        });
+        let encryption = encryption
+            .and_then(|answer| answer.server_side_encryption_configuration)
+            .and_then(|configuration| configuration.rules.into_iter().next())
+            .and_then(|rule| rule.apply_server_side_encryption_by_default)
+            .map(|default| default.sse_algorithm.as_str().to_owned());
+        let policy = match policy.and_then(|answer| answer.policy) {
+            None => None,
+            Some(text) => Some(policy::parse(&text).map_err(|_| Error::Answer {
+                doing: format!("read the policy of bucket {bucket}"),
+                missing: "JSON document",
+            })?),
+        };
+        Ok(Some(Live {
+            public_access_block: switches,
+            ownership: ownership
+                .and_then(|answer| answer.ownership_controls)
+                .and_then(|controls| controls.rules.into_iter().next())
+                .map(|rule| rule.object_ownership.as_str().to_owned()),
+            encryption,
+            versioning: versioning.status == Some(BucketVersioningStatus::Enabled),
+            rules: lifecycle.and_then(|answer| answer.rules).unwrap_or_default(),
+            policy,
+            tags: tags
+                .map(|answer| answer.tag_set.into_iter().map(|tag| (tag.key, tag.value)).collect())
+                .unwrap_or_default(),
+        }))
+    }
+
+    fn diff(&self, live: Option<&Live>) -> Vec<Change> {
+        let ours = |live: &Live| {
+            let statements: Vec<Json> = live.policy.as_ref().map(policy::statements).unwrap_or_default();
+            statements.iter().find(|s| policy::sid(s) == TLS_SID).map(policy::canonical_statement)
+        };
+        let desired_policy = self.require_tls.then(|| self.tls_statement());
+        Diff::new()
+            .compare("public_access_block", live.map(|l| &l.public_access_block), &all_blocked())
+            .compare("object_ownership", live.and_then(|l| l.ownership.as_ref()), "BucketOwnerEnforced")
+            .compare("encryption", live.and_then(|l| l.encryption.as_ref()), "AES256")
+            .compare("versioning", live.map(|l| l.versioning), self.versioning)
+            .compare(
+                "lifecycle",
+                live.and_then(|l| shown_rule(&l.rules)).as_ref(),
+                self.expire.as_ref().map(Expire::shown).as_ref(),
+            )
+            .compare("policy", live.and_then(ours).as_ref(), desired_policy.as_ref())
+            .tags(live.map(|l| &l.tags), &self.tags)
+            .changes()
+    }
+
+    async fn create(&self, step: &Step<'_>) -> Result<(), Fault> {
+        let mut request = step.aws.s3.create_bucket().bucket(&self.name);
+        // us-east-1 is the one region that must not be named.
+        if self.region != "us-east-1" {
+            let place = BucketLocationConstraint::from(self.region.as_str());
+            request = request
+                .create_bucket_configuration(CreateBucketConfiguration::builder().location_constraint(place).build());
+        }
+        match request.send().await.call("s3:CreateBucket") {
+            Ok(_) => {}
+            // Made by a run beside this one, or by an attempt whose answer was lost.
+            Err(error) if error.code() == Some("BucketAlreadyOwnedByYou") => {}
+            Err(error) if error.code() == Some("BucketAlreadyExists") => {
+                return Err(Error::Refused {
+                    what: format!("failed to create bucket {}: another account has a bucket of that name", self.name),
+                    help: "choose another bucket.name: names are global on AWS".to_owned(),
+                }
+                .into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        // A new bucket may be unknown to the next machine that is asked.
+        let live = Live::default();
+        let changes = self.diff(Some(&live));
+        retry_while(
+            step.waiting("the new bucket to be known everywhere", 60),
+            |error| matches!(error.code(), Some("NoSuchBucket" | "OperationAborted")) || error.status() == Some(404),
+            || async {
+                let head = step.aws.s3.head_bucket().bucket(&self.name).expected_bucket_owner(&self.account);
+                head.send().await.call("s3:ListBucket")
+            },
+        )
+        .await?;
+        self.put(step.aws, &live, &changes).await
+    }
+
+    async fn update(&self, step: &Step<'_>, live: &Live, changes: &[Change]) -> Result<(), Fault> {
+        self.put(step.aws, live, changes).await
+    }
+
+    async fn delete(&self, step: &Step<'_>, _live: &Live) -> Result<(), Fault> {
+        self.empty(step.aws).await?;
+        let request = step.aws.s3.delete_bucket().bucket(&self.name).expected_bucket_owner(&self.account);
+        absent_on(request.send().await.call("s3:DeleteBucket"), &["NoSuchBucket"])?;
+        Ok(())
+    }
+}
+
+impl Bucket {
+    fn elsewhere(&self, region: &str) -> Error {
+        Error::Refused {
+            what: format!("bucket {} is in {region}, but pipeline.toml says {}", self.name, self.region),
+            help: "correct pipeline.region, or choose another bucket.name: a bucket cannot be moved".to_owned(),
+        }
+    }
+}

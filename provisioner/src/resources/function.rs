@@ -1,0 +1,339 @@
+//! The Lambda function: code, configuration, how failed events are run again, and how many run at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_lambda::types::{
+    Architecture, Environment, FunctionCode, LastUpdateStatus, Runtime, State,
+};
+use contract::env;
+
+use super::{log_group, role, table};
+use crate::artifact::Artifact;
+use crate::aws::{Aws, AwsError, Call, absent_on, retry_while, wait_until};
+use crate::change::{Change, Diff, touches};
+use crate::error::{Error, Fault};
+use crate::kind::{Address, Kind, Scope, Step};
+
+/// A marker must outlive its object. S3 expires objects at the midnight after their last day and then takes its time.
+const LEDGER_MARGIN_DAYS: i32 = 7;
+/// A new role is usually assumable within ten seconds.
+const ROLE_DEADLINE: u64 = 90;
+/// Lambda unpacks and starts a new version within seconds.
+const UPDATE_DEADLINE: u64 = 180;
+/// What Lambda does where nothing was said: PutFunctionEventInvokeConfig, API reference.
+const DEFAULT_RETRIES: i32 = 2;
+const DEFAULT_EVENT_AGE: i32 = 21_600;
+
+/// A function, as declared.
+#[derive(Debug, Clone)]
+pub(super) struct Function {
+    name: String,
+    arn: String,
+    role_arn: String,
+    needs: Vec<Address>,
+    artifact: Option<Arc<Artifact>>,
+    architecture: Architecture,
+    memory_mb: i32,
+    timeout_seconds: i32,
+    environment: BTreeMap<String, String>,
+    retries: i32,
+    max_event_age_seconds: i32,
+    max_concurrency: Option<i32>,
+    tags: BTreeMap<String, String>,
+}
+
+/// A function, as it is.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    role_arn: String,
+    code_sha256: String,
+    architecture: Option<String>,
+    runtime: Option<String>,
+    memory_mb: Option<i32>,
+    timeout_seconds: Option<i32>,
+    environment: BTreeMap<String, String>,
+    retries: i32,
+    max_event_age_seconds: i32,
+    max_concurrency: Option<i32>,
+    tags: BTreeMap<String, String>,
+}
+
+/// Where Lambda writes the function's log.
+pub(super) fn log_group(function: &str) -> String {
+    format!("/aws/lambda/{function}")
+}
+
+/// Settings that go through UpdateFunctionConfiguration.
+const CONFIGURATION: [&str; 5] = ["role", "runtime", "memory_mb", "timeout_seconds", "environment"];
+
+/// Lambda checks that it may assume the role, and a new role is not known everywhere yet. Only these texts tell this
+/// from a request that is wrong.
+fn role_is_new(error: &AwsError) -> bool {
+    ["cannot be assumed by Lambda", "execution role does not have permissions", "KMS key is invalid for CreateGrant"]
+        .iter()
+        .any(|text| error.says("InvalidParameterValueException", text))
+}
+
+/// Something else is changing the function; it passes.
+fn is_busy(error: &AwsError) -> bool {
+    matches!(error.code(), Some("ResourceConflictException" | "PreconditionFailedException"))
+}
+
+impl Function {
+    fn environment(&self) -> Environment {
+        // An empty map clears what is there; leaving it out would keep it.
+        Environment::builder().set_variables(Some(self.environment.clone().into_iter().collect())).build()
+    }
+
+    /// The code to upload; declared without it only for destroy, which uploads nothing.
+    fn code(&self) -> Result<&Artifact, Error> {
+        self.artifact.as_deref().ok_or_else(|| Error::Artifact {
+            what: "the handler's binary was not loaded".to_owned(),
+            help: "build it with `make handler`".to_owned(),
+        })
+    }
+
+    /// Waits until Lambda has put the last change into place.
+    async fn settled(&self, step: &Step<'_>) -> Result<(), Fault> {
+        let waiting = step.waiting(format!("function {} to be ready", self.name), UPDATE_DEADLINE);
+        wait_until(waiting, || async {
+            let request = step.aws.lambda.get_function_configuration().function_name(&self.name);
+            let now = request.send().await.call("lambda:GetFunctionConfiguration")?;
+            if now.last_update_status == Some(LastUpdateStatus::Failed) || now.state == Some(State::Failed) {
+                let reason = now.last_update_status_reason.or(now.state_reason).unwrap_or_default();
+                return Err(Error::Refused {
+                    what: format!("Lambda could not put the change of function {} into place: {reason}", self.name),
+                    help: "mend the cause and run the command again".to_owned(),
+                }
+                .into());
+            }
+            // Inactive is ready too: Lambda puts functions that were not used for weeks to sleep.
+            let ready = matches!(now.state, Some(State::Active | State::Inactive))
+                && now.last_update_status == Some(LastUpdateStatus::Successful);
+            Ok(ready.then_some(()))
+        })
+        .await
+    }
+
+    async fn put_configuration(&self, step: &Step<'_>) -> Result<(), Fault> {
+        let passes = |error: &AwsError| role_is_new(error) || is_busy(error);
+        retry_while(step.waiting("the function to take its configuration", ROLE_DEADLINE), passes, || async {
+            let request = step.aws.lambda.update_function_configuration().function_name(&self.name);
+            let request = request
+                .role(&self.role_arn)
+                .runtime(Runtime::Providedal2023)
+                .memory_size(self.memory_mb)
+                .timeout(self.timeout_seconds)
+                .environment(self.environment());
+            request.send().await.call("lambda:UpdateFunctionConfiguration")
+        })
+        .await?;
+        self.settled(step).await
+    }
+
+    async fn put_code(&self, step: &Step<'_>) -> Result<(), Fault> {
+        let zip = Blob::new(self.code()?.zip.clone());
+        retry_while(step.waiting("the function to take its code", UPDATE_DEADLINE), is_busy, || async {
+            let request = step.aws.lambda.update_function_code().function_name(&self.name);
+            let request = request.zip_file(zip.clone()).architectures(self.architecture.clone());
+            request.send().await.call("lambda:UpdateFunctionCode")
+        })
+        .await?;
+        self.settled(step).await
+    }
+
+    async fn put_event_invoke(&self, aws: &Aws) -> Result<(), Fault> {
+        let request = aws.lambda.put_function_event_invoke_config().function_name(&self.name);
+        let request =
+            request.maximum_retry_attempts(self.retries).maximum_event_age_in_seconds(self.max_event_age_seconds);
+        request.send().await.call("lambda:PutFunctionEventInvokeConfig")?;
+        Ok(())
+    }
+
+    async fn put_concurrency(&self, aws: &Aws) -> Result<(), Fault> {
+        match self.max_concurrency {
+            Some(most) => {
+                let request = aws.lambda.put_function_concurrency().function_name(&self.name);
+                let request = request.reserved_concurrent_executions(most);
+                request.send().await.call("lambda:PutFunctionConcurrency")?;
+            }
+            None => {
+                let request = aws.lambda.delete_function_concurrency().function_name(&self.name);
+                request.send().await.call("lambda:DeleteFunctionConcurrency")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Kind for Function {
+    const NAME: &'static str = "function";
+    type Live = Live;
+
+    fn declared(scope: &Scope<'_>) -> Vec<Self> {
+        let (pipeline, declared) = (scope.pipeline, &scope.pipeline.function);
+        let mut environment = BTreeMap::from([
+            (env::COUNTS_TABLE.to_owned(), pipeline.table.counts.clone()),
+            (env::LEDGER_TABLE.to_owned(), pipeline.table.ledger.clone()),
+            (env::COUNT_TYPES.to_owned(), pipeline.count.join(",")),
+        ]);
+        if let Some(days) = pipeline.bucket.expire_days {
+            environment.insert(env::LEDGER_TTL_DAYS.to_owned(), (days.saturating_add(LEDGER_MARGIN_DAYS)).to_string());
+        }
+        vec![Self {
+            name: declared.name.clone(),
+            arn: scope.place.arn("lambda", &format!("function:{}", declared.name)),
+            role_arn: role::function_role_arn(scope),
+            needs: vec![
+                Address::of::<role::Role>(&pipeline.role_name),
+                Address::of::<log_group::LogGroup>(log_group(&declared.name)),
+            ],
+            artifact: scope.artifact.cloned(),
+            architecture: Architecture::from(declared.architecture.as_str()),
+            memory_mb: declared.memory_mb,
+            timeout_seconds: declared.timeout_seconds,
+            environment,
+            retries: declared.retries,
+            max_event_age_seconds: declared.max_event_age_seconds,
+            max_concurrency: declared.max_concurrency,
+            tags: pipeline.tags.clone(),
+        }]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn needs(&self) -> Vec<Address> {
+        self.needs.clone()
+    }
+
+    async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
+        let gone = ["ResourceNotFoundException"];
+        let (function, invoke) = tokio::try_join!(
+            async {
+                let answer = aws.lambda.get_function().function_name(&self.name).send().await;
+                absent_on(answer.call("lambda:GetFunction"), &gone)
+            },
+            async {
+                let answer = aws.lambda.get_function_event_invoke_config().function_name(&self.name).send().await;
+                absent_on(answer.call("lambda:GetFunctionEventInvokeConfig"), &gone)
+            },
+        )?;
+        let Some(function) = function else { return Ok(None) };
+        let configuration = function.configuration.ok_or_else(|| Error::Answer {
+            doing: format!("read function {}", self.name),
+            missing: "configuration",
+        })?;
+        Ok(Some(Live {
+            role_arn: configuration.role.unwrap_or_default(),
+            code_sha256: configuration.code_sha256.unwrap_or_default(),
+            architecture: configuration.architectures.unwrap_or_default().first().map(|a| a.as_str().to_owned()),
+            runtime: configuration.runtime.map(|runtime| runtime.as_str().to_owned()),
+            memory_mb: configuration.memory_size,
+            timeout_seconds: configuration.timeout,
+            environment: configuration.environment.and_then(|e| e.variables).unwrap_or_default().into_iter().collect(),
+            retries: invoke.as_ref().and_then(|i| i.maximum_retry_attempts).unwrap_or(DEFAULT_RETRIES),
+            max_event_age_seconds: invoke
+                .as_ref()
+                .and_then(|i| i.maximum_event_age_in_seconds)
+                .unwrap_or(DEFAULT_EVENT_AGE),
+            max_concurrency: function.concurrency.and_then(|c| c.reserved_concurrent_executions),
+            tags: function.tags.unwrap_or_default().into_iter().collect(),
+        }))
+    }
+
+    fn diff(&self, live: Option<&Live>) -> Vec<Change> {
+        let code = self.artifact.as_ref().map(|artifact| &artifact.code_sha256);
+        Diff::new()
+            .compare("code_sha256", live.filter(|_| code.is_some()).map(|l| &l.code_sha256), code)
+            .compare("runtime", live.and_then(|l| l.runtime.as_ref()), Runtime::Providedal2023.as_str())
+            .compare("architecture", live.and_then(|l| l.architecture.as_ref()), self.architecture.as_str())
+            .compare("memory_mb", live.and_then(|l| l.memory_mb), self.memory_mb)
+            .compare("timeout_seconds", live.and_then(|l| l.timeout_seconds), self.timeout_seconds)
+            .compare("role", live.map(|l| &l.role_arn), &self.role_arn)
+            .compare("environment", live.map(|l| &l.environment), &self.environment)
+            .compare("retries", live.map(|l| l.retries), self.retries)
+            .compare("max_event_age_seconds", live.map(|l| l.max_event_age_seconds), self.max_event_age_seconds)
+            .compare("max_concurrency", live.and_then(|l| l.max_concurrency), self.max_concurrency)
+            .tags(live.map(|l| &l.tags), &self.tags)
+            .changes()
+    }
+
+    async fn create(&self, step: &Step<'_>) -> Result<(), Fault> {
+        let code = FunctionCode::builder().zip_file(Blob::new(self.code()?.zip.clone())).build();
+        let request = step
+            .aws
+            .lambda
+            .create_function()
+            .function_name(&self.name)
+            .description("Counts the events of Segment's files per event and hour")
+            .role(&self.role_arn)
+            .runtime(Runtime::Providedal2023)
+            .handler("bootstrap")
+            .architectures(self.architecture.clone())
+            .memory_size(self.memory_mb)
+            .timeout(self.timeout_seconds)
+            .environment(self.environment())
+            .code(code)
+            .set_tags(Some(self.tags.clone().into_iter().collect()));
+        let created = retry_while(step.waiting("the role to become assumable", ROLE_DEADLINE), role_is_new, || async {
+            request.clone().send().await.call("lambda:CreateFunction")
+        })
+        .await;
+        match created {
+            Ok(_) => {}
+            // Made by a run beside this one, or by an attempt whose answer was lost; the next plan shows what differs.
+            Err(Fault::Call(error)) if error.code() == Some("ResourceConflictException") => {}
+            Err(fault) => return Err(fault),
+        }
+        self.settled(step).await?;
+        self.put_event_invoke(step.aws).await?;
+        if self.max_concurrency.is_some() {
+            self.put_concurrency(step.aws).await?;
+        }
+        Ok(())
+    }
+
+    async fn update(&self, step: &Step<'_>, _live: &Live, changes: &[Change]) -> Result<(), Fault> {
+        if touches(changes, &["tags"]) {
+            let request = step.aws.lambda.tag_resource().resource(&self.arn);
+            let tags = self.tags.clone().into_iter().collect();
+            request.set_tags(Some(tags)).send().await.call("lambda:TagResource")?;
+        }
+        // A made-but-not-ready function takes no change. Configuration before code: new code may need a new variable.
+        if touches(changes, &CONFIGURATION) {
+            self.settled(step).await?;
+            self.put_configuration(step).await?;
+        }
+        if touches(changes, &["code_sha256", "architecture"]) {
+            self.settled(step).await?;
+            self.put_code(step).await?;
+        }
+        if touches(changes, &["retries", "max_event_age_seconds"]) {
+            self.put_event_invoke(step.aws).await?;
+        }
+        if touches(changes, &["max_concurrency"]) {
+            self.put_concurrency(step.aws).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, step: &Step<'_>, _live: &Live) -> Result<(), Fault> {
+        let waiting = step.waiting("the function to be free for deletion", UPDATE_DEADLINE);
+        retry_while(waiting, is_busy, || async {
+            let answer = step.aws.lambda.delete_function().function_name(&self.name).send().await;
+            absent_on(answer.call("lambda:DeleteFunction"), &["ResourceNotFoundException"])
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+/// The tables that the function writes to, for those who start sending it work.
+pub(super) fn tables(scope: &Scope<'_>) -> [Address; 2] {
+    let declared = &scope.pipeline.table;
+    [Address::of::<table::Table>(&declared.counts), Address::of::<table::Table>(&declared.ledger)]
+}

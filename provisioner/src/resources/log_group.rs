@@ -1,0 +1,108 @@
+//! The function's log group. Lambda would make one by itself, but without a retention, and with a right that the role
+//! need not have.
+
+use std::collections::BTreeMap;
+
+use super::function;
+use crate::aws::{Aws, Call, absent_on};
+use crate::change::{Change, Diff, touches};
+use crate::error::Fault;
+use crate::kind::{Kind, Scope, Step};
+
+/// A log group, as declared.
+#[derive(Debug, Clone)]
+pub(super) struct LogGroup {
+    name: String,
+    arn: String,
+    retention_days: i32,
+    tags: BTreeMap<String, String>,
+}
+
+/// A log group, as it is.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    retention_days: Option<i32>,
+    tags: BTreeMap<String, String>,
+}
+
+impl LogGroup {
+    async fn put_retention(&self, aws: &Aws) -> Result<(), Fault> {
+        let request = aws.logs.put_retention_policy().log_group_name(&self.name);
+        request.retention_in_days(self.retention_days).send().await.call("logs:PutRetentionPolicy")?;
+        Ok(())
+    }
+}
+
+impl Kind for LogGroup {
+    const NAME: &'static str = "log group";
+    type Live = Live;
+
+    fn declared(scope: &Scope<'_>) -> Vec<Self> {
+        let name = function::log_group(&scope.pipeline.function.name);
+        vec![Self {
+            // Without the `:*` that means the group's streams: the tagging calls take the group itself.
+            arn: scope.place.arn("logs", &format!("log-group:{name}")),
+            name,
+            retention_days: scope.pipeline.function.log_retention_days,
+            tags: scope.pipeline.tags.clone(),
+        }]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
+        // There is no call for one group; names that merely begin alike may fill pages.
+        let mut token = None;
+        let found = loop {
+            let request = aws.logs.describe_log_groups().log_group_name_prefix(&self.name).set_next_token(token);
+            let page = request.send().await.call("logs:DescribeLogGroups")?;
+            let groups = page.log_groups.unwrap_or_default();
+            let found = groups.into_iter().find(|group| group.log_group_name.as_ref() == Some(&self.name));
+            token = page.next_token;
+            if found.is_some() || token.is_none() {
+                break found;
+            }
+        };
+        let Some(found) = found else { return Ok(None) };
+        let tags = aws.logs.list_tags_for_resource().resource_arn(&self.arn).send().await;
+        let tags = absent_on(tags.call("logs:ListTagsForResource"), &["ResourceNotFoundException"])?;
+        Ok(Some(Live {
+            retention_days: found.retention_in_days,
+            tags: tags.and_then(|answer| answer.tags).unwrap_or_default().into_iter().collect(),
+        }))
+    }
+
+    fn diff(&self, live: Option<&Live>) -> Vec<Change> {
+        Diff::new()
+            .compare("retention_days", live.and_then(|l| l.retention_days), self.retention_days)
+            .tags(live.map(|l| &l.tags), &self.tags)
+            .changes()
+    }
+
+    async fn create(&self, step: &Step<'_>) -> Result<(), Fault> {
+        let request = step.aws.logs.create_log_group().log_group_name(&self.name);
+        let request = request.set_tags(Some(self.tags.clone().into_iter().collect()));
+        absent_on(request.send().await.call("logs:CreateLogGroup"), &["ResourceAlreadyExistsException"])?;
+        self.put_retention(step.aws).await
+    }
+
+    async fn update(&self, step: &Step<'_>, _live: &Live, changes: &[Change]) -> Result<(), Fault> {
+        if touches(changes, &["tags"]) {
+            let request = step.aws.logs.tag_resource().resource_arn(&self.arn);
+            let tags = self.tags.clone().into_iter().collect();
+            request.set_tags(Some(tags)).send().await.call("logs:TagResource")?;
+        }
+        if touches(changes, &["retention_days"]) {
+            self.put_retention(step.aws).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, step: &Step<'_>, _live: &Live) -> Result<(), Fault> {
+        let answer = step.aws.logs.delete_log_group().log_group_name(&self.name).send().await;
+        absent_on(answer.call("logs:DeleteLogGroup"), &["ResourceNotFoundException"])?;
+        Ok(())
+    }
+}

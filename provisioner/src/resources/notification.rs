@@ -1,0 +1,189 @@
+//! Our entry in the bucket's notification configuration.
+//!
+//! S3 keeps one configuration a bucket, and a put replaces all of it, also what other teams wrote there. So it is read
+//! right before each write, ours is merged in by its id, everything else goes back as it came, and it is read again.
+
+use std::collections::BTreeSet;
+
+use aws_sdk_s3::operation::get_bucket_notification_configuration::GetBucketNotificationConfigurationOutput;
+use aws_sdk_s3::types::{
+    Event, FilterRule, FilterRuleName, LambdaFunctionConfiguration, NotificationConfiguration,
+    NotificationConfigurationFilter, S3KeyFilter,
+};
+
+use super::bucket::Bucket;
+use super::function;
+use super::permission::Permission;
+use crate::aws::{Aws, AwsError, Call, absent_on, retry_while};
+use crate::change::{Change, Diff};
+use crate::error::{Error, Fault};
+use crate::kind::{Address, Kind, Scope, Step};
+
+/// S3 sees a new permission of Lambda's within seconds.
+const PERMISSION_DEADLINE: u64 = 60;
+
+/// Our entry, as declared.
+#[derive(Debug, Clone)]
+pub(super) struct Notification {
+    bucket: String,
+    account: String,
+    id: String,
+    function_arn: String,
+    prefix: String,
+    suffix: String,
+    needs: Vec<Address>,
+}
+
+/// Our entry, as it is.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    function_arn: String,
+    events: BTreeSet<String>,
+    prefix: Option<String>,
+    suffix: Option<String>,
+}
+
+/// Every way in which an object can come to be: put, post, copy, multipart upload.
+const CREATED: &str = "s3:ObjectCreated:*";
+
+impl Notification {
+    fn entry(&self) -> Result<LambdaFunctionConfiguration, Error> {
+        let rule = |name, value: &str| FilterRule::builder().name(name).value(value).build();
+        let key = S3KeyFilter::builder()
+            .filter_rules(rule(FilterRuleName::Prefix, &self.prefix))
+            .filter_rules(rule(FilterRuleName::Suffix, &self.suffix))
+            .build();
+        LambdaFunctionConfiguration::builder()
+            .id(&self.id)
+            .lambda_function_arn(&self.function_arn)
+            .events(Event::from(CREATED))
+            .filter(NotificationConfigurationFilter::builder().key(key).build())
+            .build()
+            .map_err(|error| Error::Answer { doing: format!("build a request ({error})"), missing: "required field" })
+    }
+
+    async fn get(&self, aws: &Aws) -> Result<GetBucketNotificationConfigurationOutput, AwsError> {
+        let request = aws.s3.get_bucket_notification_configuration().bucket(&self.bucket);
+        request.expected_bucket_owner(&self.account).send().await.call("s3:GetBucketNotification")
+    }
+
+    fn ours(&self, all: &GetBucketNotificationConfigurationOutput) -> Option<Live> {
+        let entries = all.lambda_function_configurations();
+        let entry = entries.iter().find(|entry| entry.id.as_ref() == Some(&self.id))?;
+        let rules = entry.filter.as_ref().and_then(|f| f.key.as_ref()).map(S3KeyFilter::filter_rules);
+        // S3 gives the names back as `Prefix` or `prefix`.
+        let rule = |name: &str| {
+            let named = |rule: &&FilterRule| rule.name.as_ref().is_some_and(|n| n.as_str().eq_ignore_ascii_case(name));
+            rules.unwrap_or_default().iter().find(named).and_then(|rule| rule.value.clone())
+        };
+        Some(Live {
+            function_arn: entry.lambda_function_arn.clone(),
+            events: entry.events.iter().map(|event| event.as_str().to_owned()).collect(),
+            prefix: rule("prefix"),
+            suffix: rule("suffix"),
+        })
+    }
+
+    /// Everything that is there, with `entry` in the place of ours.
+    async fn put(&self, step: &Step<'_>, entry: Option<LambdaFunctionConfiguration>) -> Result<(), Fault> {
+        // S3 asks Lambda whether it may invoke the function. Its answer for a permission that it does not see yet is
+        // the one for a destination that is not there, which may be somebody else's; it names no one.
+        let unseen = |error: &AwsError| {
+            error.says("InvalidArgument", "Unable to validate the following destination configurations")
+                || error.code() == Some("OperationAborted")
+        };
+        let waiting = step.waiting("S3 to see the permission to invoke the function", PERMISSION_DEADLINE);
+        retry_while(waiting, unseen, || async {
+            let now = self.get(step.aws).await?;
+            let mut functions = now.lambda_function_configurations.unwrap_or_default();
+            functions.retain(|other| other.id.as_ref() != Some(&self.id));
+            functions.extend(entry.clone());
+            let all = NotificationConfiguration::builder()
+                .set_lambda_function_configurations(Some(functions))
+                .set_queue_configurations(now.queue_configurations)
+                .set_topic_configurations(now.topic_configurations)
+                .set_event_bridge_configuration(now.event_bridge_configuration)
+                .build();
+            let request = step.aws.s3.put_bucket_notification_configuration().bucket(&self.bucket);
+            let request = request.expected_bucket_owner(&self.account).notification_configuration(all);
+            request.send().await.call("s3:PutBucketNotification")
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Puts ours and reads it back: another writer may have replaced it at the same moment.
+    async fn put_ours(&self, step: &Step<'_>) -> Result<(), Fault> {
+        let entry = self.entry()?;
+        for _ in 0..3 {
+            self.put(step, Some(entry.clone())).await?;
+            let live = self.ours(&self.get(step.aws).await?);
+            if live.is_some_and(|live| self.diff(Some(&live)).is_empty()) {
+                return Ok(());
+            }
+        }
+        Err(Error::Refused {
+            what: format!("the notification of bucket {} does not stay as it is put: something else writes it too", self.bucket),
+            help: "find the other writer (often another tool that owns the whole configuration), then run apply again".to_owned(),
+        }
+        .into())
+    }
+}
+
+impl Kind for Notification {
+    const NAME: &'static str = "notification";
+    type Live = Live;
+
+    fn declared(scope: &Scope<'_>) -> Vec<Self> {
+        let pipeline = scope.pipeline;
+        let mut needs = vec![
+            Address::of::<Bucket>(&pipeline.bucket.name),
+            Address::of::<Permission>(&pipeline.function.name),
+        ];
+        // Files arrive from the moment that this is there, so everything that counts them must be.
+        needs.extend(function::tables(scope));
+        vec![Self {
+            bucket: pipeline.bucket.name.clone(),
+            account: scope.place.account.clone(),
+            id: format!("{}-objects", pipeline.name),
+            function_arn: scope.place.arn("lambda", &format!("function:{}", pipeline.function.name)),
+            prefix: pipeline.notification.prefix.clone(),
+            suffix: pipeline.notification.suffix.clone(),
+            needs,
+        }]
+    }
+
+    fn name(&self) -> String {
+        self.bucket.clone()
+    }
+
+    fn needs(&self) -> Vec<Address> {
+        self.needs.clone()
+    }
+
+    async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
+        let all = absent_on(self.get(aws).await, &["NoSuchBucket"])?;
+        Ok(all.and_then(|all| self.ours(&all)))
+    }
+
+    fn diff(&self, live: Option<&Live>) -> Vec<Change> {
+        Diff::new()
+            .compare("function", live.map(|l| &l.function_arn), &self.function_arn)
+            .compare("events", live.map(|l| &l.events), &BTreeSet::from([CREATED.to_owned()]))
+            .compare("prefix", live.and_then(|l| l.prefix.as_ref()), &self.prefix)
+            .compare("suffix", live.and_then(|l| l.suffix.as_ref()), &self.suffix)
+            .changes()
+    }
+
+    async fn create(&self, step: &Step<'_>) -> Result<(), Fault> {
+        self.put_ours(step).await
+    }
+
+    async fn update(&self, step: &Step<'_>, _live: &Live, _changes: &[Change]) -> Result<(), Fault> {
+        self.put_ours(step).await
+    }
+
+    async fn delete(&self, step: &Step<'_>, _live: &Live) -> Result<(), Fault> {
+        self.put(step, None).await
+    }
+}

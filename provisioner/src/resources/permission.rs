@@ -1,0 +1,155 @@
+//! The statement in the function's resource policy that lets S3 invoke it, for our bucket in our account only: a deleted
+//! bucket's name can be taken by somebody else.
+//!
+//! Lambda has no call that changes a statement. Ours are known by how their ids begin; one is right when its content is.
+
+use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
+
+use super::function::Function;
+use crate::aws::{Aws, AwsError, Call, absent_on, retry_while};
+use crate::change::{Change, Diff};
+use crate::error::{Error, Fault};
+use crate::kind::{Address, Kind, Scope, Step};
+use crate::policy;
+
+/// The permission, as declared.
+#[derive(Debug, Clone)]
+pub(super) struct Permission {
+    function: String,
+    sid_prefix: String,
+    statement: Json,
+    bucket_arn: String,
+    account: String,
+}
+
+/// Our statements, as they are: id and content without the id.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    statements: Vec<(String, Json)>,
+}
+
+impl Permission {
+    /// A new id for new content, so that the new statement can stand beside the old one until that is taken away.
+    fn sid(&self, live: &Live) -> String {
+        let digest = Sha256::digest(self.statement.to_string());
+        let content: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let plain = format!("{}{content}", self.sid_prefix);
+        if live.statements.iter().any(|(sid, _)| *sid == plain) { format!("{plain}-again") } else { plain }
+    }
+
+    async fn add(&self, step: &Step<'_>, sid: &str) -> Result<(), Fault> {
+        let request = step
+            .aws
+            .lambda
+            .add_permission()
+            .function_name(&self.function)
+            .statement_id(sid)
+            .action("lambda:InvokeFunction")
+            .principal("s3.amazonaws.com")
+            .source_arn(&self.bucket_arn)
+            .source_account(&self.account);
+        // Lambda writes the whole policy at each call and refuses two at a time.
+        let busy = |error: &AwsError| error.code() == Some("PreconditionFailedException");
+        let added = retry_while(step.waiting("the function's policy to take a change", 60), busy, || async {
+            request.clone().send().await.call("lambda:AddPermission")
+        })
+        .await;
+        match added {
+            Ok(_) => Ok(()),
+            // The statement is there already: made by a run beside this one, or by an attempt whose answer was lost.
+            Err(Fault::Call(error)) if error.code() == Some("ResourceConflictException") => Ok(()),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn remove(&self, step: &Step<'_>, sid: &str) -> Result<(), Fault> {
+        let request = step.aws.lambda.remove_permission().function_name(&self.function).statement_id(sid);
+        absent_on(request.send().await.call("lambda:RemovePermission"), &["ResourceNotFoundException"])?;
+        Ok(())
+    }
+}
+
+impl Kind for Permission {
+    const NAME: &'static str = "permission";
+    type Live = Live;
+
+    fn declared(scope: &Scope<'_>) -> Vec<Self> {
+        let function = scope.pipeline.function.name.clone();
+        let bucket_arn = scope.place.s3_arn(&scope.pipeline.bucket.name);
+        let account = scope.place.account.clone();
+        let statement = policy::canonical_statement(&json!({
+            "Effect": "Allow",
+            "Principal": { "Service": "s3.amazonaws.com" },
+            "Action": "lambda:InvokeFunction",
+            "Resource": scope.place.arn("lambda", &format!("function:{function}")),
+            "Condition": {
+                "ArnLike": { "AWS:SourceArn": bucket_arn },
+                "StringEquals": { "AWS:SourceAccount": account },
+            },
+        }));
+        vec![Self { sid_prefix: format!("{}-s3-", scope.pipeline.name), function, statement, bucket_arn, account }]
+    }
+
+    fn name(&self) -> String {
+        self.function.clone()
+    }
+
+    fn needs(&self) -> Vec<Address> {
+        vec![Address::of::<Function>(&self.function)]
+    }
+
+    async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
+        let answer = aws.lambda.get_policy().function_name(&self.function).send().await;
+        let answer = absent_on(answer.call("lambda:GetPolicy"), &["ResourceNotFoundException"])?;
+        let Some(text) = answer.and_then(|answer| answer.policy) else { return Ok(None) };
+        let document = policy::parse(&text).map_err(|_| Error::Answer {
+            doing: format!("read the policy of function {}", self.function),
+            missing: "JSON document",
+        })?;
+        let statements: Vec<(String, Json)> = policy::statements(&document)
+            .iter()
+            .filter(|statement| policy::sid(statement).starts_with(&self.sid_prefix))
+            .map(|statement| {
+                let mut content = policy::canonical_statement(statement);
+                if let Some(fields) = content.as_object_mut() {
+                    fields.remove("Sid");
+                }
+                (policy::sid(statement).to_owned(), content)
+            })
+            .collect();
+        Ok((!statements.is_empty()).then_some(Live { statements }))
+    }
+
+    fn diff(&self, live: Option<&Live>) -> Vec<Change> {
+        let shown = live.map(|live| match live.statements.as_slice() {
+            [(_, only)] => only.clone(),
+            several => Json::Array(several.iter().map(|(_, content)| content.clone()).collect()),
+        });
+        Diff::new().compare("statement", shown.as_ref(), &self.statement).changes()
+    }
+
+    async fn create(&self, step: &Step<'_>) -> Result<(), Fault> {
+        self.add(step, &self.sid(&Live::default())).await
+    }
+
+    async fn update(&self, step: &Step<'_>, live: &Live, _changes: &[Change]) -> Result<(), Fault> {
+        // The new one before the old ones go: deliveries in between would be lost.
+        let mut right = live.statements.iter().filter(|(_, content)| *content == self.statement);
+        let keep = right.next().map(|(sid, _)| sid.clone());
+        if keep.is_none() {
+            self.add(step, &self.sid(live)).await?;
+        }
+        for (sid, _) in live.statements.iter().filter(|(sid, _)| Some(sid) != keep.as_ref()) {
+            self.remove(step, sid).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
+        for (sid, _) in &live.statements {
+            self.remove(step, sid).await?;
+        }
+        Ok(())
+    }
+}

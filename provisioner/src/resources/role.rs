@@ -1,0 +1,269 @@
+//! The roles: the function's, and the one that Segment assumes to write into the bucket. Each may do what its one inline
+//! policy says.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_iam::types::Tag;
+use serde_json::{Value as Json, json};
+
+use super::function;
+use crate::aws::{Aws, AwsError, Call, absent_on, retry_while};
+use crate::change::{Change, Diff, touches};
+use crate::error::{Error, Fault};
+use crate::kind::{Kind, Scope, Step};
+use crate::{owner, policy};
+
+/// The role of Segment's that writes into customers' buckets (Segment's AWS S3 destination documentation).
+const SEGMENT: &str = "arn:aws:iam::595280932656:role/segment-s3-integration-production-access";
+
+/// A role, as declared.
+#[derive(Debug, Clone)]
+pub(super) struct Role {
+    name: String,
+    path: String,
+    description: &'static str,
+    trust: Json,
+    policy_name: &'static str,
+    policy: Json,
+    tags: BTreeMap<String, String>,
+}
+
+/// A role, as it is.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    path: String,
+    trust: Option<Json>,
+    policy: Option<Json>,
+    tags: BTreeMap<String, String>,
+}
+
+/// The name of the function's role as other kinds need it.
+pub(super) fn function_role_arn(scope: &Scope<'_>) -> String {
+    let path = owner::role_path(&scope.pipeline.name);
+    scope.place.global_arn("iam", &format!("role{path}{}", scope.pipeline.role_name))
+}
+
+/// What the handler does, and nothing else. Each action is needed for every object:
+/// the file is read, the ledger is asked whether it was counted, and one transaction marks and counts a chunk of it.
+fn function_policy(scope: &Scope<'_>) -> Json {
+    let (pipeline, place) = (scope.pipeline, scope.place);
+    let notification = &pipeline.notification;
+    let objects = format!("{}/{}*{}", pipeline.bucket.name, notification.prefix, notification.suffix);
+    // A version is read by its id, and that is another action. Objects from before the versions have none.
+    let mut read = vec!["s3:GetObject"];
+    if pipeline.bucket.versioning {
+        read.push("s3:GetObjectVersion");
+    }
+    let table = |name: &str| place.arn("dynamodb", &format!("table/{name}"));
+    let log_streams = format!("log-group:{}:*", function::log_group(&pipeline.function.name));
+    let mut statements = vec![
+        json!({
+            "Sid": "ReadObjects", "Effect": "Allow",
+            "Action": read, "Resource": place.s3_arn(&objects),
+        }),
+        json!({
+            "Sid": "MarkObjects", "Effect": "Allow",
+            "Action": ["dynamodb:Query", "dynamodb:PutItem"], "Resource": table(&pipeline.table.ledger),
+        }),
+        json!({
+            "Sid": "AddCounts", "Effect": "Allow",
+            "Action": "dynamodb:UpdateItem", "Resource": table(&pipeline.table.counts),
+        }),
+        json!({
+            "Sid": "WriteLog", "Effect": "Allow",
+            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"], "Resource": place.arn("logs", &log_streams),
+        }),
+    ];
+    for (i, extra) in pipeline.role_statements.iter().enumerate() {
+        statements.push(json!({
+            "Sid": format!("Declared{}", i + 1), "Effect": "Allow",
+            "Action": extra.actions, "Resource": extra.resources,
+        }));
+    }
+    policy::document(statements)
+}
+
+fn decoded(text: Option<&str>, doing: impl Fn() -> String) -> Result<Option<Json>, Error> {
+    let Some(text) = text else { return Ok(None) };
+    let missing = "JSON document";
+    policy::parse(text).map(|policy| Some(policy::canonical(&policy))).map_err(|_| Error::Answer { doing: doing(), missing })
+}
+
+impl Role {
+    async fn put_policy(&self, aws: &Aws) -> Result<(), AwsError> {
+        let request = aws.iam.put_role_policy().role_name(&self.name).policy_name(self.policy_name);
+        request.policy_document(self.policy.to_string()).send().await.call("iam:PutRolePolicy")?;
+        Ok(())
+    }
+
+    fn aws_tags(&self) -> Result<Vec<Tag>, Error> {
+        let tag = |(key, value): (&String, &String)| {
+            Tag::builder().key(key).value(value).build().map_err(|error| Error::Answer {
+                doing: format!("build a tag ({error})"),
+                missing: "required field",
+            })
+        };
+        self.tags.iter().map(tag).collect()
+    }
+}
+
+/// A principal or a policy that was just made is not known everywhere yet (IAM user guide, eventual consistency).
+fn is_settling(error: &AwsError) -> bool {
+    error.code() == Some("ConcurrentModification")
+        || error.says("MalformedPolicyDocument", "Invalid principal in policy")
+}
+
+impl Kind for Role {
+    const NAME: &'static str = "role";
+    type Live = Live;
+
+    fn declared(scope: &Scope<'_>) -> Vec<Self> {
+        let pipeline = scope.pipeline;
+        let role = |name: String, description, trust, policy_name, policy| Self {
+            name,
+            path: owner::role_path(&pipeline.name),
+            description,
+            trust,
+            policy_name,
+            policy,
+            tags: pipeline.tags.clone(),
+        };
+        let mut roles = vec![role(
+            pipeline.role_name.clone(),
+            "What the event pipeline's function may do",
+            policy::document(vec![json!({
+                "Effect": "Allow",
+                "Principal": { "Service": "lambda.amazonaws.com" },
+                "Action": "sts:AssumeRole",
+            })]),
+            "handler",
+            function_policy(scope),
+        )];
+        if let Some(workspace) = &pipeline.segment_workspace_id {
+            let objects = format!("{}/{}*", pipeline.bucket.name, pipeline.notification.prefix);
+            roles.push(role(
+                format!("{}-segment", pipeline.name),
+                "Segment assumes this to write event files into the bucket",
+                policy::document(vec![json!({
+                    "Effect": "Allow",
+                    "Principal": { "AWS": SEGMENT },
+                    "Action": "sts:AssumeRole",
+                    "Condition": { "StringEquals": { "sts:ExternalId": workspace } },
+                })]),
+                "write",
+                policy::document(vec![json!({
+                    "Sid": "WriteObjects", "Effect": "Allow",
+                    "Action": ["s3:PutObject", "s3:PutObjectAcl"], "Resource": scope.place.s3_arn(&objects),
+                })]),
+            ));
+        }
+        roles
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
+        let answer = aws.iam.get_role().role_name(&self.name).send().await;
+        let Some(answer) = absent_on(answer.call("iam:GetRole"), &["NoSuchEntity"])? else { return Ok(None) };
+        let doing = |what: &str| format!("read the {what} of role {}", self.name);
+        let role = answer.role.ok_or_else(|| Error::Answer { doing: doing("settings"), missing: "role" })?;
+        let (policy, tags) = tokio::try_join!(
+            async {
+                let request = aws.iam.get_role_policy().role_name(&self.name).policy_name(self.policy_name);
+                absent_on(request.send().await.call("iam:GetRolePolicy"), &["NoSuchEntity"])
+            },
+            // GetRole gives tags too, but not always all of them.
+            async { aws.iam.list_role_tags().role_name(&self.name).send().await.call("iam:ListRoleTags") },
+        )?;
+        Ok(Some(Live {
+            trust: decoded(role.assume_role_policy_document.as_deref(), || doing("trust policy"))?,
+            path: role.path,
+            policy: decoded(policy.as_ref().map(|answer| answer.policy_document.as_str()), || doing("policy"))?,
+            tags: tags.tags.into_iter().map(|tag| (tag.key, tag.value)).collect(),
+        }))
+    }
+
+    fn diff(&self, live: Option<&Live>) -> Vec<Change> {
+        Diff::new()
+            .compare("path", live.map(|l| &l.path), &self.path)
+            .compare("trust_policy", live.and_then(|l| l.trust.as_ref()), &self.trust)
+            .compare("policy", live.and_then(|l| l.policy.as_ref()), &self.policy)
+            .tags(live.map(|l| &l.tags), &self.tags)
+            .changes()
+    }
+
+    fn refusal(&self, live: &Live) -> Option<Error> {
+        (live.path != self.path).then(|| Error::Refused {
+            what: format!("role {} exists under the path {}, so it is not this pipeline's", self.name, live.path),
+            help: "choose another role.name or pipeline.name: a role's path cannot be changed".to_owned(),
+        })
+    }
+
+    async fn create(&self, step: &Step<'_>) -> Result<(), Fault> {
+        let request = step
+            .aws
+            .iam
+            .create_role()
+            .role_name(&self.name)
+            .path(&self.path)
+            .description(self.description)
+            .assume_role_policy_document(self.trust.to_string())
+            .set_tags(Some(self.aws_tags()?));
+        let created = retry_while(step.waiting("the role's principal to be known", 60), is_settling, || async {
+            request.clone().send().await.call("iam:CreateRole")
+        })
+        .await;
+        match created {
+            Ok(_) => {}
+            // Made by a run beside this one, or by an attempt whose answer was lost.
+            Err(Fault::Call(error)) if error.code() == Some("EntityAlreadyExists") => {}
+            Err(fault) => return Err(fault),
+        }
+        Ok(self.put_policy(step.aws).await?)
+    }
+
+    async fn update(&self, step: &Step<'_>, _live: &Live, changes: &[Change]) -> Result<(), Fault> {
+        let iam = &step.aws.iam;
+        if touches(changes, &["tags"]) {
+            let request = iam.tag_role().role_name(&self.name).set_tags(Some(self.aws_tags()?));
+            request.send().await.call("iam:TagRole")?;
+        }
+        if touches(changes, &["trust_policy"]) {
+            retry_while(step.waiting("the role's principal to be known", 60), is_settling, || async {
+                let request = iam.update_assume_role_policy().role_name(&self.name);
+                request.policy_document(self.trust.to_string()).send().await.call("iam:UpdateAssumeRolePolicy")
+            })
+            .await?;
+        }
+        if touches(changes, &["policy"]) {
+            self.put_policy(step.aws).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, step: &Step<'_>, _live: &Live) -> Result<(), Fault> {
+        let iam = &step.aws.iam;
+        // IAM deletes only a role that has nothing left, also of what others gave it.
+        let inline = iam.list_role_policies().role_name(&self.name).send().await;
+        let Some(inline) = absent_on(inline.call("iam:ListRolePolicies"), &["NoSuchEntity"])? else { return Ok(()) };
+        for name in inline.policy_names {
+            let request = iam.delete_role_policy().role_name(&self.name).policy_name(name);
+            absent_on(request.send().await.call("iam:DeleteRolePolicy"), &["NoSuchEntity"])?;
+        }
+        let attached = iam.list_attached_role_policies().role_name(&self.name).send().await;
+        let attached = absent_on(attached.call("iam:ListAttachedRolePolicies"), &["NoSuchEntity"])?;
+        for arn in attached.and_then(|a| a.attached_policies).unwrap_or_default().into_iter().filter_map(|p| p.policy_arn) {
+            let request = iam.detach_role_policy().role_name(&self.name).policy_arn(arn);
+            absent_on(request.send().await.call("iam:DetachRolePolicy"), &["NoSuchEntity"])?;
+        }
+        let conflict = |error: &AwsError| matches!(error.code(), Some("DeleteConflict" | "ConcurrentModification"));
+        retry_while(step.waiting("the role to be free for deletion", 60), conflict, || async {
+            let answer = iam.delete_role().role_name(&self.name).send().await;
+            absent_on(answer.call("iam:DeleteRole"), &["NoSuchEntity"])
+        })
+        .await?;
+        Ok(())
+    }
+}

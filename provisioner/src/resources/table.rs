@@ -1,0 +1,515 @@
+//! The two DynamoDB tables: the counts with their index by hour, and the ledger of what was counted.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, CreateGlobalSecondaryIndexAction, DeleteGlobalSecondaryIndexAction,
+    GlobalSecondaryIndex, GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType, PointInTimeRecoverySpecification,
+    PointInTimeRecoveryStatus, Projection, ProjectionType, ProvisionedThroughput, ScalarAttributeType, TableDescription,
+    TableStatus, Tag, TimeToLiveSpecification, TimeToLiveStatus, UpdateGlobalSecondaryIndexAction,
+};
+use contract::{counts, ledger};
+use serde_json::{Value as Json, json};
+
+use crate::aws::{Aws, AwsError, Call, absent_on, retry_while, wait_until};
+use crate::change::{Change, Diff, touches};
+use crate::config::Billing;
+use crate::error::{Error, Fault};
+use crate::kind::{Kind, Scope, Step};
+
+/// Making a table or an index of an empty table takes seconds; the index of a full one may take hours, and then a
+/// later run finds it.
+const TABLE_DEADLINE: u64 = 300;
+
+/// A key attribute: name and DynamoDB's letter for its type.
+type Attribute = (&'static str, &'static str);
+
+/// A table, as declared.
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    name: String,
+    arn: String,
+    hash: Attribute,
+    range: Attribute,
+    index: Option<Index>,
+    ttl: Option<&'static str>,
+    billing: Billing,
+    point_in_time_recovery: bool,
+    deletion_protection: bool,
+    tags: BTreeMap<String, String>,
+}
+
+/// A global secondary index over all attributes.
+#[derive(Debug, Clone)]
+struct Index {
+    name: &'static str,
+    hash: Attribute,
+    range: Attribute,
+}
+
+/// A table, as it is.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    status: Option<TableStatus>,
+    keys: Json,
+    index: Option<Json>,
+    billing: Option<Json>,
+    index_billing: Option<Json>,
+    ttl: Option<String>,
+    point_in_time_recovery: bool,
+    deletion_protection: bool,
+    tags: BTreeMap<String, String>,
+}
+
+fn keys_shown(hash: (&str, &str), range: (&str, &str)) -> Json {
+    json!({ "partition": format!("{} ({})", hash.0, hash.1), "sort": format!("{} ({})", range.0, range.1) })
+}
+
+fn keys_read(keys: &[KeySchemaElement], attributes: &[AttributeDefinition]) -> Json {
+    let of = |role: KeyType| {
+        let key = keys.iter().find(|key| key.key_type == role)?;
+        let attribute = attributes.iter().find(|a| a.attribute_name == key.attribute_name)?;
+        Some(format!("{} ({})", attribute.attribute_name, attribute.attribute_type.as_str()))
+    };
+    json!({ "partition": of(KeyType::Hash), "sort": of(KeyType::Range) })
+}
+
+fn billing_shown(billing: Billing) -> Json {
+    match billing {
+        Billing::OnDemand => json!("on-demand"),
+        Billing::Provisioned { read, write } => json!({ "read": read, "write": write }),
+    }
+}
+
+/// The table without a summary of its billing mode is provisioned: the summary came with on-demand.
+fn billing_read(description: &TableDescription) -> Json {
+    let on_demand = description
+        .billing_mode_summary
+        .as_ref()
+        .is_some_and(|summary| summary.billing_mode == Some(BillingMode::PayPerRequest));
+    if on_demand {
+        return json!("on-demand");
+    }
+    let units = description.provisioned_throughput.as_ref();
+    json!({
+        "read": units.and_then(|u| u.read_capacity_units),
+        "write": units.and_then(|u| u.write_capacity_units),
+    })
+}
+
+fn missing(error: aws_smithy_types::error::operation::BuildError) -> Error {
+    Error::Answer { doing: format!("build a request ({error})"), missing: "required field" }
+}
+
+fn keys(hash: Attribute, range: Attribute) -> Result<Vec<KeySchemaElement>, Error> {
+    [(hash, KeyType::Hash), (range, KeyType::Range)]
+        .into_iter()
+        .map(|((name, _), role)| KeySchemaElement::builder().attribute_name(name).key_type(role).build().map_err(missing))
+        .collect()
+}
+
+fn everything() -> Projection {
+    Projection::builder().projection_type(ProjectionType::All).build()
+}
+
+/// The table or a setting is being changed by something else; it passes.
+fn is_busy(error: &AwsError) -> bool {
+    match error.code() {
+        Some("ResourceInUseException" | "ContinuousBackupsUnavailableException") => true,
+        // The other limit, of tables in the account, does not pass. DynamoDB tells them apart by the text alone.
+        Some("LimitExceededException") => error.says("LimitExceededException", "simultaneously"),
+        _ => false,
+    }
+}
+
+impl Table {
+    fn attributes(&self) -> Result<Vec<AttributeDefinition>, Error> {
+        let mut all = vec![self.hash, self.range];
+        all.extend(self.index.iter().flat_map(|index| [index.hash, index.range]));
+        all.sort_unstable();
+        all.dedup();
+        let define = |(name, letter): Attribute| {
+            let attribute = AttributeDefinition::builder().attribute_name(name);
+            attribute.attribute_type(ScalarAttributeType::from(letter)).build().map_err(missing)
+        };
+        all.into_iter().map(define).collect()
+    }
+
+    fn throughput(&self) -> Result<Option<ProvisionedThroughput>, Error> {
+        let Billing::Provisioned { read, write } = self.billing else { return Ok(None) };
+        let units = ProvisionedThroughput::builder().read_capacity_units(read).write_capacity_units(write);
+        Ok(Some(units.build().map_err(missing)?))
+    }
+
+    fn billing_mode(&self) -> BillingMode {
+        match self.billing {
+            Billing::OnDemand => BillingMode::PayPerRequest,
+            Billing::Provisioned { .. } => BillingMode::Provisioned,
+        }
+    }
+
+    fn aws_tags(&self) -> Result<Vec<Tag>, Error> {
+        self.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build().map_err(missing)).collect()
+    }
+
+    async fn describe(&self, aws: &Aws) -> Result<Option<TableDescription>, AwsError> {
+        let answer = aws.dynamodb.describe_table().table_name(&self.name).send().await;
+        let found = absent_on(answer.call("dynamodb:DescribeTable"), &["ResourceNotFoundException"])?;
+        Ok(found.and_then(|answer| answer.table))
+    }
+
+    /// Waits until neither the table nor an index is being changed.
+    async fn settled(&self, step: &Step<'_>) -> Result<(), Fault> {
+        let waiting = step.waiting(format!("table {} to become ACTIVE", self.name), TABLE_DEADLINE);
+        wait_until(waiting, || async {
+            let Some(table) = self.describe(step.aws).await? else { return Ok(None) };
+            let indexes = table.global_secondary_indexes();
+            let settled = table.table_status == Some(TableStatus::Active)
+                && indexes.iter().all(|index| index.index_status == Some(IndexStatus::Active));
+            Ok(settled.then_some(()))
+        })
+        .await
+    }
+
+    async fn put_ttl(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
+        let (attribute, enabled) = match (self.ttl, &live.ttl) {
+            (Some(attribute), _) => (attribute.to_owned(), true),
+            (None, Some(attribute)) => (attribute.clone(), false),
+            (None, None) => return Ok(()),
+        };
+        let specification =
+            TimeToLiveSpecification::builder().attribute_name(attribute).enabled(enabled).build().map_err(missing)?;
+        let answer = retry_while(step.waiting("the table to take its time to live", TABLE_DEADLINE), is_busy, || async {
+            let request = step.aws.dynamodb.update_time_to_live().table_name(&self.name);
+            request.time_to_live_specification(specification.clone()).send().await.call("dynamodb:UpdateTimeToLive")
+        })
+        .await;
+        match answer {
+            Ok(_) => Ok(()),
+            // As wanted already. DynamoDB has no code of its own for it.
+            Err(Fault::Call(error)) if error.says("ValidationException", "already") => Ok(()),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn put_recovery(&self, step: &Step<'_>) -> Result<(), Fault> {
+        let on = self.point_in_time_recovery;
+        let specification =
+            PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(on).build().map_err(missing)?;
+        retry_while(step.waiting("the table's backups to become available", TABLE_DEADLINE), is_busy, || async {
+            let request = step.aws.dynamodb.update_continuous_backups().table_name(&self.name);
+            let request = request.point_in_time_recovery_specification(specification.clone());
+            request.send().await.call("dynamodb:UpdateContinuousBackups")
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// One UpdateTable; waits for its turn before and for its end after.
+    async fn update_table(
+        &self,
+        step: &Step<'_>,
+        change: impl Fn(aws_sdk_dynamodb::operation::update_table::builders::UpdateTableFluentBuilder)
+            -> aws_sdk_dynamodb::operation::update_table::builders::UpdateTableFluentBuilder
+        + Send
+        + Sync,
+    ) -> Result<(), Fault> {
+        retry_while(step.waiting("the table to take another change", TABLE_DEADLINE), is_busy, || async {
+            let request = change(step.aws.dynamodb.update_table().table_name(&self.name));
+            request.send().await.call("dynamodb:UpdateTable")
+        })
+        .await?;
+        self.settled(step).await
+    }
+
+    async fn put_billing(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
+        let (throughput, mode) = (self.throughput()?, self.billing_mode());
+        let resize = match (&self.index, &throughput) {
+            (Some(index), Some(units)) if live.index.is_some() => Some(
+                GlobalSecondaryIndexUpdate::builder()
+                    .update(
+                        UpdateGlobalSecondaryIndexAction::builder()
+                            .index_name(index.name)
+                            .provisioned_throughput(units.clone())
+                            .build()
+                            .map_err(missing)?,
+                    )
+                    .build(),
+            ),
+            _ => None,
+        };
+        // DynamoDB refuses an update of the throughput to what it is.
+        let table = live.billing.as_ref() != Some(&billing_shown(self.billing));
+        let index = resize.filter(|_| live.index_billing.as_ref() != Some(&billing_shown(self.billing)));
+        self.update_table(step, |mut request| {
+            if table {
+                request = request.billing_mode(mode.clone()).set_provisioned_throughput(throughput.clone());
+            }
+            request.set_global_secondary_index_updates(index.clone().map(|update| vec![update]))
+        })
+        .await
+    }
+
+    async fn put_index(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
+        let Some(index) = &self.index else { return Ok(()) };
+        if live.index.is_some() {
+            let delete = DeleteGlobalSecondaryIndexAction::builder().index_name(index.name).build().map_err(missing)?;
+            let delete = GlobalSecondaryIndexUpdate::builder().delete(delete).build();
+            self.update_table(step, |request| request.global_secondary_index_updates(delete.clone())).await?;
+            let waiting = step.waiting("the old index to go", TABLE_DEADLINE);
+            wait_until(waiting, || async {
+                let table = self.describe(step.aws).await?;
+                let gone = table.is_some_and(|t| {
+                    t.global_secondary_indexes().iter().all(|i| i.index_name.as_deref() != Some(index.name))
+                });
+                Ok(gone.then_some(()))
+            })
+            .await?;
+        }
+        let create = CreateGlobalSecondaryIndexAction::builder()
+            .index_name(index.name)
+            .set_key_schema(Some(keys(index.hash, index.range)?))
+            .projection(everything())
+            .set_provisioned_throughput(self.throughput()?)
+            .build()
+            .map_err(missing)?;
+        let create = GlobalSecondaryIndexUpdate::builder().create(create).build();
+        let attributes = self.attributes()?;
+        self.update_table(step, |request| {
+            request.set_attribute_definitions(Some(attributes.clone())).global_secondary_index_updates(create.clone())
+        })
+        .await
+    }
+
+    async fn protect(&self, step: &Step<'_>, on: bool) -> Result<(), Fault> {
+        self.update_table(step, |request| request.deletion_protection_enabled(on)).await
+    }
+}
+
+impl Kind for Table {
+    const NAME: &'static str = "table";
+    const HOLDS_DATA: bool = true;
+    type Live = Live;
+
+    fn declared(scope: &Scope<'_>) -> Vec<Self> {
+        let declared = &scope.pipeline.table;
+        let table = |name: &str, hash, range, index, ttl| Self {
+            name: name.to_owned(),
+            arn: scope.place.arn("dynamodb", &format!("table/{name}")),
+            hash,
+            range,
+            index,
+            ttl,
+            billing: declared.billing,
+            point_in_time_recovery: declared.point_in_time_recovery,
+            deletion_protection: declared.deletion_protection,
+            tags: scope.pipeline.tags.clone(),
+        };
+        let (event, hour) = ((counts::EVENT, "S"), (counts::HOUR, "S"));
+        let by_hour = Index { name: counts::BY_HOUR, hash: hour, range: event };
+        vec![
+            table(&declared.counts, event, hour, Some(by_hour), None),
+            table(&declared.ledger, (ledger::OBJECT, "S"), (ledger::CHUNK, "N"), None, Some(ledger::EXPIRES_AT)),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
+        let Some(table) = self.describe(aws).await? else { return Ok(None) };
+        // A table that is on its way out is still described; its settings no longer are.
+        if table.table_status == Some(TableStatus::Deleting) {
+            return Ok(Some(Live { status: Some(TableStatus::Deleting), ..Live::default() }));
+        }
+        let (ttl, backups, tags) = tokio::try_join!(
+            async {
+                let answer = aws.dynamodb.describe_time_to_live().table_name(&self.name).send().await;
+                answer.call("dynamodb:DescribeTimeToLive")
+            },
+            async {
+                let answer = aws.dynamodb.describe_continuous_backups().table_name(&self.name).send().await;
+                answer.call("dynamodb:DescribeContinuousBackups")
+            },
+            async {
+                let mut tags = BTreeMap::new();
+                let mut token = None;
+                loop {
+                    let request = aws.dynamodb.list_tags_of_resource().resource_arn(&self.arn);
+                    let page = request.set_next_token(token).send().await.call("dynamodb:ListTagsOfResource")?;
+                    tags.extend(page.tags.unwrap_or_default().into_iter().map(|tag| (tag.key, tag.value)));
+                    token = page.next_token;
+                    if token.is_none() {
+                        return Ok::<_, AwsError>(tags);
+                    }
+                }
+            },
+        )?;
+        let attributes = table.attribute_definitions();
+        let index = self.index.as_ref().and_then(|wanted| {
+            table.global_secondary_indexes().iter().find(|index| index.index_name.as_deref() == Some(wanted.name))
+        });
+        let index_billing = index.map(|index| match billing_read(&table) {
+            Json::String(on_demand) => json!(on_demand),
+            _ => {
+                let units = index.provisioned_throughput.as_ref();
+                json!({
+                    "read": units.and_then(|u| u.read_capacity_units),
+                    "write": units.and_then(|u| u.write_capacity_units),
+                })
+            }
+        });
+        let ttl = ttl.time_to_live_description.filter(|ttl| {
+            matches!(ttl.time_to_live_status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling))
+        });
+        let recovery = backups
+            .continuous_backups_description
+            .and_then(|backups| backups.point_in_time_recovery_description)
+            .and_then(|recovery| recovery.point_in_time_recovery_status);
+        Ok(Some(Live {
+            status: table.table_status.clone(),
+            keys: keys_read(table.key_schema(), attributes),
+            index: index.map(|index| {
+                let mut shown = keys_read(index.key_schema(), attributes);
+                let projection = index.projection.as_ref().and_then(|p| p.projection_type.as_ref());
+                shown["projection"] = json!(projection.map(ProjectionType::as_str));
+                shown
+            }),
+            index_billing,
+            billing: Some(billing_read(&table)),
+            ttl: ttl.and_then(|ttl| ttl.attribute_name),
+            point_in_time_recovery: recovery == Some(PointInTimeRecoveryStatus::Enabled),
+            deletion_protection: table.deletion_protection_enabled == Some(true),
+            tags,
+        }))
+    }
+
+    fn diff(&self, live: Option<&Live>) -> Vec<Change> {
+        let index = self.index.as_ref().map(|index| {
+            let mut shown = keys_shown(index.hash, index.range);
+            shown["projection"] = json!("ALL");
+            shown
+        });
+        let billing = billing_shown(self.billing);
+        Diff::new()
+            .compare("key_schema", live.map(|l| &l.keys), &keys_shown(self.hash, self.range))
+            .compare("index", live.and_then(|l| l.index.as_ref()), index.as_ref())
+            .compare("billing", live.and_then(|l| l.billing.as_ref()), &billing)
+            .compare(
+                "index_billing",
+                live.and_then(|l| l.index_billing.as_ref()),
+                // An index that has to be made anew is made with the right billing.
+                live.and_then(|l| l.index_billing.as_ref()).map(|_| &billing),
+            )
+            .compare("time_to_live", live.and_then(|l| l.ttl.as_ref()), self.ttl)
+            .compare("point_in_time_recovery", live.map(|l| l.point_in_time_recovery), self.point_in_time_recovery)
+            .compare("deletion_protection", live.map(|l| l.deletion_protection), self.deletion_protection)
+            .tags(live.map(|l| &l.tags), &self.tags)
+            .changes()
+    }
+
+    fn refusal(&self, live: &Live) -> Option<Error> {
+        if live.status == Some(TableStatus::Deleting) {
+            return Some(Error::Refused {
+                what: format!("table {} is being deleted", self.name),
+                help: "run the command again when it is gone".to_owned(),
+            });
+        }
+        let desired = keys_shown(self.hash, self.range);
+        (live.keys != desired).then(|| Error::Refused {
+            what: format!("table {} has the keys {}, not {desired}; DynamoDB cannot change keys", self.name, live.keys),
+            help: "give the pipeline another table name, or export, delete and re-import the table by hand".to_owned(),
+        })
+    }
+
+    async fn create(&self, step: &Step<'_>) -> Result<(), Fault> {
+        let index = match &self.index {
+            None => None,
+            Some(index) => Some(vec![
+                GlobalSecondaryIndex::builder()
+                    .index_name(index.name)
+                    .set_key_schema(Some(keys(index.hash, index.range)?))
+                    .projection(everything())
+                    .set_provisioned_throughput(self.throughput()?)
+                    .build()
+                    .map_err(missing)?,
+            ]),
+        };
+        let request = step
+            .aws
+            .dynamodb
+            .create_table()
+            .table_name(&self.name)
+            .set_attribute_definitions(Some(self.attributes()?))
+            .set_key_schema(Some(keys(self.hash, self.range)?))
+            .set_global_secondary_indexes(index)
+            .billing_mode(self.billing_mode())
+            .set_provisioned_throughput(self.throughput()?)
+            .deletion_protection_enabled(self.deletion_protection)
+            .set_tags(Some(self.aws_tags()?));
+        let waiting = step.waiting("other tables of the account to be made", TABLE_DEADLINE);
+        let simultaneously = |error: &AwsError| error.says("LimitExceededException", "simultaneously");
+        let created = retry_while(waiting, simultaneously, || async {
+            request.clone().send().await.call("dynamodb:CreateTable")
+        })
+        .await;
+        match created {
+            Ok(_) => {}
+            // Made by a run beside this one, or by an attempt whose answer was lost.
+            Err(Fault::Call(error)) if error.code() == Some("ResourceInUseException") => {}
+            Err(fault) => return Err(fault),
+        }
+        self.settled(step).await?;
+        let fresh = Live::default();
+        tokio::try_join!(
+            async { if self.ttl.is_some() { self.put_ttl(step, &fresh).await } else { Ok(()) } },
+            async { if self.point_in_time_recovery { self.put_recovery(step).await } else { Ok(()) } },
+        )?;
+        Ok(())
+    }
+
+    async fn update(&self, step: &Step<'_>, live: &Live, changes: &[Change]) -> Result<(), Fault> {
+        self.settled(step).await?;
+        if touches(changes, &["tags"]) {
+            let request = step.aws.dynamodb.tag_resource().resource_arn(&self.arn).set_tags(Some(self.aws_tags()?));
+            request.send().await.call("dynamodb:TagResource")?;
+        }
+        // One UpdateTable at a time.
+        if touches(changes, &["billing", "index_billing"]) {
+            self.put_billing(step, live).await?;
+        }
+        if touches(changes, &["index"]) {
+            self.put_index(step, live).await?;
+        }
+        if touches(changes, &["deletion_protection"]) {
+            self.protect(step, self.deletion_protection).await?;
+        }
+        if touches(changes, &["point_in_time_recovery"]) {
+            self.put_recovery(step).await?;
+        }
+        if touches(changes, &["time_to_live"]) {
+            self.put_ttl(step, live).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
+        if live.deletion_protection {
+            self.protect(step, false).await?;
+        }
+        let waiting = step.waiting("the table to be free for deletion", TABLE_DEADLINE);
+        let deleted = retry_while(waiting, is_busy, || async {
+            let answer = step.aws.dynamodb.delete_table().table_name(&self.name).send().await;
+            absent_on(answer.call("dynamodb:DeleteTable"), &["ResourceNotFoundException"])
+        })
+        .await?;
+        if deleted.is_none() {
+            return Ok(());
+        }
+        wait_until(step.waiting("the table to be gone", TABLE_DEADLINE), || async {
+            Ok(self.describe(step.aws).await?.is_none().then_some(()))
+        })
+        .await
+    }
+}
