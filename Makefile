@@ -13,6 +13,10 @@ PYTHON ?= python3
 
 VENV := .venv
 PROVISIONER := target/debug/provisioner --config $(CONFIG)
+BOOTSTRAP := target/lambda/bootstrap
+PORT ?= 4566
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := .tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
 # AWS's AL2023 runtime has glibc 2.34; x86_64 Lambda machines have AVX2, which x86-64-v3 names.
 GLIBC := 2.34
@@ -31,6 +35,38 @@ HANDLER_RUSTFLAGS := -C target-cpu=$(CPU) --remap-path-prefix=$(CARGO_HOME_DIR)=
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
+.PHONY: plan
+plan: build handler ## show what differs from AWS; changes nothing
+	$(PROVISIONER) plan $(ARGS)
+
+.PHONY: apply
+apply: build handler ## make AWS what pipeline.toml says; asks, or YES=1
+	$(PROVISIONER) apply $(if $(YES),--yes) $(ARGS)
+
+.PHONY: destroy
+destroy: build ## delete what the pipeline declares, but no data; asks, or YES=1
+	$(PROVISIONER) destroy $(if $(YES),--yes) $(ARGS)
+
+.PHONY: local
+local: build $(VENV)/.installed ## run a local AWS in the foreground; prints the variables to export
+	target/debug/local --port $(PORT)
+
+.PHONY: demo
+demo: build handler ## run the whole pipeline on a local AWS of its own
+	target/debug/demo $(ARGS)
+
+.PHONY: test
+test: build handler ## run every test
+	cargo test --locked --workspace $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.installed $(CARGO_DENY) ## check format, lints, dependencies, licences and the workflow
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	$(CARGO_DENY) --all-features check bans licenses sources
+	$(VENV)/bin/zizmor --offline --no-progress --strict-collection --pedantic .github/workflows
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
 .PHONY: build
 build: ## build the provisioner
 	cargo build --locked --workspace --bins
@@ -39,8 +75,14 @@ build: ## build the provisioner
 handler: $(VENV)/.installed ## build the function's binary, target/lambda/bootstrap
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" RUSTFLAGS="$(HANDLER_RUSTFLAGS)" \
 	  cargo zigbuild --locked --release --package handler --target $(TRIPLE).$(GLIBC)
-	mkdir -p target/lambda
-	cp target/$(TRIPLE)/release/bootstrap target/lambda/bootstrap
+	mkdir -p $(dir $(BOOTSTRAP))
+	cp target/$(TRIPLE)/release/bootstrap $(BOOTSTRAP)
+
+.PHONY: venv
+venv: $(VENV)/.installed ## install the local AWS and the linker into .venv
+
+$(CARGO_DENY):
+	cargo install --locked --root .tools/cargo-deny-$(CARGO_DENY_VERSION) --version $(CARGO_DENY_VERSION) cargo-deny
 
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -16,6 +16,8 @@ pub struct Diagnostic {
     pub label: String,
     /// What to write instead.
     pub help: String,
+    /// Whether the text could not even be parsed there.
+    pub is_syntax: bool,
 }
 
 impl Diagnostic {
@@ -26,7 +28,7 @@ impl Diagnostic {
         label: impl Into<String>,
         help: impl Into<String>,
     ) -> Self {
-        Self { span, message: message.into(), label: label.into(), help: help.into() }
+        Self { span, message: message.into(), label: label.into(), help: help.into(), is_syntax: false }
     }
 }
 

@@ -12,6 +12,7 @@ mod rules;
 mod tree;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use check::{Billing, Bucket, Function, Notification, Pipeline, Statement, Table};
@@ -42,7 +43,8 @@ pub fn load(path: &Path, environment: Option<&str>) -> Result<Pipeline, Error> {
 /// [`Error::Config`] with every mistake.
 pub fn parse(name: &str, text: &str, environment: Option<&str>) -> Result<Pipeline, Error> {
     let mut found = Vec::new();
-    let (mut base, syntax_ok) = tree::parse(text, &mut found);
+    let mut base = tree::parse(text, &mut found);
+    let broken: Vec<Range<usize>> = found.iter().map(|diagnostic| diagnostic.span.clone()).collect();
     let overlays = tree::take_environments(&mut base, &mut found);
 
     if let Some(wanted) = environment
@@ -59,13 +61,16 @@ pub fn parse(name: &str, text: &str, environment: Option<&str>) -> Result<Pipeli
             tree::overlay(&mut merged, overlay);
         }
         let raw = raw::read(merged, &mut found);
-        let pipeline = check::check(raw, syntax_ok, &mut found);
+        let pipeline = check::check(raw, broken.is_empty(), &mut found);
         if candidate == environment {
             chosen = pipeline;
         }
     }
 
-    found.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.span.end));
+    // What could not be parsed is one mistake, not also a wrong value. An environment repeats the base's mistakes.
+    let is_echo = |d: &Diagnostic| !d.is_syntax && broken.iter().any(|b| d.span.start <= b.end && b.start <= d.span.end);
+    found.retain(|diagnostic| !is_echo(diagnostic));
+    found.sort_by(|a, b| (a.span.start, a.span.end, &a.message).cmp(&(b.span.start, b.span.end, &b.message)));
     found.dedup();
     match chosen {
         Some(pipeline) if found.is_empty() => Ok(pipeline),

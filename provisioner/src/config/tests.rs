@@ -1,0 +1,155 @@
+//! The file's rules, each by a file that breaks it.
+
+use super::keys::KEYS;
+use super::*;
+
+const GOOD: &str = "[pipeline]\nname = \"events\"\nregion = \"us-east-1\"\n";
+
+fn mistakes(text: &str) -> Vec<Diagnostic> {
+    match parse("pipeline.toml", text, None) {
+        Ok(_) => Vec::new(),
+        Err(Error::Config(invalid)) => invalid.found,
+        Err(other) => panic!("{other}"),
+    }
+}
+
+fn with(more: &str) -> Vec<Diagnostic> {
+    mistakes(&format!("{GOOD}{more}"))
+}
+
+#[test]
+fn names_that_are_not_given_derive_from_the_pipelines() {
+    let pipeline = parse("pipeline.toml", GOOD, None).expect("valid");
+    assert_eq!(pipeline.bucket.name, "events");
+    assert_eq!((pipeline.table.counts.as_str(), pipeline.table.ledger.as_str()), ("events-counts", "events-ledger"));
+    assert_eq!((pipeline.function.name.as_str(), pipeline.role_name.as_str()), ("events-handler", "events-function"));
+    assert_eq!(pipeline.tags["pipeline"], "events");
+}
+
+#[test]
+fn every_known_key_is_read_as_its_example_says() {
+    let mut text = String::new();
+    for (path, example) in KEYS {
+        let (section, _) = path.rsplit_once('.').unwrap_or((path, ""));
+        let header = if section == "role.statement" { "[[role.statement]]".to_owned() } else { format!("[{section}]") };
+        if !text.contains(&header) {
+            text.push_str(&format!("{header}\n"));
+        }
+        text.push_str(&format!("{example}\n"));
+    }
+    assert_eq!(mistakes(&text), [], "{text}");
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_each_where_it_stands() {
+    let text = "[pipeline]\nname = \"Events\"\nregin = \"us-east-1\"\n[function]\nmemory_mb = 1\ntimeout_seconds = \"x\"\n";
+    let found = mistakes(text);
+    let at: Vec<&str> = found.iter().map(|diagnostic| &text[diagnostic.span.clone()]).collect();
+    assert_eq!(at, ["", "\"Events\"", "regin", "1", "\"x\""]);
+    assert!(found.iter().all(|diagnostic| !diagnostic.help.is_empty()));
+}
+
+#[test]
+fn an_unknown_key_names_its_neighbour() {
+    assert_eq!(with("[function]\nmemory = 256")[0].help, "did you mean `memory_mb`?");
+    assert!(with("[functoin]\nmemory_mb = 256")[0].help.contains("`function`"));
+}
+
+#[test]
+fn what_is_not_toml_is_reported_once_and_hides_nothing_else() {
+    let found = mistakes("[pipeline]\nname = \"events\"\nregion = us-east-1\n[bucket]\nnmae = 1\n");
+    assert_eq!(found.iter().filter(|diagnostic| diagnostic.is_syntax).count(), 1, "{found:?}");
+    assert!(found.iter().any(|diagnostic| diagnostic.message.contains("bucket.nmae")), "{found:?}");
+    assert!(!found.iter().any(|diagnostic| diagnostic.message.contains("missing")), "{found:?}");
+}
+
+#[test]
+fn rules_of_awss_are_checked() {
+    for (file, wrong) in [
+        ("[bucket]\nname = \"Acme\"", "`A`"),
+        ("[bucket]\nname = \"ab\"", "2 characters"),
+        ("[bucket]\nname = \"192.0.2.1\"", "IP address"),
+        ("[bucket]\nname = \"xn--acme\"", "reserved"),
+        ("[bucket]\nname = \"acme-s3alias\"", "reserved"),
+        ("[bucket]\nexpire_days = 0", "0 days"),
+        ("[function]\nmemory_mb = 127", "127 MB"),
+        ("[function]\nmemory_mb = 10241", "10241 MB"),
+        ("[function]\ntimeout_seconds = 901", "901 seconds"),
+        ("[function]\nlog_retention_days = 31", "31 days"),
+        ("[function]\narchitecture = \"arm\"", "`arm`"),
+        ("[function]\nretries = 3", "3 retries"),
+        ("[notification]\nprefix = \"/logs/\"", "slash"),
+        ("[notification]\nsuffix = \"*.gz\"", "wildcards"),
+        ("[notification]\nprefix = \"\"", "0 characters"),
+        ("[table]\nbilling = \"by-the-hour\"", "`by-the-hour`"),
+        ("[table]\nbilling = { read = 0, write = 5 }", "read 0"),
+        ("[table]\nname = \"events-ledger\"", "ledger"),
+        ("[tags]\n\"aws:x\" = \"y\"", "reserved"),
+        ("[tags]\npipeline = \"y\"", "owns"),
+        ("[rollup]\ncount = []", "nothing would be counted"),
+        ("[segment]\nworkspace_id = \"\"", "not a workspace id"),
+        ("[[role.statement]]\nactions = [\"GetObject\"]\nresources = [\"*\"]", "not an IAM action"),
+        ("[[role.statement]]\nactions = [\"s3:GetObject\"]\nresources = [\"bucket\"]", "not an ARN"),
+    ] {
+        let found = with(file);
+        assert!(found.iter().any(|d| d.label.contains(wrong)), "{file}: {found:?}");
+    }
+}
+
+#[test]
+fn regions_follow_awss_scheme() {
+    for region in ["us-east-1", "eu-central-2", "ap-southeast-5", "us-gov-west-1", "cn-north-1", "mx-central-1", "eusc-de-east-1"] {
+        assert!(rules::region(region).is_ok(), "{region}");
+    }
+    for region in ["", "us-esat-1", "us-east", "us-east-1a", "useast1", "mars-north-1", "US-EAST-1", "us-east-0"] {
+        assert!(rules::region(region).is_err(), "{region}");
+    }
+}
+
+#[test]
+fn an_environment_lays_its_keys_over_the_rest() {
+    let text = format!("{GOOD}[bucket]\nname = \"acme\"\nversioning = true\n[environments.staging]\nbucket.name = \"acme-staging\"\n");
+    let staging = parse("pipeline.toml", &text, Some("staging")).expect("valid");
+    assert_eq!((staging.bucket.name.as_str(), staging.bucket.versioning), ("acme-staging", true));
+    assert_eq!(parse("pipeline.toml", &text, None).expect("valid").bucket.name, "acme");
+    assert!(parse("pipeline.toml", &text, Some("production")).is_err());
+}
+
+#[test]
+fn a_mistake_in_an_environment_that_is_not_asked_for_is_one_too() {
+    let found = with("[environments.staging]\nfunction.memory_mb = 1\n");
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
+fn messages_show_file_line_column_caret_and_remedy() {
+    let error = parse("pipeline.toml", &format!("{GOOD}[function]\nmemory_mb = 1\n"), None).expect_err("a mistake");
+    let shown = anstream::adapter::strip_str(&error.to_string()).to_string();
+    for part in ["pipeline.toml:5:13", "5 | memory_mb = 1", "^ 1 MB", "help: write a whole number from 128 to 10240"] {
+        assert!(shown.contains(part), "{part} is not in\n{shown}");
+    }
+}
+
+#[test]
+fn a_files_control_characters_do_not_reach_the_terminal() {
+    let error = parse("pipeline.toml", &format!("{GOOD}[bucket]\nname = \"a\u{9b}31m\"\nx = \"\\u001b[31m\"\n"), None);
+    let shown = anstream::adapter::strip_str(&error.expect_err("mistakes").to_string()).to_string();
+    assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
+}
+
+#[test]
+fn any_text_is_an_answer_not_a_panic() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let whole = include_str!("../../../pipeline.toml");
+    for _ in 0..2000 {
+        let mut bytes = whole.as_bytes().to_vec();
+        for _ in 0..random.usize(1..8) {
+            let at = random.usize(..bytes.len());
+            bytes[at] = random.u8(..);
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        if let Err(error) = parse("pipeline.toml", &text, None) {
+            let _ = error.to_string();
+        }
+    }
+}

@@ -12,18 +12,17 @@ use super::diagnostic::Diagnostic;
 /// A table and where it stands.
 pub(super) type Tree<'i> = Spanned<DeTable<'i>>;
 
-/// Parses the text; what cannot be parsed is reported and left out. The flag says whether everything could be.
-pub(super) fn parse<'i>(text: &'i str, found: &mut Vec<Diagnostic>) -> (Tree<'i>, bool) {
+/// Parses the text; what cannot be parsed is reported and left out.
+pub(super) fn parse<'i>(text: &'i str, found: &mut Vec<Diagnostic>) -> Tree<'i> {
     let (tree, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        found.push(Diagnostic::new(
-            error.span().unwrap_or(0..0),
-            format!("this is not TOML: {}", error.message()),
-            "",
-            "write one `key = value` a line, texts in double quotes, sections as [name]",
-        ));
-    }
-    (tree, errors.is_empty())
+    found.extend(errors.iter().map(|error| Diagnostic {
+        span: error.span().unwrap_or(0..0),
+        message: format!("this is not TOML: {}", error.message()),
+        label: String::new(),
+        help: "write one `key = value` a line, texts in double quotes, sections as [name]".to_owned(),
+        is_syntax: true,
+    }));
+    tree
 }
 
 /// Takes `[environments.*]` out of the tree.

@@ -474,3 +474,45 @@ impl Bucket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::tests::converges;
+
+    fn live_of(spec: &Bucket) -> Live {
+        let foreign = json!({ "Sid": "SomebodyElses", "Effect": "Deny" });
+        Live {
+            public_access_block: all_blocked(),
+            ownership: Some("BucketOwnerEnforced".to_owned()),
+            encryption: Some("AES256".to_owned()),
+            versioning: spec.versioning,
+            rules: spec.expire.iter().map(|expire| expire.rule().expect("a rule")).collect(),
+            policy: spec.require_tls.then(|| json!({ "Statement": [foreign, spec.tls_statement()] })),
+            tags: spec.tags.clone(),
+        }
+    }
+
+    #[test]
+    fn nothing_differs_from_what_was_made() {
+        converges::<Bucket>(live_of);
+    }
+
+    #[test]
+    fn each_setting_is_watched() {
+        let spec = crate::resources::tests::declared::<Bucket>("[bucket]\nexpire_days = 90\nversioning = true").remove(0);
+        let changed = |change: fn(&mut Live)| {
+            let mut live = live_of(&spec);
+            change(&mut live);
+            spec.diff(Some(&live)).iter().map(|change| change.setting).collect::<Vec<_>>()
+        };
+        assert_eq!(changed(|l| drop(l.public_access_block.pop_first())), ["public_access_block"]);
+        assert_eq!(changed(|l| l.ownership = Some("ObjectWriter".to_owned())), ["object_ownership"]);
+        assert_eq!(changed(|l| l.encryption = None), ["encryption"]);
+        assert_eq!(changed(|l| l.versioning = false), ["versioning"]);
+        assert_eq!(changed(|l| l.rules.clear()), ["lifecycle"]);
+        assert_eq!(changed(|l| l.policy = None), ["policy"]);
+        assert_eq!(changed(|l| drop(l.tags.remove("pipeline"))), ["tags"]);
+        assert_eq!(changed(|l| drop(l.tags.insert("somebody".to_owned(), "else".to_owned()))), [""; 0]);
+    }
+}

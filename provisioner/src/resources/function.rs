@@ -337,3 +337,45 @@ pub(super) fn tables(scope: &Scope<'_>) -> [Address; 2] {
     let declared = &scope.pipeline.table;
     [Address::of::<table::Table>(&declared.counts), Address::of::<table::Table>(&declared.ledger)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::tests::{converges, declared};
+
+    fn live_of(spec: &Function) -> Live {
+        Live {
+            role_arn: spec.role_arn.clone(),
+            code_sha256: spec.artifact.as_ref().map(|a| a.code_sha256.clone()).unwrap_or_default(),
+            architecture: Some(spec.architecture.as_str().to_owned()),
+            runtime: Some("provided.al2023".to_owned()),
+            memory_mb: Some(spec.memory_mb),
+            timeout_seconds: Some(spec.timeout_seconds),
+            environment: spec.environment.clone(),
+            retries: spec.retries,
+            max_event_age_seconds: spec.max_event_age_seconds,
+            max_concurrency: spec.max_concurrency,
+            tags: spec.tags.clone(),
+        }
+    }
+
+    #[test]
+    fn nothing_differs_from_what_was_made() {
+        converges::<Function>(live_of);
+    }
+
+    #[test]
+    fn markers_outlive_the_objects_that_they_mark() {
+        let days = |file: &str| declared::<Function>(file).remove(0).environment.get(env::LEDGER_TTL_DAYS).cloned();
+        assert_eq!(days(""), None);
+        assert_eq!(days("[bucket]\nexpire_days = 90").as_deref(), Some("97"));
+    }
+
+    #[test]
+    fn one_setting_is_one_change() {
+        let spec = declared::<Function>("").remove(0);
+        let changes = spec.diff(Some(&Live { memory_mb: Some(128), ..live_of(&spec) }));
+        assert_eq!(changes.len(), 1);
+        assert_eq!((changes[0].setting, &changes[0].live), ("memory_mb", &crate::change::Value::Number(128)));
+    }
+}

@@ -106,3 +106,14 @@ impl Kind for LogGroup {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::tests::converges;
+
+    #[test]
+    fn nothing_differs_from_what_was_made() {
+        converges::<LogGroup>(|spec| Live { retention_days: Some(spec.retention_days), tags: spec.tags.clone() });
+    }
+}

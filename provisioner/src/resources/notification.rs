@@ -187,3 +187,32 @@ impl Kind for Notification {
         self.put(step, None).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::tests::{converges, declared};
+
+    #[test]
+    fn nothing_differs_from_what_was_made() {
+        converges::<Notification>(|spec| Live {
+            function_arn: spec.function_arn.clone(),
+            events: BTreeSet::from([CREATED.to_owned()]),
+            prefix: Some(spec.prefix.clone()),
+            suffix: Some(spec.suffix.clone()),
+        });
+    }
+
+    #[test]
+    fn filter_names_are_read_in_either_case() {
+        let spec = declared::<Notification>("").remove(0);
+        let mut entry = spec.entry().expect("an entry");
+        for (name, rule) in ["Prefix", "Suffix"].into_iter().zip(
+            entry.filter.as_mut().and_then(|f| f.key.as_mut()).and_then(|k| k.filter_rules.as_mut()).expect("rules"),
+        ) {
+            rule.name = Some(FilterRuleName::from(name));
+        }
+        let all = GetBucketNotificationConfigurationOutput::builder().lambda_function_configurations(entry).build();
+        assert_eq!(spec.diff(spec.ours(&all).as_ref()), []);
+    }
+}

@@ -153,3 +153,30 @@ impl Kind for Permission {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::tests::{converges, declared};
+
+    #[test]
+    fn nothing_differs_from_what_was_made() {
+        converges::<Permission>(|spec| Live { statements: vec![("any".to_owned(), spec.statement.clone())] });
+    }
+
+    #[test]
+    fn a_second_statement_under_our_prefix_is_a_change() {
+        let spec = declared::<Permission>("").remove(0);
+        let right = ("one".to_owned(), spec.statement.clone());
+        let live = Live { statements: vec![right, ("two".to_owned(), json!({ "Effect": "Allow" }))] };
+        assert_eq!(spec.diff(Some(&live)).len(), 1);
+    }
+
+    #[test]
+    fn new_content_never_takes_the_old_ones_id() {
+        let spec = declared::<Permission>("").remove(0);
+        let taken = spec.sid(&Live::default());
+        let live = Live { statements: vec![(taken.clone(), json!({}))] };
+        assert_ne!(spec.sid(&live), taken);
+    }
+}

@@ -267,3 +267,48 @@ impl Kind for Role {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::tests::{converges, declared};
+
+    fn live_of(spec: &Role) -> Live {
+        Live {
+            path: spec.path.clone(),
+            trust: Some(spec.trust.clone()),
+            policy: Some(spec.policy.clone()),
+            tags: spec.tags.clone(),
+        }
+    }
+
+    #[test]
+    fn nothing_differs_from_what_was_made() {
+        converges::<Role>(live_of);
+    }
+
+    #[test]
+    fn a_role_under_another_path_is_refused() {
+        let spec = declared::<Role>("").remove(0);
+        assert!(spec.refusal(&Live { path: "/".to_owned(), ..live_of(&spec) }).is_some());
+    }
+
+    #[test]
+    fn only_segment_with_the_workspaces_id_may_assume_the_writer_role() {
+        let roles = declared::<Role>("[segment]\nworkspace_id = \"abc123\"");
+        let statement = &policy::statements(&roles[1].trust)[0];
+        assert_eq!(statement["Principal"]["AWS"], json!([SEGMENT]));
+        assert_eq!(statement["Condition"]["StringEquals"]["sts:ExternalId"], json!(["abc123"]));
+    }
+
+    #[test]
+    fn no_statement_is_for_every_resource_or_action() {
+        for role in declared::<Role>("[segment]\nworkspace_id = \"abc123\"") {
+            for statement in policy::statements(&role.policy) {
+                let (actions, resources) = (statement["Action"].to_string(), statement["Resource"].to_string());
+                assert!(!actions.contains('*'), "{actions}");
+                assert!(!resources.contains("\"*\""), "{resources}");
+            }
+        }
+    }
+}

@@ -513,3 +513,48 @@ impl Kind for Table {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::tests::{converges, declared};
+
+    fn live_of(spec: &Table) -> Live {
+        Live {
+            status: Some(TableStatus::Active),
+            keys: keys_shown(spec.hash, spec.range),
+            index: spec.index.as_ref().map(|index| {
+                let mut shown = keys_shown(index.hash, index.range);
+                shown["projection"] = json!("ALL");
+                shown
+            }),
+            billing: Some(billing_shown(spec.billing)),
+            index_billing: spec.index.as_ref().map(|_| billing_shown(spec.billing)),
+            ttl: spec.ttl.map(str::to_owned),
+            point_in_time_recovery: spec.point_in_time_recovery,
+            deletion_protection: spec.deletion_protection,
+            tags: spec.tags.clone(),
+        }
+    }
+
+    #[test]
+    fn nothing_differs_from_what_was_made() {
+        converges::<Table>(live_of);
+    }
+
+    #[test]
+    fn no_summary_of_the_billing_mode_means_provisioned() {
+        let units = aws_sdk_dynamodb::types::ProvisionedThroughputDescription::builder();
+        let units = units.read_capacity_units(5).write_capacity_units(6).build();
+        let table = TableDescription::builder().provisioned_throughput(units).build();
+        assert_eq!(billing_read(&table), json!({ "read": 5, "write": 6 }));
+    }
+
+    #[test]
+    fn other_keys_are_refused() {
+        let spec = declared::<Table>("").remove(0);
+        let live = Live { keys: keys_shown(("id", "S"), ("hour", "S")), ..live_of(&spec) };
+        assert!(spec.refusal(&live).is_some());
+        assert!(spec.refusal(&live_of(&spec)).is_none());
+    }
+}

@@ -1,0 +1,74 @@
+"""Runs the local AWS (MiniStack) as a child that cannot outlive its parent.
+
+    python local_aws.py PORT FOLDER
+
+The child gets a session of its own, so that the functions that it starts end with it, and all of its files lie under
+FOLDER, which is deleted in the end. It is stopped when standard input ends, which happens whenever the parent is gone,
+however it went; and on SIGINT and SIGTERM.
+"""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+
+GRACE_SECONDS = 5.0
+
+
+def main() -> int:
+    port, folder = int(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve()
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        # Credentials and proxies of the person at the keyboard are none of the local AWS's business.
+        if not key.startswith(("AWS_", "MINISTACK_")) and key.lower() not in ("http_proxy", "https_proxy", "all_proxy")
+    }
+    # The functions that it runs would otherwise look for a machine's credentials in the network.
+    environment["AWS_EC2_METADATA_DISABLED"] = "true"
+    environment["GATEWAY_PORT"] = str(port)
+    environment["BIND_HOST"] = "127.0.0.1"
+    environment["AUTH"] = "true"
+    # Functions are told of it only if the server itself is.
+    environment["AWS_ENDPOINT_URL"] = os.environ.get("LOCAL_AWS_FUNCTION_ENDPOINT", f"http://127.0.0.1:{port}")
+    for variable, name in (("S3_DATA_DIR", "s3"), ("STATE_DIR", "state"), ("TMPDIR", "tmp")):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        environment[variable] = str(folder / name)
+
+    ministack = pathlib.Path(sys.executable).with_name("ministack")
+    child = subprocess.Popen([str(ministack)], env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+
+    over = threading.Event()
+
+    def watch_child() -> None:
+        child.wait()
+        over.set()
+
+    def watch_parent() -> None:
+        while sys.stdin.buffer.raw.read(4096):
+            pass
+        over.set()
+
+    watcher = threading.Thread(target=watch_child, daemon=True)
+    watcher.start()
+    threading.Thread(target=watch_parent, daemon=True).start()
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, lambda *_: over.set())
+    over.wait()
+
+    # The group is the child's own: it was made its leader above. What it started ends with it.
+    asked = watcher.is_alive()
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, sign)
+        except ProcessLookupError:
+            break
+        watcher.join(GRACE_SECONDS)
+    shutil.rmtree(folder, ignore_errors=True)
+    return 0 if asked else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+//! `make demo`: the whole pipeline on a local AWS of its own, from nothing to counts.
+
+use std::fs;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use chrono::Utc;
+use clap::Parser;
+use comfy_table::{CellAlignment, Table, presets};
+use tests::local_aws::{LocalAws, built, root};
+use tests::pipeline::{COUNTED, REGION, counts};
+use tests::recount::{self, Counts};
+use tests::samples;
+
+/// Makes the pipeline of pipeline.toml on a local AWS, uploads sample files, and prints what was counted
+#[derive(Parser)]
+struct Args {
+    /// What the sample files are made from
+    #[arg(long, default_value_t = 2015)]
+    seed: u64,
+    /// How many files are uploaded
+    #[arg(long, default_value_t = 6)]
+    files: usize,
+    /// How many messages each has
+    #[arg(long, default_value_t = 500)]
+    messages: usize,
+}
+
+/// Whose account it is on the local AWS.
+const ACCOUNT: &str = "123456789012";
+/// As in pipeline.toml.
+const BUCKET: &str = "acme-segment-events";
+const COUNTS_TABLE: &str = "segment-events-counts";
+
+struct Demo {
+    aws: LocalAws,
+}
+
+#[expect(clippy::print_stdout, reason = "this is the program's output")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+impl Demo {
+    /// Runs the built provisioner as a person would, its output shown as it comes.
+    fn provisioner(&self, args: &[&str]) -> Result<()> {
+        say(&format!("\n$ provisioner {}", args.join(" ")));
+        let mut command = Command::new(built("provisioner")?);
+        command.args(args).current_dir(root()).env("PIPELINE_ENV", "local");
+        for variable in ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "PIPELINE_CONFIG"] {
+            command.env_remove(variable);
+        }
+        let status = command.envs(self.aws.variables(ACCOUNT)).status().context("failed to run the provisioner")?;
+        ensure!(status.success(), "provisioner {} ended with {status}", args.join(" "));
+        Ok(())
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let args = Args::parse();
+    let started = Instant::now();
+    // A signal drops the future, and with it the local AWS.
+    tokio::select! {
+        result = demo(&args) => result?,
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+    }
+    say(&format!("\nThe demo took {:.1} s, and everything that it started is stopped.", started.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+async fn demo(args: &Args) -> Result<()> {
+    say("Starting a local AWS, with IAM enforced.");
+    let demo = Demo { aws: LocalAws::start()? };
+
+    demo.provisioner(&["plan"])?;
+    demo.provisioner(&["apply", "--yes"])?;
+    demo.provisioner(&["plan"])?;
+
+    let samples = samples::make(args.seed, Utc::now(), args.files, args.messages);
+    let folder = root().join("target/demo");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("failed to empty {}", folder.display()))?;
+    }
+    let credentials = aws_credential_types::Credentials::new(ACCOUNT, "test", None, None, "demo");
+    let config = aws_config::defaults(aws_config::BehaviorVersion::latest())
+        .endpoint_url(demo.aws.endpoint())
+        .region(aws_config::Region::new(REGION))
+        .credentials_provider(credentials)
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .load()
+        .await;
+    let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build();
+    let s3 = aws_sdk_s3::Client::from_conf(s3);
+
+    say(&format!("\nUploading {} sample files; copies are in target/demo.", samples.len()));
+    let mut uploaded = table(["uploaded object", "messages", "bytes"]);
+    for sample in &samples {
+        let copy = folder.join(&sample.key);
+        fs::create_dir_all(copy.parent().unwrap_or(&folder)).context("failed to make target/demo")?;
+        fs::write(&copy, &sample.bytes).with_context(|| format!("failed to write {}", copy.display()))?;
+        let body = sample.bytes.clone().into();
+        let request = s3.put_object().bucket(BUCKET).key(&sample.key).body(body);
+        request.send().await.with_context(|| format!("failed to upload {}", sample.key))?;
+        uploaded.add_row([sample.key.clone(), sample.messages.to_string(), sample.bytes.len().to_string()]);
+    }
+    say(&uploaded.to_string());
+
+    let mut expected = Counts::new();
+    for sample in &samples {
+        let copy = fs::read(folder.join(&sample.key)).context("failed to read a sample back")?;
+        recount::add(&mut expected, &copy)?;
+    }
+    let counting = Instant::now();
+    let dynamodb = aws_sdk_dynamodb::Client::new(&config);
+    let found = loop {
+        let found = counts(&dynamodb, COUNTS_TABLE).await?;
+        if found == expected || counting.elapsed() > COUNTED {
+            break found;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    say(&format!("All of them were counted {:.1} s after the last upload.", counting.elapsed().as_secs_f64()));
+
+    demo.provisioner(&["top", "--last", "2h"])?;
+    demo.provisioner(&["query", "Order Completed", "--last", "2h"])?;
+
+    say("\nEvery event and hour, as counted by the function and as recounted from the files:");
+    let mut compared = table(["event", "hour (UTC)", "counted", "recounted"]);
+    for (pair, recounted) in &expected {
+        let counted = found.get(pair).copied().unwrap_or(0);
+        compared.add_row([pair.0.clone(), pair.1.clone(), counted.to_string(), recounted.to_string()]);
+    }
+    say(&compared.to_string());
+    ensure!(found == expected, "the counts differ from the recount; the local AWS says:\n{}", demo.aws.log());
+    say("They are equal.");
+    Ok(())
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header(header);
+    for column in 1..N {
+        if let Some(numbers) = table.column_mut(column) {
+            numbers.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}

@@ -1,0 +1,152 @@
+//! A local AWS on a free port, which ends with the process that started it, however that ends.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+/// It is up within three seconds; a busy machine gets more.
+const START: Duration = Duration::from_secs(60);
+/// Between two looks whether it is up.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A running local AWS. Dropping it stops it and deletes its files.
+pub struct LocalAws {
+    child: Child,
+    port: u16,
+    folder: Option<TempDir>,
+}
+
+/// The project's root.
+#[must_use]
+pub fn root() -> &'static Path {
+    // `tests` lies in it.
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// A program that the build made, beside the running one.
+///
+/// # Errors
+/// It is not there.
+pub fn built(name: &str) -> Result<PathBuf> {
+    let here = std::env::current_exe().context("where is this program?")?;
+    let found = here.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.with_context(|| format!("{name} is not built: run `make build`"))
+}
+
+impl LocalAws {
+    /// Starts one on a free port, with files of its own.
+    ///
+    /// # Errors
+    /// The environment is not installed, or it does not come up.
+    pub fn start() -> Result<Self> {
+        let folder = TempDir::with_prefix("local-aws-").context("failed to make a temporary folder")?;
+        let log = folder.path().join("log");
+        // The port is free now; should somebody take it before the server does, the next try takes another.
+        for _ in 0..3 {
+            let port = TcpListener::bind("127.0.0.1:0").and_then(|s| s.local_addr()).context("no free port")?.port();
+            let mut aws = Self::spawn(port, folder.path(), true)?;
+            if aws.wait()? {
+                aws.folder = Some(folder);
+                return Ok(aws);
+            }
+        }
+        bail!("the local AWS did not start:\n{}", std::fs::read_to_string(log).unwrap_or_default())
+    }
+
+    /// Runs one on this port, in the foreground, until it ends.
+    ///
+    /// # Errors
+    /// As [`LocalAws::start`]; also that the port is taken.
+    pub fn run(port: u16, announce: impl FnOnce(&Self)) -> Result<()> {
+        ensure!(
+            TcpListener::bind(("127.0.0.1", port)).is_ok(),
+            "port {port} is in use: stop what listens there, or choose another with PORT="
+        );
+        let folder = TempDir::with_prefix("local-aws-").context("failed to make a temporary folder")?;
+        let mut aws = Self::spawn(port, folder.path(), false)?;
+        ensure!(aws.wait()?, "the local AWS did not start");
+        announce(&aws);
+        let status = aws.child.wait().context("failed to wait for the local AWS")?;
+        ensure!(status.success(), "the local AWS ended with {status}");
+        Ok(())
+    }
+
+    fn spawn(port: u16, folder: &Path, quiet: bool) -> Result<Self> {
+        let python = root().join(".venv/bin/python");
+        ensure!(python.is_file(), "the local AWS is not installed: run `make venv`");
+        let mut command = Command::new(python);
+        command.arg(root().join("tests/local_aws.py")).arg(port.to_string()).arg(folder).stdin(Stdio::piped());
+        if quiet {
+            let log = std::fs::File::create(folder.join("log")).context("failed to make a log file")?;
+            let again = log.try_clone().context("failed to make a log file")?;
+            command.stdout(log).stderr(again);
+        }
+        let child = command.spawn().context("failed to start the local AWS")?;
+        Ok(Self { child, port, folder: None })
+    }
+
+    /// Waits until it answers; false where it ended or never does.
+    fn wait(&mut self) -> Result<bool> {
+        let started = Instant::now();
+        while started.elapsed() < START {
+            if self.child.try_wait().context("failed to look at the local AWS")?.is_some() {
+                return Ok(false);
+            }
+            if is_healthy(self.port) {
+                return Ok(true);
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(false)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What the server and the functions that it runs wrote, where it is kept.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let path = self.folder.as_ref().map(|folder| folder.path().join("log"));
+        path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default()
+    }
+
+    /// The variables with which a program works in `account` here, and nowhere else.
+    #[must_use]
+    pub fn variables(&self, account: &str) -> Vec<(&'static str, String)> {
+        vec![
+            ("AWS_ENDPOINT_URL", self.endpoint()),
+            ("AWS_ACCESS_KEY_ID", account.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ]
+    }
+}
+
+fn is_healthy(port: u16) -> bool {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+    let request = format!("GET /_ministack/health HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    if stream.write_all(request.as_bytes()).is_err() {
+        return false;
+    }
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).is_ok() && &status == b"HTTP/1.1 200"
+}
+
+impl Drop for LocalAws {
+    fn drop(&mut self) {
+        // The end of its standard input stops the server; `wait` closes it.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,104 @@
+//! Files as Segment writes them, made up from a seed: the same seed and times give the same bytes.
+
+use std::io::Write as _;
+
+use chrono::{DateTime, Duration, SecondsFormat, Utc};
+use fastrand::Rng;
+use flate2::{Compression, GzBuilder};
+use serde_json::{Value, json};
+
+/// Event names as people choose them: with spaces, quotes, and in other scripts.
+const EVENTS: [&str; 8] = [
+    "Order Completed",
+    "Signed Up",
+    "Product Viewed",
+    "Clicked \"Buy now\"",
+    "Größe gewählt",
+    "注文を確定しました",
+    "it's a \\ backslash",
+    "🎉 Level Up",
+];
+
+/// One file: the key that Segment would give it, and its gzipped bytes.
+pub struct Sample {
+    /// `segment-logs/{source}/{day in epoch milliseconds}/{name}.gz`
+    pub key: String,
+    /// Gzip, one JSON object a line.
+    pub bytes: Vec<u8>,
+    /// How many messages there are in it, of all types.
+    pub messages: usize,
+}
+
+/// Makes `files` files of `messages` messages each, within the two hours that end with that of `now`.
+#[must_use]
+pub fn make(seed: u64, now: DateTime<Utc>, files: usize, messages: usize) -> Vec<Sample> {
+    let mut rng = Rng::with_seed(seed);
+    // No message is from the future, and both hours get some.
+    let minutes = now.timestamp().rem_euclid(3600) / 60 + 60;
+    (0..files)
+        .map(|file| {
+            let mut text = Vec::new();
+            for _ in 0..messages {
+                let time = now - Duration::seconds(rng.i64(0..=minutes * 60));
+                let line = message(&mut rng, time);
+                text.extend_from_slice(line.to_string().as_bytes());
+                text.push(b'\n');
+            }
+            let day = now.timestamp().div_euclid(86_400) * 86_400_000;
+            let source = ["VhBYQcAjH5", "q7PzMKdW2n"][file % 2];
+            let name: String = (0..12).map(|_| rng.alphanumeric()).collect();
+            Sample { key: format!("segment-logs/{source}/{day}/{name}.{file}.gz"), bytes: gzip(&text), messages }
+        })
+        .collect()
+}
+
+/// One message with all that Segment puts around it.
+#[must_use]
+pub fn message(rng: &mut Rng, time: DateTime<Utc>) -> Value {
+    let stamp = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Millis, true);
+    let id = |rng: &mut Rng| -> String { (0..24).map(|_| rng.alphanumeric()).collect() };
+    let mut message = json!({
+        "anonymousId": id(rng),
+        "context": {
+            "ip": format!("192.0.2.{}", rng.u8(..)),
+            "library": { "name": "analytics.js", "version": "2.1.0" },
+            "locale": "en-US",
+            "page": { "path": "/", "referrer": "", "title": "Example", "url": "https://www.example.com/" },
+            "userAgent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Safari/537.36",
+        },
+        "integrations": {},
+        "messageId": format!("ajs-{}", id(rng)),
+        "originalTimestamp": stamp(time),
+        "receivedAt": stamp(time + Duration::milliseconds(rng.i64(100..2000))),
+        "sentAt": stamp(time + Duration::milliseconds(rng.i64(0..100))),
+        "timestamp": stamp(time),
+        "userId": if rng.bool() { json!(id(rng)) } else { Value::Null },
+        "version": 2,
+    });
+    // Four in five are track messages; a few of the names are most of the events, as it is.
+    let kind = if rng.u8(0..5) > 0 { "track" } else { ["identify", "page", "screen", "group"][rng.usize(0..4)] };
+    message["type"] = json!(kind);
+    match kind {
+        "track" => {
+            let range = rng.usize(1..=EVENTS.len());
+            message["event"] = json!(EVENTS[rng.usize(0..range)]);
+            message["properties"] = json!({
+                "event": "a property of the same name",
+                "revenue": f64::from(rng.u32(100..100_000)) / 100.0,
+                "note": "quotes \" and \\ and \u{1f600}",
+            });
+        }
+        "identify" => message["traits"] = json!({ "email": "person@example.com", "plan": "premium" }),
+        _ => message["properties"] = json!({ "name": "Home" }),
+    }
+    message
+}
+
+/// Gzipped without a name and a time, so that the bytes depend on the text alone.
+#[must_use]
+pub fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzBuilder::new().write(Vec::new(), Compression::default());
+    // Writing to memory does not fail.
+    let written = encoder.write_all(text).and_then(|()| encoder.finish());
+    written.unwrap_or_default()
+}

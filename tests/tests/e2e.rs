@@ -1,0 +1,1 @@
+//! The built programs against the local AWS, each test in an account of its own.
