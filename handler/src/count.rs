@@ -192,8 +192,7 @@ pub async fn count(store: &impl Store, object: &str, totals: &Totals, ledger: Le
 async fn write(store: &impl Store, object: &str, chunks: Vec<Marker>, counted: &mut Counted) -> Result<bool, Failed> {
     let mut ours = true;
     let mut failed = None;
-    let mut results =
-        stream::iter(&chunks).map(|marker| store.put(object, marker)).buffer_unordered(AT_ONCE);
+    let mut results = stream::iter(&chunks).map(|marker| store.put(object, marker)).buffer_unordered(AT_ONCE);
     while let Some(result) = results.next().await {
         match result {
             Ok(Put::Written) => counted.transactions += 1,

@@ -14,9 +14,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     tracing_subscriber::fmt().json().flatten_event(true).without_time().with_target(false).init();
     let settings = Settings::from_variables(|name| std::env::var(name).ok())?;
 
-    let http = aws_smithy_http_client::Builder::new()
-        .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
-        .build_https();
+    let http =
+        aws_smithy_http_client::Builder::new().tls_provider(tls::Provider::Rustls(CryptoMode::Ring)).build_https();
     let config = aws_config::from_env()
         .http_client(http)
         .retry_config(RetryConfig::standard().with_max_attempts(5))

@@ -245,11 +245,7 @@ impl Write for Lines {
     }
 }
 
-fn count(
-    line: &[u8],
-    types: &BTreeSet<String>,
-    counts: &mut HashMap<String, HashMap<i64, i64>>,
-) -> Result<(), Skip> {
+fn count(line: &[u8], types: &BTreeSet<String>, counts: &mut HashMap<String, HashMap<i64, i64>>) -> Result<(), Skip> {
     let message: Message<'_> = serde_json::from_slice(line).map_err(|_| Skip::NotAMessage)?;
     let kind = message.kind.ok_or(Skip::NoName)?;
     if !types.contains(kind.as_ref()) {

@@ -121,7 +121,10 @@ impl Objects for Bucket {
 
 impl Body for ByteStream {
     async fn next(&mut self) -> Result<Option<Bytes>, Failed> {
-        ByteStream::next(self).await.transpose().map_err(|error| Failed::new(format!("reading broke off: {}", chain(&error))))
+        ByteStream::next(self)
+            .await
+            .transpose()
+            .map_err(|error| Failed::new(format!("reading broke off: {}", chain(&error))))
     }
 }
 
@@ -221,12 +224,8 @@ fn cancelled<R: fmt::Debug + 'static>(error: &SdkError<TransactWriteItemsError, 
     if codes.clone().next() == Some("ConditionalCheckFailed") {
         return Cancelled::Exists;
     }
-    let passes = |code| {
-        matches!(
-            code,
-            "None" | "TransactionConflict" | "ThrottlingError" | "ProvisionedThroughputExceeded"
-        )
-    };
+    let passes =
+        |code| matches!(code, "None" | "TransactionConflict" | "ThrottlingError" | "ProvisionedThroughputExceeded");
     if codes.clone().any(|code| code != "None") && codes.all(passes) {
         Cancelled::Busy(failed)
     } else {
@@ -246,7 +245,10 @@ impl Store for Tables {
             .expression_attribute_values(":object", text(object));
         let items: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
         let items = items.map_err(|error| Failed::of("dynamodb:Query", &error))?;
-        items.iter().map(|item| marker(item).ok_or_else(|| Failed::new("the ledger holds an item that is no marker"))).collect()
+        items
+            .iter()
+            .map(|item| marker(item).ok_or_else(|| Failed::new("the ledger holds an item that is no marker")))
+            .collect()
     }
 
     async fn put(&self, object: &str, marker: &Marker) -> Result<Put, Failed> {
@@ -273,7 +275,9 @@ impl Store for Tables {
 fn marker(item: &HashMap<String, AttributeValue>) -> Option<Marker> {
     let number = |name: &str| item.get(name)?.as_n().ok()?.parse::<u32>().ok();
     let pair = |value: &AttributeValue| {
-        let [event, hour, count] = value.as_l().ok()?.as_slice() else { return None };
+        let [event, hour, count] = value.as_l().ok()?.as_slice() else {
+            return None;
+        };
         Some((event.as_s().ok()?.clone(), hour.as_s().ok()?.clone(), count.as_n().ok()?.parse().ok()?))
     };
     Some(Marker {

@@ -20,11 +20,7 @@ pub async fn apply(aws: &Aws, plan: &Plan, reporter: &dyn Reporter) -> Result<()
     let steps: Vec<&Item> = plan.items.iter().filter(|item| item.action != Action::Nothing).collect();
     let nodes: Vec<Node<'_, _>> = steps
         .iter()
-        .map(|item| Node {
-            id: item.address(),
-            needs: item.observed.needs(),
-            deletes: item.action == Action::Delete,
-        })
+        .map(|item| Node { id: item.address(), needs: item.observed.needs(), deletes: item.action == Action::Delete })
         .collect();
     let mut graph = Graph::new(&nodes);
     let (mut failed, mut skipped) = (0, 0);

@@ -134,7 +134,9 @@ fn newest_glibc(file: &ElfFile64<'_>) -> Result<Option<(u32, u32)>, object::read
     let sections = file.elf_section_table();
     let mut newest = None;
     for section in sections.iter() {
-        let Some((mut needs, strings)) = section.gnu_verneed(endian, data)? else { continue };
+        let Some((mut needs, strings)) = section.gnu_verneed(endian, data)? else {
+            continue;
+        };
         let strings = sections.strings(endian, data, strings)?;
         while let Some((_, mut versions)) = needs.next()? {
             while let Some(version) = versions.next()? {

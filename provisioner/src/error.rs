@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use aws_smithy_types::error::operation::BuildError;
+
 use crate::aws::AwsError;
 use crate::config::diagnostic::Invalid;
 use crate::kind::Address;
@@ -31,13 +33,18 @@ pub enum Error {
         source: Box<AwsError>,
     },
     /// AWS answered something that an answer of this kind does not hold.
-    #[error("failed to {doing}: AWS's answer has no {missing}\nhelp: run the command again; if it stays, the endpoint is not AWS's or not complete")]
+    #[error(
+        "failed to {doing}: AWS's answer has no {missing}\nhelp: run the command again; if it stays, the endpoint is not AWS's or not complete"
+    )]
     Answer {
         /// What was being done.
         doing: String,
         /// What the answer lacks.
         missing: &'static str,
     },
+    /// The SDK did not take a request. Its builders ask for what its model requires, which is always given here.
+    #[error("failed to build a request: {0}\nhelp: this is a defect of the provisioner: report it")]
+    Request(#[from] BuildError),
     /// A condition did not come true in time.
     #[error("gave up waiting for {what} after {seconds} s{}\nhelp: what is done stays done: run the command again to continue", last_said(.last))]
     Timeout {
@@ -65,7 +72,9 @@ pub enum Error {
         help: String,
     },
     /// Some steps failed; each was reported when it did.
-    #[error("{failed} of {steps} steps failed, {skipped} were skipped\nhelp: what is done stays done: mend the cause and run the command again to continue")]
+    #[error(
+        "{failed} of {steps} steps failed, {skipped} were skipped\nhelp: what is done stays done: mend the cause and run the command again to continue"
+    )]
     Incomplete {
         /// Steps that failed.
         failed: usize,
@@ -119,6 +128,12 @@ impl From<Error> for Fault {
     }
 }
 
+impl From<BuildError> for Fault {
+    fn from(error: BuildError) -> Self {
+        Error::from(error).into()
+    }
+}
+
 impl Fault {
     /// As part of doing something to a resource: `failed to read table x: ...`.
     #[must_use]
@@ -131,7 +146,6 @@ impl Fault {
 }
 
 impl Error {
-
     /// The process's exit code. 2 is not among them: it says that `plan --detailed-exitcode` found changes.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -140,6 +154,7 @@ impl Error {
             | Self::Io { .. }
             | Self::Aws { .. }
             | Self::Answer { .. }
+            | Self::Request(_)
             | Self::Timeout { .. }
             | Self::Artifact { .. }
             | Self::Refused { .. }

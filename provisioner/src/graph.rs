@@ -30,7 +30,9 @@ impl Graph {
         let mut graph = Self { waits_for: vec![0; nodes.len()], releases: vec![Vec::new(); nodes.len()] };
         for (dependent, node) in nodes.iter().enumerate() {
             for need in node.needs {
-                let Some(&needed) = index.get(need) else { continue };
+                let Some(&needed) = index.get(need) else {
+                    continue;
+                };
                 let (first, then) = match (nodes[needed].deletes, node.deletes) {
                     (false, false) => (needed, dependent),
                     (true, true) => (dependent, needed),

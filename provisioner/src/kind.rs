@@ -221,9 +221,7 @@ impl<K: Kind> Observed for Read<K> {
         Box::pin(async move {
             match &self.live {
                 None => spec.create(step).await.map_err(|fault| fault.on("create", address)),
-                Some(live) => {
-                    spec.update(step, live, &self.changes).await.map_err(|fault| fault.on("update", address))
-                }
+                Some(live) => spec.update(step, live, &self.changes).await.map_err(|fault| fault.on("update", address)),
             }
         })
     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json, json};
 
 /// A policy of these statements.
 #[must_use]
-pub fn document(statements: Vec<Json>) -> Json {
+pub fn document(statements: &[Json]) -> Json {
     canonical(&json!({ "Version": "2012-10-17", "Statement": statements }))
 }
 
@@ -57,7 +57,9 @@ pub fn canonical(policy: &Json) -> Json {
 /// [`canonical`], of one statement.
 #[must_use]
 pub fn canonical_statement(statement: &Json) -> Json {
-    let Json::Object(fields) = statement else { return statement.clone() };
+    let Json::Object(fields) = statement else {
+        return statement.clone();
+    };
     let fields = fields.iter().map(|(key, value)| {
         let value = match key.as_str() {
             "Sid" | "Effect" => value.clone(),

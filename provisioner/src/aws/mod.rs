@@ -16,9 +16,11 @@ pub use wait::{Waiting, retry_while, wait_until};
 use crate::config::Pipeline;
 use crate::error::Error;
 
-/// Attempts of one call, the first included. With the SDK's backoff (1 s, doubling, jittered) five attempts bridge
-/// some ten seconds of throttling; what lasts longer is reported.
+/// Attempts of one call, the first included. The pauses between them double, jittered, so five attempts bridge up to
+/// four seconds; what lasts longer is reported, and so is soon that nobody listens at the endpoint.
 const ATTEMPTS: u32 = 5;
+/// The first of these pauses.
+const BACKOFF: Duration = Duration::from_millis(250);
 /// A connection that takes longer than this will not come.
 const CONNECT: Duration = Duration::from_secs(3);
 /// One attempt: an upload of the function's code on a slow line fits.
@@ -97,13 +99,12 @@ impl Aws {
                 help: "correct pipeline.region, or unset AWS_REGION".to_owned(),
             });
         }
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
-            .build_https();
+        let http =
+            aws_smithy_http_client::Builder::new().tls_provider(tls::Provider::Rustls(CryptoMode::Ring)).build_https();
         let config = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(pipeline.region.clone()))
             .http_client(http)
-            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(BACKOFF))
             .timeout_config(
                 TimeoutConfig::builder()
                     .connect_timeout(CONNECT)

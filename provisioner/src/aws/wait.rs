@@ -30,7 +30,9 @@ impl Waiting<'_> {
     /// Sleeps before the next attempt, or says that there is no time for one.
     async fn pause(&self, started: Instant, attempt: u32) -> bool {
         let elapsed = started.elapsed();
-        let Some(left) = self.deadline.checked_sub(elapsed).filter(|left| !left.is_zero()) else { return false };
+        let Some(left) = self.deadline.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
+            return false;
+        };
         (self.tell)(&self.what, elapsed);
         let ceiling = FIRST_PAUSE.saturating_mul(1 << attempt.min(10)).min(LONGEST_PAUSE);
         // Half fixed, half random: those who wait for the same thing do not ask at the same moment.

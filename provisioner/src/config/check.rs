@@ -125,9 +125,8 @@ pub struct Function {
 }
 
 /// CloudWatch Logs takes these numbers of days and no others (API reference, PutRetentionPolicy).
-const RETENTION_DAYS: [i64; 22] = [
-    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653,
-];
+const RETENTION_DAYS: [i64; 22] =
+    [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
 
 /// Lambda keeps an event that could not be run yet for at most six hours.
 const SIX_HOURS: i64 = 21_600;
@@ -156,9 +155,8 @@ pub(super) fn check(raw: Raw, complain_of_missing: bool, found: &mut Vec<Diagnos
         require_tls: raw.bucket.require_tls.unwrap_or(true),
     };
     let notification = check.notification(raw.notification);
-    let role_name = check
-        .text(raw.role.name.clone(), "role.name", rules::role_name)
-        .unwrap_or_else(|| format!("{base}-function"));
+    let role_name =
+        check.text(raw.role.name.clone(), "role.name", rules::role_name).unwrap_or_else(|| format!("{base}-function"));
     if raw.segment.workspace_id.is_some() && role_name == format!("{base}-segment") {
         check.duplicate(raw.role.name.as_ref(), "role.name", "the name of the role that Segment assumes");
     }
@@ -171,7 +169,10 @@ pub(super) fn check(raw: Raw, complain_of_missing: bool, found: &mut Vec<Diagnos
         if (2..=1224).contains(&id.len()) {
             return Ok(());
         }
-        Err(rules::Broken { why: "not a workspace id".into(), help: "copy it from Segment's workspace settings".into() })
+        Err(rules::Broken {
+            why: "not a workspace id".into(),
+            help: "copy it from Segment's workspace settings".into(),
+        })
     });
 
     Some(Pipeline {
@@ -227,7 +228,12 @@ impl Check<'_> {
 
     fn duplicate<T>(&mut self, value: Option<&Spanned<T>>, what: &str, taken_by: &str) {
         let span = value.map_or(0..0, Spanned::span);
-        self.found.push(Diagnostic::new(span, format!("`{what}` is used twice"), format!("also {taken_by}"), "give each its own name"));
+        self.found.push(Diagnostic::new(
+            span,
+            format!("`{what}` is used twice"),
+            format!("also {taken_by}"),
+            "give each its own name",
+        ));
     }
 
     fn tags(&mut self, tags: &BTreeMap<Spanned<String>, Spanned<String>>, pipeline: &str) -> BTreeMap<String, String> {
@@ -256,7 +262,8 @@ impl Check<'_> {
                 "leave the first slash out: prefix = \"segment-logs/\"",
             ));
         }
-        let (prefix_span, suffix_span) = (raw.prefix.as_ref().map(Spanned::span), raw.suffix.as_ref().map(Spanned::span));
+        let (prefix_span, suffix_span) =
+            (raw.prefix.as_ref().map(Spanned::span), raw.suffix.as_ref().map(Spanned::span));
         let prefix = self.text(raw.prefix, "notification.prefix", rules::filter);
         let suffix = self.text(raw.suffix, "notification.suffix", rules::filter);
         let both = Notification {
@@ -282,7 +289,12 @@ impl Check<'_> {
         for (what, list) in [("actions", &raw.actions), ("resources", &raw.resources)] {
             if list.is_empty() {
                 let message = format!("`role.statement.{what}` is missing or empty");
-                self.found.push(Diagnostic::new(span.clone(), message, "", super::keys::example(&format!("role.statement.{what}"))));
+                self.found.push(Diagnostic::new(
+                    span.clone(),
+                    message,
+                    "",
+                    super::keys::example(&format!("role.statement.{what}")),
+                ));
             }
         }
         for action in &raw.actions {
@@ -339,7 +351,12 @@ impl Check<'_> {
                 if ![read, write].into_iter().all(|units| (1..=40_000).contains(units)) {
                     let label = format!("read {read}, write {write}");
                     let message = "`table.billing` is out of range";
-                    self.found.push(Diagnostic::new(span.clone(), message, label, "write 1 to 40000 capacity units each"));
+                    self.found.push(Diagnostic::new(
+                        span.clone(),
+                        message,
+                        label,
+                        "write 1 to 40000 capacity units each",
+                    ));
                 }
                 Billing::Provisioned { read: *read, write: *write }
             }
@@ -386,7 +403,9 @@ impl Check<'_> {
     }
 
     fn count(&mut self, raw: Maybe<Vec<Spanned<String>>>) -> Vec<String> {
-        let Some(raw) = raw else { return vec!["track".to_owned()] };
+        let Some(raw) = raw else {
+            return vec!["track".to_owned()];
+        };
         let help = format!("write some of {}", contract::MESSAGE_TYPES.join(", "));
         if raw.get_ref().is_empty() {
             let label = "nothing would be counted";
@@ -399,7 +418,12 @@ impl Check<'_> {
                 let message = format!("`{}` is not a Segment message type", name.escape_debug());
                 self.found.push(Diagnostic::new(kind.span(), message, "", help.clone()));
             } else if !seen.insert(name.to_owned()) {
-                self.found.push(Diagnostic::new(kind.span(), format!("`{name}` is named twice"), "", "name each type once"));
+                self.found.push(Diagnostic::new(
+                    kind.span(),
+                    format!("`{name}` is named twice"),
+                    "",
+                    "name each type once",
+                ));
             }
         }
         raw.into_inner().into_iter().map(Spanned::into_inner).collect()

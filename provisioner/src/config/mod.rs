@@ -68,17 +68,14 @@ pub fn parse(name: &str, text: &str, environment: Option<&str>) -> Result<Pipeli
     }
 
     // What could not be parsed is one mistake, not also a wrong value. An environment repeats the base's mistakes.
-    let is_echo = |d: &Diagnostic| !d.is_syntax && broken.iter().any(|b| d.span.start <= b.end && b.start <= d.span.end);
+    let is_echo =
+        |d: &Diagnostic| !d.is_syntax && broken.iter().any(|b| d.span.start <= b.end && b.start <= d.span.end);
     found.retain(|diagnostic| !is_echo(diagnostic));
     found.sort_by(|a, b| (a.span.start, a.span.end, &a.message).cmp(&(b.span.start, b.span.end, &b.message)));
     found.dedup();
     match chosen {
         Some(pipeline) if found.is_empty() => Ok(pipeline),
-        _ => Err(Error::Config(Box::new(Invalid {
-            path: name.to_owned(),
-            text: text.to_owned(),
-            found,
-        }))),
+        _ => Err(Error::Config(Box::new(Invalid { path: name.to_owned(), text: text.to_owned(), found }))),
     }
 }
 

@@ -78,11 +78,7 @@ pub(super) fn bucket_name(name: &str) -> Rule {
 /// IAM role names.
 pub(super) fn role_name(name: &str) -> Rule {
     length(name, 1, 64)?;
-    letters(
-        name,
-        |c| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c),
-        "letters, digits and the signs _ + = , . @ -",
-    )
+    letters(name, |c| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c), "letters, digits and the signs _ + = , . @ -")
 }
 
 /// Lambda function names.
@@ -103,12 +99,10 @@ pub(super) fn table_name(name: &str) -> Rule {
 
 /// Regions, by AWS's scheme of `area-direction-number`; a list would miss the next one that AWS opens.
 pub(super) fn region(name: &str) -> Rule {
-    const AREAS: [&str; 15] = [
-        "af", "ap", "ca", "cn", "eu", "eusc", "il", "me", "mx", "sa", "us", "us-gov", "us-iso", "us-isob", "us-isof",
-    ];
-    const DIRECTIONS: [&str; 9] = [
-        "central", "north", "south", "east", "west", "northeast", "northwest", "southeast", "southwest",
-    ];
+    const AREAS: [&str; 15] =
+        ["af", "ap", "ca", "cn", "eu", "eusc", "il", "me", "mx", "sa", "us", "us-gov", "us-iso", "us-isob", "us-isof"];
+    const DIRECTIONS: [&str; 9] =
+        ["central", "north", "south", "east", "west", "northeast", "northwest", "southeast", "southwest"];
     let mut parts = name.rsplitn(3, '-');
     let (number, direction, area) = (parts.next(), parts.next(), parts.next());
     let number_ok = number.is_some_and(|n| n.len() == 1 && n.chars().all(|c| ('1'..='9').contains(&c)));

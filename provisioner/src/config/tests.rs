@@ -42,7 +42,8 @@ fn every_known_key_is_read_as_its_example_says() {
 
 #[test]
 fn all_mistakes_are_reported_at_once_each_where_it_stands() {
-    let text = "[pipeline]\nname = \"Events\"\nregin = \"us-east-1\"\n[function]\nmemory_mb = 1\ntimeout_seconds = \"x\"\n";
+    let text =
+        "[pipeline]\nname = \"Events\"\nregin = \"us-east-1\"\n[function]\nmemory_mb = 1\ntimeout_seconds = \"x\"\n";
     let found = mistakes(text);
     let at: Vec<&str> = found.iter().map(|diagnostic| &text[diagnostic.span.clone()]).collect();
     assert_eq!(at, ["", "\"Events\"", "regin", "1", "\"x\""]);
@@ -98,7 +99,9 @@ fn rules_of_awss_are_checked() {
 
 #[test]
 fn regions_follow_awss_scheme() {
-    for region in ["us-east-1", "eu-central-2", "ap-southeast-5", "us-gov-west-1", "cn-north-1", "mx-central-1", "eusc-de-east-1"] {
+    for region in
+        ["us-east-1", "eu-central-2", "ap-southeast-5", "us-gov-west-1", "cn-north-1", "mx-central-1", "eusc-de-east-1"]
+    {
         assert!(rules::region(region).is_ok(), "{region}");
     }
     for region in ["", "us-esat-1", "us-east", "us-east-1a", "useast1", "mars-north-1", "US-EAST-1", "us-east-0"] {
@@ -108,7 +111,9 @@ fn regions_follow_awss_scheme() {
 
 #[test]
 fn an_environment_lays_its_keys_over_the_rest() {
-    let text = format!("{GOOD}[bucket]\nname = \"acme\"\nversioning = true\n[environments.staging]\nbucket.name = \"acme-staging\"\n");
+    let text = format!(
+        "{GOOD}[bucket]\nname = \"acme\"\nversioning = true\n[environments.staging]\nbucket.name = \"acme-staging\"\n"
+    );
     let staging = parse("pipeline.toml", &text, Some("staging")).expect("valid");
     assert_eq!((staging.bucket.name.as_str(), staging.bucket.versioning), ("acme-staging", true));
     assert_eq!(parse("pipeline.toml", &text, None).expect("valid").bucket.name, "acme");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use toml::Spanned;
-use toml::de::{DeArray, DeTable, DeValue};
+use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 
@@ -28,7 +28,9 @@ pub(super) fn parse<'i>(text: &'i str, found: &mut Vec<Diagnostic>) -> Tree<'i> 
 /// Takes `[environments.*]` out of the tree.
 pub(super) fn take_environments<'i>(tree: &mut Tree<'i>, found: &mut Vec<Diagnostic>) -> BTreeMap<String, Tree<'i>> {
     let mut overlays = BTreeMap::new();
-    let Some(all) = tree.get_mut().remove("environments") else { return overlays };
+    let Some(all) = tree.get_mut().remove("environments") else {
+        return overlays;
+    };
     let help = "write [environments.NAME] and under it the keys to change, such as bucket.name = \"...\"";
     let span = all.span();
     let DeValue::Table(all) = all.into_inner() else {
@@ -41,12 +43,9 @@ pub(super) fn take_environments<'i>(tree: &mut Tree<'i>, found: &mut Vec<Diagnos
             DeValue::Table(table) => {
                 overlays.insert(name.get_ref().to_string(), Spanned::new(span, table));
             }
-            _ => found.push(Diagnostic::new(
-                span,
-                format!("`environments.{}` is not a table", name.get_ref()),
-                "",
-                help,
-            )),
+            _ => {
+                found.push(Diagnostic::new(span, format!("`environments.{}` is not a table", name.get_ref()), "", help))
+            }
         }
     }
     overlays
@@ -83,7 +82,9 @@ pub(super) fn cut(tree: &mut Tree<'_>, span: &Range<usize>) -> Option<Cut> {
 }
 
 fn cut_table(table: &mut DeTable<'_>, span: &Range<usize>, path: &str) -> Option<Cut> {
-    let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    let join = |key: &str| {
+        if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+    };
     let hit = table.iter().find(|(key, value)| key.span() == *span || value.span() == *span);
     if let Some((key, _)) = hit {
         let (name, by_key) = (key.get_ref().to_string(), key.span() == *span);
@@ -101,8 +102,7 @@ fn cut_value(value: &mut DeValue<'_>, span: &Range<usize>, path: &str) -> Option
         DeValue::Table(table) => cut_table(table, span, path),
         DeValue::Array(array) => {
             if let Some(at) = array.iter().position(|entry| entry.span() == *span) {
-                let entries = std::mem::replace(array, DeArray::default());
-                *array = entries.into_iter().enumerate().filter(|(i, _)| *i != at).map(|(_, entry)| entry).collect();
+                *array = array.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, entry)| entry.clone()).collect();
                 return Some(Cut { path: path.to_owned(), by_key: false });
             }
             array.iter_mut().find_map(|entry| cut_value(entry.get_mut(), span, path))

@@ -20,9 +20,15 @@ const HOUR: i64 = 3600;
 impl Window {
     /// The hours that the time from `from` to before `to` touches.
     fn new(from: Timestamp, to: Timestamp) -> Result<Self, Error> {
-        let hour = |seconds: i64| Timestamp::from_second(seconds * HOUR).map_err(|_| wrong("the span of time", "keep within the years 1 to 9999"));
+        let hour = |seconds: i64| {
+            Timestamp::from_second(seconds * HOUR)
+                .map_err(|_| wrong("the span of time", "keep within the years 1 to 9999"))
+        };
         if from >= to {
-            return Err(wrong("the span of time", &format!("it begins at {from} and ends at {to}: let it begin before it ends")));
+            return Err(wrong(
+                "the span of time",
+                &format!("it begins at {from} and ends at {to}: let it begin before it ends"),
+            ));
         }
         // The last hour begins before `to`, however little of it lies within.
         let last = (to.as_nanosecond() - 1).div_euclid(i128::from(HOUR) * 1_000_000_000);
@@ -51,7 +57,8 @@ impl Window {
     /// Every hour.
     pub fn hours(self) -> impl Iterator<Item = String> {
         let count = (self.end.as_second() - self.first.as_second()) / HOUR;
-        (0..count).filter_map(move |n| Some(Timestamp::from_second(self.first.as_second() + n * HOUR).ok()?.to_string()))
+        (0..count)
+            .filter_map(move |n| Some(Timestamp::from_second(self.first.as_second() + n * HOUR).ok()?.to_string()))
     }
 }
 
@@ -79,7 +86,8 @@ fn window(args: &cli::Window, now: Timestamp) -> Result<Window, Error> {
             // In UTC a day has 24 hours and a month its own length.
             let then = now.to_zoned(TimeZone::UTC).checked_sub(span).map_err(|_| unclear())?.timestamp();
             // `--last 24h` means the last 24 hours and the one that has begun, not a 25th that the minute touches.
-            let whole = then.as_second().rem_euclid(HOUR) != 0 && span.total((Unit::Hour, &now.to_zoned(TimeZone::UTC))).is_ok_and(|hours| hours >= 1.0);
+            let whole = then.as_second().rem_euclid(HOUR) != 0
+                && span.total((Unit::Hour, &now.to_zoned(TimeZone::UTC))).is_ok_and(|hours| hours >= 1.0);
             let from = if whole { then.checked_add(1.hour()).unwrap_or(then) } else { then };
             Window::new(from, now.checked_add(1.nanosecond()).unwrap_or(now))
         }
@@ -145,7 +153,10 @@ mod tests {
     fn a_window_lists_its_hours() {
         let now = "2015-08-04T01:00:00Z".parse().expect("a time");
         let window = window(&args(Some("2h"), None, None), now).expect("a window");
-        assert_eq!(window.hours().collect::<Vec<_>>(), ["2015-08-03T23:00:00Z", "2015-08-04T00:00:00Z", "2015-08-04T01:00:00Z"]);
+        assert_eq!(
+            window.hours().collect::<Vec<_>>(),
+            ["2015-08-03T23:00:00Z", "2015-08-04T00:00:00Z", "2015-08-04T01:00:00Z"]
+        );
     }
 
     #[test]

@@ -126,7 +126,19 @@ fn document_diff(live: &Value, desired: &Value) -> Option<Vec<String>> {
 }
 
 fn pretty(json: &Json) -> String {
-    format!("{json:#}\n")
+    format!("{:#}\n", compact(json))
+}
+
+/// With lists of one as their one entry, which is how people write policies.
+fn compact(json: &Json) -> Json {
+    match json {
+        Json::Array(entries) => match entries.as_slice() {
+            [Json::String(only)] => Json::String(only.clone()),
+            _ => Json::Array(entries.iter().map(compact).collect()),
+        },
+        Json::Object(fields) => Json::Object(fields.iter().map(|(key, value)| (key.clone(), compact(value))).collect()),
+        other => other.clone(),
+    }
 }
 
 /// What was done, when all of it succeeded.

@@ -82,7 +82,8 @@ impl Reporter for Live {
         match event {
             Event::Started => {
                 let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
-                let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+                let bar =
+                    ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
                 let bar = self.bars.add(bar);
                 bar.set_message(format!("{shown}: {}", action.doing()));
                 bar.enable_steady_tick(TICK);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_s3::types::{
-    BucketLocationConstraint, BucketLifecycleConfiguration, BucketVersioningStatus, CreateBucketConfiguration, Delete,
+    BucketLifecycleConfiguration, BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration, Delete,
     ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, NoncurrentVersionExpiration,
     ObjectIdentifier, ObjectOwnership, OwnershipControls, OwnershipControlsRule, PublicAccessBlockConfiguration,
     ServerSideEncryption, ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule,
@@ -81,7 +81,7 @@ impl Expire {
             let old = NoncurrentVersionExpiration::builder().noncurrent_days(self.days).build();
             rule = rule.noncurrent_version_expiration(old);
         }
-        rule.build().map_err(unbuilt)
+        rule.build().map_err(Error::from)
     }
 }
 
@@ -99,11 +99,6 @@ fn shown_rule(rules: &[LifecycleRule]) -> Option<Json> {
         shown["status"] = json!(rule.status().as_str());
     }
     Some(shown)
-}
-
-/// The SDK's builders ask for what its model requires, which is always given here.
-fn unbuilt(error: aws_smithy_types::error::operation::BuildError) -> Error {
-    Error::Answer { doing: format!("build a request ({error})"), missing: "required field" }
 }
 
 impl Bucket {
@@ -132,7 +127,7 @@ impl Bucket {
 
     async fn put_ownership(&self, aws: &Aws) -> Result<(), Fault> {
         let rule = OwnershipControlsRule::builder().object_ownership(ObjectOwnership::BucketOwnerEnforced);
-        let controls = OwnershipControls::builder().rules(rule.build().map_err(unbuilt)?).build().map_err(unbuilt)?;
+        let controls = OwnershipControls::builder().rules(rule.build()?).build()?;
         let request = aws.s3.put_bucket_ownership_controls().bucket(&self.name).expected_bucket_owner(&self.account);
         request.ownership_controls(controls).send().await.call("s3:PutBucketOwnershipControls")?;
         Ok(())
@@ -140,18 +135,20 @@ impl Bucket {
 
     async fn put_encryption(&self, aws: &Aws) -> Result<(), Fault> {
         let default = ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::Aes256);
-        let rule = ServerSideEncryptionRule::builder()
-            .apply_server_side_encryption_by_default(default.build().map_err(unbuilt)?)
-            .build();
-        let configuration = ServerSideEncryptionConfiguration::builder().rules(rule).build().map_err(unbuilt)?;
+        let rule =
+            ServerSideEncryptionRule::builder().apply_server_side_encryption_by_default(default.build()?).build();
+        let configuration = ServerSideEncryptionConfiguration::builder().rules(rule).build()?;
         let request = aws.s3.put_bucket_encryption().bucket(&self.name).expected_bucket_owner(&self.account);
-        request.server_side_encryption_configuration(configuration).send().await.call("s3:PutEncryptionConfiguration")?;
+        request
+            .server_side_encryption_configuration(configuration)
+            .send()
+            .await
+            .call("s3:PutEncryptionConfiguration")?;
         Ok(())
     }
 
     async fn put_versioning(&self, aws: &Aws) -> Result<(), AwsError> {
-        let status =
-            if self.versioning { BucketVersioningStatus::Enabled } else { BucketVersioningStatus::Suspended };
+        let status = if self.versioning { BucketVersioningStatus::Enabled } else { BucketVersioningStatus::Suspended };
         let request = aws.s3.put_bucket_versioning().bucket(&self.name).expected_bucket_owner(&self.account);
         request
             .versioning_configuration(VersioningConfiguration::builder().status(status).build())
@@ -173,7 +170,7 @@ impl Bucket {
             request.send().await.call("s3:PutLifecycleConfiguration")?;
             return Ok(());
         }
-        let configuration = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build().map_err(unbuilt)?;
+        let configuration = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build()?;
         let request =
             aws.s3.put_bucket_lifecycle_configuration().bucket(&self.name).expected_bucket_owner(&self.account);
         request.lifecycle_configuration(configuration).send().await.call("s3:PutLifecycleConfiguration")?;
@@ -205,7 +202,7 @@ impl Bucket {
         tags.extend(self.tags.clone());
         let set: Result<Vec<Tag>, _> =
             tags.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();
-        let tagging = Tagging::builder().set_tag_set(Some(set.map_err(unbuilt)?)).build().map_err(unbuilt)?;
+        let tagging = Tagging::builder().set_tag_set(Some(set?)).build()?;
         let request = aws.s3.put_bucket_tagging().bucket(&self.name).expected_bucket_owner(&self.account);
         request.tagging(tagging).send().await.call("s3:PutBucketTagging")?;
         Ok(())
@@ -248,13 +245,15 @@ impl Bucket {
             let doomed: Result<Vec<ObjectIdentifier>, _> = versions
                 .chain(markers)
                 .filter_map(|(key, version)| key.map(|key| (key, version)))
-                .map(|(key, version)| ObjectIdentifier::builder().key(key).set_version_id(version.map(str::to_owned)).build())
+                .map(|(key, version)| {
+                    ObjectIdentifier::builder().key(key).set_version_id(version.map(str::to_owned)).build()
+                })
                 .collect();
-            let doomed = doomed.map_err(unbuilt)?;
+            let doomed = doomed?;
             if doomed.is_empty() {
                 return Ok(());
             }
-            let delete = Delete::builder().set_objects(Some(doomed)).quiet(true).build().map_err(unbuilt)?;
+            let delete = Delete::builder().set_objects(Some(doomed)).quiet(true).build()?;
             let request = aws.s3.delete_objects().bucket(&self.name).expected_bucket_owner(&self.account);
             let deleted = request.delete(delete).send().await.call("s3:DeleteObjectVersion")?;
             // A refusal of one object is no failure of the call, and asking again would not end.
@@ -314,7 +313,9 @@ impl Kind for Bucket {
             }
             // The answer to HEAD has no body, so the status is all there is.
             Err(error) if error.status() == Some(404) => return Ok(None),
-            Err(error) if error.status() == Some(301) => return Err(self.elsewhere("another region").into()),
+            Err(error) if error.status() == Some(301) => {
+                return Err(self.elsewhere("another region").into());
+            }
             Err(AwsError { answer: Answer::Service { status: 403, .. }, .. }) => {
                 return Err(Error::Refused {
                     what: format!("bucket {bucket} belongs to another account, or the caller may not look at it"),
@@ -330,7 +331,8 @@ impl Kind for Bucket {
                 absent_on(answer.call("s3:GetBucketPublicAccessBlock"), &["NoSuchPublicAccessBlockConfiguration"])
             },
             async {
-                let answer = s3.get_bucket_ownership_controls().bucket(bucket).expected_bucket_owner(owner).send().await;
+                let answer =
+                    s3.get_bucket_ownership_controls().bucket(bucket).expected_bucket_owner(owner).send().await;
                 absent_on(answer.call("s3:GetBucketOwnershipControls"), &["OwnershipControlsNotFoundError"])
             },
             async {
@@ -500,7 +502,8 @@ mod tests {
 
     #[test]
     fn each_setting_is_watched() {
-        let spec = crate::resources::tests::declared::<Bucket>("[bucket]\nexpire_days = 90\nversioning = true").remove(0);
+        let spec =
+            crate::resources::tests::declared::<Bucket>("[bucket]\nexpire_days = 90\nversioning = true").remove(0);
         let changed = |change: fn(&mut Live)| {
             let mut live = live_of(&spec);
             change(&mut live);

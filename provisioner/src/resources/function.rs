@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_sdk_lambda::primitives::Blob;
-use aws_sdk_lambda::types::{
-    Architecture, Environment, FunctionCode, LastUpdateStatus, Runtime, State,
-};
+use aws_sdk_lambda::types::{Architecture, Environment, FunctionCode, LastUpdateStatus, Runtime, State};
 use contract::env;
 
 use super::{log_group, role, table};
@@ -222,11 +220,12 @@ impl Kind for Function {
                 absent_on(answer.call("lambda:GetFunctionEventInvokeConfig"), &gone)
             },
         )?;
-        let Some(function) = function else { return Ok(None) };
-        let configuration = function.configuration.ok_or_else(|| Error::Answer {
-            doing: format!("read function {}", self.name),
-            missing: "configuration",
-        })?;
+        let Some(function) = function else {
+            return Ok(None);
+        };
+        let configuration = function
+            .configuration
+            .ok_or_else(|| Error::Answer { doing: format!("read function {}", self.name), missing: "configuration" })?;
         Ok(Some(Live {
             role_arn: configuration.role.unwrap_or_default(),
             code_sha256: configuration.code_sha256.unwrap_or_default(),

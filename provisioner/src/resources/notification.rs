@@ -59,7 +59,7 @@ impl Notification {
             .events(Event::from(CREATED))
             .filter(NotificationConfigurationFilter::builder().key(key).build())
             .build()
-            .map_err(|error| Error::Answer { doing: format!("build a request ({error})"), missing: "required field" })
+            .map_err(Error::from)
     }
 
     async fn get(&self, aws: &Aws) -> Result<GetBucketNotificationConfigurationOutput, AwsError> {
@@ -123,8 +123,12 @@ impl Notification {
             }
         }
         Err(Error::Refused {
-            what: format!("the notification of bucket {} does not stay as it is put: something else writes it too", self.bucket),
-            help: "find the other writer (often another tool that owns the whole configuration), then run apply again".to_owned(),
+            what: format!(
+                "the notification of bucket {} does not stay as it is put: something else writes it too",
+                self.bucket
+            ),
+            help: "find the other writer (often another tool that owns the whole configuration), then run apply again"
+                .to_owned(),
         }
         .into())
     }
@@ -136,10 +140,8 @@ impl Kind for Notification {
 
     fn declared(scope: &Scope<'_>) -> Vec<Self> {
         let pipeline = scope.pipeline;
-        let mut needs = vec![
-            Address::of::<Bucket>(&pipeline.bucket.name),
-            Address::of::<Permission>(&pipeline.function.name),
-        ];
+        let mut needs =
+            vec![Address::of::<Bucket>(&pipeline.bucket.name), Address::of::<Permission>(&pipeline.function.name)];
         // Files arrive from the moment that this is there, so everything that counts them must be.
         needs.extend(function::tables(scope));
         vec![Self {

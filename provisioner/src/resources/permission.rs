@@ -102,7 +102,9 @@ impl Kind for Permission {
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
         let answer = aws.lambda.get_policy().function_name(&self.function).send().await;
         let answer = absent_on(answer.call("lambda:GetPolicy"), &["ResourceNotFoundException"])?;
-        let Some(text) = answer.and_then(|answer| answer.policy) else { return Ok(None) };
+        let Some(text) = answer.and_then(|answer| answer.policy) else {
+            return Ok(None);
+        };
         let document = policy::parse(&text).map_err(|_| Error::Answer {
             doing: format!("read the policy of function {}", self.function),
             missing: "JSON document",

@@ -80,13 +80,15 @@ fn function_policy(scope: &Scope<'_>) -> Json {
             "Action": extra.actions, "Resource": extra.resources,
         }));
     }
-    policy::document(statements)
+    policy::document(&statements)
 }
 
 fn decoded(text: Option<&str>, doing: impl Fn() -> String) -> Result<Option<Json>, Error> {
     let Some(text) = text else { return Ok(None) };
     let missing = "JSON document";
-    policy::parse(text).map(|policy| Some(policy::canonical(&policy))).map_err(|_| Error::Answer { doing: doing(), missing })
+    policy::parse(text)
+        .map(|policy| Some(policy::canonical(&policy)))
+        .map_err(|_| Error::Answer { doing: doing(), missing })
 }
 
 impl Role {
@@ -97,12 +99,7 @@ impl Role {
     }
 
     fn aws_tags(&self) -> Result<Vec<Tag>, Error> {
-        let tag = |(key, value): (&String, &String)| {
-            Tag::builder().key(key).value(value).build().map_err(|error| Error::Answer {
-                doing: format!("build a tag ({error})"),
-                missing: "required field",
-            })
-        };
+        let tag = |(key, value): (&String, &String)| Tag::builder().key(key).value(value).build().map_err(Error::from);
         self.tags.iter().map(tag).collect()
     }
 }
@@ -131,7 +128,7 @@ impl Kind for Role {
         let mut roles = vec![role(
             pipeline.role_name.clone(),
             "What the event pipeline's function may do",
-            policy::document(vec![json!({
+            policy::document(&[json!({
                 "Effect": "Allow",
                 "Principal": { "Service": "lambda.amazonaws.com" },
                 "Action": "sts:AssumeRole",
@@ -144,14 +141,14 @@ impl Kind for Role {
             roles.push(role(
                 format!("{}-segment", pipeline.name),
                 "Segment assumes this to write event files into the bucket",
-                policy::document(vec![json!({
+                policy::document(&[json!({
                     "Effect": "Allow",
                     "Principal": { "AWS": SEGMENT },
                     "Action": "sts:AssumeRole",
                     "Condition": { "StringEquals": { "sts:ExternalId": workspace } },
                 })]),
                 "write",
-                policy::document(vec![json!({
+                policy::document(&[json!({
                     "Sid": "WriteObjects", "Effect": "Allow",
                     "Action": ["s3:PutObject", "s3:PutObjectAcl"], "Resource": scope.place.s3_arn(&objects),
                 })]),
@@ -166,7 +163,9 @@ impl Kind for Role {
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
         let answer = aws.iam.get_role().role_name(&self.name).send().await;
-        let Some(answer) = absent_on(answer.call("iam:GetRole"), &["NoSuchEntity"])? else { return Ok(None) };
+        let Some(answer) = absent_on(answer.call("iam:GetRole"), &["NoSuchEntity"])? else {
+            return Ok(None);
+        };
         let doing = |what: &str| format!("read the {what} of role {}", self.name);
         let role = answer.role.ok_or_else(|| Error::Answer { doing: doing("settings"), missing: "role" })?;
         let (policy, tags) = tokio::try_join!(
@@ -247,14 +246,18 @@ impl Kind for Role {
         let iam = &step.aws.iam;
         // IAM deletes only a role that has nothing left, also of what others gave it.
         let inline = iam.list_role_policies().role_name(&self.name).send().await;
-        let Some(inline) = absent_on(inline.call("iam:ListRolePolicies"), &["NoSuchEntity"])? else { return Ok(()) };
+        let Some(inline) = absent_on(inline.call("iam:ListRolePolicies"), &["NoSuchEntity"])? else {
+            return Ok(());
+        };
         for name in inline.policy_names {
             let request = iam.delete_role_policy().role_name(&self.name).policy_name(name);
             absent_on(request.send().await.call("iam:DeleteRolePolicy"), &["NoSuchEntity"])?;
         }
         let attached = iam.list_attached_role_policies().role_name(&self.name).send().await;
         let attached = absent_on(attached.call("iam:ListAttachedRolePolicies"), &["NoSuchEntity"])?;
-        for arn in attached.and_then(|a| a.attached_policies).unwrap_or_default().into_iter().filter_map(|p| p.policy_arn) {
+        for arn in
+            attached.and_then(|a| a.attached_policies).unwrap_or_default().into_iter().filter_map(|p| p.policy_arn)
+        {
             let request = iam.detach_role_policy().role_name(&self.name).policy_arn(arn);
             absent_on(request.send().await.call("iam:DetachRolePolicy"), &["NoSuchEntity"])?;
         }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, CreateGlobalSecondaryIndexAction, DeleteGlobalSecondaryIndexAction,
-    GlobalSecondaryIndex, GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType, PointInTimeRecoverySpecification,
-    PointInTimeRecoveryStatus, Projection, ProjectionType, ProvisionedThroughput, ScalarAttributeType, TableDescription,
-    TableStatus, Tag, TimeToLiveSpecification, TimeToLiveStatus, UpdateGlobalSecondaryIndexAction,
+    GlobalSecondaryIndex, GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType,
+    PointInTimeRecoverySpecification, PointInTimeRecoveryStatus, Projection, ProjectionType, ProvisionedThroughput,
+    ScalarAttributeType, TableDescription, TableStatus, Tag, TimeToLiveSpecification, TimeToLiveStatus,
+    UpdateGlobalSecondaryIndexAction,
 };
 use contract::{counts, ledger};
 use serde_json::{Value as Json, json};
@@ -97,14 +98,12 @@ fn billing_read(description: &TableDescription) -> Json {
     })
 }
 
-fn missing(error: aws_smithy_types::error::operation::BuildError) -> Error {
-    Error::Answer { doing: format!("build a request ({error})"), missing: "required field" }
-}
-
 fn keys(hash: Attribute, range: Attribute) -> Result<Vec<KeySchemaElement>, Error> {
     [(hash, KeyType::Hash), (range, KeyType::Range)]
         .into_iter()
-        .map(|((name, _), role)| KeySchemaElement::builder().attribute_name(name).key_type(role).build().map_err(missing))
+        .map(|((name, _), role)| {
+            KeySchemaElement::builder().attribute_name(name).key_type(role).build().map_err(Error::from)
+        })
         .collect()
 }
 
@@ -130,15 +129,17 @@ impl Table {
         all.dedup();
         let define = |(name, letter): Attribute| {
             let attribute = AttributeDefinition::builder().attribute_name(name);
-            attribute.attribute_type(ScalarAttributeType::from(letter)).build().map_err(missing)
+            attribute.attribute_type(ScalarAttributeType::from(letter)).build().map_err(Error::from)
         };
         all.into_iter().map(define).collect()
     }
 
     fn throughput(&self) -> Result<Option<ProvisionedThroughput>, Error> {
-        let Billing::Provisioned { read, write } = self.billing else { return Ok(None) };
+        let Billing::Provisioned { read, write } = self.billing else {
+            return Ok(None);
+        };
         let units = ProvisionedThroughput::builder().read_capacity_units(read).write_capacity_units(write);
-        Ok(Some(units.build().map_err(missing)?))
+        Ok(Some(units.build()?))
     }
 
     fn billing_mode(&self) -> BillingMode {
@@ -149,7 +150,7 @@ impl Table {
     }
 
     fn aws_tags(&self) -> Result<Vec<Tag>, Error> {
-        self.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build().map_err(missing)).collect()
+        self.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build().map_err(Error::from)).collect()
     }
 
     async fn describe(&self, aws: &Aws) -> Result<Option<TableDescription>, AwsError> {
@@ -162,7 +163,9 @@ impl Table {
     async fn settled(&self, step: &Step<'_>) -> Result<(), Fault> {
         let waiting = step.waiting(format!("table {} to become ACTIVE", self.name), TABLE_DEADLINE);
         wait_until(waiting, || async {
-            let Some(table) = self.describe(step.aws).await? else { return Ok(None) };
+            let Some(table) = self.describe(step.aws).await? else {
+                return Ok(None);
+            };
             let indexes = table.global_secondary_indexes();
             let settled = table.table_status == Some(TableStatus::Active)
                 && indexes.iter().all(|index| index.index_status == Some(IndexStatus::Active));
@@ -177,13 +180,13 @@ impl Table {
             (None, Some(attribute)) => (attribute.clone(), false),
             (None, None) => return Ok(()),
         };
-        let specification =
-            TimeToLiveSpecification::builder().attribute_name(attribute).enabled(enabled).build().map_err(missing)?;
-        let answer = retry_while(step.waiting("the table to take its time to live", TABLE_DEADLINE), is_busy, || async {
-            let request = step.aws.dynamodb.update_time_to_live().table_name(&self.name);
-            request.time_to_live_specification(specification.clone()).send().await.call("dynamodb:UpdateTimeToLive")
-        })
-        .await;
+        let specification = TimeToLiveSpecification::builder().attribute_name(attribute).enabled(enabled).build()?;
+        let answer =
+            retry_while(step.waiting("the table to take its time to live", TABLE_DEADLINE), is_busy, || async {
+                let request = step.aws.dynamodb.update_time_to_live().table_name(&self.name);
+                request.time_to_live_specification(specification.clone()).send().await.call("dynamodb:UpdateTimeToLive")
+            })
+            .await;
         match answer {
             Ok(_) => Ok(()),
             // As wanted already. DynamoDB has no code of its own for it.
@@ -194,8 +197,7 @@ impl Table {
 
     async fn put_recovery(&self, step: &Step<'_>) -> Result<(), Fault> {
         let on = self.point_in_time_recovery;
-        let specification =
-            PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(on).build().map_err(missing)?;
+        let specification = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(on).build()?;
         retry_while(step.waiting("the table's backups to become available", TABLE_DEADLINE), is_busy, || async {
             let request = step.aws.dynamodb.update_continuous_backups().table_name(&self.name);
             let request = request.point_in_time_recovery_specification(specification.clone());
@@ -209,8 +211,9 @@ impl Table {
     async fn update_table(
         &self,
         step: &Step<'_>,
-        change: impl Fn(aws_sdk_dynamodb::operation::update_table::builders::UpdateTableFluentBuilder)
-            -> aws_sdk_dynamodb::operation::update_table::builders::UpdateTableFluentBuilder
+        change: impl Fn(
+            aws_sdk_dynamodb::operation::update_table::builders::UpdateTableFluentBuilder,
+        ) -> aws_sdk_dynamodb::operation::update_table::builders::UpdateTableFluentBuilder
         + Send
         + Sync,
     ) -> Result<(), Fault> {
@@ -231,8 +234,7 @@ impl Table {
                         UpdateGlobalSecondaryIndexAction::builder()
                             .index_name(index.name)
                             .provisioned_throughput(units.clone())
-                            .build()
-                            .map_err(missing)?,
+                            .build()?,
                     )
                     .build(),
             ),
@@ -251,9 +253,11 @@ impl Table {
     }
 
     async fn put_index(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
-        let Some(index) = &self.index else { return Ok(()) };
+        let Some(index) = &self.index else {
+            return Ok(());
+        };
         if live.index.is_some() {
-            let delete = DeleteGlobalSecondaryIndexAction::builder().index_name(index.name).build().map_err(missing)?;
+            let delete = DeleteGlobalSecondaryIndexAction::builder().index_name(index.name).build()?;
             let delete = GlobalSecondaryIndexUpdate::builder().delete(delete).build();
             self.update_table(step, |request| request.global_secondary_index_updates(delete.clone())).await?;
             let waiting = step.waiting("the old index to go", TABLE_DEADLINE);
@@ -271,8 +275,7 @@ impl Table {
             .set_key_schema(Some(keys(index.hash, index.range)?))
             .projection(everything())
             .set_provisioned_throughput(self.throughput()?)
-            .build()
-            .map_err(missing)?;
+            .build()?;
         let create = GlobalSecondaryIndexUpdate::builder().create(create).build();
         let attributes = self.attributes()?;
         self.update_table(step, |request| {
@@ -318,7 +321,9 @@ impl Kind for Table {
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
-        let Some(table) = self.describe(aws).await? else { return Ok(None) };
+        let Some(table) = self.describe(aws).await? else {
+            return Ok(None);
+        };
         // A table that is on its way out is still described; its settings no longer are.
         if table.table_status == Some(TableStatus::Deleting) {
             return Ok(Some(Live { status: Some(TableStatus::Deleting), ..Live::default() }));
@@ -432,8 +437,7 @@ impl Kind for Table {
                     .set_key_schema(Some(keys(index.hash, index.range)?))
                     .projection(everything())
                     .set_provisioned_throughput(self.throughput()?)
-                    .build()
-                    .map_err(missing)?,
+                    .build()?,
             ]),
         };
         let request = step

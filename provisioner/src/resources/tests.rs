@@ -26,8 +26,7 @@ fn pipeline(file: &str) -> Pipeline {
 
 fn in_scope<T>(file: &str, work: impl FnOnce(&Scope<'_>) -> T) -> T {
     let pipeline = pipeline(file);
-    let place =
-        Place { partition: "aws".into(), region: pipeline.region.clone(), account: "123456789012".into() };
+    let place = Place { partition: "aws".into(), region: pipeline.region.clone(), account: "123456789012".into() };
     let artifact = Arc::new(Artifact { zip: b"zip".to_vec(), code_sha256: "c2hh".into() });
     work(&Scope { pipeline: &pipeline, place: &place, artifact: Some(&artifact) })
 }

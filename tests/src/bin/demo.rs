@@ -66,7 +66,10 @@ async fn main() -> Result<()> {
         result = demo(&args) => result?,
         _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
     }
-    say(&format!("\nThe demo took {:.1} s, and everything that it started is stopped.", started.elapsed().as_secs_f64()));
+    say(&format!(
+        "\nThe demo took {:.1} s, and everything that it started is stopped.",
+        started.elapsed().as_secs_f64()
+    ));
     Ok(())
 }
 

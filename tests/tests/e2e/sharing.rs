@@ -1,0 +1,75 @@
+//! What others put beside ours stays as it is.
+
+use anyhow::{Context, Result, ensure};
+use aws_sdk_s3::types::{
+    Event, EventBridgeConfiguration, FilterRule, FilterRuleName, LambdaFunctionConfiguration,
+    NotificationConfiguration, NotificationConfigurationFilter, QueueConfiguration, S3KeyFilter,
+};
+
+use crate::{pipeline, steps, verdict};
+
+#[tokio::test]
+async fn other_notifications_survive_apply_and_destroy() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let s3 = pipeline.s3().await;
+    let sqs = aws_sdk_sqs::Client::new(&pipeline.sdk().await);
+    // S3 checks that it may send there.
+    let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Principal": { "Service": "s3.amazonaws.com" }, "Action": "sqs:SendMessage", "Resource": "*",
+    }]});
+    let request = sqs.create_queue().queue_name("others");
+    request.attributes(aws_sdk_sqs::types::QueueAttributeName::Policy, policy.to_string()).send().await?;
+
+    let rule = FilterRule::builder().name(FilterRuleName::Prefix).value("images/").build();
+    let filter =
+        NotificationConfigurationFilter::builder().key(S3KeyFilter::builder().filter_rules(rule).build()).build();
+    let queue = QueueConfiguration::builder()
+        .id("their-queue")
+        .queue_arn(format!("arn:aws:sqs:us-east-1:{}:others", pipeline.account))
+        .events(Event::S3ObjectCreatedPut)
+        .filter(filter.clone())
+        .build()?;
+    let function = LambdaFunctionConfiguration::builder()
+        .id("their-function")
+        .lambda_function_arn(format!("arn:aws:lambda:us-east-1:{}:function:theirs", pipeline.account))
+        .events(Event::S3ObjectRemovedDelete)
+        .filter(filter)
+        .build()?;
+    let get = async || {
+        s3.get_bucket_notification_configuration().bucket(&pipeline.name).send().await.context("failed to read")
+    };
+    let ours = get().await?.lambda_function_configurations.context("ours")?;
+    ensure!(ours.len() == 1, "{ours:?}");
+    // Another tool that writes the whole configuration, and forgets ours.
+    s3.put_bucket_notification_configuration()
+        .bucket(&pipeline.name)
+        .notification_configuration(
+            NotificationConfiguration::builder()
+                .queue_configurations(queue)
+                .lambda_function_configurations(function)
+                .event_bridge_configuration(EventBridgeConfiguration::builder().build())
+                .build(),
+        )
+        .send()
+        .await?;
+    let before = get().await?;
+
+    let plan = pipeline.expect(0, &["plan"])?;
+    ensure!(steps(&plan.out) == [format!("  + notification {}", pipeline.name)], "{}", plan.out);
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let both = get().await?;
+    ensure!(both.queue_configurations == before.queue_configurations, "{both:?}");
+    ensure!(both.event_bridge_configuration == before.event_bridge_configuration, "{both:?}");
+    let functions = both.lambda_function_configurations();
+    ensure!(functions.len() == 2 && functions.contains(&ours[0]), "{functions:?}");
+    ensure!(functions.contains(&before.lambda_function_configurations()[0]), "{functions:?}");
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not converged");
+
+    pipeline.expect(0, &["destroy", "--yes"])?;
+    let after = get().await?;
+    ensure!(after.queue_configurations == before.queue_configurations, "{after:?}");
+    ensure!(after.lambda_function_configurations == before.lambda_function_configurations, "{after:?}");
+    ensure!(after.event_bridge_configuration == before.event_bridge_configuration, "{after:?}");
+    Ok(())
+}
