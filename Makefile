@@ -63,7 +63,7 @@ test: build handler ## run every test
 check: $(VENV)/.installed $(CARGO_DENY) ## check format, lints, dependencies, licences and the workflow
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
-	$(CARGO_DENY) --all-features check bans licenses sources
+	$(CARGO_DENY) --all-features check --hide-inclusion-graph bans licenses sources
 	$(VENV)/bin/zizmor --offline --no-progress --strict-collection --pedantic .github/workflows
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
