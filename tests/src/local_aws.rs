@@ -70,7 +70,10 @@ impl LocalAws {
         let mut aws = Self::spawn(port, folder.path(), false)?;
         ensure!(aws.wait()?, "the local AWS did not start");
         announce(&aws);
+        // `wait` would close its standard input, and with that stop it.
+        let open = aws.child.stdin.take();
         let status = aws.child.wait().context("failed to wait for the local AWS")?;
+        drop(open);
         ensure!(status.success(), "the local AWS ended with {status}");
         Ok(())
     }
