@@ -27,6 +27,14 @@ pub enum Failure {
         /// What is wrong with it.
         why: String,
     },
+    /// The object has more different pairs than fit into memory.
+    #[error("failed to count object {object}: {why}")]
+    TooManyPairs {
+        /// The object's bucket and key.
+        object: String,
+        /// Which limit it breaks.
+        why: String,
+    },
     /// The counts could not be written.
     #[error("failed to count object {object}: {why}")]
     Count {
@@ -57,6 +65,7 @@ impl Failure {
             Self::Notification { .. } => "NotificationUnknown",
             Self::Read { .. } => "ObjectUnreadable",
             Self::Inflate { .. } => "ObjectDamaged",
+            Self::TooManyPairs { .. } => "TooManyPairs",
             Self::Count { .. } => "CountsUnwritable",
             Self::Several { .. } => "SeveralObjectsFailed",
         }

@@ -6,10 +6,12 @@
 
 pub mod count;
 pub mod failure;
+pub mod line;
 pub mod notification;
 pub mod rollup;
 pub mod settings;
 pub mod store;
+pub mod time;
 
 use std::time::Instant;
 
@@ -19,7 +21,7 @@ use tracing::{error, info};
 use count::{Counted, Ledger};
 use failure::Failure;
 use notification::Object;
-use rollup::Rollup;
+use rollup::{Broken, Rollup};
 use settings::Settings;
 use store::{Body, Objects, Store};
 
@@ -60,7 +62,10 @@ async fn one(object: &Object, settings: &Settings, objects: &impl Objects, store
     let name = format!("{}/{}", object.bucket, object.key);
     let unreadable = |error: store::Failed| Failure::Read { object: name.clone(), why: error.to_string() };
     let uncounted = |error: store::Failed| Failure::Count { object: name.clone(), why: error.to_string() };
-    let damaged = |error: std::io::Error| Failure::Inflate { object: name.clone(), why: error.to_string() };
+    let broken = |error: Broken| match error {
+        Broken::Gzip(error) => Failure::Inflate { object: name.clone(), why: error.to_string() },
+        Broken::TooManyPairs => Failure::TooManyPairs { object: name.clone(), why: error.to_string() },
+    };
 
     let (identity, mut body) = objects.open(object).await.map_err(unreadable)?;
     let key = contract::ledger::object_key(&object.bucket, &object.key, &identity);
@@ -73,9 +78,9 @@ async fn one(object: &Object, settings: &Settings, objects: &impl Objects, store
     // All of it is read before anything is written: of a file that is cut short, nothing is counted.
     let mut rollup = Rollup::new(&settings.count);
     while let Some(bytes) = body.next().await.map_err(unreadable)? {
-        rollup.push(&bytes).map_err(damaged)?;
+        rollup.push(&bytes).map_err(broken)?;
     }
-    let (totals, seen) = rollup.finish().map_err(damaged)?;
+    let (totals, seen) = rollup.finish().map_err(broken)?;
     let Counted { transactions } = count::count(store, &key, &totals, ledger).await.map_err(uncounted)?;
 
     info!(
@@ -86,6 +91,7 @@ async fn one(object: &Object, settings: &Settings, objects: &impl Objects, store
         lines = seen.lines,
         skipped = seen.skipped(),
         skipped_by_reason = seen.reasons(),
+        first_skipped = seen.examples(),
         bytes = seen.bytes,
         transactions,
         milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),

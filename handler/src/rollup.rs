@@ -1,43 +1,63 @@
-//! Bytes to totals: pure, streaming, and bounded in memory by the number of different pairs, not by the file.
+//! Bytes to totals: streaming, and bounded in memory whatever the file holds.
 //!
 //! A file is gzip (one member or many) or plain text, told apart by its first two bytes. Each line is one message; what
-//! is not a message that is counted is skipped and the reason is counted.
+//! is not a message that is counted is skipped, and the reason is counted.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Write};
 use std::mem;
 
 use flate2::write::MultiGzDecoder;
-use jiff::Timestamp;
-use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::line::{self, Field, Malformed, Text};
+use crate::time;
 
 /// Event and hour to count, sorted.
 pub type Totals = BTreeMap<(String, String), i64>;
 
 /// The longest line that is read. Segment takes messages of at most 32 KB; the rest is room for what it adds.
-const LONGEST_LINE: usize = 1024 * 1024;
-/// The longest name that is counted: DynamoDB's limit for a sort key, which the name is in the index by hour.
-const LONGEST_NAME: usize = 1024;
+pub const LONGEST_LINE: usize = 1024 * 1024;
+/// The longest name that is counted as it is: DynamoDB's limit for a sort key, which the name is in the index by hour.
+pub const LONGEST_NAME: usize = 1024;
+/// Of a longer name, so much of its beginning is kept, and a digest of all of it is put behind.
+const KEPT_OF_LONGER: usize = 1000;
+/// The most memory that an object's pairs may take: their names, and [`PAIR_BYTES`] each. Some 90,000 pairs with names
+/// of 40 bytes fit. An object of Segment's has hundreds; one with more than this has ids for names.
+pub const MOST_PAIR_BYTES: usize = 12 * 1024 * 1024;
+/// What a pair takes in the maps besides its name, generously.
+const PAIR_BYTES: usize = 96;
 /// The first two bytes of every gzip member (RFC 1952).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
-/// Seconds of an hour.
-const HOUR: i64 = 3600;
+/// Byte order mark.
+const BOM: &[u8] = b"\xef\xbb\xbf";
+/// So many of the skipped lines are remembered by number.
+const REMEMBERED: usize = 5;
 
 /// Why a line was not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Skip {
-    /// It is not a JSON object, or a field that matters is no text or there twice.
-    NotAMessage,
-    /// It has no `type`, or a track message has no `event`.
-    NoName,
+    /// It is not JSON.
+    NotJson,
+    /// It is JSON, but no object.
+    NotAnObject,
+    /// `type`, `event`, `timestamp` or `receivedAt` is there twice.
+    DuplicateKey,
+    /// One of these is there, but is no text.
+    WrongType,
+    /// It has no `type`.
+    NoType,
     /// Its type is one that is not counted.
     OtherType,
-    /// The event's name is empty or longer than a key can be.
-    BadName,
-    /// It has no time, or one that is no time.
+    /// A track message without `event`.
+    NoEvent,
+    /// The event's name is empty, which no key can be.
+    EmptyName,
+    /// It has neither `timestamp` nor `receivedAt`.
+    NoTime,
+    /// The time is not RFC 3339.
     BadTime,
-    /// It is longer than any message.
+    /// It is longer than [`LONGEST_LINE`].
     TooLong,
 }
 
@@ -46,14 +66,39 @@ impl Skip {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::NotAMessage => "not_a_message",
-            Self::NoName => "no_name",
+            Self::NotJson => "not_json",
+            Self::NotAnObject => "not_an_object",
+            Self::DuplicateKey => "duplicate_key",
+            Self::WrongType => "wrong_type",
+            Self::NoType => "no_type",
             Self::OtherType => "other_type",
-            Self::BadName => "bad_name",
+            Self::NoEvent => "no_event",
+            Self::EmptyName => "empty_name",
+            Self::NoTime => "no_time",
             Self::BadTime => "bad_time",
             Self::TooLong => "too_long",
         }
     }
+}
+
+impl From<Malformed> for Skip {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::NotJson => Self::NotJson,
+            Malformed::NotAnObject => Self::NotAnObject,
+        }
+    }
+}
+
+/// Why a file has no totals.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The gzip stream is damaged or cut short.
+    #[error("{0}")]
+    Gzip(#[from] io::Error),
+    /// There are more different pairs than fit.
+    #[error("it has more different events and hours than fit into {} MiB", MOST_PAIR_BYTES / 1024 / 1024)]
+    TooManyPairs,
 }
 
 /// What was seen on the way.
@@ -65,7 +110,10 @@ pub struct Seen {
     pub lines: u64,
     /// Lines that were counted.
     pub events: u64,
-    skips: BTreeMap<Skip, u64>,
+    /// How many lines were skipped for which reason.
+    pub skips: BTreeMap<Skip, u64>,
+    /// Number (from 1, blank lines included) and reason of the first lines that should have been counted and were not.
+    pub first_skips: Vec<(u64, Skip)>,
 }
 
 impl Seen {
@@ -79,6 +127,12 @@ impl Seen {
     #[must_use]
     pub fn reasons(&self) -> String {
         self.skips.iter().map(|(skip, count)| format!("{}={count}", skip.name())).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The first skipped lines: `17:bad_time 230:not_json`.
+    #[must_use]
+    pub fn examples(&self) -> String {
+        self.first_skips.iter().map(|(at, skip)| format!("{at}:{}", skip.name())).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -102,11 +156,17 @@ impl Rollup {
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// The gzip stream is damaged.
-    pub fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.0 {
-            Input::Gzip(decoder) => decoder.write_all(bytes),
-            Input::Plain(lines) => lines.write_all(bytes),
+    /// [`Broken`], and then nothing more can be taken.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        let lines = match &mut self.0 {
+            Input::Gzip(decoder) => {
+                decoder.write_all(bytes)?;
+                decoder.get_ref()
+            }
+            Input::Plain(lines) => {
+                lines.take(bytes);
+                lines
+            }
             Input::Unknown(begun, lines) => {
                 begun.extend_from_slice(bytes);
                 if begun.len() < GZIP.len() {
@@ -118,74 +178,67 @@ impl Rollup {
                 } else {
                     Input::Plain(lines)
                 };
-                self.push(&begun)
+                return self.push(&begun);
             }
-        }
+        };
+        if lines.tally.is_full() { Err(Broken::TooManyPairs) } else { Ok(()) }
     }
 
     /// The totals, when all bytes were taken.
     ///
     /// # Errors
-    /// The gzip stream is cut short, or its checksum is wrong.
-    pub fn finish(self) -> io::Result<(Totals, Seen)> {
-        let lines = match self.0 {
+    /// [`Broken`]: the gzip stream ends early, or its checksum is wrong.
+    pub fn finish(self) -> Result<(Totals, Seen), Broken> {
+        let mut lines = match self.0 {
             Input::Gzip(decoder) => decoder.finish()?,
             Input::Plain(lines) => lines,
             Input::Unknown(begun, mut lines) => {
-                lines.write_all(&begun)?;
+                lines.take(&begun);
                 lines
             }
         };
-        Ok(lines.finish())
+        if !lines.begun.is_empty() || lines.overlong {
+            lines.end();
+        }
+        if lines.tally.is_full() {
+            return Err(Broken::TooManyPairs);
+        }
+        Ok((lines.tally.totals(), lines.seen))
     }
 }
 
-/// Cuts the inflated bytes into lines and counts them.
+/// Cuts the inflated bytes into lines.
 #[derive(Default)]
 struct Lines {
-    types: BTreeSet<String>,
-    counts: HashMap<String, HashMap<i64, i64>>,
+    tally: Tally,
     seen: Seen,
+    /// Lines so far, blank ones included.
+    number: u64,
     /// The beginning of a line whose end has not come yet.
     begun: Vec<u8>,
     /// The line is too long, and its rest is thrown away.
     overlong: bool,
 }
 
-/// What is needed of a message.
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    event: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    timestamp: Option<Cow<'a, str>>,
-    #[serde(borrow, rename = "receivedAt")]
-    received_at: Option<Cow<'a, str>>,
-}
-
 impl Lines {
     fn new(types: &BTreeSet<String>) -> Self {
-        Self { types: types.clone(), ..Self::default() }
+        Self { tally: Tally { types: types.iter().cloned().collect(), ..Tally::default() }, ..Self::default() }
     }
 
-    fn line(&mut self, line: &[u8]) {
-        // A byte order mark may stand before the first line.
-        let line = if self.seen.lines == 0 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line };
-        let line = line.trim_ascii();
-        if line.is_empty() {
-            return;
+    fn take(&mut self, bytes: &[u8]) {
+        self.seen.bytes += bytes.len() as u64;
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', bytes) {
+            let line = bytes.get(start..end).unwrap_or_default();
+            if self.begun.is_empty() && !self.overlong {
+                self.line(line);
+            } else {
+                self.begin(line);
+                self.end();
+            }
+            start = end + 1;
         }
-        self.seen.lines += 1;
-        match count(line, &self.types, &mut self.counts) {
-            Ok(()) => self.seen.events += 1,
-            Err(skip) => self.skip(skip),
-        }
-    }
-
-    fn skip(&mut self, skip: Skip) {
-        *self.seen.skips.entry(skip).or_default() += 1;
+        self.begin(bytes.get(start..).unwrap_or_default());
     }
 
     fn begin(&mut self, part: &[u8]) {
@@ -198,45 +251,50 @@ impl Lines {
     }
 
     fn end(&mut self) {
+        let mut line = mem::take(&mut self.begun);
         if mem::take(&mut self.overlong) {
+            self.number += 1;
             self.seen.lines += 1;
             self.skip(Skip::TooLong);
-            return;
+        } else {
+            self.line(&line);
         }
-        let line = mem::take(&mut self.begun);
-        self.line(&line);
+        line.clear();
         self.begun = line;
-        self.begun.clear();
     }
 
-    fn finish(mut self) -> (Totals, Seen) {
-        self.end();
-        let mut totals = Totals::new();
-        for (event, hours) in self.counts {
-            for (hour, count) in hours {
-                if let Ok(time) = Timestamp::from_second(hour * HOUR) {
-                    totals.insert((event.clone(), time.to_string()), count);
-                }
-            }
+    fn line(&mut self, line: &[u8]) {
+        self.number += 1;
+        let line = if self.number == 1 { line.strip_prefix(BOM).unwrap_or(line) } else { line };
+        if line.len() > LONGEST_LINE {
+            self.seen.lines += 1;
+            return self.skip(Skip::TooLong);
         }
-        (totals, self.seen)
+        // What JSON takes for space; mostly the one carriage return of CRLF, if anything.
+        if line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
+            return;
+        }
+        self.seen.lines += 1;
+        match self.tally.count(line) {
+            Ok(()) => self.seen.events += 1,
+            Err(skip) => self.skip(skip),
+        }
+    }
+
+    fn skip(&mut self, skip: Skip) {
+        *self.seen.skips.entry(skip).or_default() += 1;
+        if skip != Skip::OtherType && self.seen.first_skips.len() < REMEMBERED {
+            self.seen.first_skips.push((self.number, skip));
+        }
     }
 }
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.seen.bytes += bytes.len() as u64;
-        let mut rest = bytes;
-        while let Some(at) = rest.iter().position(|&byte| byte == b'\n') {
-            if self.begun.is_empty() && !self.overlong {
-                self.line(&rest[..at]);
-            } else {
-                self.begin(&rest[..at]);
-                self.end();
-            }
-            rest = &rest[at + 1..];
+        // Past the limit nothing is kept, so that what is still in the decoder's hands costs nothing.
+        if !self.tally.is_full() {
+            self.take(bytes);
         }
-        self.begin(rest);
         Ok(bytes.len())
     }
 
@@ -245,24 +303,89 @@ impl Write for Lines {
     }
 }
 
-fn count(line: &[u8], types: &BTreeSet<String>, counts: &mut HashMap<String, HashMap<i64, i64>>) -> Result<(), Skip> {
-    let message: Message<'_> = serde_json::from_slice(line).map_err(|_| Skip::NotAMessage)?;
-    let kind = message.kind.ok_or(Skip::NoName)?;
-    if !types.contains(kind.as_ref()) {
-        return Err(Skip::OtherType);
-    }
-    // Only track messages carry a name of their own.
-    let name = if kind == "track" { message.event.ok_or(Skip::NoName)? } else { kind };
-    if name.is_empty() || name.len() > LONGEST_NAME {
-        return Err(Skip::BadName);
-    }
-    let time = message.timestamp.or(message.received_at).ok_or(Skip::BadTime)?;
-    let time: Timestamp = time.parse().map_err(|_| Skip::BadTime)?;
-    let hour = time.as_second().div_euclid(HOUR);
-    let hours = match counts.get_mut(name.as_ref()) {
-        Some(hours) => hours,
-        None => counts.entry(name.into_owned()).or_default(),
-    };
-    *hours.entry(hour).or_default() += 1;
-    Ok(())
+/// The counts so far.
+#[derive(Default)]
+struct Tally {
+    types: Vec<String>,
+    counts: HashMap<Box<str>, HashMap<i64, i64>>,
+    /// Estimated memory of the counts.
+    bytes: usize,
 }
+
+impl Tally {
+    fn is_full(&self) -> bool {
+        self.bytes > MOST_PAIR_BYTES
+    }
+
+    fn count(&mut self, line: &[u8]) -> Result<(), Skip> {
+        let message = line::scan(line)?;
+        let kind = text(message.kind)?.ok_or(Skip::NoType)?;
+        let kind = kind.decode().ok_or(Skip::NotJson)?;
+        if !self.types.iter().any(|counted| *counted == kind) {
+            return Err(Skip::OtherType);
+        }
+        // Only track messages carry a name of their own.
+        let name = if kind == "track" {
+            text(message.event)?.ok_or(Skip::NoEvent)?.decode().ok_or(Skip::NotJson)?
+        } else {
+            kind
+        };
+        if name.is_empty() {
+            return Err(Skip::EmptyName);
+        }
+        let time = match text(message.timestamp)? {
+            Some(time) => time,
+            None => text(message.received_at)?.ok_or(Skip::NoTime)?,
+        };
+        let hour = time.decode().and_then(|time| time::hour(&time)).ok_or(Skip::BadTime)?;
+        if name.len() > LONGEST_NAME {
+            self.add(&shortened(&name), hour)
+        } else {
+            self.add(&name, hour)
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, name: &str, hour: i64) {
+        let hours = match self.counts.get_mut(name) {
+            Some(hours) => hours,
+            None => self.counts.entry(name.into()).or_default(),
+        };
+        let count = hours.entry(hour).or_default();
+        if *count == 0 {
+            self.bytes += PAIR_BYTES + name.len();
+        }
+        *count += 1;
+    }
+
+    fn totals(self) -> Totals {
+        let mut totals = Totals::new();
+        for (name, hours) in self.counts {
+            for (hour, count) in hours {
+                totals.insert((name.to_string(), time::written(hour)), count);
+            }
+        }
+        totals
+    }
+}
+
+fn text(field: Field<'_>) -> Result<Option<Text<'_>>, Skip> {
+    match field {
+        Field::Missing | Field::Null => Ok(None),
+        Field::Text(text) => Ok(Some(text)),
+        Field::Other => Err(Skip::WrongType),
+        Field::Twice => Err(Skip::DuplicateKey),
+    }
+}
+
+/// The key under which a name is counted that is too long for one: its beginning, and 16 digits of its SHA-256, so
+/// that two names that begin alike stay two.
+#[must_use]
+pub fn shortened(name: &str) -> String {
+    let kept = name.get(..name.floor_char_boundary(KEPT_OF_LONGER)).unwrap_or_default();
+    let digest: String = Sha256::digest(name).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("{kept}…{digest}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,395 @@
+//! One line to what is needed of it: a scanner that checks all of the line, keeps four of its texts, and allocates
+//! nothing.
+//!
+//! Most of a message are values that nobody asks for. They are walked over, eight bytes of a string at a time, but they
+//! are checked: a line is taken exactly where it is JSON (RFC 8259, UTF-8, at most [`DEEPEST`] brackets deep), so that
+//! the counts do not depend on how fast it was read. The one thing left to another parser is a number so unusual that
+//! its size decides.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+/// Brackets in brackets, as far as serde_json follows them by default; it is the reference that this is tested against.
+const DEEPEST: u32 = 127;
+/// A number of more digits than this, or with an exponent, may be too large for any double.
+const PLAIN_DIGITS: usize = 300;
+
+/// Why a line is no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Malformed {
+    /// It is not JSON.
+    NotJson,
+    /// It is JSON, but no object.
+    NotAnObject,
+}
+
+/// A field of a message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Field<'a> {
+    /// Not there.
+    #[default]
+    Missing,
+    /// There, but null.
+    Null,
+    /// A text.
+    Text(Text<'a>),
+    /// Something else.
+    Other,
+    /// There more than once: which one is meant, nobody knows.
+    Twice,
+}
+
+/// A JSON string, as it stands between its quotes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Text<'a> {
+    raw: &'a [u8],
+    escaped: bool,
+}
+
+impl<'a> Text<'a> {
+    /// The text itself. The scanner has checked it, so it is always there.
+    #[must_use]
+    pub fn decode(self) -> Option<Cow<'a, str>> {
+        if !self.escaped {
+            return std::str::from_utf8(self.raw).ok().map(Cow::Borrowed);
+        }
+        let mut quoted = Vec::with_capacity(self.raw.len() + 2);
+        quoted.push(b'"');
+        quoted.extend_from_slice(self.raw);
+        quoted.push(b'"');
+        serde_json::from_slice(&quoted).ok().map(Cow::Owned)
+    }
+}
+
+/// The four fields that matter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// `type`
+    pub kind: Field<'a>,
+    /// `event`
+    pub event: Field<'a>,
+    /// `timestamp`
+    pub timestamp: Field<'a>,
+    /// `receivedAt`
+    pub received_at: Field<'a>,
+}
+
+impl<'a> Message<'a> {
+    fn field(&mut self, key: &str) -> Option<&mut Field<'a>> {
+        match key {
+            "type" => Some(&mut self.kind),
+            "event" => Some(&mut self.event),
+            "timestamp" => Some(&mut self.timestamp),
+            "receivedAt" => Some(&mut self.received_at),
+            _ => None,
+        }
+    }
+}
+
+/// Scans one line, which is not blank.
+///
+/// # Errors
+/// [`Malformed`]
+pub fn scan(line: &[u8]) -> Result<Message<'_>, Malformed> {
+    let mut scanner = Scanner { line, at: 0, non_ascii: false, unusual_number: false };
+    let scanned = scanner.message();
+    let checked = scanned.is_some()
+        && (!scanner.non_ascii || std::str::from_utf8(line).is_ok())
+        && (!scanner.unusual_number || serde_json::from_slice::<Value>(line).is_ok());
+    match scanned {
+        Some(message) if checked => Ok(message),
+        // Rare enough to ask somebody else what it is.
+        _ => match serde_json::from_slice::<Value>(line) {
+            Ok(value) if !value.is_object() => Err(Malformed::NotAnObject),
+            _ => Err(Malformed::NotJson),
+        },
+    }
+}
+
+struct Scanner<'a> {
+    line: &'a [u8],
+    at: usize,
+    /// A string has bytes beyond ASCII, so that the line has to be checked for UTF-8.
+    non_ascii: bool,
+    unusual_number: bool,
+}
+
+/// A byte repeated in all eight of a word.
+const fn each(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// The high bit of each byte.
+const HIGH: u64 = each(0x80);
+
+/// Marks the first byte of the word that ends a run of plain string bytes: a quote, a backslash or a control character.
+/// Marks above the first one may be wrong, since the subtraction borrows. The method is the well-known `haszero` and
+/// `hasless` of word-at-a-time code.
+const fn special(word: u64) -> u64 {
+    let quote = word ^ each(b'"');
+    let backslash = word ^ each(b'\\');
+    ((quote.wrapping_sub(each(1)) & !quote)
+        | (backslash.wrapping_sub(each(1)) & !backslash)
+        | (word.wrapping_sub(each(0x20)) & !word))
+        & HIGH
+}
+
+/// `None` means: not JSON.
+type Checked<T> = Option<T>;
+
+impl<'a> Scanner<'a> {
+    #[inline]
+    fn peek(&self) -> Option<u8> {
+        self.line.get(self.at).copied()
+    }
+
+    #[inline]
+    fn space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\r' | b'\n')) {
+            self.at += 1;
+        }
+    }
+
+    #[inline]
+    fn expect(&mut self, byte: u8) -> Checked<()> {
+        if self.peek() == Some(byte) {
+            self.at += 1;
+            return Some(());
+        }
+        None
+    }
+
+    /// The whole line.
+    fn message(&mut self) -> Checked<Message<'a>> {
+        let mut message = Message::default();
+        self.space();
+        self.expect(b'{')?;
+        self.space();
+        if self.expect(b'}').is_none() {
+            loop {
+                self.member(&mut message)?;
+                self.space();
+                match self.peek()? {
+                    b',' => self.at += 1,
+                    b'}' => break,
+                    _ => return None,
+                }
+                self.space();
+            }
+            self.at += 1;
+        }
+        self.space();
+        (self.at == self.line.len()).then_some(message)
+    }
+
+    /// One key and its value, of the outermost object.
+    #[inline]
+    fn member(&mut self, message: &mut Message<'a>) -> Checked<()> {
+        let key = self.string()?;
+        self.space();
+        self.expect(b':')?;
+        self.space();
+        // All four names have at least four letters; a written-out escape makes a key longer, never shorter.
+        let field = if key.raw.len() < 4 || !key.escaped && key.raw.len() > 10 {
+            None
+        } else {
+            key.decode().and_then(|key| message.field(&key))
+        };
+        let Some(field) = field else { return self.value() };
+        let found = match self.peek()? {
+            b'"' => Field::Text(self.string()?),
+            other => {
+                self.value()?;
+                if other == b'n' { Field::Null } else { Field::Other }
+            }
+        };
+        *field = if *field == Field::Missing { found } else { Field::Twice };
+        Some(())
+    }
+
+    /// A string, from its opening quote to after its closing one.
+    #[inline]
+    fn string(&mut self) -> Checked<Text<'a>> {
+        self.expect(b'"')?;
+        let start = self.at;
+        let mut escaped = false;
+        loop {
+            self.plain();
+            match self.peek()? {
+                b'"' => break,
+                b'\\' => {
+                    escaped = true;
+                    self.escape()?;
+                }
+                // A control character, which must be written as an escape.
+                _ => return None,
+            }
+        }
+        let raw = self.line.get(start..self.at)?;
+        self.at += 1;
+        Some(Text { raw, escaped })
+    }
+
+    /// Up to the next byte of a string that is not plain.
+    #[inline]
+    fn plain(&mut self) {
+        let mut seen = 0;
+        while let Some(word) = self.line.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
+            let word = u64::from_le_bytes(*word);
+            let marks = special(word);
+            if marks != 0 {
+                // Bytes of this word that lie before the mark.
+                let before = marks.trailing_zeros() / 8;
+                seen |= word & ((1_u64 << (before * 8)) - 1);
+                self.non_ascii |= seen & HIGH != 0;
+                self.at += before as usize;
+                return;
+            }
+            seen |= word;
+            self.at += 8;
+        }
+        self.non_ascii |= seen & HIGH != 0;
+        while let Some(byte) = self.peek() {
+            if matches!(byte, b'"' | b'\\' | ..=0x1f) {
+                return;
+            }
+            self.non_ascii |= byte >= 0x80;
+            self.at += 1;
+        }
+    }
+
+    /// A backslash and what follows it.
+    fn escape(&mut self) -> Checked<()> {
+        self.at += 1;
+        let kind = self.peek()?;
+        self.at += 1;
+        match kind {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(()),
+            b'u' => match self.hex()? {
+                // The second half of a pair, without the first.
+                0xdc00..=0xdfff => None,
+                0xd800..=0xdbff => {
+                    self.expect(b'\\')?;
+                    self.expect(b'u')?;
+                    matches!(self.hex()?, 0xdc00..=0xdfff).then_some(())
+                }
+                _ => Some(()),
+            },
+            _ => None,
+        }
+    }
+
+    /// Four hexadecimal digits.
+    fn hex(&mut self) -> Checked<u32> {
+        let digits = self.line.get(self.at..)?.first_chunk::<4>()?;
+        self.at += 4;
+        digits.iter().try_fold(0, |sum, digit| Some(sum * 16 + char::from(*digit).to_digit(16)?))
+    }
+
+    fn literal(&mut self, text: &[u8]) -> Checked<()> {
+        let rest = self.line.get(self.at..)?;
+        self.at += text.len();
+        rest.starts_with(text).then_some(())
+    }
+
+    fn digits(&mut self) -> usize {
+        let start = self.at;
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        self.at - start
+    }
+
+    fn number(&mut self) -> Checked<()> {
+        let start = self.at;
+        let _ = self.expect(b'-');
+        let zero = self.peek() == Some(b'0');
+        let whole = self.digits();
+        if whole == 0 || zero && whole > 1 {
+            return None;
+        }
+        if self.expect(b'.').is_some() && self.digits() == 0 {
+            return None;
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.peek(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            if self.digits() == 0 {
+                return None;
+            }
+            self.unusual_number = true;
+        }
+        self.unusual_number |= self.at - start > PLAIN_DIGITS;
+        Some(())
+    }
+
+    /// Any value within the outermost object. Brackets are kept as bits, so depth costs no stack.
+    fn value(&mut self) -> Checked<()> {
+        let mut depth = 0;
+        let mut objects: u128 = 0;
+        loop {
+            match self.peek()? {
+                b'"' => drop(self.string()?),
+                open @ (b'{' | b'[') => {
+                    self.at += 1;
+                    depth += 1;
+                    if depth >= DEEPEST {
+                        return None;
+                    }
+                    let object = open == b'{';
+                    objects = objects << 1 | u128::from(object);
+                    self.space();
+                    // `{"` and then a key, or a value; an empty pair of brackets is closed below.
+                    let close = if object { b'}' } else { b']' };
+                    if self.peek()? != close {
+                        if object {
+                            self.key()?;
+                        }
+                        continue;
+                    }
+                }
+                b't' => self.literal(b"true")?,
+                b'f' => self.literal(b"false")?,
+                b'n' => self.literal(b"null")?,
+                _ => self.number()?,
+            }
+            // A value has ended, or an empty pair of brackets is open: close what closes, or go on after a comma.
+            loop {
+                if depth == 0 {
+                    return Some(());
+                }
+                self.space();
+                let object = objects & 1 == 1;
+                match self.peek()? {
+                    b',' => {
+                        self.at += 1;
+                        self.space();
+                        if object {
+                            self.key()?;
+                        }
+                        break;
+                    }
+                    b'}' if object => {}
+                    b']' if !object => {}
+                    _ => return None,
+                }
+                self.at += 1;
+                depth -= 1;
+                objects >>= 1;
+            }
+        }
+    }
+
+    /// A key of an inner object, its colon, and the space after.
+    #[inline]
+    fn key(&mut self) -> Checked<()> {
+        self.string()?;
+        self.space();
+        self.expect(b':')?;
+        self.space();
+        Some(())
+    }
+}

@@ -1,0 +1,393 @@
+//! The rollup against a plain reference, on messy files, cut everywhere.
+
+use std::io::Write as _;
+
+use chrono::{DateTime, Timelike, Utc};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use proptest::prelude::*;
+use serde::Deserializer;
+use serde::de::{MapAccess, Visitor};
+use serde_json::Value;
+
+use super::*;
+
+/// What one line comes to, by serde_json and chrono, slowly and plainly.
+fn reference(line: &[u8], types: &BTreeSet<String>) -> Result<(String, String), Skip> {
+    let value: Value = serde_json::from_slice(line).map_err(|_| Skip::NotJson)?;
+    let Value::Object(_) = value else { return Err(Skip::NotAnObject) };
+    // A map keeps only one of two keys, so the keys are listed once more.
+    struct Keys;
+    impl<'de> Visitor<'de> for Keys {
+        type Value = Vec<(String, Value)>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut all = Vec::new();
+            while let Some(entry) = map.next_entry()? {
+                all.push(entry);
+            }
+            Ok(all)
+        }
+    }
+    let members = serde_json::Deserializer::from_slice(line).deserialize_map(Keys).map_err(|_| Skip::NotJson)?;
+    let text = |key: &str| {
+        let found: Vec<&Value> = members.iter().filter(|(name, _)| name == key).map(|(_, value)| value).collect();
+        match found.as_slice() {
+            [] | [Value::Null] => Ok(None),
+            [Value::String(text)] => Ok(Some(text.clone())),
+            [_] => Err(Skip::WrongType),
+            _ => Err(Skip::DuplicateKey),
+        }
+    };
+    let kind = text("type")?.ok_or(Skip::NoType)?;
+    if !types.contains(&kind) {
+        return Err(Skip::OtherType);
+    }
+    let name = if kind == "track" { text("event")?.ok_or(Skip::NoEvent)? } else { kind };
+    if name.is_empty() {
+        return Err(Skip::EmptyName);
+    }
+    let time = match text("timestamp")? {
+        Some(time) => time,
+        None => text("receivedAt")?.ok_or(Skip::NoTime)?,
+    };
+    let time = DateTime::parse_from_rfc3339(&time).map_err(|_| Skip::BadTime)?.with_timezone(&Utc);
+    let hour = format!("{}T{:02}:00:00Z", time.date_naive(), time.hour());
+    if hour.len() != 20 {
+        return Err(Skip::BadTime);
+    }
+    Ok((if name.len() > LONGEST_NAME { shortened(&name) } else { name }, hour))
+}
+
+fn reference_totals(file: &[u8], types: &BTreeSet<String>) -> (Totals, BTreeMap<Skip, u64>) {
+    let (mut totals, mut skips) = (Totals::new(), BTreeMap::new());
+    let file = file.strip_prefix(BOM).unwrap_or(file);
+    for line in file.split(|byte| *byte == b'\n') {
+        if line.iter().all(|byte| b" \t\r".contains(byte)) {
+            continue;
+        }
+        match reference(line, types) {
+            Ok(pair) => *totals.entry(pair).or_default() += 1,
+            Err(skip) => *skips.entry(skip).or_default() += 1,
+        }
+    }
+    (totals, skips)
+}
+
+fn types(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn roll(parts: &[&[u8]], types: &BTreeSet<String>) -> Result<(Totals, Seen), Broken> {
+    let mut rollup = Rollup::new(types);
+    for part in parts {
+        rollup.push(part)?;
+    }
+    rollup.finish()
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text).expect("memory takes it");
+    encoder.finish().expect("memory takes it")
+}
+
+fn track(event: &str, time: &str) -> String {
+    serde_json::json!({ "type": "track", "event": event, "timestamp": time }).to_string()
+}
+
+fn count_of(file: &[u8]) -> i64 {
+    roll(&[file], &types(&["track"])).expect("a whole file").0.values().sum()
+}
+
+#[test]
+fn files_of_every_form_are_read() {
+    let one = track("e", "2015-08-04T12:00:00Z");
+    let two = format!("{one}\n{one}\n");
+    assert_eq!(count_of(b""), 0);
+    assert_eq!(count_of(&gzip(b"")), 0);
+    assert_eq!(count_of(two.as_bytes()), 2);
+    assert_eq!(count_of(&gzip(two.as_bytes())), 2);
+    assert_eq!(count_of(one.as_bytes()), 1, "no newline at the end");
+    assert_eq!(count_of(format!("{one}\r\n\r\n{one}\r\n").as_bytes()), 2);
+    assert_eq!(count_of(format!("\u{feff}{one}\n\n \t\n{one}").as_bytes()), 2);
+    assert_eq!(count_of(&[gzip(one.as_bytes()), gzip(b"\n"), gzip(two.as_bytes())].concat()), 3, "many members");
+    // A line may begin in one member and end in the next.
+    let (begin, end) = one.as_bytes().split_at(10);
+    assert_eq!(count_of(&[gzip(begin), gzip(end)].concat()), 1);
+    assert_eq!(count_of(b"x"), 0);
+    assert_eq!(count_of(b"dummy"), 0);
+}
+
+#[test]
+fn each_reason_to_skip_has_its_name() {
+    for (line, reason) in [
+        ("nonsense", Skip::NotJson),
+        ("{\"type\":\"track\"", Skip::NotJson),
+        ("{\"type\":\"track\",}", Skip::NotJson),
+        ("{\"type\":\"track\"} x", Skip::NotJson),
+        ("{\"a\":\"\u{1}\"}", Skip::NotJson),
+        ("{\"a\":1e999}", Skip::NotJson),
+        ("{\"a\":01}", Skip::NotJson),
+        ("{\"a\":\"\\ud800\"}", Skip::NotJson),
+        ("[1]", Skip::NotAnObject),
+        ("null", Skip::NotAnObject),
+        ("{}", Skip::NoType),
+        ("{\"type\":null}", Skip::NoType),
+        ("{\"type\":1}", Skip::WrongType),
+        ("{\"type\":\"identify\"}", Skip::OtherType),
+        ("{\"type\":\"track\",\"type\":\"track\"}", Skip::DuplicateKey),
+        ("{\"type\":null,\"type\":\"track\"}", Skip::DuplicateKey),
+        ("{\"type\":\"track\",\"\\u0074ype\":\"track\"}", Skip::DuplicateKey),
+        ("{\"type\":\"track\"}", Skip::NoEvent),
+        ("{\"type\":\"track\",\"event\":[\"e\"]}", Skip::WrongType),
+        ("{\"type\":\"track\",\"event\":\"\"}", Skip::EmptyName),
+        ("{\"type\":\"track\",\"event\":\"e\"}", Skip::NoTime),
+        ("{\"type\":\"track\",\"event\":\"e\",\"timestamp\":\"soon\"}", Skip::BadTime),
+        ("{\"type\":\"track\",\"event\":\"e\",\"timestamp\":1}", Skip::WrongType),
+        ("{\"type\":\"track\",\"event\":\"e\",\"timestamp\":null,\"receivedAt\":\"\"}", Skip::BadTime),
+    ] {
+        let (totals, seen) = roll(&[line.as_bytes()], &types(&["track"])).expect("a file");
+        assert_eq!(seen.skips, BTreeMap::from([(reason, 1)]), "{line}");
+        assert!(totals.is_empty());
+        assert_eq!(reference(line.as_bytes(), &types(&["track"])), Err(reason), "{line}");
+    }
+}
+
+#[test]
+fn the_time_of_receipt_stands_in_for_a_missing_one() {
+    let line = r#"{"type":"track","event":"e","receivedAt":"2015-08-04T12:59:59Z"}"#;
+    let (totals, _) = roll(&[line.as_bytes()], &types(&["track"])).expect("a file");
+    assert_eq!(totals, Totals::from([(("e".into(), "2015-08-04T12:00:00Z".into()), 1)]));
+}
+
+#[test]
+fn names_are_unescaped() {
+    let line = br#"{"type":"track","event":"\u00e9\ud83d\ude00\n\"\\","timestamp":"2015-08-04T12:00:00Z"}"#;
+    let (totals, _) = roll(&[line], &types(&["track"])).expect("a file");
+    assert_eq!(totals.keys().next().map(|pair| pair.0.as_str()), Some("é😀\n\"\\"));
+}
+
+#[test]
+fn names_too_long_for_a_key_are_shortened_and_stay_apart() {
+    let name = |end: char| format!("{}{end}", "é".repeat(600));
+    let file =
+        [name('a'), name('b'), name('a'), "x".repeat(1024)].map(|n| track(&n, "2015-08-04T12:00:00Z")).join("\n");
+    let (totals, _) = roll(&[file.as_bytes()], &types(&["track"])).expect("a file");
+    assert_eq!(totals.values().copied().collect::<BTreeSet<_>>(), BTreeSet::from([1, 2]));
+    assert_eq!(totals.len(), 3);
+    assert!(totals.keys().all(|(name, _)| name.len() <= LONGEST_NAME));
+    assert!(totals.contains_key(&("x".repeat(1024), "2015-08-04T12:00:00Z".to_owned())));
+}
+
+#[test]
+fn brackets_may_nest_as_deep_as_the_reference_goes_and_no_deeper() {
+    for depth in [1, 10, 125, 126, 127, 128, 100_000] {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let inner = if open == "[" { "" } else { "1" };
+            let value = format!("{}{inner}{}", open.repeat(depth), close.repeat(depth));
+            let line = format!("{{\"a\":{value},{}", &track("e", "2015-08-04T12:00:00Z")[1..]);
+            let (totals, _) = roll(&[line.as_bytes()], &types(&["track"])).expect("a file");
+            assert_eq!(!totals.is_empty(), reference(line.as_bytes(), &types(&["track"])).is_ok(), "{depth} {open}");
+        }
+    }
+}
+
+#[test]
+fn an_endless_line_is_skipped_and_takes_no_memory() {
+    let good = track("e", "2015-08-04T12:00:00Z");
+    let mut rollup = Rollup::new(&types(&["track"]));
+    rollup.push(format!("{good}\n{{\"a\":\"").as_bytes()).expect("text");
+    for _ in 0..200 {
+        rollup.push(&[b'x'; 512 * 1024]).expect("text");
+    }
+    let Input::Plain(lines) = &rollup.0 else { panic!("plain text") };
+    assert!(lines.begun.capacity() <= 2 * LONGEST_LINE);
+    rollup.push(format!("\"}}\n{good}\n").as_bytes()).expect("text");
+    let (totals, seen) = rollup.finish().expect("a file");
+    assert_eq!((totals.values().sum::<i64>(), seen.lines), (2, 3));
+    assert_eq!(seen.first_skips, [(2, Skip::TooLong)]);
+    // The same where all of it comes at once.
+    let whole = format!("{good}\n{{\"a\":\"{}\"}}\n{good}", "x".repeat(2 * LONGEST_LINE));
+    assert_eq!(count_of(whole.as_bytes()), 2);
+}
+
+#[test]
+fn too_many_pairs_are_an_error_not_an_exhaustion() {
+    let mut rollup = Rollup::new(&types(&["track"]));
+    let mut result = Ok(());
+    for n in 0..1_000_000 {
+        result = rollup.push(format!("{}\n", track(&format!("event number {n}"), "2015-08-04T12:00:00Z")).as_bytes());
+        if result.is_err() {
+            break;
+        }
+    }
+    assert!(matches!(result, Err(Broken::TooManyPairs)));
+    assert!(matches!(rollup.finish(), Err(Broken::TooManyPairs)));
+}
+
+#[test]
+fn the_first_skipped_lines_are_named_by_number_and_reason_only() {
+    let file = format!("\n{}\nsecret\n{{}}\n", track("e", "2015-08-04T12:00:00Z"));
+    let (_, seen) = roll(&[file.as_bytes()], &types(&["track"])).expect("a file");
+    assert_eq!(seen.examples(), "3:not_json 4:no_type");
+    assert_eq!((seen.skipped(), seen.reasons().as_str()), (2, "not_json=1 no_type=1"));
+}
+
+/// A file with something of everything.
+fn messy() -> Vec<u8> {
+    let mut file = Vec::from(BOM);
+    for line in [
+        track("é \"quoted\" \\ 😀", "2015-08-04T12:34:56.789+05:30"),
+        r#"{"context":{"a":[1,-2.5e-3,{"b":null}],"c":"\ud83d\ude00\u00e9"},"type":"track","event":"e","timestamp":"2015-08-04T12:00:00Z"}"#.into(),
+        "\r".into(),
+        r#"{"type":"page","timestamp":"2015-08-04t12:00:00z"}"#.into(),
+        "broken {".into(),
+        r#"{"type":"track","event":"e","receivedAt":"2016-12-31T23:59:60Z"}"#.into(),
+    ] {
+        file.extend_from_slice(line.as_bytes());
+        file.extend_from_slice(b"\r\n");
+    }
+    file
+}
+
+#[test]
+fn where_the_bytes_are_cut_does_not_matter() {
+    let types = types(&["track", "page"]);
+    let plain = messy();
+    let expected = roll(&[&plain], &types).expect("a file");
+    let zipped = gzip(&plain);
+    assert_eq!(roll(&[&zipped], &types).expect("a file"), expected);
+    for file in [&plain, &zipped] {
+        for cut in 0..=file.len() {
+            let (left, right) = file.split_at(cut);
+            assert_eq!(roll(&[left, right], &types).expect("a file"), expected, "cut at {cut}");
+        }
+        let bytes: Vec<&[u8]> = file.chunks(1).collect();
+        assert_eq!(roll(&bytes, &types).expect("a file"), expected, "byte by byte");
+    }
+}
+
+#[test]
+fn a_file_that_ends_early_counts_as_the_reference_says_or_not_at_all() {
+    let types = types(&["track", "page"]);
+    let plain = messy();
+    let zipped = gzip(&plain);
+    for end in 0..=plain.len() {
+        let (totals, seen) = roll(&[&plain[..end]], &types).expect("plain text has no end of its own");
+        assert_eq!((totals, seen.skips), reference_totals(&plain[..end], &types), "cut at {end}");
+    }
+    for end in 2..zipped.len() {
+        assert!(matches!(roll(&[&zipped[..end]], &types), Err(Broken::Gzip(_))), "cut at {end}");
+    }
+}
+
+#[test]
+fn a_changed_byte_of_a_gzip_file_never_goes_unseen() {
+    let types = types(&["track", "page"]);
+    let zipped = gzip(&messy());
+    let expected = roll(&[&zipped], &types).expect("a file").0;
+    // Bytes 4 to 9 of the header are time and system, which no checksum covers.
+    for at in (2..4).chain(10..zipped.len()) {
+        let mut damaged = zipped.clone();
+        damaged[at] ^= 0x20;
+        if let Ok((totals, _)) = roll(&[&damaged], &types) {
+            assert_eq!(totals, expected, "byte {at}");
+        }
+    }
+}
+
+/// JSON texts as people and machines write them, whole or a little damaged.
+fn json_text() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("null".to_owned()),
+        Just("true".to_owned()),
+        "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,5})?([eE][+-]?[0-9]{1,4})?",
+        "\"([a-zé😀 ]|\\\\[\"\\\\/bfnrtux]|\\\\u[0-9a-fA-F]{4}|\\\\ud83d\\\\ude00){0,12}\"",
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(|all| format!("[{}]", all.join(" ,"))),
+            prop::collection::vec(("[a-z\\\\\"]{0,3}", inner), 0..4).prop_map(|all| {
+                let members: Vec<String> = all.iter().map(|(key, value)| format!("\"{key}\": {value}")).collect();
+                format!("{{{}}}", members.join(","))
+            }),
+        ]
+    })
+}
+
+fn member() -> impl Strategy<Value = String> {
+    let key = prop_oneof!["type", "event", "timestamp", "receivedAt", "\\\\u0074ype", "even", "[a-z]{0,12}"];
+    let value = prop_oneof![
+        3 => prop_oneof![
+            Just("\"track\"".to_owned()), Just("\"page\"".to_owned()), Just("\"\\u0074rack\"".to_owned()),
+            Just("\"2015-08-04T12:34:56Z\"".to_owned()), Just("\"2015-08-04T23:59:60.5-01:00\"".to_owned()),
+            Just("\"Order Completed\"".to_owned()), Just("\"\"".to_owned()),
+        ],
+        2 => json_text(),
+    ];
+    (key, value).prop_map(|(key, value)| format!("\"{key}\":{value}"))
+}
+
+fn line() -> impl Strategy<Value = Vec<u8>> {
+    let good = (prop::collection::vec(member(), 0..4), "[a-z]{1,3}").prop_map(|(more, event)| {
+        let mut all = vec![
+            "\"type\":\"track\"".to_owned(),
+            format!("\"event\":\"{event}\""),
+            "\"timestamp\":\"2015-08-04T12:34:56Z\"".to_owned(),
+        ];
+        all.extend(
+            more.into_iter().filter(|m| !["\"t", "\"e", "\"r", "\"\\"].iter().any(|start| m.starts_with(start))),
+        );
+        format!("{{{}}}", all.join(", ")).into_bytes()
+    });
+    let any = prop::collection::vec(member(), 0..6).prop_map(|all| format!("{{{}}}", all.join(",")).into_bytes());
+    let whole = prop_oneof![3 => good, 4 => any, 1 => json_text().prop_map(String::into_bytes)];
+    // Now and then a byte is another, or gone.
+    (whole, prop::option::weighted(0.3, (any_index(), any_byte(), prop::bool::ANY))).prop_map(|(mut line, damage)| {
+        if let Some((at, byte, remove)) = damage
+            && !line.is_empty()
+        {
+            let at = at.index(line.len());
+            if remove {
+                line.remove(at);
+            } else {
+                line[at] = byte;
+            }
+        }
+        line
+    })
+}
+
+fn any_index() -> impl Strategy<Value = prop::sample::Index> {
+    any::<prop::sample::Index>()
+}
+
+fn any_byte() -> impl Strategy<Value = u8> {
+    prop_oneof![any::<u8>(), prop::sample::select(b"{}[],:\"\\ \n\r\x00\x1f\x7f\x80\xc3\xffetn0-.".to_vec())]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    #[test]
+    fn agrees_with_the_reference(lines in prop::collection::vec(line(), 0..6), cut in any_index(), zip in any::<bool>()) {
+        let types = types(&["track", "page"]);
+        let file = lines.join(&b'\n');
+        let expected = reference_totals(&file, &types);
+        let bytes = if zip { gzip(&file) } else { file };
+        // Plain text that begins like gzip is taken for gzip.
+        prop_assume!(zip || !bytes.starts_with(&GZIP));
+        let (left, right) = bytes.split_at(cut.index(bytes.len() + 1));
+        let (totals, seen) = roll(&[left, right], &types).expect("a whole file");
+        prop_assert_eq!((totals, seen.skips), expected, "{}", String::from_utf8_lossy(&lines.join(&b'\n')));
+    }
+
+    #[test]
+    fn any_bytes_are_an_answer_not_a_panic(bytes in prop::collection::vec(any_byte(), 0..300), zip in any::<bool>()) {
+        let bytes = if zip { [&GZIP[..], &bytes].concat() } else { bytes };
+        let _ = roll(&[&bytes], &types(&["track"]));
+    }
+}
