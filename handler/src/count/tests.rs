@@ -1,1 +1,192 @@
+//! The protocol against a store that fails, loses answers and interleaves at will.
 
+use std::cell::RefCell;
+use std::sync::Mutex;
+
+use fastrand::Rng;
+use futures_util::future::join_all;
+
+use super::*;
+
+/// The two tables, as DynamoDB keeps them: a put and its additions happen together or not at all.
+#[derive(Default)]
+struct Memory {
+    ledger: BTreeMap<u32, Marker>,
+    counts: BTreeMap<(String, String), i64>,
+    puts: usize,
+}
+
+/// What goes wrong with a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    Before,
+    After,
+}
+
+/// Says what goes wrong with the n-th put.
+type Weather<'a> = dyn Fn(usize) -> Fault + Sync + 'a;
+
+struct Unreliable<'a> {
+    memory: Mutex<Memory>,
+    weather: Box<Weather<'a>>,
+}
+
+thread_local! {
+    static RANDOM: RefCell<Rng> = RefCell::new(Rng::with_seed(1));
+}
+
+/// Lets others go first, as often as chance says.
+async fn dawdle() {
+    let turns = RANDOM.with(|random| random.borrow_mut().usize(0..4));
+    for _ in 0..turns {
+        tokio::task::yield_now().await;
+    }
+}
+
+impl<'a> Unreliable<'a> {
+    fn new(weather: impl Fn(usize) -> Fault + Sync + 'a) -> Self {
+        Self { memory: Mutex::default(), weather: Box::new(weather) }
+    }
+
+    fn counts(&self) -> BTreeMap<(String, String), i64> {
+        let mut counts = self.memory.lock().expect("unpoisoned").counts.clone();
+        counts.retain(|_, count| *count != 0);
+        counts
+    }
+
+    async fn attempt(&self, totals: &Totals) -> Result<Counted, Failed> {
+        let ledger = Ledger::new(self.markers("o").await?);
+        count(self, "o", totals, ledger).await
+    }
+
+    /// As Lambda does, again and again until it succeeds.
+    async fn until_done(&self, totals: &Totals) {
+        for _ in 0..500 {
+            if self.attempt(totals).await.is_ok() {
+                return;
+            }
+        }
+        panic!("never done");
+    }
+}
+
+impl Store for Unreliable<'_> {
+    async fn markers(&self, _object: &str) -> Result<Vec<Marker>, Failed> {
+        dawdle().await;
+        Ok(self.memory.lock().expect("unpoisoned").ledger.values().cloned().collect())
+    }
+
+    async fn put(&self, _object: &str, marker: &Marker) -> Result<Put, Failed> {
+        dawdle().await;
+        let (put, fault) = {
+            let mut memory = self.memory.lock().expect("unpoisoned");
+            memory.puts += 1;
+            let fault = (self.weather)(memory.puts);
+            if fault == Fault::Before {
+                return Err(Failed::new("before"));
+            }
+            if memory.ledger.contains_key(&marker.chunk) {
+                (Put::Exists, fault)
+            } else {
+                for (event, hour, count) in &marker.pairs {
+                    *memory.counts.entry((event.clone(), hour.clone())).or_default() += count;
+                }
+                memory.ledger.insert(marker.chunk, marker.clone());
+                (Put::Written, fault)
+            }
+        };
+        dawdle().await;
+        if fault == Fault::After { Err(Failed::new("the answer was lost")) } else { Ok(put) }
+    }
+}
+
+fn totals(pairs: usize, each: i64) -> Totals {
+    (0..pairs).map(|n| ((format!("event {n}"), "2015-08-04T12:00:00Z".to_owned()), each + n as i64 % 3)).collect()
+}
+
+#[tokio::test]
+async fn told_again_adds_nothing() {
+    for pairs in [0, 1, 99, 100, 1000] {
+        let store = Unreliable::new(|_| Fault::None);
+        let totals = totals(pairs, 1);
+        let first = store.attempt(&totals).await.expect("nothing fails");
+        assert_eq!(first.transactions, pairs.div_ceil(PAIRS_PER_CHUNK).max(1));
+        for _ in 0..5 {
+            assert_eq!(store.attempt(&totals).await.expect("nothing fails").transactions, 0);
+        }
+        assert_eq!(store.counts(), totals);
+    }
+}
+
+#[tokio::test]
+async fn told_many_times_at_once_adds_once() {
+    for others in [2, 5, 50] {
+        for seed in 0..20 {
+            RANDOM.with(|random| random.borrow_mut().seed(seed));
+            let store = Unreliable::new(|_| Fault::None);
+            let totals = totals(500, 1);
+            join_all((0..others).map(|_| store.until_done(&totals))).await;
+            assert_eq!(store.counts(), totals, "seed {seed}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn ended_before_or_after_any_write_and_run_again_adds_once() {
+    let totals = totals(1000, 1);
+    for fault in [Fault::Before, Fault::After] {
+        for at in 1..=12 {
+            let store = Unreliable::new(move |put| if put >= at && put < at + 20 { fault } else { Fault::None });
+            store.until_done(&totals).await;
+            assert_eq!(store.counts(), totals, "put {at}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_counts_otherwise_adds_only_the_difference() {
+    // The old version counts differently, knows other events, and is ended before any of its writes.
+    let (mut old, new) = (totals(700, 2), totals(650, 1));
+    old.insert(("only the old one counts this".to_owned(), "2015-08-04T12:00:00Z".to_owned()), 7);
+    for at in 1..=8 {
+        let store = Unreliable::new(|put| if put >= at && put < at + 8 { Fault::Before } else { Fault::None });
+        let done = store.attempt(&old).await.is_ok();
+        store.until_done(&new).await;
+        // What was complete stays as it was counted: nobody reads the object again.
+        assert_eq!(store.counts(), if done { old.clone() } else { new.clone() }, "ended before write {at}");
+    }
+}
+
+#[tokio::test]
+async fn versions_and_faults_at_the_same_time_end_with_one_versions_counts() {
+    for seed in 0..300 {
+        RANDOM.with(|random| random.borrow_mut().seed(seed));
+        let (old, new) = (totals(450, 2), totals(400, 1));
+        let rate = seed % 3;
+        let weather = move |put: usize| match (Rng::with_seed(seed * 7919 + put as u64).u64(0..10), rate) {
+            (0, 1..) => Fault::Before,
+            (1, 2) => Fault::After,
+            _ => Fault::None,
+        };
+        let store = Unreliable::new(weather);
+        let handlers = (0..6).map(|n| store.until_done(if n % 2 == 0 { &old } else { &new }));
+        join_all(handlers).await;
+        let counts = store.counts();
+        assert!(counts == old || counts == new, "seed {seed}");
+        let ledger = Ledger::new(store.markers("o").await.expect("a ledger"));
+        assert!(ledger.is_complete(), "seed {seed}");
+        // The ledger and the counts say the same.
+        let applied: BTreeMap<_, _> = ledger.applied(u32::MAX).into_iter().filter(|(_, count)| *count != 0).collect();
+        assert!(counts.iter().all(|((event, hour), count)| applied[&(event.as_str(), hour.as_str())] == *count));
+    }
+}
+
+#[tokio::test]
+async fn an_alternation_of_versions_does_not_go_on_for_ever() {
+    // Two versions that take turns at one object: each attempt ends, by success or by giving up.
+    let (old, new) = (totals(300, 2), totals(300, 1));
+    let store = Unreliable::new(|_| Fault::None);
+    let results = join_all([store.attempt(&old), store.attempt(&new), store.attempt(&old), store.attempt(&new)]).await;
+    assert!(results.iter().any(Result::is_ok));
+}

@@ -122,6 +122,8 @@ pub struct Function {
     pub retries: i32,
     /// Seconds after which Lambda gives a notification up.
     pub max_event_age_seconds: i32,
+    /// The queue that takes what could not be counted.
+    pub failure_queue: String,
 }
 
 /// CloudWatch Logs takes these numbers of days and no others (API reference, PutRetentionPolicy).
@@ -399,6 +401,9 @@ impl Check<'_> {
             max_event_age_seconds: self
                 .number(raw.max_event_age_seconds, "function.max_event_age_seconds", 60, SIX_HOURS, "seconds")
                 .unwrap_or(21_600),
+            failure_queue: self
+                .text(raw.failure_queue, "function.failure_queue", rules::queue_name)
+                .unwrap_or_else(|| format!("{base}-failures")),
         }
     }
 

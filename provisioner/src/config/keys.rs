@@ -30,6 +30,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("function.max_concurrency", "max_concurrency = 10"),
     ("function.retries", "retries = 2"),
     ("function.max_event_age_seconds", "max_event_age_seconds = 21600"),
+    ("function.failure_queue", "failure_queue = \"segment-events-failures\""),
     ("rollup.count", "count = [\"track\"]"),
     ("segment.workspace_id", "workspace_id = \"abc123XYZ\""),
 ];

@@ -88,6 +88,7 @@ pub(super) struct Function {
     pub(super) max_concurrency: Maybe<i64>,
     pub(super) retries: Maybe<i64>,
     pub(super) max_event_age_seconds: Maybe<i64>,
+    pub(super) failure_queue: Maybe<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

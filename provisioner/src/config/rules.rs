@@ -87,6 +87,12 @@ pub(super) fn function_name(name: &str) -> Rule {
     letters(name, |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'), "letters, digits, hyphens and underscores")
 }
 
+/// Names of SQS standard queues.
+pub(super) fn queue_name(name: &str) -> Rule {
+    length(name, 1, 80)?;
+    letters(name, |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'), "letters, digits, hyphens and underscores")
+}
+
 /// DynamoDB table names.
 pub(super) fn table_name(name: &str) -> Rule {
     length(name, 3, 255)?;

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_sdk_lambda::primitives::Blob;
-use aws_sdk_lambda::types::{Architecture, Environment, FunctionCode, LastUpdateStatus, Runtime, State};
+use aws_sdk_lambda::types::{
+    Architecture, DestinationConfig, Environment, FunctionCode, LastUpdateStatus, OnFailure, Runtime, State,
+};
 use contract::env;
 
-use super::{log_group, role, table};
+use super::{log_group, queue, role, table};
 use crate::artifact::Artifact;
 use crate::aws::{Aws, AwsError, Call, absent_on, retry_while, wait_until};
 use crate::change::{Change, Diff, touches};
@@ -38,6 +40,7 @@ pub(super) struct Function {
     environment: BTreeMap<String, String>,
     retries: i32,
     max_event_age_seconds: i32,
+    failure_queue_arn: String,
     max_concurrency: Option<i32>,
     tags: BTreeMap<String, String>,
 }
@@ -54,6 +57,7 @@ pub(super) struct Live {
     environment: BTreeMap<String, String>,
     retries: i32,
     max_event_age_seconds: i32,
+    failure_queue_arn: Option<String>,
     max_concurrency: Option<i32>,
     tags: BTreeMap<String, String>,
 }
@@ -142,11 +146,23 @@ impl Function {
         self.settled(step).await
     }
 
-    async fn put_event_invoke(&self, aws: &Aws) -> Result<(), Fault> {
-        let request = aws.lambda.put_function_event_invoke_config().function_name(&self.name);
-        let request =
-            request.maximum_retry_attempts(self.retries).maximum_event_age_in_seconds(self.max_event_age_seconds);
-        request.send().await.call("lambda:PutFunctionEventInvokeConfig")?;
+    async fn put_event_invoke(&self, step: &Step<'_>) -> Result<(), Fault> {
+        let failures = OnFailure::builder().destination(&self.failure_queue_arn).build();
+        let destination = DestinationConfig::builder().on_failure(failures).build();
+        // Lambda checks that the role may send to the queue, and a new right is not known everywhere yet.
+        retry_while(
+            step.waiting("the role to be allowed to send to the queue", ROLE_DEADLINE),
+            role_is_new,
+            || async {
+                let request = step.aws.lambda.put_function_event_invoke_config().function_name(&self.name);
+                let request = request
+                    .maximum_retry_attempts(self.retries)
+                    .maximum_event_age_in_seconds(self.max_event_age_seconds)
+                    .destination_config(destination.clone());
+                request.send().await.call("lambda:PutFunctionEventInvokeConfig")
+            },
+        )
+        .await?;
         Ok(())
     }
 
@@ -187,6 +203,7 @@ impl Kind for Function {
             needs: vec![
                 Address::of::<role::Role>(&pipeline.role_name),
                 Address::of::<log_group::LogGroup>(log_group(&declared.name)),
+                Address::of::<queue::Queue>(&declared.failure_queue),
             ],
             artifact: scope.artifact.cloned(),
             architecture: Architecture::from(declared.architecture.as_str()),
@@ -195,6 +212,7 @@ impl Kind for Function {
             environment,
             retries: declared.retries,
             max_event_age_seconds: declared.max_event_age_seconds,
+            failure_queue_arn: queue::arn(scope),
             max_concurrency: declared.max_concurrency,
             tags: pipeline.tags.clone(),
         }]
@@ -239,6 +257,10 @@ impl Kind for Function {
                 .as_ref()
                 .and_then(|i| i.maximum_event_age_in_seconds)
                 .unwrap_or(DEFAULT_EVENT_AGE),
+            failure_queue_arn: invoke
+                .and_then(|i| i.destination_config)
+                .and_then(|d| d.on_failure)
+                .and_then(|failure| failure.destination),
             max_concurrency: function.concurrency.and_then(|c| c.reserved_concurrent_executions),
             tags: function.tags.unwrap_or_default().into_iter().collect(),
         }))
@@ -256,6 +278,7 @@ impl Kind for Function {
             .compare("environment", live.map(|l| &l.environment), &self.environment)
             .compare("retries", live.map(|l| l.retries), self.retries)
             .compare("max_event_age_seconds", live.map(|l| l.max_event_age_seconds), self.max_event_age_seconds)
+            .compare("failure_queue", live.and_then(|l| l.failure_queue_arn.as_ref()), &self.failure_queue_arn)
             .compare("max_concurrency", live.and_then(|l| l.max_concurrency), self.max_concurrency)
             .tags(live.map(|l| &l.tags), &self.tags)
             .changes()
@@ -289,7 +312,7 @@ impl Kind for Function {
             Err(fault) => return Err(fault),
         }
         self.settled(step).await?;
-        self.put_event_invoke(step.aws).await?;
+        self.put_event_invoke(step).await?;
         if self.max_concurrency.is_some() {
             self.put_concurrency(step.aws).await?;
         }
@@ -311,8 +334,8 @@ impl Kind for Function {
             self.settled(step).await?;
             self.put_code(step).await?;
         }
-        if touches(changes, &["retries", "max_event_age_seconds"]) {
-            self.put_event_invoke(step.aws).await?;
+        if touches(changes, &["retries", "max_event_age_seconds", "failure_queue"]) {
+            self.put_event_invoke(step).await?;
         }
         if touches(changes, &["max_concurrency"]) {
             self.put_concurrency(step.aws).await?;
@@ -353,6 +376,7 @@ mod tests {
             environment: spec.environment.clone(),
             retries: spec.retries,
             max_event_age_seconds: spec.max_event_age_seconds,
+            failure_queue_arn: Some(spec.failure_queue_arn.clone()),
             max_concurrency: spec.max_concurrency,
             tags: spec.tags.clone(),
         }

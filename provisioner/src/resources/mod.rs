@@ -5,6 +5,7 @@ mod function;
 mod log_group;
 mod notification;
 mod permission;
+mod queue;
 mod role;
 mod table;
 
@@ -20,6 +21,7 @@ pub fn declared(scope: &Scope<'_>) -> Vec<Arc<dyn Resource>> {
         declare::<table::Table>(scope),
         declare::<role::Role>(scope),
         declare::<log_group::LogGroup>(scope),
+        declare::<queue::Queue>(scope),
         declare::<function::Function>(scope),
         declare::<permission::Permission>(scope),
         declare::<notification::Notification>(scope),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use aws_sdk_iam::types::Tag;
 use serde_json::{Value as Json, json};
 
-use super::function;
+use super::{function, queue};
 use crate::aws::{Aws, AwsError, Call, absent_on, retry_while};
 use crate::change::{Change, Diff, touches};
 use crate::error::{Error, Fault};
@@ -43,8 +43,8 @@ pub(super) fn function_role_arn(scope: &Scope<'_>) -> String {
     scope.place.global_arn("iam", &format!("role{path}{}", scope.pipeline.role_name))
 }
 
-/// What the handler does, and nothing else. Each action is needed for every object:
-/// the file is read, the ledger is asked whether it was counted, and one transaction marks and counts a chunk of it.
+/// What the handler does, and nothing else: the file is read, the ledger is asked whether it was counted, and each
+/// transaction marks and counts a chunk of it. The other two are what Lambda does in the function's name.
 fn function_policy(scope: &Scope<'_>) -> Json {
     let (pipeline, place) = (scope.pipeline, scope.place);
     let notification = &pipeline.notification;
@@ -68,6 +68,11 @@ fn function_policy(scope: &Scope<'_>) -> Json {
         json!({
             "Sid": "AddCounts", "Effect": "Allow",
             "Action": "dynamodb:UpdateItem", "Resource": table(&pipeline.table.counts),
+        }),
+        // Lambda sends with the function's rights what the function could not count.
+        json!({
+            "Sid": "KeepFailures", "Effect": "Allow",
+            "Action": "sqs:SendMessage", "Resource": queue::arn(scope),
         }),
         json!({
             "Sid": "WriteLog", "Effect": "Allow",

@@ -4,7 +4,8 @@ use anyhow::{Result, ensure};
 
 use crate::{pipeline, steps, verdict};
 
-const ALL: [&str; 8] = ["bucket", "table", "table", "role", "log group", "function", "permission", "notification"];
+const ALL: [&str; 9] =
+    ["bucket", "table", "table", "role", "log group", "queue", "function", "permission", "notification"];
 
 #[tokio::test]
 async fn apply_makes_what_plan_shows_and_then_there_is_nothing_to_do() -> Result<()> {
@@ -17,11 +18,11 @@ async fn apply_makes_what_plan_shows_and_then_there_is_nothing_to_do() -> Result
         "{}",
         plan.out
     );
-    ensure!(verdict(&plan.out)? == "Plan: 8 to create, 0 to update, 0 to delete.", "{}", plan.out);
+    ensure!(verdict(&plan.out)? == "Plan: 9 to create, 0 to update, 0 to delete.", "{}", plan.out);
     ensure!(pipeline.expect(2, &["plan", "--detailed-exitcode"])?.out == plan.out, "plan changed something");
 
     let applied = pipeline.expect(0, &["apply", "--yes"])?;
-    ensure!(applied.out.contains("Done: 8 created, 0 updated, 0 deleted"), "{}", applied.out);
+    ensure!(applied.out.contains("Done: 9 created, 0 updated, 0 deleted"), "{}", applied.out);
     ensure!(ALL.iter().all(|kind| applied.err.contains(&format!("+ {kind} "))), "{}", applied.err);
 
     let again = pipeline.expect(0, &["plan", "--detailed-exitcode"])?;
@@ -83,14 +84,14 @@ async fn destroy_keeps_data_unless_told_otherwise() -> Result<()> {
     pipeline.upload("segment-logs/x/1/kept.gz", b"").await?;
 
     let destroyed = pipeline.expect(0, &["destroy", "--yes"])?;
-    ensure!(steps(&destroyed.out).len() == 5, "{}", destroyed.out);
+    ensure!(steps(&destroyed.out).len() == 6, "{}", destroyed.out);
     ensure!(destroyed.out.matches("holds data and stays").count() == 3, "{}", destroyed.out);
     let left = pipeline.expect(0, &["plan"])?;
-    ensure!(verdict(&left.out)? == "Plan: 5 to create, 0 to update, 0 to delete.", "{}", left.out);
+    ensure!(verdict(&left.out)? == "Plan: 6 to create, 0 to update, 0 to delete.", "{}", left.out);
 
     pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
     let nothing = pipeline.expect(0, &["plan"])?;
-    ensure!(verdict(&nothing.out)? == "Plan: 8 to create, 0 to update, 0 to delete.", "{}", nothing.out);
+    ensure!(verdict(&nothing.out)? == "Plan: 9 to create, 0 to update, 0 to delete.", "{}", nothing.out);
     let again = pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
     ensure!(verdict(&again.out)? == "No changes.", "{}", again.out);
     Ok(())

@@ -9,6 +9,7 @@ use tests::local_aws::LocalAws;
 use tests::pipeline::Pipeline;
 
 mod counting;
+mod exactly_once;
 mod lifecycle;
 mod mistakes;
 mod rights;

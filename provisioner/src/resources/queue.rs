@@ -1,0 +1,144 @@
+//! The failure queue: where Lambda puts a notification that the function could not count, after its last retry.
+
+use std::collections::{BTreeMap, HashMap};
+
+use aws_sdk_sqs::types::QueueAttributeName;
+
+use crate::aws::{Aws, AwsError, Call, absent_on, retry_while};
+use crate::change::{Change, Diff, touches};
+use crate::error::{Error, Fault};
+use crate::kind::{Kind, Scope, Step};
+
+/// As long as SQS keeps anything: 14 days. Somebody has to notice first.
+const RETENTION_SECONDS: i64 = 1_209_600;
+/// SQS makes no queue within 60 seconds of deleting one of the same name (SQS API reference, CreateQueue).
+const DELETED_RECENTLY: u64 = 75;
+/// What SQS answers where there is no queue: by its old protocol, and by its new one.
+const GONE: [&str; 2] = ["AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"];
+
+/// A queue, as declared.
+#[derive(Debug, Clone)]
+pub(super) struct Queue {
+    name: String,
+    tags: BTreeMap<String, String>,
+}
+
+/// A queue, as it is.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    url: String,
+    retention_seconds: Option<i64>,
+    encrypted: bool,
+    tags: BTreeMap<String, String>,
+}
+
+/// The queue's ARN, as other kinds need it.
+pub(super) fn arn(scope: &Scope<'_>) -> String {
+    scope.place.arn("sqs", &scope.pipeline.function.failure_queue)
+}
+
+fn attributes() -> HashMap<QueueAttributeName, String> {
+    HashMap::from([
+        (QueueAttributeName::MessageRetentionPeriod, RETENTION_SECONDS.to_string()),
+        (QueueAttributeName::SqsManagedSseEnabled, "true".to_owned()),
+    ])
+}
+
+impl Kind for Queue {
+    const NAME: &'static str = "queue";
+    type Live = Live;
+
+    fn declared(scope: &Scope<'_>) -> Vec<Self> {
+        vec![Self { name: scope.pipeline.function.failure_queue.clone(), tags: scope.pipeline.tags.clone() }]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
+        let answer = aws.sqs.get_queue_url().queue_name(&self.name).send().await;
+        let Some(answer) = absent_on(answer.call("sqs:GetQueueUrl"), &GONE)? else { return Ok(None) };
+        let missing = || Error::Answer { doing: format!("read queue {}", self.name), missing: "URL" };
+        let url = answer.queue_url.ok_or_else(missing)?;
+        let (attributes, tags) = tokio::try_join!(
+            async {
+                let request = aws.sqs.get_queue_attributes().queue_url(&url).attribute_names(QueueAttributeName::All);
+                absent_on(request.send().await.call("sqs:GetQueueAttributes"), &GONE)
+            },
+            async {
+                let answer = aws.sqs.list_queue_tags().queue_url(&url).send().await;
+                absent_on(answer.call("sqs:ListQueueTags"), &GONE)
+            },
+        )?;
+        // Deleted between the calls, or SQS still knows the name of one that is gone.
+        let (Some(attributes), Some(tags)) = (attributes, tags) else { return Ok(None) };
+        let attributes = attributes.attributes.unwrap_or_default();
+        let attribute = |name| attributes.get(&name).map(String::as_str);
+        Ok(Some(Live {
+            retention_seconds: attribute(QueueAttributeName::MessageRetentionPeriod).and_then(|n| n.parse().ok()),
+            encrypted: attribute(QueueAttributeName::SqsManagedSseEnabled) == Some("true")
+                || attribute(QueueAttributeName::KmsMasterKeyId).is_some(),
+            tags: tags.tags.unwrap_or_default().into_iter().collect(),
+            url,
+        }))
+    }
+
+    fn diff(&self, live: Option<&Live>) -> Vec<Change> {
+        Diff::new()
+            .compare("retention_seconds", live.and_then(|l| l.retention_seconds), RETENTION_SECONDS)
+            .compare("encrypted", live.map(|l| l.encrypted), true)
+            .tags(live.map(|l| &l.tags), &self.tags)
+            .changes()
+    }
+
+    async fn create(&self, step: &Step<'_>) -> Result<(), Fault> {
+        let request = step
+            .aws
+            .sqs
+            .create_queue()
+            .queue_name(&self.name)
+            .set_attributes(Some(attributes()))
+            .set_tags(Some(self.tags.clone().into_iter().collect()));
+        let recently = |error: &AwsError| {
+            matches!(error.code(), Some("AWS.SimpleQueueService.QueueDeletedRecently" | "QueueDeletedRecently"))
+        };
+        let waiting = step.waiting("SQS to forget the queue that was deleted a moment ago", DELETED_RECENTLY);
+        retry_while(waiting, recently, || async { request.clone().send().await.call("sqs:CreateQueue") }).await?;
+        Ok(())
+    }
+
+    async fn update(&self, step: &Step<'_>, live: &Live, changes: &[Change]) -> Result<(), Fault> {
+        if touches(changes, &["tags"]) {
+            let tags = self.tags.clone().into_iter().collect();
+            let request = step.aws.sqs.tag_queue().queue_url(&live.url).set_tags(Some(tags));
+            request.send().await.call("sqs:TagQueue")?;
+        }
+        if touches(changes, &["retention_seconds", "encrypted"]) {
+            let request = step.aws.sqs.set_queue_attributes().queue_url(&live.url);
+            request.set_attributes(Some(attributes())).send().await.call("sqs:SetQueueAttributes")?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
+        absent_on(step.aws.sqs.delete_queue().queue_url(&live.url).send().await.call("sqs:DeleteQueue"), &GONE)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::tests::converges;
+
+    #[test]
+    fn nothing_differs_from_what_was_made() {
+        converges::<Queue>(|spec| Live {
+            retention_seconds: Some(RETENTION_SECONDS),
+            encrypted: true,
+            tags: spec.tags.clone(),
+            ..Live::default()
+        });
+    }
+}
