@@ -67,6 +67,17 @@ check: $(VENV)/.installed $(CARGO_DENY) ## check format, lints, dependencies, li
 	$(VENV)/bin/zizmor --offline --no-progress --strict-collection --pedantic .github/workflows
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
+# The peers that are not Python packages (igzip, node) are measured where they are installed.
+.PHONY: bench-rollup
+bench-rollup: build $(VENV)-bench/.installed ## time the rollup beside its peers; writes docs/benchmarks.md
+	RUSTFLAGS="-C target-cpu=$(CPU)" cargo build --locked --release --package provisioner --target-dir target/bench
+	$(VENV)-bench/bin/python bench/rollup.py target/bench/release/provisioner target/debug/samples docs/benchmarks.md
+
+$(VENV)-bench/.installed: bench/requirements.txt
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement bench/requirements.txt
+	touch $@
+
 .PHONY: build
 build: ## build the provisioner
 	cargo build --locked --workspace --bins

@@ -1,7 +1,7 @@
 //! One line to what is needed of it: a scanner that checks all of the line, keeps four of its texts, and allocates
 //! nothing.
 //!
-//! Most of a message are values that nobody asks for. They are walked over, eight bytes of a string at a time, but they
+//! Most of a message are values that nobody asks for. They are walked over, from one end of a string to the next, but they
 //! are checked: a line is taken exactly where it is JSON (RFC 8259, UTF-8, at most [`DEEPEST`] brackets deep), so that
 //! the counts do not depend on how fast it was read. The one thing left to another parser is a number so unusual that
 //! its size decides.
@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 
 use serde_json::Value;
+use wide::u8x64;
 
 /// Brackets in brackets, as far as serde_json follows them by default; it is the reference that this is tested against.
 const DEEPEST: u32 = 127;
@@ -76,12 +77,12 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    fn field(&mut self, key: &str) -> Option<&mut Field<'a>> {
+    fn field(&mut self, key: &[u8]) -> Option<&mut Field<'a>> {
         match key {
-            "type" => Some(&mut self.kind),
-            "event" => Some(&mut self.event),
-            "timestamp" => Some(&mut self.timestamp),
-            "receivedAt" => Some(&mut self.received_at),
+            b"type" => Some(&mut self.kind),
+            b"event" => Some(&mut self.event),
+            b"timestamp" => Some(&mut self.timestamp),
+            b"receivedAt" => Some(&mut self.received_at),
             _ => None,
         }
     }
@@ -91,11 +92,12 @@ impl<'a> Message<'a> {
 ///
 /// # Errors
 /// [`Malformed`]
-pub fn scan(line: &[u8]) -> Result<Message<'_>, Malformed> {
-    let mut scanner = Scanner { line, at: 0, non_ascii: false, unusual_number: false };
+pub fn scan<'a>(line: &'a [u8], stops: &mut Stops) -> Result<Message<'a>, Malformed> {
+    stops.mark(line);
+    let mut scanner = Scanner { line, stops, at: 0, unusual_number: false };
     let scanned = scanner.message();
     let checked = scanned.is_some()
-        && (!scanner.non_ascii || std::str::from_utf8(line).is_ok())
+        && simdutf8::basic::from_utf8(line).is_ok()
         && (!scanner.unusual_number || serde_json::from_slice::<Value>(line).is_ok());
     match scanned {
         Some(message) if checked => Ok(message),
@@ -107,38 +109,58 @@ pub fn scan(line: &[u8]) -> Result<Message<'_>, Malformed> {
     }
 }
 
-struct Scanner<'a> {
+struct Scanner<'a, 's> {
     line: &'a [u8],
+    stops: &'s Stops,
     at: usize,
-    /// A string has bytes beyond ASCII, so that the line has to be checked for UTF-8.
-    non_ascii: bool,
     unusual_number: bool,
 }
 
-/// A byte repeated in all eight of a word.
-const fn each(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
+/// Where the runs of plain string bytes of a line end: a bit for each byte, set for quotes, backslashes and control
+/// characters. Kept from line to line, so that no line allocates.
+#[derive(Debug, Default)]
+pub struct Stops(Vec<u64>);
+
+impl Stops {
+    /// 64 bytes at a time, with the machine's vector registers.
+    fn mark(&mut self, line: &[u8]) {
+        self.0.clear();
+        let (blocks, rest) = line.as_chunks::<64>();
+        self.0.extend(blocks.iter().map(|block| stops(*block)));
+        // What lies behind the line is a control character, and so a stop.
+        let mut last = [0; 64];
+        for (to, from) in last.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        self.0.push(stops(last));
+    }
+
+    /// The first stop at or after a place; the line's end, or beyond it, where there is none.
+    #[inline]
+    fn next(&self, at: usize) -> usize {
+        let mut block = at / 64;
+        let mut bits = self.0.get(block).map_or(1, |bits| bits >> (at % 64) << (at % 64));
+        while bits == 0 {
+            block += 1;
+            bits = self.0.get(block).copied().unwrap_or(1);
+        }
+        block * 64 + bits.trailing_zeros() as usize
+    }
 }
 
-/// The high bit of each byte.
-const HIGH: u64 = each(0x80);
-
-/// Marks the first byte of the word that ends a run of plain string bytes: a quote, a backslash or a control character.
-/// Marks above the first one may be wrong, since the subtraction borrows. The method is the well-known `haszero` and
-/// `hasless` of word-at-a-time code.
-const fn special(word: u64) -> u64 {
-    let quote = word ^ each(b'"');
-    let backslash = word ^ each(b'\\');
-    ((quote.wrapping_sub(each(1)) & !quote)
-        | (backslash.wrapping_sub(each(1)) & !backslash)
-        | (word.wrapping_sub(each(0x20)) & !word))
-        & HIGH
+#[inline]
+fn stops(block: [u8; 64]) -> u64 {
+    let bytes = u8x64::new(block);
+    let quotes = bytes.simd_eq(u8x64::splat(b'"'));
+    let backslashes = bytes.simd_eq(u8x64::splat(b'\\'));
+    let controls = bytes.min(u8x64::splat(0x1f)).simd_eq(bytes);
+    (quotes | backslashes | controls).to_bitmask()
 }
 
 /// `None` means: not JSON.
 type Checked<T> = Option<T>;
 
-impl<'a> Scanner<'a> {
+impl<'a> Scanner<'a, '_> {
     #[inline]
     fn peek(&self) -> Option<u8> {
         self.line.get(self.at).copied()
@@ -190,11 +212,9 @@ impl<'a> Scanner<'a> {
         self.space();
         self.expect(b':')?;
         self.space();
-        // All four names have at least four letters; a written-out escape makes a key longer, never shorter.
-        let field = if key.raw.len() < 4 || !key.escaped && key.raw.len() > 10 {
-            None
-        } else {
-            key.decode().and_then(|key| message.field(&key))
+        let field = match key.escaped {
+            false => message.field(key.raw),
+            true => key.decode().and_then(|key| message.field(key.as_bytes())),
         };
         let Some(field) = field else { return self.value() };
         let found = match self.peek()? {
@@ -215,7 +235,7 @@ impl<'a> Scanner<'a> {
         let start = self.at;
         let mut escaped = false;
         loop {
-            self.plain();
+            self.at = self.stops.next(self.at);
             match self.peek()? {
                 b'"' => break,
                 b'\\' => {
@@ -229,34 +249,6 @@ impl<'a> Scanner<'a> {
         let raw = self.line.get(start..self.at)?;
         self.at += 1;
         Some(Text { raw, escaped })
-    }
-
-    /// Up to the next byte of a string that is not plain.
-    #[inline]
-    fn plain(&mut self) {
-        let mut seen = 0;
-        while let Some(word) = self.line.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
-            let word = u64::from_le_bytes(*word);
-            let marks = special(word);
-            if marks != 0 {
-                // Bytes of this word that lie before the mark.
-                let before = marks.trailing_zeros() / 8;
-                seen |= word & ((1_u64 << (before * 8)) - 1);
-                self.non_ascii |= seen & HIGH != 0;
-                self.at += before as usize;
-                return;
-            }
-            seen |= word;
-            self.at += 8;
-        }
-        self.non_ascii |= seen & HIGH != 0;
-        while let Some(byte) = self.peek() {
-            if matches!(byte, b'"' | b'\\' | ..=0x1f) {
-                return;
-            }
-            self.non_ascii |= byte >= 0x80;
-            self.at += 1;
-        }
     }
 
     /// A backslash and what follows it.

@@ -10,7 +10,7 @@ use std::mem;
 use flate2::write::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
-use crate::line::{self, Field, Malformed, Text};
+use crate::line::{self, Field, Malformed, Stops, Text};
 use crate::time;
 
 /// Event and hour to count, sorted.
@@ -307,6 +307,7 @@ impl Write for Lines {
 #[derive(Default)]
 struct Tally {
     types: Vec<String>,
+    stops: Stops,
     counts: HashMap<Box<str>, HashMap<i64, i64>>,
     /// Estimated memory of the counts.
     bytes: usize,
@@ -318,7 +319,7 @@ impl Tally {
     }
 
     fn count(&mut self, line: &[u8]) -> Result<(), Skip> {
-        let message = line::scan(line)?;
+        let message = line::scan(line, &mut self.stops)?;
         let kind = text(message.kind)?.ok_or(Skip::NoType)?;
         let kind = kind.decode().ok_or(Skip::NotJson)?;
         if !self.types.iter().any(|counted| *counted == kind) {

@@ -56,6 +56,18 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Print what files would add to the counts; talks to nobody
+    Rollup {
+        /// Segment's files, gzipped or not; - is standard input
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Count messages of this type; may be given again [default: rollup.count of the declaration, or track]
+        #[arg(long, value_name = "TYPE")]
+        count: Vec<String>,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: RollupFormat,
+    },
     /// Print the most frequent events
     Top {
         /// Of what time
@@ -82,6 +94,18 @@ pub struct Window {
     /// Until before this time [default: now]
     #[arg(long, value_name = "TIME", requires = "from")]
     pub to: Option<String>,
+}
+
+/// How a rollup is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum RollupFormat {
+    /// Event, hour and count between tabs, sorted; tabs, newlines and backslashes in names as \t, \n, \r, \\
+    #[default]
+    Tsv,
+    /// For people
+    Table,
+    /// For programs
+    Json,
 }
 
 /// How results are printed.

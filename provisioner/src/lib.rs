@@ -21,6 +21,7 @@ pub mod plan;
 pub mod policy;
 pub mod report;
 pub mod resources;
+pub mod rollup;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -66,8 +67,15 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 /// # Errors
 /// Whatever went wrong, once, in words for the person.
 pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
+    if let Command::Rollup { files, count, format } = &cli.command {
+        let types = rollup::types(count, &cli.config, cli.environment.as_deref())?;
+        let (totals, result) = rollup::files(files, &types);
+        print(out, &report::counts::rollup(&totals, *format))?;
+        return result.map(|()| 0);
+    }
     let pipeline = config::load(&cli.config, cli.environment.as_deref())?;
     match &cli.command {
+        Command::Rollup { .. } => Ok(0),
         Command::Validate => {
             print(out, &format!("{} is valid.\n", cli.config.display()))?;
             Ok(0)

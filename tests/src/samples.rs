@@ -60,13 +60,15 @@ pub fn message(rng: &mut Rng, time: DateTime<Utc>) -> Value {
     let mut message = json!({
         "anonymousId": id(rng),
         "context": {
+            "campaign": { "medium": "email", "name": "Summer \u{2600}", "source": "newsletter" },
             "ip": format!("192.0.2.{}", rng.u8(..)),
             "library": { "name": "analytics.js", "version": "2.1.0" },
             "locale": "en-US",
             "page": { "path": "/", "referrer": "", "title": "Example", "url": "https://www.example.com/" },
+            "timezone": "Europe/Berlin",
             "userAgent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Safari/537.36",
         },
-        "integrations": {},
+        "integrations": { "Amplitude": { "session_id": time.timestamp_millis() } },
         "messageId": format!("ajs-{}", id(rng)),
         "originalTimestamp": stamp(time),
         "receivedAt": stamp(time + Duration::milliseconds(rng.i64(100..2000))),

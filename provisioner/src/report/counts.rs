@@ -1,10 +1,11 @@
 //! Counts, as tables for people and JSON for programs.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use handler::rollup::Totals;
 use serde_json::json;
 
 use super::printable;
-use crate::cli::Format;
+use crate::cli::{Format, RollupFormat};
 use crate::counts::{Series, Top};
 
 /// One event by hour.
@@ -55,11 +56,50 @@ pub fn top(top: &Top, format: Format) -> String {
     format!("{shown} of {distinct} events, from {from} to {to}\n{table}\n")
 }
 
-fn empty(header: [&str; 2]) -> Table {
+/// What files would add to the counts.
+#[must_use]
+pub fn rollup(totals: &Totals, format: RollupFormat) -> String {
+    match format {
+        RollupFormat::Tsv => {
+            let mut out = String::new();
+            for ((event, hour), count) in totals {
+                // So that a line stays a line and a column a column, whatever the name holds.
+                for c in event.chars() {
+                    match c {
+                        '\t' => out.push_str("\\t"),
+                        '\n' => out.push_str("\\n"),
+                        '\r' => out.push_str("\\r"),
+                        '\\' => out.push_str("\\\\"),
+                        c if c.is_control() => out.extend(c.escape_unicode()),
+                        c => out.push(c),
+                    }
+                }
+                out.push_str(&format!("\t{hour}\t{count}\n"));
+            }
+            out
+        }
+        RollupFormat::Json => {
+            let rows: Vec<_> = totals
+                .iter()
+                .map(|((event, hour), count)| json!({ "event": event, "hour": hour, "count": count }))
+                .collect();
+            format!("{:#}\n", json!(rows))
+        }
+        RollupFormat::Table => {
+            let mut table = empty(["event", "hour (UTC)", "count"]);
+            for ((event, hour), count) in totals {
+                table.add_row([printable(event), hour.clone(), count.to_string()]);
+            }
+            format!("{table}\n")
+        }
+    }
+}
+
+fn empty<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header);
-    if let Some(numbers) = table.column_mut(1) {
+    if let Some(numbers) = table.column_mut(N - 1) {
         numbers.set_cell_alignment(CellAlignment::Right);
     }
     table

@@ -1,0 +1,158 @@
+"""Times `provisioner rollup` beside other ways to the same answer, on one generated file, in one run.
+
+    python rollup.py OURS SAMPLES REPORT
+
+OURS is the release build of the provisioner, SAMPLES the program that makes the file, REPORT the Markdown file to write.
+Each command is a whole process, run in turn with the others: once to warm up, then RUNS times. CPU, wall time and peak
+memory are the kernel's own figures for the finished process. Peers that are not installed are named and left out.
+"""
+
+import datetime
+import os
+import pathlib
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+RUNS = 7
+HERE = pathlib.Path(__file__).resolve().parent
+FILE = HERE.parent / "target" / "bench" / "events.gz"
+
+DUCKDB = """
+import duckdb, sys
+rows = duckdb.connect(config={'threads': 1}).execute('''
+    SELECT event, strftime(date_trunc('hour', "timestamp"), '%Y-%m-%dT%H:%M:%SZ') AS hour, count(*)
+    FROM read_ndjson(?, columns = {type: 'VARCHAR', event: 'VARCHAR', "timestamp": 'TIMESTAMP'})
+    WHERE type = 'track' GROUP BY ALL''', [sys.argv[1]]).fetchall()
+escape = lambda s: s.replace('\\\\', '\\\\\\\\').replace('\\t', '\\\\t').replace('\\n', '\\\\n')
+for row in sorted((e.encode(), h, n) for e, h, n in rows):
+    print(escape(row[0].decode()), row[1], row[2], sep='\\t')
+"""
+
+PYTHON = """
+import collections, gzip, json, sys
+counts = collections.Counter()
+with gzip.open(sys.argv[1], 'rb') as file:
+    for line in file:
+        message = json.loads(line)
+        if message['type'] == 'track':
+            counts[message['event'].encode(), message['timestamp'][:13] + ':00:00Z'] += 1
+escape = lambda s: s.replace('\\\\', '\\\\\\\\').replace('\\t', '\\\\t').replace('\\n', '\\\\n')
+for (event, hour), count in sorted(counts.items()):
+    print(escape(event.decode()), hour, count, sep='\\t')
+"""
+
+NODE = """
+const counts = new Map();
+const input = require('fs').createReadStream(process.argv[1]).pipe(require('zlib').createGunzip());
+require('readline').createInterface({ input, crlfDelay: Infinity }).on('line', (line) => {
+  const message = JSON.parse(line);
+  if (message.type !== 'track') return;
+  const key = message.event + '\\t' + message.timestamp.slice(0, 13) + ':00:00Z';
+  counts.set(key, (counts.get(key) ?? 0) + 1);
+}).on('close', () => {
+  const escape = (s) => s.replaceAll('\\\\', '\\\\\\\\');
+  const rows = [...counts].map(([key, count]) => Buffer.from(escape(key) + '\\t' + count));
+  for (const row of rows.sort(Buffer.compare)) console.log(row.toString());
+});
+"""
+
+
+def peers(ours: str) -> tuple[dict[str, list[str]], list[str]]:
+    """Commands by name, and the names of those that are not installed. Those that only inflate are in brackets."""
+    file = str(FILE)
+    wanted = {
+        "this project": ([ours, "rollup", "--count", "track", file], True),
+        "(igzip -dc)": (["igzip", "-dc", file], shutil.which("igzip")),
+        "(gzip -dc)": (["gzip", "-dc", file], shutil.which("gzip")),
+        "DuckDB, 1 thread": ([sys.executable, "-c", DUCKDB, file], has_module("duckdb")),
+        "Python, json": ([sys.executable, "-c", PYTHON, file], True),
+        "Node, JSON.parse": (["node", "-e", NODE, file], shutil.which("node")),
+    }
+    return (
+        {name: command for name, (command, there) in wanted.items() if there},
+        [name for name, (_, there) in wanted.items() if not there],
+    )
+
+
+def has_module(name: str) -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec(name) is not None
+
+
+def run(command: list[str], keep: bool) -> tuple[float, float, float, bytes]:
+    """CPU seconds, wall seconds, peak MiB and output of one run."""
+    begin = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.PIPE if keep else subprocess.DEVNULL)
+    output = child.stdout.read() if keep else b""
+    _, status, usage = os.wait4(child.pid, 0)
+    wall = time.perf_counter() - begin
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        sys.exit(f"{command[0]} exited with {child.returncode}")
+    return usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024, output
+
+
+def processor() -> str:
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def main() -> None:
+    ours, samples, report = sys.argv[1:]
+    FILE.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run([samples, str(FILE)], check=True)
+    raw = int(subprocess.run(["sh", "-c", f"gzip -dc '{FILE}' | wc -c"], check=True, capture_output=True).stdout)
+
+    commands, absent = peers(ours)
+    runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
+    answers: dict[str, bytes] = {}
+    for turn in range(RUNS + 1):
+        for name, command in commands.items():
+            keep = not name.startswith("(")
+            cpu, wall, memory, output = run(command, keep)
+            if turn > 0:
+                runs[name].append((cpu, wall, memory))
+            if keep and answers.setdefault(name, output) != output:
+                sys.exit(f"{name} gave two different answers")
+    right = answers["this project"]
+    if wrong := [name for name, answer in answers.items() if answer != right]:
+        sys.exit(f"these gave another answer than this project: {', '.join(wrong)}")
+
+    median = {name: [statistics.median(column) for column in zip(*of)] for name, of in runs.items()}
+    spread = {name: (min(cpu for cpu, *_ in of), max(cpu for cpu, *_ in of)) for name, of in runs.items()}
+    base = median["this project"][0]
+    lines = [
+        "# Benchmarks",
+        "",
+        "Made by `make bench-rollup`; each figure is the median of "
+        f"{RUNS} whole processes, run in turn. Those in brackets only inflate the file.",
+        "All others gave the same answer, byte for byte.",
+        "",
+        f"- Date: {datetime.date.today().isoformat()}",
+        f"- Machine: {processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        f"- File: 300,000 messages, {raw / 1e6:.0f} MB, {FILE.stat().st_size / 1e6:.0f} MB gzipped, "
+        f"{len(right.splitlines())} pairs",
+        "",
+        "| | CPU s | (least to most) | wall s | peak MiB | this project's CPU is |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, (cpu, wall, memory) in median.items():
+        low, high = spread[name]
+        ratio = "" if name == "this project" else f"{base / cpu:.2f} of it"
+        lines.append(f"| {name} | {cpu:.2f} | {low:.2f} to {high:.2f} | {wall:.2f} | {memory:.0f} | {ratio} |")
+    if absent:
+        lines += ["", f"Not installed, so left out: {', '.join(absent)}."]
+    text = "\n".join(lines) + "\n"
+    pathlib.Path(report).write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+//! The scanner takes exactly the lines that serde_json takes for an object, and never panics.
+#![no_main]
+
+use handler::line::{Malformed, Stops, scan};
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+
+fuzz_target!(|line: &[u8]| {
+    // A line has no newline in it, and is not blank.
+    if line.contains(&b'\n') || line.iter().all(|byte| b" \t\r".contains(byte)) {
+        return;
+    }
+    let reference = serde_json::from_slice::<Value>(line);
+    match scan(line, &mut Stops::default()) {
+        Ok(_) => assert!(matches!(reference, Ok(Value::Object(_)))),
+        Err(Malformed::NotAnObject) => assert!(reference.is_ok_and(|value| !value.is_object())),
+        Err(Malformed::NotJson) => assert!(reference.is_err()),
+    }
+});

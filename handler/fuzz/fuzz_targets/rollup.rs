@@ -1,0 +1,25 @@
+//! Any bytes, in two parts, are totals or an error, the same as in one part.
+#![no_main]
+
+use std::collections::BTreeSet;
+
+use handler::rollup::{Broken, Rollup, Seen, Totals};
+use libfuzzer_sys::fuzz_target;
+
+fn roll(parts: &[&[u8]]) -> Result<(Totals, Seen), Broken> {
+    let mut rollup = Rollup::new(&BTreeSet::from(["track".to_owned(), "page".to_owned()]));
+    for part in parts {
+        rollup.push(part)?;
+    }
+    rollup.finish()
+}
+
+fuzz_target!(|input: (u16, &[u8])| {
+    let (cut, bytes) = input;
+    let (left, right) = bytes.split_at(usize::from(cut).min(bytes.len()));
+    match (roll(&[bytes]), roll(&[left, right])) {
+        (Ok(whole), Ok(parts)) => assert_eq!(whole, parts),
+        (Err(_), Err(_)) => {}
+        (whole, parts) => panic!("{whole:?} in one part, {parts:?} in two"),
+    }
+});
