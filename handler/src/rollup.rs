@@ -22,9 +22,10 @@ pub const LONGEST_LINE: usize = 1024 * 1024;
 pub const LONGEST_NAME: usize = 1024;
 /// Of a longer name, so much of its beginning is kept, and a digest of all of it is put behind.
 const KEPT_OF_LONGER: usize = 1000;
-/// The most memory that an object's pairs may take: their names, and [`PAIR_BYTES`] each. Some 90,000 pairs with names
-/// of 40 bytes fit. An object of Segment's has hundreds; one with more than this has ids for names.
-pub const MOST_PAIR_BYTES: usize = 12 * 1024 * 1024;
+/// The most memory that an object's pairs may take: their names, and [`PAIR_BYTES`] each. Some 46,000 pairs with names
+/// of 40 bytes fit. An object of Segment's has hundreds; one with more than this has ids for names. The totals are held
+/// some three times over until they are written, and all of it stays below 64 MiB.
+pub const MOST_PAIR_BYTES: usize = 6 * 1024 * 1024;
 /// What a pair takes in the maps besides its name, generously.
 const PAIR_BYTES: usize = 96;
 /// The first two bytes of every gzip member (RFC 1952).

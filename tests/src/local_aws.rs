@@ -120,6 +120,26 @@ impl LocalAws {
         path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default()
     }
 
+    /// The most memory that any process of a function has had, in KiB, of those that are still there.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn peak_of_functions(&self) -> Result<u64> {
+        let folder = self.folder.as_ref().context("the folder of the local AWS")?.path();
+        let peaks = std::fs::read_dir("/proc").context("failed to list processes")?.filter_map(|entry| {
+            let process = entry.ok()?.path();
+            // The code of a function is unpacked below the server's own temporary folder.
+            let program = std::fs::read_link(process.join("exe")).ok()?;
+            if !program.starts_with(folder) {
+                return None;
+            }
+            let status = std::fs::read_to_string(process.join("status")).ok()?;
+            let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            peak.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+        });
+        peaks.max().context("no function is running")
+    }
+
     /// The variables with which a program works in `account` here, and nowhere else.
     #[must_use]
     pub fn variables(&self, account: &str) -> Vec<(&'static str, String)> {

@@ -47,7 +47,7 @@ async fn invoke(client: &aws_sdk_lambda::Client, function: &str, payload: &Value
 }
 
 /// The bodies of the messages in the failure queue, as soon as there are `expected`.
-async fn failures(pipeline: &Pipeline<'_>, expected: usize) -> Result<Vec<Value>> {
+pub(crate) async fn failures(pipeline: &Pipeline<'_>, expected: usize) -> Result<Vec<Value>> {
     let sqs = aws_sdk_sqs::Client::new(&pipeline.sdk().await);
     let url = sqs.get_queue_url().queue_name(format!("{}-failures", pipeline.name)).send().await?.queue_url;
     let started = Instant::now();

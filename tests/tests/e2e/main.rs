@@ -11,8 +11,10 @@ use tests::pipeline::Pipeline;
 mod counting;
 mod exactly_once;
 mod lifecycle;
+mod memory;
 mod mistakes;
 mod rights;
+mod rollup;
 mod sharing;
 
 /// The server, started by the first test that needs it.

@@ -1,0 +1,90 @@
+//! Memory is bounded, whatever a file holds. The bound of the function is that of its real process.
+
+use std::io::Write as _;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use chrono::{DateTime, TimeDelta};
+use serde_json::json;
+use tests::recount::{self, Counts};
+use tests::samples::{self, gzip};
+
+use crate::exactly_once::failures;
+use crate::{aws, pipeline};
+
+/// 64 MiB: half of the smallest function, in KiB as the kernel counts.
+const MOST: u64 = 64 * 1024;
+
+#[tokio::test]
+async fn the_function_stays_small_whatever_the_object() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+
+    // A hundred megabytes of gzip, the better part of a gigabyte of text, as members of one file.
+    let mut random = fastrand::Rng::with_seed(5);
+    let begin = DateTime::UNIX_EPOCH + TimeDelta::days(16_651);
+    let text: String = (0..25_000)
+        .map(|_| {
+            let time = begin + TimeDelta::seconds(random.i64(0..7200));
+            format!("{}\n", samples::message(&mut random, time))
+        })
+        .collect();
+    let member = gzip(text.as_bytes());
+    let times = (100_000_000 / member.len() + 1) as u64;
+    ensure!(text.len() as u64 * times > 700_000_000, "{} bytes of text", text.len() as u64 * times);
+    let mut expected = Counts::new();
+    recount::add(&mut expected, &member)?;
+    expected.values_mut().for_each(|count| *count *= times);
+    let file: Vec<u8> = (0..times).flat_map(|_| member.iter().copied()).collect();
+    pipeline.upload("segment-logs/x/1/large.gz", &file).await?;
+    pipeline.counted(&expected).await?;
+
+    // Forty thousand pairs are near what is taken; a million are not taken, and said to be too many.
+    let names = |count: usize| -> Vec<u8> {
+        let line = |n: usize| {
+            let event = format!("an event with a name of its own, {n:08}");
+            format!("{}\n", json!({ "type": "track", "event": event, "timestamp": "2015-08-04T12:00:00Z" }))
+        };
+        gzip((0..count).map(line).collect::<String>().as_bytes())
+    };
+    pipeline.upload("segment-logs/x/1/million.gz", &names(1_000_000)).await?;
+    let failed = failures(&pipeline, 1).await?;
+    ensure!(failed[0]["responsePayload"]["errorType"] == "TooManyPairs", "{failed:?}");
+    ensure!(pipeline.counts().await? == expected, "something of it was counted");
+    let many = names(40_000);
+    recount::add(&mut expected, &many)?;
+    pipeline.upload("segment-logs/x/1/many.gz", &many).await?;
+    pipeline.counted(&expected).await?;
+
+    let peak = aws()?.peak_of_functions()?;
+    ensure!(peak < MOST, "a function took {peak} KiB");
+    Ok(())
+}
+
+#[test]
+fn a_decompression_bomb_is_one_long_line() -> Result<()> {
+    // Ten gigabytes of zeros in ten megabytes of gzip.
+    let member = gzip(&vec![0; 100_000_000]);
+    let pipeline = pipeline()?;
+    let mut command = pipeline.command(&["rollup", "--count", "track", "-"])?;
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut stdin = child.stdin.take().context("standard input")?;
+    let writer = std::thread::spawn(move || (0..100).try_for_each(|_| stdin.write_all(&member)));
+
+    let mut peak = 0;
+    while child.try_wait()?.is_none() {
+        // The kernel keeps the peak for us; what is grown after the last look, at most a moment's worth, is missed.
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let now = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let now = now.and_then(|now| now.trim().strip_suffix("kB")?.trim().parse().ok());
+        peak = peak.max(now.unwrap_or(0));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output()?;
+    writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+    ensure!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    ensure!(String::from_utf8_lossy(&output.stderr).contains("1 of 1 lines skipped (too_long=1)"), "{output:?}");
+    ensure!(peak > 0 && peak < MOST, "it took {peak} KiB");
+    Ok(())
+}
