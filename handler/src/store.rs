@@ -215,7 +215,13 @@ fn cancelled<R: fmt::Debug + 'static>(error: &SdkError<TransactWriteItemsError, 
     let failed = Failed::of("dynamodb:TransactWriteItems", error);
     let Some(TransactWriteItemsError::TransactionCanceledException(cancel)) = error.as_service_error() else {
         return match error.code() {
-            Some("TransactionInProgressException" | "TransactionConflictException") => Cancelled::Busy(failed),
+            Some(
+                "TransactionInProgressException"
+                | "TransactionConflictException"
+                | "ThrottlingException"
+                | "ProvisionedThroughputExceededException"
+                | "RequestLimitExceeded",
+            ) => Cancelled::Busy(failed),
             _ => Cancelled::Failed(failed),
         };
     };
@@ -288,3 +294,6 @@ fn marker(item: &HashMap<String, AttributeValue>) -> Option<Marker> {
         pairs: item.get(ledger::PAIRS)?.as_l().ok()?.iter().map(pair).collect::<Option<_>>()?,
     })
 }
+
+#[cfg(test)]
+mod tests;

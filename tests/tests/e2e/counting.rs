@@ -51,6 +51,23 @@ async fn keys_with_any_sign_in_them_are_found() -> Result<()> {
 }
 
 #[tokio::test]
+async fn files_are_read_however_they_are_packed() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let line = json!({ "type": "track", "event": "e", "timestamp": "2015-08-04T12:34:56.789Z" }).to_string();
+    let zipped = gzip(line.as_bytes());
+    let s3 = pipeline.s3().await;
+    // What says that it is gzip, and what does not; what is not gzip in spite of its name; what Segment tests with.
+    let request = s3.put_object().bucket(&pipeline.name).key("segment-logs/encoded.gz").content_encoding("gzip");
+    request.body(zipped.clone().into()).send().await?;
+    pipeline.upload("segment-logs/plain.gz", line.as_bytes()).await?;
+    pipeline.upload("segment-logs/members.gz", &[zipped.clone(), gzip(b"\n"), zipped.clone()].concat()).await?;
+    pipeline.upload("segment-logs/empty.gz", b"").await?;
+    pipeline.upload("segment-logs/dummy-object.txt.gz", b"This is a test.").await?;
+    pipeline.counted(&Counts::from([(("e".to_owned(), "2015-08-04T12:00:00Z".to_owned()), 4)])).await
+}
+
+#[tokio::test]
 async fn only_what_the_filter_names_is_counted() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.declare("[notification]\nprefix = \"in/\"\nsuffix = \".json.gz\"")?;
