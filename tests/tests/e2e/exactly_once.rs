@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::InvocationType;
+use aws_sdk_s3::types::NotificationConfiguration;
 use serde_json::{Value, json};
 use tests::pipeline::{COUNTED, Pipeline};
 use tests::recount::Counts;
@@ -68,10 +69,14 @@ pub(crate) async fn failures(pipeline: &Pipeline<'_>, expected: usize) -> Result
 async fn the_same_notification_many_times_counts_once() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
-    let (file, expected) = file_of(300);
+    // Without S3's own notification, which would count the object before the others have begun.
+    let nothing = NotificationConfiguration::builder().build();
+    let request = pipeline.s3().await.put_bucket_notification_configuration().bucket(&pipeline.name);
+    request.notification_configuration(nothing).send().await?;
+    // Large enough that those that run at once are at it at once.
+    let (file, expected) = file_of(1000);
     pipeline.upload("segment-logs/x/1/a.gz", &file).await?;
 
-    // S3's own notification is one of those at once.
     let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await);
     let function = format!("{}-handler", pipeline.name);
     let payload = notification(&pipeline.name, &["segment-logs/x/1/a.gz"]);
