@@ -69,9 +69,9 @@ check: $(VENV)/.installed $(CARGO_DENY) ## check format, lints, dependencies, li
 
 # The peers that are not Python packages (igzip, node) are measured where they are installed.
 .PHONY: bench-rollup
-bench-rollup: build $(VENV)-bench/.installed ## time the rollup beside its peers; writes docs/benchmarks.md
+bench-rollup: build handler $(VENV)-bench/.installed ## time the rollup beside its peers; writes docs/benchmarks.md
 	RUSTFLAGS="-C target-cpu=$(CPU)" cargo build --locked --release --package provisioner --target-dir target/bench
-	$(VENV)-bench/bin/python bench/rollup.py target/bench/release/provisioner target/debug/samples docs/benchmarks.md
+	$(VENV)-bench/bin/python bench/rollup.py target/bench/release/provisioner target/debug/samples $(BOOTSTRAP) docs/benchmarks.md
 
 $(VENV)-bench/.installed: bench/requirements.txt
 	$(PYTHON) -m venv $(VENV)-bench

@@ -1,21 +1,25 @@
 """Times `provisioner rollup` beside other ways to the same answer, on one generated file, in one run.
 
-    python rollup.py OURS SAMPLES REPORT
+    python rollup.py OURS SAMPLES BOOTSTRAP REPORT
 
-OURS is the release build of the provisioner, SAMPLES the program that makes the file, REPORT the Markdown file to write.
+OURS is the release build of the provisioner, SAMPLES the program that makes the file, BOOTSTRAP the function's binary,
+whose start is timed too, REPORT the Markdown file to write.
 Each command is a whole process, run in turn with the others: once to warm up, then RUNS times. CPU, wall time and peak
 memory are the kernel's own figures for the finished process. Peers that are not installed are named and left out.
 """
 
 import datetime
+import io
 import os
 import pathlib
 import platform
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import time
+import zipfile
 
 RUNS = 7
 HERE = pathlib.Path(__file__).resolve().parent
@@ -97,6 +101,45 @@ def run(command: list[str], keep: bool) -> tuple[float, float, float, bytes]:
     return usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024, output
 
 
+def starts(bootstrap: str) -> list[tuple[float, float]]:
+    """Milliseconds from the start of the process to its first request for an invocation, and peak MiB then."""
+    found = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        environment = {
+            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{server.getsockname()[1]}",
+            "AWS_LAMBDA_FUNCTION_NAME": "handler",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128",
+            "AWS_LAMBDA_FUNCTION_VERSION": "1",
+            "AWS_LAMBDA_LOG_GROUP_NAME": "group",
+            "AWS_LAMBDA_LOG_STREAM_NAME": "stream",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "COUNTS_TABLE": "counts",
+            "LEDGER_TABLE": "ledger",
+            "COUNT_TYPES": "track",
+        }
+        for _ in range(RUNS + 1):
+            begin = time.perf_counter()
+            child = subprocess.Popen([bootstrap], env=environment, stdout=subprocess.DEVNULL)
+            try:
+                connection, _ = server.accept()
+                with connection:
+                    connection.settimeout(30)
+                    request = connection.recv(4096)
+                    wall = (time.perf_counter() - begin) * 1000
+                    if b"/invocation/next" not in request:
+                        sys.exit(f"{bootstrap} asked for something else first: {request!r}")
+                    status = pathlib.Path(f"/proc/{child.pid}/status").read_text()
+            finally:
+                child.kill()
+                child.wait()
+            peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+            found.append((wall, int(peak.split()[1]) / 1024))
+    return found[1:]
+
+
 def processor() -> str:
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -105,7 +148,7 @@ def processor() -> str:
 
 
 def main() -> None:
-    ours, samples, report = sys.argv[1:]
+    ours, samples, bootstrap, report = sys.argv[1:]
     FILE.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run([samples, str(FILE)], check=True)
     raw = int(subprocess.run(["sh", "-c", f"gzip -dc '{FILE}' | wc -c"], check=True, capture_output=True).stdout)
@@ -149,6 +192,19 @@ def main() -> None:
         lines.append(f"| {name} | {cpu:.2f} | {low:.2f} to {high:.2f} | {wall:.2f} | {memory:.0f} | {ratio} |")
     if absent:
         lines += ["", f"Not installed, so left out: {', '.join(absent)}."]
+    begun = starts(bootstrap)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(bootstrap, "bootstrap")
+    lines += [
+        "",
+        "## Cold start",
+        "",
+        "From the start of the function's process to its first request for an invocation: median "
+        f"{statistics.median(ms for ms, _ in begun):.1f} ms ({min(begun)[0]:.1f} to {max(begun)[0]:.1f}), with "
+        f"{statistics.median(mib for _, mib in begun):.1f} MiB resident at most. The binary has "
+        f"{os.path.getsize(bootstrap) / 1e6:.1f} MB, {len(packed.getvalue()) / 1e6:.1f} MB zipped.",
+    ]
     text = "\n".join(lines) + "\n"
     pathlib.Path(report).write_text(text)
     print(text)

@@ -16,6 +16,7 @@ mod mistakes;
 mod rights;
 mod rollup;
 mod sharing;
+mod start;
 
 /// The server, started by the first test that needs it.
 fn aws() -> Result<&'static LocalAws> {
