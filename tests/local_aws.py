@@ -1,6 +1,8 @@
 """Runs the local AWS (MiniStack) as a child that cannot outlive its parent.
 
-    python local_aws.py PORT FOLDER
+    python local_aws.py PORT FOLDER [CERTIFICATE KEY]
+
+With a certificate, which is in PEM and its own authority, it speaks TLS.
 
 The child gets a session of its own, so that the functions that it starts end with it, and all of its files lie under
 FOLDER, which is deleted in the end. It is stopped when standard input ends, which happens whenever the parent is gone,
@@ -31,8 +33,13 @@ def main() -> int:
     environment["GATEWAY_PORT"] = str(port)
     environment["BIND_HOST"] = "127.0.0.1"
     environment["AUTH"] = "true"
-    # Functions are told of it only if the server itself is.
-    environment["AWS_ENDPOINT_URL"] = os.environ.get("LOCAL_AWS_FUNCTION_ENDPOINT", f"http://127.0.0.1:{port}")
+    scheme = "http"
+    if len(sys.argv) > 3:
+        certificate, key = sys.argv[3:]
+        scheme = "https"
+        environment.update(USE_SSL="1", MINISTACK_SSL_CERT=certificate, MINISTACK_SSL_KEY=key, SSL_CERT_FILE=certificate)
+    # Functions get the server's own environment, and are told of the endpoint only if the server is.
+    environment["AWS_ENDPOINT_URL"] = f"{scheme}://127.0.0.1:{port}"
     for variable, name in (("S3_DATA_DIR", "s3"), ("STATE_DIR", "state"), ("TMPDIR", "tmp")):
         (folder / name).mkdir(parents=True, exist_ok=True)
         environment[variable] = str(folder / name)

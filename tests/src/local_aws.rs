@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use aws_smithy_http_client::{Builder, tls};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tempfile::TempDir;
 
 /// It is up within three seconds; a busy machine gets more.
@@ -18,6 +20,17 @@ pub struct LocalAws {
     child: Child,
     port: u16,
     folder: Option<TempDir>,
+    /// Where its certificate is, if it speaks TLS.
+    certificate: Option<PathBuf>,
+}
+
+/// Whether it speaks TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// It does not.
+    Http,
+    /// It does, with a certificate made for it.
+    Https,
 }
 
 /// The project's root.
@@ -42,13 +55,13 @@ impl LocalAws {
     ///
     /// # Errors
     /// The environment is not installed, or it does not come up.
-    pub fn start() -> Result<Self> {
+    pub fn start(scheme: Scheme) -> Result<Self> {
         let folder = TempDir::with_prefix("local-aws-").context("failed to make a temporary folder")?;
         let log = folder.path().join("log");
         // The port is free now; should somebody take it before the server does, the next try takes another.
         for _ in 0..3 {
             let port = TcpListener::bind("127.0.0.1:0").and_then(|s| s.local_addr()).context("no free port")?.port();
-            let mut aws = Self::spawn(port, folder.path(), true)?;
+            let mut aws = Self::spawn(port, folder.path(), true, scheme)?;
             if aws.wait()? {
                 aws.folder = Some(folder);
                 return Ok(aws);
@@ -67,7 +80,7 @@ impl LocalAws {
             "port {port} is in use: stop what listens there, or choose another with PORT="
         );
         let folder = TempDir::with_prefix("local-aws-").context("failed to make a temporary folder")?;
-        let mut aws = Self::spawn(port, folder.path(), false)?;
+        let mut aws = Self::spawn(port, folder.path(), false, Scheme::Http)?;
         ensure!(aws.wait()?, "the local AWS did not start");
         announce(&aws);
         // `wait` would close its standard input, and with that stop it.
@@ -78,18 +91,27 @@ impl LocalAws {
         Ok(())
     }
 
-    fn spawn(port: u16, folder: &Path, quiet: bool) -> Result<Self> {
+    fn spawn(port: u16, folder: &Path, quiet: bool, scheme: Scheme) -> Result<Self> {
         let python = root().join(".venv/bin/python");
         ensure!(python.is_file(), "the local AWS is not installed: run `make venv`");
         let mut command = Command::new(python);
         command.arg(root().join("tests/local_aws.py")).arg(port.to_string()).arg(folder).stdin(Stdio::piped());
+        let mut certificate = None;
+        if scheme == Scheme::Https {
+            let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).context("failed to certify")?;
+            let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+            std::fs::write(&cert, made.cert.pem()).context("failed to write the certificate")?;
+            std::fs::write(&key, made.signing_key.serialize_pem()).context("failed to write the key")?;
+            command.arg(&cert).arg(&key);
+            certificate = Some(cert);
+        }
         if quiet {
             let log = std::fs::File::create(folder.join("log")).context("failed to make a log file")?;
             let again = log.try_clone().context("failed to make a log file")?;
             command.stdout(log).stderr(again);
         }
         let child = command.spawn().context("failed to start the local AWS")?;
-        Ok(Self { child, port, folder: None })
+        Ok(Self { child, port, folder: None, certificate })
     }
 
     /// Waits until it answers; false where it ended or never does.
@@ -99,7 +121,7 @@ impl LocalAws {
             if self.child.try_wait().context("failed to look at the local AWS")?.is_some() {
                 return Ok(false);
             }
-            if is_healthy(self.port) {
+            if is_healthy(self.port, self.certificate.is_some()) {
                 return Ok(true);
             }
             std::thread::sleep(LOOK);
@@ -110,7 +132,21 @@ impl LocalAws {
     /// Where it listens.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    /// An HTTP client that trusts its certificate.
+    ///
+    /// # Errors
+    /// The certificate cannot be read.
+    pub fn http_client(&self) -> Result<SharedHttpClient> {
+        let Some(path) = &self.certificate else { return Ok(Builder::new().build_http()) };
+        let pem = std::fs::read(path).context("failed to read the certificate")?;
+        let trust = tls::TrustStore::empty().with_pem_certificate(pem);
+        let context = tls::TlsContext::builder().with_trust_store(trust).build().context("failed to trust")?;
+        let ring = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
+        Ok(Builder::new().tls_provider(ring).tls_context(context).build_https())
     }
 
     /// What the server and the functions that it runs wrote, where it is kept.
@@ -143,22 +179,28 @@ impl LocalAws {
     /// The variables with which a program works in `account` here, and nowhere else.
     #[must_use]
     pub fn variables(&self, account: &str) -> Vec<(&'static str, String)> {
-        vec![
+        let mut variables = vec![
             ("AWS_ENDPOINT_URL", self.endpoint()),
             ("AWS_ACCESS_KEY_ID", account.to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
-        ]
+        ];
+        variables.extend(self.certificate.iter().map(|path| ("SSL_CERT_FILE", path.display().to_string())));
+        variables
     }
 }
 
-fn is_healthy(port: u16) -> bool {
+fn is_healthy(port: u16, tls: bool) -> bool {
     use std::io::{Read as _, Write as _};
     use std::net::TcpStream;
 
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
         return false;
     };
+    if tls {
+        // It listens once it is up, and the first call shakes hands.
+        return true;
+    }
     let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
     let request = format!("GET /_ministack/health HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
     if stream.write_all(request.as_bytes()).is_err() {

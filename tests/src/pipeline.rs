@@ -147,25 +147,26 @@ impl<'a> Pipeline<'a> {
     }
 
     /// A configuration for the SDK's clients, as the account's root.
-    pub async fn sdk(&self) -> aws_config::SdkConfig {
-        self.sdk_as(Credentials::new(&self.account, "test", None, None, "test")).await
-    }
-
-    /// A configuration for the SDK's clients, with these credentials.
-    pub async fn sdk_as(&self, credentials: Credentials) -> aws_config::SdkConfig {
-        aws_config::defaults(BehaviorVersion::latest())
+    ///
+    /// # Errors
+    /// The local AWS's certificate cannot be read.
+    pub async fn sdk(&self) -> Result<aws_config::SdkConfig> {
+        Ok(aws_config::defaults(BehaviorVersion::latest())
             .endpoint_url(self.aws.endpoint())
             .region(Region::new(REGION))
-            .credentials_provider(credentials)
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .credentials_provider(Credentials::new(&self.account, "test", None, None, "test"))
+            .http_client(self.aws.http_client()?)
             .load()
-            .await
+            .await)
     }
 
     /// A client of S3, with the addressing that the local AWS needs.
-    pub async fn s3(&self) -> aws_sdk_s3::Client {
-        let config = aws_sdk_s3::config::Builder::from(&self.sdk().await).force_path_style(true).build();
-        aws_sdk_s3::Client::from_conf(config)
+    ///
+    /// # Errors
+    /// As [`Pipeline::sdk`].
+    pub async fn s3(&self) -> Result<aws_sdk_s3::Client> {
+        let config = aws_sdk_s3::config::Builder::from(&self.sdk().await?).force_path_style(true).build();
+        Ok(aws_sdk_s3::Client::from_conf(config))
     }
 
     /// Puts an object into the bucket.
@@ -173,7 +174,7 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// What S3 answers.
     pub async fn upload(&self, key: &str, bytes: &[u8]) -> Result<()> {
-        let request = self.s3().await.put_object().bucket(&self.name).key(key);
+        let request = self.s3().await?.put_object().bucket(&self.name).key(key);
         request.body(bytes.to_vec().into()).send().await.with_context(|| format!("failed to upload {key}"))?;
         Ok(())
     }
@@ -183,7 +184,7 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// What DynamoDB answers.
     pub async fn counts(&self) -> Result<Counts> {
-        counts(&aws_sdk_dynamodb::Client::new(&self.sdk().await), &format!("{}-counts", self.name)).await
+        counts(&aws_sdk_dynamodb::Client::new(&self.sdk().await?), &format!("{}-counts", self.name)).await
     }
 
     /// Waits until the counts are these.

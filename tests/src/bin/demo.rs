@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use chrono::Utc;
 use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets};
-use tests::local_aws::{LocalAws, built, root};
+use tests::local_aws::{LocalAws, Scheme, built, root};
 use tests::pipeline::{COUNTED, REGION, counts};
 use tests::recount::{self, Counts};
 use tests::samples;
@@ -75,7 +75,7 @@ async fn main() -> Result<()> {
 
 async fn demo(args: &Args) -> Result<()> {
     say("Starting a local AWS, with IAM enforced.");
-    let demo = Demo { aws: LocalAws::start()? };
+    let demo = Demo { aws: LocalAws::start(Scheme::Http)? };
 
     demo.provisioner(&["plan"])?;
     demo.provisioner(&["apply", "--yes"])?;
@@ -91,7 +91,7 @@ async fn demo(args: &Args) -> Result<()> {
         .endpoint_url(demo.aws.endpoint())
         .region(aws_config::Region::new(REGION))
         .credentials_provider(credentials)
-        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .http_client(demo.aws.http_client()?)
         .load()
         .await;
     let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build();

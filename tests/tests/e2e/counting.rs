@@ -56,7 +56,7 @@ async fn files_are_read_however_they_are_packed() -> Result<()> {
     pipeline.expect(0, &["apply", "--yes"])?;
     let line = json!({ "type": "track", "event": "e", "timestamp": "2015-08-04T12:34:56.789Z" }).to_string();
     let zipped = gzip(line.as_bytes());
-    let s3 = pipeline.s3().await;
+    let s3 = pipeline.s3().await?;
     // What says that it is gzip, and what does not; what is not gzip in spite of its name; what Segment tests with.
     let request = s3.put_object().bucket(&pipeline.name).key("segment-logs/encoded.gz").content_encoding("gzip");
     request.body(zipped.clone().into()).send().await?;

@@ -49,7 +49,7 @@ async fn invoke(client: &aws_sdk_lambda::Client, function: &str, payload: &Value
 
 /// The bodies of the messages in the failure queue, as soon as there are `expected`.
 pub(crate) async fn failures(pipeline: &Pipeline<'_>, expected: usize) -> Result<Vec<Value>> {
-    let sqs = aws_sdk_sqs::Client::new(&pipeline.sdk().await);
+    let sqs = aws_sdk_sqs::Client::new(&pipeline.sdk().await?);
     let url = sqs.get_queue_url().queue_name(format!("{}-failures", pipeline.name)).send().await?.queue_url;
     let started = Instant::now();
     let (mut seen, mut bodies) = (BTreeSet::new(), Vec::new());
@@ -71,13 +71,13 @@ async fn the_same_notification_many_times_counts_once() -> Result<()> {
     pipeline.expect(0, &["apply", "--yes"])?;
     // Without S3's own notification, which would count the object before the others have begun.
     let nothing = NotificationConfiguration::builder().build();
-    let request = pipeline.s3().await.put_bucket_notification_configuration().bucket(&pipeline.name);
+    let request = pipeline.s3().await?.put_bucket_notification_configuration().bucket(&pipeline.name);
     request.notification_configuration(nothing).send().await?;
     // Large enough that those that run at once are at it at once.
     let (file, expected) = file_of(1000);
     pipeline.upload("segment-logs/x/1/a.gz", &file).await?;
 
-    let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await);
+    let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await?);
     let function = format!("{}-handler", pipeline.name);
     let payload = notification(&pipeline.name, &["segment-logs/x/1/a.gz"]);
     let mut running = JoinSet::new();
@@ -110,7 +110,7 @@ async fn objects_with_thousands_of_pairs_are_counted_whole() -> Result<()> {
 async fn many_objects_with_the_same_pair_at_once_add_up() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
-    let s3 = pipeline.s3().await;
+    let s3 = pipeline.s3().await?;
     let mut uploads = JoinSet::new();
     for n in 0..50 {
         // Another line of another length each, so that no two objects are the same.
@@ -163,7 +163,7 @@ async fn what_cannot_be_counted_lies_in_the_failure_queue() -> Result<()> {
     wrong[checksum] ^= 1;
     pipeline.upload("segment-logs/x/1/cut.gz", cut).await?;
     pipeline.upload("segment-logs/x/1/wrong.gz", &wrong).await?;
-    let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await);
+    let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await?);
     let function = format!("{}-handler", pipeline.name);
     // An object that is gone, as it is between upload and invocation now and then.
     let request = lambda.invoke().function_name(&function).invocation_type(InvocationType::Event);
@@ -198,7 +198,7 @@ async fn a_bad_object_does_not_hide_the_others() -> Result<()> {
     );
     pipeline.upload("segment-logs/told/a.gz", &gzip(track("a").as_bytes())).await?;
     pipeline.upload("segment-logs/told/b.gz", &gzip(track("b").as_bytes())).await?;
-    let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await);
+    let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await?);
     let (failed, answer) = invoke(&lambda, &format!("{}-handler", pipeline.name), &payload).await?;
     ensure!(failed && answer.contains("SeveralObjectsFailed"), "{answer}");
     ensure!(answer.contains("2 of 4") && answer.contains("gone.gz") && answer.contains("gone2.gz"), "{answer}");
@@ -209,7 +209,7 @@ async fn a_bad_object_does_not_hide_the_others() -> Result<()> {
 async fn what_is_no_notification_fails_by_its_name() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
-    let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await);
+    let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await?);
     let (failed, answer) = invoke(&lambda, &format!("{}-handler", pipeline.name), &json!({ "hello": "world" })).await?;
     ensure!(failed && answer.contains("NotificationUnknown"), "{answer}");
     Ok(())

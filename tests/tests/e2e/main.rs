@@ -5,7 +5,7 @@
 use std::sync::{LazyLock, OnceLock};
 
 use anyhow::{Context, Result};
-use tests::local_aws::LocalAws;
+use tests::local_aws::{LocalAws, Scheme};
 use tests::pipeline::Pipeline;
 
 mod counting;
@@ -17,10 +17,11 @@ mod rights;
 mod rollup;
 mod sharing;
 mod start;
+mod tls;
 
 /// The server, started by the first test that needs it.
 fn aws() -> Result<&'static LocalAws> {
-    static AWS: LazyLock<Result<LocalAws>> = LazyLock::new(LocalAws::start);
+    static AWS: LazyLock<Result<LocalAws>> = LazyLock::new(|| LocalAws::start(Scheme::Http));
     match &*AWS {
         Ok(aws) => Ok(aws),
         Err(error) => anyhow::bail!("{error:#}"),

@@ -12,7 +12,7 @@ use crate::pipeline;
 
 /// The log of the function, as far as it is written.
 async fn log(pipeline: &Pipeline<'_>) -> Result<String> {
-    let client = aws_sdk_cloudwatchlogs::Client::new(&pipeline.sdk().await);
+    let client = aws_sdk_cloudwatchlogs::Client::new(&pipeline.sdk().await?);
     let group = format!("/aws/lambda/{}-handler", pipeline.name);
     let pages = client.filter_log_events().log_group_name(group).into_paginator().send();
     let pages: Vec<_> = pages.collect::<Result<_, _>>().await.context("failed to read the log")?;
@@ -24,7 +24,7 @@ async fn log(pipeline: &Pipeline<'_>) -> Result<String> {
 async fn without_any_one_of_its_rights_the_function_counts_nothing() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
-    let iam = aws_sdk_iam::Client::new(&pipeline.sdk().await);
+    let iam = aws_sdk_iam::Client::new(&pipeline.sdk().await?);
     let role = format!("{}-function", pipeline.name);
     let policy = iam.get_role_policy().role_name(&role).policy_name("handler").send().await?.policy_document;
     let policy: Value = serde_json::from_str(&percent_encoding::percent_decode_str(&policy).decode_utf8()?)?;

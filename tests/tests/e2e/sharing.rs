@@ -12,8 +12,8 @@ use crate::{pipeline, steps, verdict};
 async fn other_notifications_survive_apply_and_destroy() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
-    let s3 = pipeline.s3().await;
-    let sqs = aws_sdk_sqs::Client::new(&pipeline.sdk().await);
+    let s3 = pipeline.s3().await?;
+    let sqs = aws_sdk_sqs::Client::new(&pipeline.sdk().await?);
     // S3 checks that it may send there.
     let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": [{
         "Effect": "Allow", "Principal": { "Service": "s3.amazonaws.com" }, "Action": "sqs:SendMessage", "Resource": "*",

@@ -57,7 +57,7 @@ fn without_its_variables_it_says_which_one() -> Result<()> {
 async fn its_zip_is_small() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
-    let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await);
+    let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await?);
     let function =
         lambda.get_function_configuration().function_name(format!("{}-handler", pipeline.name)).send().await?;
     ensure!(function.code_size < 5_000_000, "{} bytes", function.code_size);
