@@ -33,7 +33,7 @@ struct Unreliable<'a> {
 }
 
 thread_local! {
-    static RANDOM: RefCell<Rng> = RefCell::new(Rng::with_seed(1));
+    static RANDOM: RefCell<Rng> = const { RefCell::new(Rng::with_seed(1)) };
 }
 
 /// Lets others go first, as often as chance says.
