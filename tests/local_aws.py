@@ -5,7 +5,7 @@
 With a certificate, which is in PEM and its own authority, it speaks TLS.
 
 The child gets a session of its own, so that the functions that it starts end with it, and all of its files lie under
-FOLDER, which is deleted in the end. It is stopped when standard input ends, which happens whenever the parent is gone,
+FOLDER, which is deleted in the end, unless the child ended by itself: then its log is wanted. It is stopped when standard input ends, which happens whenever the parent is gone,
 however it went; and on SIGINT and SIGTERM.
 """
 
@@ -44,10 +44,11 @@ def main() -> int:
         (folder / name).mkdir(parents=True, exist_ok=True)
         environment[variable] = str(folder / name)
 
+    over = threading.Event()
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, lambda *_: over.set())
     ministack = pathlib.Path(sys.executable).with_name("ministack")
     child = subprocess.Popen([str(ministack)], env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
-
-    over = threading.Event()
 
     def watch_child() -> None:
         child.wait()
@@ -61,8 +62,6 @@ def main() -> int:
     watcher = threading.Thread(target=watch_child, daemon=True)
     watcher.start()
     threading.Thread(target=watch_parent, daemon=True).start()
-    for sign in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(sign, lambda *_: over.set())
     over.wait()
 
     # The group is the child's own: it was made its leader above. What it started ends with it.
@@ -73,7 +72,8 @@ def main() -> int:
         except ProcessLookupError:
             break
         watcher.join(GRACE_SECONDS)
-    shutil.rmtree(folder, ignore_errors=True)
+    if asked:
+        shutil.rmtree(folder, ignore_errors=True)
     return 0 if asked else 1
 
 

@@ -119,6 +119,8 @@ impl Ledger {
         let mut pairs = Vec::new();
         let mut digest = Sha256::new();
         digest.update(first.to_be_bytes());
+        // How they are cut belongs to what is cut.
+        digest.update(PAIRS_PER_CHUNK.to_be_bytes());
         for (event, hour) in keys {
             let wanted = totals.get(&(event.to_owned(), hour.to_owned())).copied().unwrap_or(0);
             let missing = wanted - applied.get(&(event, hour)).copied().unwrap_or(0);

@@ -112,6 +112,8 @@ impl fmt::Display for Several<'_> {
 pub enum Fault {
     /// A call failed; [`Fault::on`] says as part of what.
     Call(Box<AwsError>),
+    /// What was to be made is there: a run beside this one made it, or an attempt whose answer was lost.
+    Exists,
     /// Anything else.
     Other(Box<Error>),
 }
@@ -140,6 +142,10 @@ impl Fault {
     pub fn on(self, verb: &str, address: &Address) -> Error {
         match self {
             Self::Call(source) => Error::Aws { doing: format!("{verb} {address}"), source },
+            Self::Exists => Error::Refused {
+                what: format!("failed to {verb} {address}: something else makes and deletes it at the same time"),
+                help: "let it finish, then run the command again".to_owned(),
+            },
             Self::Other(error) => *error,
         }
     }

@@ -108,7 +108,7 @@ pub trait Kind: fmt::Debug + Send + Sync + Sized + 'static {
         None
     }
 
-    /// Makes what is not there.
+    /// Makes what is not there. Where it turns out to be there, [`Fault::Exists`] has it read again and updated.
     fn create(&self, step: &Step<'_>) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Makes up for `changes`, which are the [`Kind::diff`] of `live`.
@@ -191,6 +191,17 @@ impl<K: Kind> Resource for Declared<K> {
     }
 }
 
+/// Brings in line what appeared since it was read, on the terms of a plan: what may not be changed is refused.
+async fn complete<K: Kind>(spec: &K, step: &Step<'_>) -> Result<(), Error> {
+    let live = spec.read(step.aws).await.map_err(|fault| fault.on("read", step.address))?;
+    let live = live.ok_or_else(|| Fault::Exists.on("create", step.address))?;
+    if let Some(refusal) = spec.refusal(&live) {
+        return Err(refusal);
+    }
+    let changes = spec.diff(Some(&live));
+    spec.update(step, &live, &changes).await.map_err(|fault| fault.on("update", step.address))
+}
+
 impl<K: Kind> Observed for Read<K> {
     fn address(&self) -> &Address {
         &self.declared.address
@@ -220,7 +231,10 @@ impl<K: Kind> Observed for Read<K> {
         let Declared { spec, address, .. } = self.declared.as_ref();
         Box::pin(async move {
             match &self.live {
-                None => spec.create(step).await.map_err(|fault| fault.on("create", address)),
+                None => match spec.create(step).await {
+                    Err(Fault::Exists) => complete(spec, step).await,
+                    result => result.map_err(|fault| fault.on("create", address)),
+                },
                 Some(live) => spec.update(step, live, &self.changes).await.map_err(|fault| fault.on("update", address)),
             }
         })

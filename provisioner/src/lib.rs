@@ -53,8 +53,11 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let mut out = anstream::AutoStream::auto(io::stdout());
     match run(&cli, &mut out).await {
         Ok(code) => code,
-        // Nobody reads on, as with `| head`.
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => 0,
+        // Nobody reads on, as with `| head`. Of a plan that nobody saw, nothing may be said or done.
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
+            let reads = matches!(cli.command, Command::Query { .. } | Command::Top { .. } | Command::Rollup { .. });
+            u8::from(!reads)
+        }
         Err(error) => {
             let _ = writeln!(anstream::stderr(), "{}", report::human::error(&error));
             error.exit_code()
@@ -175,7 +178,7 @@ fn confirm() -> Result<(), Error> {
     write!(err, "\nDo this? Only `yes` does it: ").and_then(|()| err.flush()).map_err(failed)?;
     let mut answer = String::new();
     let read = io::stdin().read_line(&mut answer).map_err(failed)?;
-    if matches!(answer.trim(), "yes" | "y") {
+    if answer.trim() == "yes" {
         return Ok(());
     }
     if read == 0 {

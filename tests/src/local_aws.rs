@@ -56,18 +56,20 @@ impl LocalAws {
     /// # Errors
     /// The environment is not installed, or it does not come up.
     pub fn start(scheme: Scheme) -> Result<Self> {
-        let folder = TempDir::with_prefix("local-aws-").context("failed to make a temporary folder")?;
-        let log = folder.path().join("log");
+        let mut said = String::new();
         // The port is free now; should somebody take it before the server does, the next try takes another.
         for _ in 0..3 {
+            let folder = TempDir::with_prefix("local-aws-").context("failed to make a temporary folder")?;
             let port = TcpListener::bind("127.0.0.1:0").and_then(|s| s.local_addr()).context("no free port")?.port();
             let mut aws = Self::spawn(port, folder.path(), true, scheme)?;
             if aws.wait()? {
                 aws.folder = Some(folder);
                 return Ok(aws);
             }
+            // Before the folder goes with the one that failed.
+            said = std::fs::read_to_string(folder.path().join("log")).unwrap_or(said);
         }
-        bail!("the local AWS did not start:\n{}", std::fs::read_to_string(log).unwrap_or_default())
+        bail!("the local AWS did not start:\n{said}")
     }
 
     /// Runs one on this port, in the foreground, until it ends.

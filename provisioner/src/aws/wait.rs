@@ -65,21 +65,22 @@ where
 ///
 /// # Errors
 /// Any other failure as it is; [`Error::Timeout`], with the last answer, past the deadline.
-pub async fn retry_while<T, F>(
+pub async fn retry_while<T, E, F>(
     waiting: Waiting<'_>,
     passes: impl Fn(&AwsError) -> bool + Send,
     mut call: impl FnMut() -> F + Send,
 ) -> Result<T, Fault>
 where
-    F: Future<Output = Result<T, AwsError>> + Send,
+    E: Into<Fault>,
+    F: Future<Output = Result<T, E>> + Send,
 {
     let started = Instant::now();
     let mut last = None;
     for attempt in 0.. {
-        match call().await {
+        match call().await.map_err(Into::into) {
             Ok(value) => return Ok(value),
-            Err(error) if passes(&error) => last = Some(error.to_string()),
-            Err(error) => return Err(error.into()),
+            Err(Fault::Call(error)) if passes(&error) => last = Some(error.to_string()),
+            Err(fault) => return Err(fault),
         }
         if !waiting.pause(started, attempt).await {
             break;

@@ -30,7 +30,7 @@ impl Series {
     /// The sum of all hours.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.hours.values().sum()
+        self.hours.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 }
 
@@ -99,7 +99,7 @@ pub async fn top(aws: &Aws, table: &str, window: Window, limit: usize) -> Result
             Ok(sums)
         })
         .await?;
-    let (distinct, total) = (sums.len(), sums.values().sum());
+    let (distinct, total) = (sums.len(), sums.values().fold(0_u64, |sum, count| sum.saturating_add(*count)));
     let mut events: Vec<(String, u64)> = sums.into_iter().collect();
     events.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     events.truncate(limit);

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use aws_sdk_s3::operation::get_bucket_lifecycle_configuration::GetBucketLifecycleConfigurationOutput;
 use aws_sdk_s3::types::{
     BucketLifecycleConfiguration, BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration, Delete,
     ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, NoncurrentVersionExpiration,
@@ -158,10 +159,18 @@ impl Bucket {
         Ok(())
     }
 
-    /// Ours beside the rules of others.
-    async fn put_lifecycle(&self, aws: &Aws, live: &Live) -> Result<(), Fault> {
-        let mut rules: Vec<LifecycleRule> =
-            live.rules.iter().filter(|rule| rule.id() != Some(EXPIRE_RULE)).cloned().collect();
+    async fn get_lifecycle(&self, aws: &Aws) -> Result<Option<GetBucketLifecycleConfigurationOutput>, AwsError> {
+        let request = aws.s3.get_bucket_lifecycle_configuration().bucket(&self.name);
+        let answer = request.expected_bucket_owner(&self.account).send().await.call("s3:GetLifecycleConfiguration");
+        absent_on(answer, &["NoSuchLifecycleConfiguration"])
+    }
+
+    /// Ours beside the rules of others, as they are now: a put replaces them all.
+    async fn put_lifecycle(&self, aws: &Aws) -> Result<(), Fault> {
+        let now = self.get_lifecycle(aws).await?;
+        let sizes = now.as_ref().and_then(|now| now.transition_default_minimum_object_size.clone());
+        let mut rules = now.and_then(|now| now.rules).unwrap_or_default();
+        rules.retain(|rule| rule.id() != Some(EXPIRE_RULE));
         if let Some(expire) = &self.expire {
             rules.push(expire.rule()?);
         }
@@ -173,13 +182,23 @@ impl Bucket {
         let configuration = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build()?;
         let request =
             aws.s3.put_bucket_lifecycle_configuration().bucket(&self.name).expected_bucket_owner(&self.account);
+        let request = request.set_transition_default_minimum_object_size(sizes);
         request.lifecycle_configuration(configuration).send().await.call("s3:PutLifecycleConfiguration")?;
         Ok(())
     }
 
-    /// Ours beside the statements of others.
-    async fn put_policy(&self, aws: &Aws, live: &Live) -> Result<(), AwsError> {
-        let mut statements = live.policy.as_ref().map(policy::statements).unwrap_or_default();
+    async fn get_policy(&self, aws: &Aws) -> Result<Option<Json>, Fault> {
+        let request = aws.s3.get_bucket_policy().bucket(&self.name).expected_bucket_owner(&self.account);
+        let answer = absent_on(request.send().await.call("s3:GetBucketPolicy"), &["NoSuchBucketPolicy"])?;
+        let Some(text) = answer.and_then(|answer| answer.policy) else { return Ok(None) };
+        let doing = || format!("read the policy of bucket {}", self.name);
+        Ok(Some(policy::parse(&text).map_err(|_| Error::Answer { doing: doing(), missing: "JSON document" })?))
+    }
+
+    /// Ours beside the statements of others, as they are now: a put replaces them all.
+    async fn put_policy(&self, aws: &Aws) -> Result<(), Fault> {
+        let now = self.get_policy(aws).await?;
+        let mut statements = now.as_ref().map(policy::statements).unwrap_or_default();
         statements.retain(|statement| policy::sid(statement) != TLS_SID);
         if self.require_tls {
             statements.push(self.tls_statement());
@@ -189,16 +208,23 @@ impl Bucket {
             request.send().await.call("s3:DeleteBucketPolicy")?;
             return Ok(());
         }
-        let mut document = live.policy.clone().unwrap_or_else(|| json!({ "Version": "2012-10-17" }));
+        let mut document = now.unwrap_or_else(|| json!({ "Version": "2012-10-17" }));
         document["Statement"] = Json::Array(statements);
         let request = aws.s3.put_bucket_policy().bucket(&self.name).expected_bucket_owner(&self.account);
         request.policy(document.to_string()).send().await.call("s3:PutBucketPolicy")?;
         Ok(())
     }
 
-    /// Ours beside the tags of others.
-    async fn put_tags(&self, aws: &Aws, live: &Live) -> Result<(), Fault> {
-        let mut tags = live.tags.clone();
+    async fn get_tags(&self, aws: &Aws) -> Result<BTreeMap<String, String>, AwsError> {
+        let request = aws.s3.get_bucket_tagging().bucket(&self.name).expected_bucket_owner(&self.account);
+        let answer = absent_on(request.send().await.call("s3:GetBucketTagging"), &["NoSuchTagSet"])?;
+        let tags = answer.map(|answer| answer.tag_set).unwrap_or_default();
+        Ok(tags.into_iter().map(|tag| (tag.key, tag.value)).collect())
+    }
+
+    /// Ours beside the tags of others, as they are now: a put replaces them all.
+    async fn put_tags(&self, aws: &Aws) -> Result<(), Fault> {
+        let mut tags = self.get_tags(aws).await?;
         tags.extend(self.tags.clone());
         let set: Result<Vec<Tag>, _> =
             tags.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();
@@ -209,24 +235,32 @@ impl Bucket {
     }
 
     /// Makes up for the changes; each setting is behind a call of its own, and they do not depend on each other.
-    async fn put(&self, aws: &Aws, live: &Live, changes: &[Change]) -> Result<(), Fault> {
+    async fn put(&self, aws: &Aws, changes: &[Change]) -> Result<(), Fault> {
         let on = |setting| touches(changes, &[setting]);
         // The tags come first: they say whose the bucket is, should this run end half way.
         if on("tags") {
-            self.put_tags(aws, live).await?;
+            self.put_tags(aws).await?;
         }
         tokio::try_join!(
             async { if on("public_access_block") { Ok(self.put_public_access_block(aws).await?) } else { Ok(()) } },
             async { if on("object_ownership") { self.put_ownership(aws).await } else { Ok(()) } },
             async { if on("encryption") { self.put_encryption(aws).await } else { Ok(()) } },
             async { if on("versioning") { Ok(self.put_versioning(aws).await?) } else { Ok(()) } },
-            async { if on("lifecycle") { self.put_lifecycle(aws, live).await } else { Ok(()) } },
+            async { if on("lifecycle") { self.put_lifecycle(aws).await } else { Ok(()) } },
         )?;
         // After the block of public access, and alone: S3 answers `OperationAborted` to a policy put beside it.
         if on("policy") {
-            self.put_policy(aws, live).await?;
+            self.put_policy(aws).await?;
         }
         Ok(())
+    }
+
+    /// Puts the settings, all of them again while S3 is not of one mind: a new bucket may be unknown to the next machine
+    /// that is asked, and two settings put at the same moment may be in each other's way.
+    async fn settle(&self, step: &Step<'_>, changes: &[Change]) -> Result<(), Fault> {
+        let passes = |error: &AwsError| matches!(error.code(), Some("NoSuchBucket" | "OperationAborted"));
+        let waiting = step.waiting("S3 to know the bucket everywhere", 60);
+        retry_while(waiting, passes, || self.put(step.aws, changes)).await
     }
 
     /// Deletes every version of every object, a page at a time.
@@ -239,7 +273,8 @@ impl Bucket {
                 .expected_bucket_owner(&self.account)
                 .send()
                 .await
-                .call("s3:ListBucketVersions")?;
+                .call("s3:ListBucketVersions");
+            let Some(page) = absent_on(page, &["NoSuchBucket"])? else { return Ok(()) };
             let versions = page.versions().iter().map(|v| (v.key(), v.version_id()));
             let markers = page.delete_markers().iter().map(|m| (m.key(), m.version_id()));
             let doomed: Result<Vec<ObjectIdentifier>, _> = versions
@@ -325,39 +360,33 @@ impl Kind for Bucket {
             }
             Err(error) => return Err(error.into()),
         }
-        let (block, ownership, encryption, versioning, lifecycle, policy, tags) = tokio::try_join!(
-            async {
-                let answer = s3.get_public_access_block().bucket(bucket).expected_bucket_owner(owner).send().await;
-                absent_on(answer.call("s3:GetBucketPublicAccessBlock"), &["NoSuchPublicAccessBlockConfiguration"])
-            },
-            async {
-                let answer =
-                    s3.get_bucket_ownership_controls().bucket(bucket).expected_bucket_owner(owner).send().await;
-                absent_on(answer.call("s3:GetBucketOwnershipControls"), &["OwnershipControlsNotFoundError"])
-            },
-            async {
-                let answer = s3.get_bucket_encryption().bucket(bucket).expected_bucket_owner(owner).send().await;
-                let unset = ["ServerSideEncryptionConfigurationNotFoundError"];
-                absent_on(answer.call("s3:GetEncryptionConfiguration"), &unset)
-            },
-            async {
-                let answer = s3.get_bucket_versioning().bucket(bucket).expected_bucket_owner(owner).send().await;
-                answer.call("s3:GetBucketVersioning")
-            },
-            async {
-                let request = s3.get_bucket_lifecycle_configuration().bucket(bucket).expected_bucket_owner(owner);
-                let answer = request.send().await.call("s3:GetLifecycleConfiguration");
-                absent_on(answer, &["NoSuchLifecycleConfiguration"])
-            },
-            async {
-                let answer = s3.get_bucket_policy().bucket(bucket).expected_bucket_owner(owner).send().await;
-                absent_on(answer.call("s3:GetBucketPolicy"), &["NoSuchBucketPolicy"])
-            },
-            async {
-                let answer = s3.get_bucket_tagging().bucket(bucket).expected_bucket_owner(owner).send().await;
-                absent_on(answer.call("s3:GetBucketTagging"), &["NoSuchTagSet"])
-            },
-        )?;
+        let settings = async {
+            let settings = tokio::try_join!(
+                async {
+                    let answer = s3.get_public_access_block().bucket(bucket).expected_bucket_owner(owner).send().await;
+                    absent_on(answer.call("s3:GetBucketPublicAccessBlock"), &["NoSuchPublicAccessBlockConfiguration"])
+                },
+                async {
+                    let answer =
+                        s3.get_bucket_ownership_controls().bucket(bucket).expected_bucket_owner(owner).send().await;
+                    absent_on(answer.call("s3:GetBucketOwnershipControls"), &["OwnershipControlsNotFoundError"])
+                },
+                async {
+                    let answer = s3.get_bucket_encryption().bucket(bucket).expected_bucket_owner(owner).send().await;
+                    let unset = ["ServerSideEncryptionConfigurationNotFoundError"];
+                    absent_on(answer.call("s3:GetEncryptionConfiguration"), &unset)
+                },
+                async {
+                    let answer = s3.get_bucket_versioning().bucket(bucket).expected_bucket_owner(owner).send().await;
+                    answer.call("s3:GetBucketVersioning")
+                },
+                self.get_lifecycle(aws),
+                self.get_tags(aws),
+            )?;
+            Ok::<_, Fault>(settings)
+        };
+        let (settings, policy) = tokio::try_join!(settings, self.get_policy(aws))?;
+        let (block, ownership, encryption, versioning, lifecycle, tags) = settings;
         let block = block.and_then(|answer| answer.public_access_block_configuration);
         let switches = block.map_or_else(BTreeSet::new, |block| {
             [
@@ -376,13 +405,6 @@ impl Kind for Bucket {
             .and_then(|configuration| configuration.rules.into_iter().next())
             .and_then(|rule| rule.apply_server_side_encryption_by_default)
             .map(|default| default.sse_algorithm.as_str().to_owned());
-        let policy = match policy.and_then(|answer| answer.policy) {
-            None => None,
-            Some(text) => Some(policy::parse(&text).map_err(|_| Error::Answer {
-                doing: format!("read the policy of bucket {bucket}"),
-                missing: "JSON document",
-            })?),
-        };
         Ok(Some(Live {
             public_access_block: switches,
             ownership: ownership
@@ -393,9 +415,7 @@ impl Kind for Bucket {
             versioning: versioning.status == Some(BucketVersioningStatus::Enabled),
             rules: lifecycle.and_then(|answer| answer.rules).unwrap_or_default(),
             policy,
-            tags: tags
-                .map(|answer| answer.tag_set.into_iter().map(|tag| (tag.key, tag.value)).collect())
-                .unwrap_or_default(),
+            tags,
         }))
     }
 
@@ -428,36 +448,28 @@ impl Kind for Bucket {
             request = request
                 .create_bucket_configuration(CreateBucketConfiguration::builder().location_constraint(place).build());
         }
-        match request.send().await.call("s3:CreateBucket") {
+        let aborted = |error: &AwsError| error.code() == Some("OperationAborted");
+        let created = retry_while(step.waiting("S3 to have finished with that name", 60), aborted, || async {
+            request.clone().send().await.call("s3:CreateBucket")
+        })
+        .await;
+        match created {
             Ok(_) => {}
-            // Made by a run beside this one, or by an attempt whose answer was lost.
-            Err(error) if error.code() == Some("BucketAlreadyOwnedByYou") => {}
-            Err(error) if error.code() == Some("BucketAlreadyExists") => {
+            Err(Fault::Call(error)) if error.code() == Some("BucketAlreadyOwnedByYou") => return Err(Fault::Exists),
+            Err(Fault::Call(error)) if error.code() == Some("BucketAlreadyExists") => {
                 return Err(Error::Refused {
                     what: format!("failed to create bucket {}: another account has a bucket of that name", self.name),
                     help: "choose another bucket.name: names are global on AWS".to_owned(),
                 }
                 .into());
             }
-            Err(error) => return Err(error.into()),
+            Err(fault) => return Err(fault),
         }
-        // A new bucket may be unknown to the next machine that is asked.
-        let live = Live::default();
-        let changes = self.diff(Some(&live));
-        retry_while(
-            step.waiting("the new bucket to be known everywhere", 60),
-            |error| matches!(error.code(), Some("NoSuchBucket" | "OperationAborted")) || error.status() == Some(404),
-            || async {
-                let head = step.aws.s3.head_bucket().bucket(&self.name).expected_bucket_owner(&self.account);
-                head.send().await.call("s3:ListBucket")
-            },
-        )
-        .await?;
-        self.put(step.aws, &live, &changes).await
+        self.settle(step, &self.diff(Some(&Live::default()))).await
     }
 
-    async fn update(&self, step: &Step<'_>, live: &Live, changes: &[Change]) -> Result<(), Fault> {
-        self.put(step.aws, live, changes).await
+    async fn update(&self, step: &Step<'_>, _live: &Live, changes: &[Change]) -> Result<(), Fault> {
+        self.settle(step, changes).await
     }
 
     async fn delete(&self, step: &Step<'_>, _live: &Live) -> Result<(), Fault> {

@@ -97,7 +97,20 @@ impl Function {
         })
     }
 
-    /// Waits until Lambda has put the last change into place.
+    /// Waits until Lambda is at no change, whatever came of the last one: the next may mend it.
+    async fn idle(&self, step: &Step<'_>) -> Result<(), Fault> {
+        let waiting = step.waiting(format!("function {} to take a change", self.name), UPDATE_DEADLINE);
+        wait_until(waiting, || async {
+            let request = step.aws.lambda.get_function_configuration().function_name(&self.name);
+            let now = request.send().await.call("lambda:GetFunctionConfiguration")?;
+            let busy =
+                now.state == Some(State::Pending) || now.last_update_status == Some(LastUpdateStatus::InProgress);
+            Ok((!busy).then_some(()))
+        })
+        .await
+    }
+
+    /// Waits until Lambda has put our change into place.
     async fn settled(&self, step: &Step<'_>) -> Result<(), Fault> {
         let waiting = step.waiting(format!("function {} to be ready", self.name), UPDATE_DEADLINE);
         wait_until(waiting, || async {
@@ -149,19 +162,20 @@ impl Function {
     async fn put_event_invoke(&self, step: &Step<'_>) -> Result<(), Fault> {
         let failures = OnFailure::builder().destination(&self.failure_queue_arn).build();
         let destination = DestinationConfig::builder().on_failure(failures).build();
-        // Lambda checks that the role may send to the queue, and a new right is not known everywhere yet.
-        retry_while(
-            step.waiting("the role to be allowed to send to the queue", ROLE_DEADLINE),
-            role_is_new,
-            || async {
-                let request = step.aws.lambda.put_function_event_invoke_config().function_name(&self.name);
-                let request = request
-                    .maximum_retry_attempts(self.retries)
-                    .maximum_event_age_in_seconds(self.max_event_age_seconds)
-                    .destination_config(destination.clone());
-                request.send().await.call("lambda:PutFunctionEventInvokeConfig")
-            },
-        )
+        // Lambda checks that the queue is there and that the role may send to it, and neither is known everywhere at
+        // once. Only these texts tell this from a request that is wrong.
+        let passes = |error: &AwsError| {
+            let unknown = ["destination ARN", "does not have permissions", "do not have permissions"];
+            is_busy(error) || unknown.iter().any(|text| error.says("InvalidParameterValueException", text))
+        };
+        retry_while(step.waiting("the role to be allowed to send to the queue", ROLE_DEADLINE), passes, || async {
+            let request = step.aws.lambda.put_function_event_invoke_config().function_name(&self.name);
+            let request = request
+                .maximum_retry_attempts(self.retries)
+                .maximum_event_age_in_seconds(self.max_event_age_seconds)
+                .destination_config(destination.clone());
+            request.send().await.call("lambda:PutFunctionEventInvokeConfig")
+        })
         .await?;
         Ok(())
     }
@@ -194,7 +208,9 @@ impl Kind for Function {
             (env::COUNT_TYPES.to_owned(), pipeline.count.join(",")),
         ]);
         if let Some(days) = pipeline.bucket.expire_days {
-            environment.insert(env::LEDGER_TTL_DAYS.to_owned(), (days.saturating_add(LEDGER_MARGIN_DAYS)).to_string());
+            // With versions, an object lives so many days as the current one and as many again as an old one.
+            let lives = if pipeline.bucket.versioning { days.saturating_mul(2) } else { days };
+            environment.insert(env::LEDGER_TTL_DAYS.to_owned(), lives.saturating_add(LEDGER_MARGIN_DAYS).to_string());
         }
         vec![Self {
             name: declared.name.clone(),
@@ -306,11 +322,9 @@ impl Kind for Function {
         })
         .await;
         match created {
-            Ok(_) => {}
-            // Made by a run beside this one, or by an attempt whose answer was lost; the next plan shows what differs.
-            Err(Fault::Call(error)) if error.code() == Some("ResourceConflictException") => {}
-            Err(fault) => return Err(fault),
-        }
+            Err(Fault::Call(error)) if error.code() == Some("ResourceConflictException") => return Err(Fault::Exists),
+            other => other?,
+        };
         self.settled(step).await?;
         self.put_event_invoke(step).await?;
         if self.max_concurrency.is_some() {
@@ -327,11 +341,11 @@ impl Kind for Function {
         }
         // A made-but-not-ready function takes no change. Configuration before code: new code may need a new variable.
         if touches(changes, &CONFIGURATION) {
-            self.settled(step).await?;
+            self.idle(step).await?;
             self.put_configuration(step).await?;
         }
         if touches(changes, &["code_sha256", "architecture"]) {
-            self.settled(step).await?;
+            self.idle(step).await?;
             self.put_code(step).await?;
         }
         if touches(changes, &["retries", "max_event_age_seconds", "failure_queue"]) {
@@ -392,6 +406,7 @@ mod tests {
         let days = |file: &str| declared::<Function>(file).remove(0).environment.get(env::LEDGER_TTL_DAYS).cloned();
         assert_eq!(days(""), None);
         assert_eq!(days("[bucket]\nexpire_days = 90").as_deref(), Some("97"));
+        assert_eq!(days("[bucket]\nexpire_days = 90\nversioning = true").as_deref(), Some("187"));
     }
 
     #[test]

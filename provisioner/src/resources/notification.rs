@@ -92,9 +92,11 @@ impl Notification {
             error.says("InvalidArgument", "Unable to validate the following destination configurations")
                 || error.code() == Some("OperationAborted")
         };
+        // A bucket that is gone has nothing left to take away.
+        let gone: &[&str] = if entry.is_none() { &["NoSuchBucket"] } else { &[] };
         let waiting = step.waiting("S3 to see the permission to invoke the function", PERMISSION_DEADLINE);
         retry_while(waiting, unseen, || async {
-            let now = self.get(step.aws).await?;
+            let Some(now) = absent_on(self.get(step.aws).await, gone)? else { return Ok(()) };
             let mut functions = now.lambda_function_configurations.unwrap_or_default();
             functions.retain(|other| other.id.as_ref() != Some(&self.id));
             functions.extend(entry.clone());
@@ -106,10 +108,11 @@ impl Notification {
                 .build();
             let request = step.aws.s3.put_bucket_notification_configuration().bucket(&self.bucket);
             let request = request.expected_bucket_owner(&self.account).notification_configuration(all);
-            request.send().await.call("s3:PutBucketNotification")
+            // To take ours away, nobody's destination needs to be valid.
+            let request = request.skip_destination_validation(entry.is_none());
+            absent_on(request.send().await.call("s3:PutBucketNotification"), gone).map(|_| ())
         })
-        .await?;
-        Ok(())
+        .await
     }
 
     /// Puts ours and reads it back: another writer may have replaced it at the same moment.

@@ -35,7 +35,9 @@ impl Permission {
         let digest = Sha256::digest(self.statement.to_string());
         let content: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
         let plain = format!("{}{content}", self.sid_prefix);
-        if live.statements.iter().any(|(sid, _)| *sid == plain) { format!("{plain}-again") } else { plain }
+        let taken = |sid: &String| live.statements.iter().any(|(other, _)| other == sid);
+        let others = (2..).map(|n| format!("{plain}-{n}"));
+        std::iter::once(plain.clone()).chain(others).find(|sid| !taken(sid)).unwrap_or(plain)
     }
 
     async fn add(&self, step: &Step<'_>, sid: &str) -> Result<(), Fault> {

@@ -115,8 +115,14 @@ impl Kind for Queue {
             request.send().await.call("sqs:TagQueue")?;
         }
         if touches(changes, &["retention_seconds", "encrypted"]) {
+            // Only what differs: the queue may be encrypted by a key of the account's own, which is as good.
+            let mut attributes = attributes();
+            attributes.retain(|name, _| match name {
+                QueueAttributeName::SqsManagedSseEnabled => touches(changes, &["encrypted"]),
+                _ => touches(changes, &["retention_seconds"]),
+            });
             let request = step.aws.sqs.set_queue_attributes().queue_url(&live.url);
-            request.set_attributes(Some(attributes())).send().await.call("sqs:SetQueueAttributes")?;
+            request.set_attributes(Some(attributes)).send().await.call("sqs:SetQueueAttributes")?;
         }
         Ok(())
     }

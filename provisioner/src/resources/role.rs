@@ -220,11 +220,9 @@ impl Kind for Role {
         })
         .await;
         match created {
-            Ok(_) => {}
-            // Made by a run beside this one, or by an attempt whose answer was lost.
-            Err(Fault::Call(error)) if error.code() == Some("EntityAlreadyExists") => {}
-            Err(fault) => return Err(fault),
-        }
+            Err(Fault::Call(error)) if error.code() == Some("EntityAlreadyExists") => return Err(Fault::Exists),
+            other => other?,
+        };
         Ok(self.put_policy(step.aws).await?)
     }
 

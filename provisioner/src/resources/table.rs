@@ -353,7 +353,10 @@ impl Kind for Table {
         )?;
         let attributes = table.attribute_definitions();
         let index = self.index.as_ref().and_then(|wanted| {
-            table.global_secondary_indexes().iter().find(|index| index.index_name.as_deref() == Some(wanted.name))
+            // One that is going is as good as gone; whoever makes it anew waits for that first.
+            table.global_secondary_indexes().iter().find(|index| {
+                index.index_name.as_deref() == Some(wanted.name) && index.index_status != Some(IndexStatus::Deleting)
+            })
         });
         let index_billing = index.map(|index| match billing_read(&table) {
             Json::String(on_demand) => json!(on_demand),
@@ -459,11 +462,9 @@ impl Kind for Table {
         })
         .await;
         match created {
-            Ok(_) => {}
-            // Made by a run beside this one, or by an attempt whose answer was lost.
-            Err(Fault::Call(error)) if error.code() == Some("ResourceInUseException") => {}
-            Err(fault) => return Err(fault),
-        }
+            Err(Fault::Call(error)) if error.code() == Some("ResourceInUseException") => return Err(Fault::Exists),
+            other => other?,
+        };
         self.settled(step).await?;
         let fresh = Live::default();
         tokio::try_join!(
@@ -500,7 +501,10 @@ impl Kind for Table {
 
     async fn delete(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
         if live.deletion_protection {
-            self.protect(step, false).await?;
+            match self.protect(step, false).await {
+                Err(Fault::Call(error)) if error.code() == Some("ResourceNotFoundException") => return Ok(()),
+                result => result?,
+            }
         }
         let waiting = step.waiting("the table to be free for deletion", TABLE_DEADLINE);
         let deleted = retry_while(waiting, is_busy, || async {

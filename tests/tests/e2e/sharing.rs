@@ -2,8 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_s3::types::{
-    Event, EventBridgeConfiguration, FilterRule, FilterRuleName, LambdaFunctionConfiguration,
-    NotificationConfiguration, NotificationConfigurationFilter, QueueConfiguration, S3KeyFilter,
+    BucketLifecycleConfiguration, Event, EventBridgeConfiguration, ExpirationStatus, FilterRule, FilterRuleName,
+    LambdaFunctionConfiguration, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, NotificationConfiguration,
+    NotificationConfigurationFilter, QueueConfiguration, S3KeyFilter, Tag, Tagging,
 };
 
 use crate::{pipeline, steps, verdict};
@@ -71,5 +72,52 @@ async fn other_notifications_survive_apply_and_destroy() -> Result<()> {
     ensure!(after.queue_configurations == before.queue_configurations, "{after:?}");
     ensure!(after.lambda_function_configurations == before.lambda_function_configurations, "{after:?}");
     ensure!(after.event_bridge_configuration == before.event_bridge_configuration, "{after:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn other_tags_statements_and_rules_of_the_bucket_survive_our_changes() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let (s3, bucket) = (pipeline.s3().await?, &pipeline.name);
+
+    // Another team adds a tag, a statement and a rule of its own.
+    let mut tags = s3.get_bucket_tagging().bucket(bucket).send().await?.tag_set;
+    tags.push(Tag::builder().key("cost-centre").value("42").build()?);
+    let tagging = Tagging::builder().set_tag_set(Some(tags)).build()?;
+    s3.put_bucket_tagging().bucket(bucket).tagging(tagging).send().await?;
+    let theirs = serde_json::json!({
+        "Sid": "Theirs", "Effect": "Deny", "Principal": "*", "Action": "s3:DeleteBucket",
+        "Resource": format!("arn:aws:s3:::{bucket}"),
+    });
+    let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": [theirs] }).to_string();
+    s3.put_bucket_policy().bucket(bucket).policy(policy).send().await?;
+    let rule = LifecycleRule::builder()
+        .id("theirs")
+        .status(ExpirationStatus::Enabled)
+        .filter(LifecycleRuleFilter::builder().prefix("tmp/").build())
+        .expiration(LifecycleExpiration::builder().days(1).build())
+        .build()?;
+    let rules = BucketLifecycleConfiguration::builder().rules(rule).build()?;
+    s3.put_bucket_lifecycle_configuration().bucket(bucket).lifecycle_configuration(rules).send().await?;
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "what is theirs is no change");
+
+    for ours in [
+        "[bucket]\nrequire_tls = true\nexpire_days = 30\n[tags]\nteam = \"data\"",
+        "[bucket]\nexpire_days = 60\n[tags]\nteam = \"other\"",
+        "",
+    ] {
+        pipeline.declare(ours)?;
+        pipeline.expect(0, &["apply", "--yes"])?;
+        ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "{ours}");
+        let tags = s3.get_bucket_tagging().bucket(bucket).send().await?.tag_set;
+        ensure!(tags.iter().any(|tag| tag.key == "cost-centre" && tag.value == "42"), "{ours}: {tags:?}");
+        let policy = s3.get_bucket_policy().bucket(bucket).send().await?.policy.unwrap_or_default();
+        let policy: serde_json::Value = serde_json::from_str(&policy)?;
+        ensure!(policy["Statement"].as_array().is_some_and(|all| all.contains(&theirs)), "{ours}: {policy}");
+        let rules = s3.get_bucket_lifecycle_configuration().bucket(bucket).send().await?.rules.unwrap_or_default();
+        ensure!(rules.iter().any(|rule| rule.id() == Some("theirs")), "{ours}: {rules:?}");
+        ensure!(rules.len() == if ours.contains("expire") { 2 } else { 1 }, "{ours}: {rules:?}");
+    }
     Ok(())
 }
