@@ -70,29 +70,32 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 /// # Errors
 /// Whatever went wrong, once, in words for the person.
 pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
-    if let Command::Rollup { files, count, format } = &cli.command {
-        let types = rollup::types(count, &cli.config, cli.environment.as_deref())?;
-        let (totals, result) = rollup::files(files, &types);
-        print(out, &report::counts::rollup(&totals, *format))?;
-        return result.map(|()| 0);
-    }
-    let pipeline = config::load(&cli.config, cli.environment.as_deref())?;
+    let load = || config::load(&cli.config, cli.environment.as_deref());
     match &cli.command {
-        Command::Rollup { .. } => Ok(0),
+        Command::Rollup { files, count, format } => {
+            let types = rollup::types(count, &cli.config, cli.environment.as_deref())?;
+            let (totals, result) = rollup::files(files, &types);
+            print(out, &report::counts::rollup(&totals, *format))?;
+            result.map(|()| 0)
+        }
         Command::Validate => {
+            load()?;
             print(out, &format!("{} is valid.\n", cli.config.display()))?;
             Ok(0)
         }
         Command::Plan { detailed_exitcode } => {
+            let pipeline = load()?;
             let (_, place, plan) = plan(&pipeline).await?;
             print(out, &report::human::plan(&pipeline, &place, &plan))?;
             Ok(if *detailed_exitcode && !plan.is_empty() { CHANGES } else { 0 })
         }
         Command::Apply { yes } => {
+            let pipeline = load()?;
             let (aws, place, plan) = plan(&pipeline).await?;
             carry_out(&aws, &pipeline, &place, &plan, *yes, out).await
         }
         Command::Destroy { yes, delete_data } => {
+            let pipeline = load()?;
             let aws = Aws::connect(&pipeline).await?;
             let place = aws.whereabouts(&pipeline).await?;
             let declared = resources::declared(&Scope { pipeline: &pipeline, place: &place, artifact: None });
@@ -100,14 +103,14 @@ pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
             carry_out(&aws, &pipeline, &place, &plan, *yes, out).await
         }
         Command::Query { event, window, format } => {
-            let window = counts::window::of(window)?;
+            let (pipeline, window) = (load()?, counts::window::of(window)?);
             let aws = Aws::connect(&pipeline).await?;
             let series = counts::query(&aws, &pipeline.table.counts, event, window).await?;
             print(out, &report::counts::series(&series, *format))?;
             Ok(0)
         }
         Command::Top { window, limit, format } => {
-            let window = counts::window::of(window)?;
+            let (pipeline, window) = (load()?, counts::window::of(window)?);
             let aws = Aws::connect(&pipeline).await?;
             let top = counts::top(&aws, &pipeline.table.counts, window, *limit).await?;
             print(out, &report::counts::top(&top, *format))?;

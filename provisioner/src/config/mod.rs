@@ -20,6 +20,10 @@ use diagnostic::{Diagnostic, Invalid};
 
 use crate::error::Error;
 
+/// The environment that `make local` names for every file: where a file has nothing to change for it, it is the file as
+/// it is. Any other environment must be declared, since a wrong name would otherwise mean production.
+const LOCAL: &str = "local";
+
 /// Reads and checks the file, with the overlay of `environment` where one is named.
 ///
 /// # Errors
@@ -48,6 +52,7 @@ pub fn parse(name: &str, text: &str, environment: Option<&str>) -> Result<Pipeli
     let overlays = tree::take_environments(&mut base, &mut found);
 
     if let Some(wanted) = environment
+        && wanted != LOCAL
         && !overlays.contains_key(wanted)
     {
         found.push(unknown_environment(wanted, &overlays));
@@ -62,7 +67,11 @@ pub fn parse(name: &str, text: &str, environment: Option<&str>) -> Result<Pipeli
         }
         let raw = raw::read(merged, &mut found);
         let pipeline = check::check(raw, broken.is_empty(), &mut found);
-        if candidate == environment {
+        let is_chosen = match environment {
+            Some(LOCAL) if !overlays.contains_key(LOCAL) => candidate.is_none(),
+            environment => candidate == environment,
+        };
+        if is_chosen {
             chosen = pipeline;
         }
     }

@@ -121,6 +121,13 @@ fn an_environment_lays_its_keys_over_the_rest() {
 }
 
 #[test]
+fn the_local_environment_need_not_be_declared() {
+    assert!(parse("pipeline.toml", GOOD, Some("local")).expect("valid").bucket.require_tls);
+    let text = format!("{GOOD}[environments.local]\nbucket.require_tls = false\n");
+    assert!(!parse("pipeline.toml", &text, Some("local")).expect("valid").bucket.require_tls);
+}
+
+#[test]
 fn a_mistake_in_an_environment_that_is_not_asked_for_is_one_too() {
     let found = with("[environments.staging]\nfunction.memory_mb = 1\n");
     assert_eq!(found.len(), 1, "{found:?}");
