@@ -17,7 +17,7 @@ use crate::recount::Counts;
 /// The region of every test.
 pub const REGION: &str = "us-east-1";
 /// Counting a file takes a fraction of a second; a busy machine gets more.
-pub const COUNTED: Duration = Duration::from_secs(60);
+pub const COUNTED: Duration = Duration::from_secs(120);
 /// Between two looks at the counts.
 const LOOK: Duration = Duration::from_millis(100);
 
