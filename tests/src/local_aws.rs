@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
 use aws_smithy_http_client::{Builder, tls};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tempfile::TempDir;
@@ -14,6 +16,9 @@ use tempfile::TempDir;
 const START: Duration = Duration::from_secs(60);
 /// Between two looks whether it is up.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// The region of every test, and of the demo.
+pub const REGION: &str = "us-east-1";
 
 /// A running local AWS. Dropping it stops it and deletes its files.
 pub struct LocalAws {
@@ -139,16 +144,27 @@ impl LocalAws {
     }
 
     /// An HTTP client that trusts its certificate.
-    ///
-    /// # Errors
-    /// The certificate cannot be read.
-    pub fn http_client(&self) -> Result<SharedHttpClient> {
+    fn http_client(&self) -> Result<SharedHttpClient> {
         let Some(path) = &self.certificate else { return Ok(Builder::new().build_http()) };
         let pem = std::fs::read(path).context("failed to read the certificate")?;
         let trust = tls::TrustStore::empty().with_pem_certificate(pem);
         let context = tls::TlsContext::builder().with_trust_store(trust).build().context("failed to trust")?;
         let ring = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
         Ok(Builder::new().tls_provider(ring).tls_context(context).build_https())
+    }
+
+    /// A configuration for the SDK's clients, as the root of `account`.
+    ///
+    /// # Errors
+    /// The certificate cannot be read.
+    pub async fn sdk(&self, account: &str) -> Result<SdkConfig> {
+        Ok(aws_config::defaults(BehaviorVersion::latest())
+            .endpoint_url(self.endpoint())
+            .region(Region::new(REGION))
+            .credentials_provider(Credentials::new(account, "test", None, None, "test"))
+            .http_client(self.http_client()?)
+            .load()
+            .await)
     }
 
     /// What the server and the functions that it runs wrote, where it is kept.

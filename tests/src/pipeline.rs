@@ -6,16 +6,12 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use aws_config::{BehaviorVersion, Region};
-use aws_credential_types::Credentials;
 use aws_sdk_dynamodb::types::AttributeValue;
 use tempfile::TempDir;
 
-use crate::local_aws::{LocalAws, built, root};
+use crate::local_aws::{LocalAws, REGION, built, root};
 use crate::recount::Counts;
 
-/// The region of every test.
-pub const REGION: &str = "us-east-1";
 /// Counting a file takes a fraction of a second; a busy machine gets more.
 pub const COUNTED: Duration = Duration::from_secs(120);
 /// Between two looks at the counts.
@@ -151,13 +147,7 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// The local AWS's certificate cannot be read.
     pub async fn sdk(&self) -> Result<aws_config::SdkConfig> {
-        Ok(aws_config::defaults(BehaviorVersion::latest())
-            .endpoint_url(self.aws.endpoint())
-            .region(Region::new(REGION))
-            .credentials_provider(Credentials::new(&self.account, "test", None, None, "test"))
-            .http_client(self.aws.http_client()?)
-            .load()
-            .await)
+        self.aws.sdk(&self.account).await
     }
 
     /// A client of S3, with the addressing that the local AWS needs.
@@ -165,8 +155,7 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// As [`Pipeline::sdk`].
     pub async fn s3(&self) -> Result<aws_sdk_s3::Client> {
-        let config = aws_sdk_s3::config::Builder::from(&self.sdk().await?).force_path_style(true).build();
-        Ok(aws_sdk_s3::Client::from_conf(config))
+        Ok(s3(&self.sdk().await?))
     }
 
     /// Puts an object into the bucket.
@@ -206,6 +195,12 @@ impl<'a> Pipeline<'a> {
             tokio::time::sleep(LOOK).await;
         }
     }
+}
+
+/// A client of S3, with the addressing that the local AWS needs.
+#[must_use]
+pub fn s3(config: &aws_config::SdkConfig) -> aws_sdk_s3::Client {
+    aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(config).force_path_style(true).build())
 }
 
 /// All that lies in a counts table.

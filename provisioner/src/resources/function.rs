@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use aws_sdk_lambda::operation::get_function_configuration::GetFunctionConfigurationOutput;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{
     Architecture, DestinationConfig, Environment, FunctionCode, LastUpdateStatus, OnFailure, Runtime, State,
@@ -97,12 +98,16 @@ impl Function {
         })
     }
 
+    async fn configuration(&self, aws: &Aws) -> Result<GetFunctionConfigurationOutput, AwsError> {
+        let request = aws.lambda.get_function_configuration().function_name(&self.name);
+        request.send().await.call("lambda:GetFunctionConfiguration")
+    }
+
     /// Waits until Lambda is at no change, whatever came of the last one: the next may mend it.
     async fn idle(&self, step: &Step<'_>) -> Result<(), Fault> {
         let waiting = step.waiting(format!("function {} to take a change", self.name), UPDATE_DEADLINE);
         wait_until(waiting, || async {
-            let request = step.aws.lambda.get_function_configuration().function_name(&self.name);
-            let now = request.send().await.call("lambda:GetFunctionConfiguration")?;
+            let now = self.configuration(step.aws).await?;
             let busy =
                 now.state == Some(State::Pending) || now.last_update_status == Some(LastUpdateStatus::InProgress);
             Ok((!busy).then_some(()))
@@ -114,8 +119,7 @@ impl Function {
     async fn settled(&self, step: &Step<'_>) -> Result<(), Fault> {
         let waiting = step.waiting(format!("function {} to be ready", self.name), UPDATE_DEADLINE);
         wait_until(waiting, || async {
-            let request = step.aws.lambda.get_function_configuration().function_name(&self.name);
-            let now = request.send().await.call("lambda:GetFunctionConfiguration")?;
+            let now = self.configuration(step.aws).await?;
             if now.last_update_status == Some(LastUpdateStatus::Failed) || now.state == Some(State::Failed) {
                 let reason = now.last_update_status_reason.or(now.state_reason).unwrap_or_default();
                 return Err(Error::Refused {
