@@ -12,36 +12,57 @@ use crate::graph::{Graph, Node};
 use crate::kind::Step;
 use crate::plan::{Action, Item, Plan};
 
+/// What came of the steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Steps that are done.
+    pub done: usize,
+    /// Steps that failed.
+    pub failed: usize,
+    /// Steps that waited for one that failed.
+    pub skipped: usize,
+}
+
+impl Outcome {
+    /// Whether everything was done.
+    ///
+    /// # Errors
+    /// [`Error::Incomplete`] where it was not.
+    pub fn complete(self) -> Result<(), Error> {
+        let Self { done, failed, skipped } = self;
+        if failed + skipped > 0 {
+            return Err(Error::Incomplete { failed, skipped, steps: done + failed + skipped });
+        }
+        Ok(())
+    }
+}
+
 /// Does what the plan says, no more and no less.
-///
-/// # Errors
-/// [`Error::Incomplete`] where a step failed; the reporter was told of each as it happened.
-pub async fn apply(aws: &Aws, plan: &Plan, reporter: &dyn Reporter) -> Result<(), Error> {
+/// The reporter is told of each step as it happens.
+pub async fn apply(aws: &Aws, plan: &Plan, reporter: &dyn Reporter) -> Outcome {
     let steps: Vec<&Item> = plan.items.iter().filter(|item| item.action != Action::Nothing).collect();
     let nodes: Vec<Node<'_, _>> = steps
         .iter()
-        .map(|item| Node { id: item.address(), needs: item.observed.needs(), deletes: item.action == Action::Delete })
+        .map(|item| Node { id: item.address(), needs: &item.needs, deletes: item.action == Action::Delete })
         .collect();
     let mut graph = Graph::new(&nodes);
-    let (mut failed, mut skipped) = (0, 0);
+    let mut outcome = Outcome::default();
 
     let mut running: FuturesUnordered<_> = graph.ready().into_iter().map(|i| run(aws, steps[i], i, reporter)).collect();
     while let Some((i, succeeded)) = running.next().await {
         if succeeded {
+            outcome.done += 1;
             running.extend(graph.done(i).into_iter().map(|next| run(aws, steps[next], next, reporter)));
             continue;
         }
-        failed += 1;
+        outcome.failed += 1;
         for lost in graph.failed(i) {
-            skipped += 1;
+            outcome.skipped += 1;
             let because = steps[i].address();
             reporter.event(steps[lost].address(), steps[lost].action, &Event::Skipped { because });
         }
     }
-    if failed > 0 {
-        return Err(Error::Incomplete { failed, skipped, steps: steps.len() });
-    }
-    Ok(())
+    outcome
 }
 
 async fn run(aws: &Aws, item: &Item, index: usize, reporter: &dyn Reporter) -> (usize, bool) {
@@ -49,9 +70,10 @@ async fn run(aws: &Aws, item: &Item, index: usize, reporter: &dyn Reporter) -> (
     let started = Instant::now();
     reporter.event(address, action, &Event::Started);
     let tell = |what: &str, elapsed| reporter.event(address, action, &Event::Waiting { what, elapsed });
-    let step = Step { aws, address, tell: &tell };
+    let count = |done, total| reporter.event(address, action, &Event::Progress { done, total });
+    let step = Step { aws, address, tell: &tell, count: &count };
     let result = match action {
-        Action::Nothing => Ok(()),
+        Action::Nothing | Action::Refuse => Ok(()),
         Action::Create | Action::Update => item.observed.converge(&step).await,
         Action::Delete => item.observed.delete(&step).await,
     };

@@ -2,6 +2,7 @@
 
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -12,13 +13,14 @@ use sha2::{Digest, Sha256};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
+use crate::change::Code;
 use crate::config::Pipeline;
 use crate::error::Error;
 
 /// Where `make handler` puts the binary.
 const BUILT: &str = "target/lambda/bootstrap";
 /// The runtime starts the file of this name (Lambda developer guide, OS-only runtimes).
-const ENTRY: &str = "bootstrap";
+pub const ENTRY: &str = "bootstrap";
 /// The glibc of Amazon Linux 2023, and so of `provided.al2023`.
 const GLIBC: (u32, u32) = (2, 34);
 /// Lambda takes a zip of at most 50 MB in a request (Lambda quotas).
@@ -29,8 +31,8 @@ const LARGEST_ZIP: usize = 50 * 1024 * 1024;
 pub struct Artifact {
     /// The zip file.
     pub zip: Vec<u8>,
-    /// Base64 of the zip's SHA-256, as Lambda gives it back in `CodeSha256`.
-    pub code_sha256: String,
+    /// What it is, beside what runs on Lambda.
+    pub code: Code,
 }
 
 impl Artifact {
@@ -60,9 +62,23 @@ impl Artifact {
                 help: "build it in release mode, stripped: `make handler`".to_owned(),
             });
         }
-        let code_sha256 = STANDARD.encode(Sha256::digest(&zip));
-        Ok(Arc::new(Self { zip, code_sha256 }))
+        let code = Code {
+            sha256: STANDARD.encode(Sha256::digest(&zip)),
+            bytes: u64::try_from(zip.len()).unwrap_or(u64::MAX),
+            revision: revision(&pipeline.directory),
+        };
+        Ok(Arc::new(Self { zip, code }))
     }
+}
+
+/// The git revision of the folder that the declaration lies in; nothing outside a repository, or without git.
+fn revision(folder: &Path) -> Option<String> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let mut git = Command::new("git");
+    git.arg("-C").arg(folder).args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]);
+    let output = git.stdin(Stdio::null()).output().ok().filter(|output| output.status.success())?;
+    let revision = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (!revision.is_empty()).then_some(revision)
 }
 
 /// `function.artifact` beside the file; without it, what `make handler` builds, beside the file or here.

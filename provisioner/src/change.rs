@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
 
 /// One setting's value, in the form in which it is compared and shown.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Value {
     /// Not set.
@@ -21,10 +22,35 @@ pub enum Value {
     Set(BTreeSet<String>),
     /// Names and texts.
     Map(BTreeMap<String, String>),
+    /// A function's code.
+    Code(Code),
     /// A JSON document; policies come in [`crate::policy`]'s canonical form.
     Document(Json),
 }
 
+/// A function's code, as far as it is compared and shown.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+pub struct Code {
+    /// Base64 of the zip's SHA-256, as Lambda gives it in `CodeSha256`.
+    pub sha256: String,
+    /// The zip's size, in bytes.
+    pub bytes: u64,
+    /// The git revision that it was deployed from, or would be.
+    pub revision: Option<String>,
+}
+
+/// The same bytes are the same code, whatever revision they were built from.
+impl PartialEq for Code {
+    fn eq(&self, other: &Self) -> bool {
+        self.sha256 == other.sha256
+    }
+}
+
+impl From<&Code> for Value {
+    fn from(code: &Code) -> Self {
+        Self::Code(code.clone())
+    }
+}
 impl From<bool> for Value {
     fn from(value: bool) -> Self {
         Self::Flag(value)
@@ -77,7 +103,7 @@ impl<T: Into<Self>> From<Option<T>> for Value {
 }
 
 /// One setting that is not as declared.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Change {
     /// The setting's name, stable across versions.
     pub setting: &'static str,

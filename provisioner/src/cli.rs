@@ -29,14 +29,32 @@ pub enum Command {
         /// Exit with 2 where there are changes, 0 where there are none, 1 on any error
         #[arg(long)]
         detailed_exitcode: bool,
+        /// Write the plan to a file too, which `apply FILE` does exactly, or refuses
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// What is allowed beyond the declaration
+        #[command(flatten)]
+        allow: Allow,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: PlanFormat,
     },
     /// Show what differs from AWS, ask, and make it so
     Apply {
+        /// A plan that `plan --out` wrote: it is done as it was shown, or, where anything has moved since, not at all
+        #[arg(value_name = "PLANFILE", conflicts_with_all = ["adopt", "prune"])]
+        plan: Option<PathBuf>,
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// What is allowed beyond the declaration
+        #[command(flatten)]
+        allow: Allow,
+        /// How to print what happens
+        #[arg(long, value_enum, default_value_t)]
+        format: EventFormat,
     },
-    /// Delete what the pipeline declares; the bucket and the tables only with --delete-data
+    /// Delete what the pipeline owns; the bucket and the tables only with --delete-data
     Destroy {
         /// Do not ask
         #[arg(long)]
@@ -44,6 +62,23 @@ pub enum Command {
         /// Delete the bucket with all of its objects, and the tables, too
         #[arg(long)]
         delete_data: bool,
+        /// How to print what happens
+        #[arg(long, value_enum, default_value_t)]
+        format: EventFormat,
+    },
+    /// Print the least that IAM must allow to who runs plan, apply and destroy
+    Policy,
+    /// Print a JSON Schema
+    Schema {
+        /// Of what
+        #[arg(value_enum)]
+        of: SchemaOf,
+    },
+    /// Print a script that completes the command line
+    Completions {
+        /// For which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
     },
     /// Print how often an event happened, by hour
     Query {
@@ -80,6 +115,50 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+}
+
+/// What is allowed beyond the declaration.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Allow {
+    /// Take over what exists under a declared name and is nobody's
+    #[arg(long)]
+    pub adopt: bool,
+    /// Delete what the pipeline owns and no longer declares, if it holds no data
+    #[arg(long)]
+    pub prune: bool,
+}
+
+/// How a plan is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum PlanFormat {
+    /// For people
+    #[default]
+    Text,
+    /// For programs: one document
+    Json,
+    /// For a comment on a pull request
+    Markdown,
+}
+
+/// How an apply is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum EventFormat {
+    /// For people
+    #[default]
+    Text,
+    /// For programs: one object a line
+    Json,
+}
+
+/// What a schema describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaOf {
+    /// pipeline.toml
+    Pipeline,
+    /// What plan --format json prints
+    Plan,
+    /// Each line that apply --format json prints
+    Events,
 }
 
 /// A span of time; hours that it touches are counted whole.

@@ -45,6 +45,9 @@ pub enum Error {
     /// The SDK did not take a request. Its builders ask for what its model requires, which is always given here.
     #[error("failed to build a request: {0}\nhelp: this is a defect of the provisioner: report it")]
     Request(#[from] BuildError),
+    /// A value could not be brought into JSON.
+    #[error("failed to write JSON: {0}\nhelp: this is a defect of the provisioner: report it")]
+    Json(serde_json::Error),
     /// A condition did not come true in time.
     #[error("gave up waiting for {what} after {seconds} s{}\nhelp: what is done stays done: run the command again to continue", last_said(.last))]
     Timeout {
@@ -161,6 +164,7 @@ impl Error {
             | Self::Aws { .. }
             | Self::Answer { .. }
             | Self::Request(_)
+            | Self::Json(_)
             | Self::Timeout { .. }
             | Self::Artifact { .. }
             | Self::Refused { .. }

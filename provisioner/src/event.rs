@@ -18,6 +18,13 @@ pub enum Event<'a> {
         /// For how long so far.
         elapsed: Duration,
     },
+    /// The step has many parts, and some are done.
+    Progress {
+        /// Parts that are done.
+        done: u64,
+        /// Parts that are known of so far.
+        total: u64,
+    },
     /// The step is done.
     Done {
         /// How long it took.

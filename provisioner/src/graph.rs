@@ -24,7 +24,7 @@ pub struct Graph {
 
 impl Graph {
     /// Orders the steps. A step that makes waits for those that make what it needs; a step that deletes waits for
-    /// those that delete what needs it.
+    /// those that delete what needs it, and for those that make what it names.
     pub fn new<Id: Eq + Hash>(nodes: &[Node<'_, Id>]) -> Self {
         let index: HashMap<&Id, usize> = nodes.iter().enumerate().map(|(i, node)| (node.id, i)).collect();
         let mut graph = Self { waits_for: vec![0; nodes.len()], releases: vec![Vec::new(); nodes.len()] };
@@ -36,8 +36,10 @@ impl Graph {
                 let (first, then) = match (nodes[needed].deletes, node.deletes) {
                     (false, false) => (needed, dependent),
                     (true, true) => (dependent, needed),
-                    // One comes and the other goes: neither can be in the other's way.
-                    (true, false) | (false, true) => continue,
+                    // What goes waits for what takes its place.
+                    (false, true) => (needed, dependent),
+                    // What comes needs nothing that goes.
+                    (true, false) => continue,
                 };
                 graph.waits_for[then] += 1;
                 graph.releases[first].push(then);
@@ -112,6 +114,13 @@ mod tests {
         assert_eq!(graph.ready(), [0, 1]);
         assert!(graph.done(0).is_empty());
         assert_eq!(graph.done(1), [2]);
+    }
+
+    #[test]
+    fn what_goes_waits_for_what_takes_its_place() {
+        let mut graph = graph(&[("new", &[], false), ("old", &["new"], true)]);
+        assert_eq!(graph.ready(), [0]);
+        assert_eq!(graph.done(0), [1]);
     }
 
     #[test]

@@ -11,7 +11,9 @@
 //! - `create` and `update` may be ended between any two calls. A half-made resource is read as it is, and the next
 //!   run completes it.
 //! - Every name and ARN follows from the file, the account and the region, so a plan holds no unknowns.
+//! - What is not the pipeline's own ([`Kind::owner`]) is neither changed nor deleted, unless it is adopted.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -25,6 +27,7 @@ use crate::aws::{Aws, Place, Waiting};
 use crate::change::Change;
 use crate::config::Pipeline;
 use crate::error::{Error, Fault};
+use crate::owner::Owner;
 
 /// A kind and a name: what identifies a resource within a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -59,6 +62,37 @@ pub struct Scope<'a> {
     pub artifact: Option<&'a Arc<Artifact>>,
 }
 
+/// Why something is not done, and the way to do it by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// What is in the way; reads on after the resource's address: `is not this pipeline's`.
+    pub why: String,
+    /// What to do about it.
+    pub help: String,
+}
+
+impl Refusal {
+    /// A reason and a way out.
+    pub fn new(why: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { why: why.into(), help: help.into() }
+    }
+}
+
+/// The IAM actions that a deployer needs on one ARN, by what they are needed for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// The ARN, or a pattern of ARNs.
+    pub resource: String,
+    /// To plan.
+    pub read: &'static [&'static str],
+    /// To make it where it is not.
+    pub create: &'static [&'static str],
+    /// To make up for a difference.
+    pub update: &'static [&'static str],
+    /// To take it away.
+    pub delete: &'static [&'static str],
+}
+
 /// What a step has at hand: the clients, and a way to say what it waits for.
 pub struct Step<'a> {
     /// The clients.
@@ -67,6 +101,8 @@ pub struct Step<'a> {
     pub address: &'a Address,
     /// Told what is waited for and since when.
     pub tell: &'a (dyn Fn(&str, Duration) + Send + Sync),
+    /// Told how many of how many parts are done, where a step has many.
+    pub count: &'a (dyn Fn(u64, u64) + Send + Sync),
 }
 
 impl Step<'_> {
@@ -89,8 +125,25 @@ pub trait Kind: fmt::Debug + Send + Sync + Sized + 'static {
     /// The resources of this kind that the file declares.
     fn declared(scope: &Scope<'_>) -> Vec<Self>;
 
+    /// The name of the resource of this kind that `arn` is, or that belongs to what `arn` is; none for other kinds'
+    /// ARNs. With [`Kind::called`] this is how what is no longer declared is found.
+    fn name_in(_arn: &str) -> Option<String> {
+        None
+    }
+
+    /// What the file would declare if the resource were called `name`.
+    fn called(_scope: &Scope<'_>, _name: &str) -> Option<Self> {
+        None
+    }
+
     /// The resource's name on AWS.
     fn name(&self) -> String;
+
+    /// Its ARN, or that of the resource which it is a part of.
+    fn arn(&self) -> String;
+
+    /// What a deployer must be allowed to do.
+    fn rights(&self) -> Vec<Rights>;
 
     /// What must be there before this, and must go after it.
     fn needs(&self) -> Vec<Address> {
@@ -100,12 +153,25 @@ pub trait Kind: fmt::Debug + Send + Sync + Sized + 'static {
     /// What is there, or nothing.
     fn read(&self, aws: &Aws) -> impl Future<Output = Result<Option<Self::Live>, Fault>> + Send;
 
+    /// Whose it is.
+    fn owner(&self, live: &Self::Live) -> Owner;
+
+    /// How a person deletes it, where it holds data: a sentence.
+    fn delete_by_hand(&self) -> String {
+        String::new()
+    }
+
     /// What differs; of nothing, everything. Pure.
     fn diff(&self, live: Option<&Self::Live>) -> Vec<Change>;
 
     /// Why the difference cannot be made up for in place, where it cannot.
-    fn refusal(&self, _live: &Self::Live) -> Option<Error> {
+    fn refusal(&self, _live: &Self::Live) -> Option<Refusal> {
         None
+    }
+
+    /// What a person should know of what is there, though nothing will be done about it.
+    fn notes(&self, _live: &Self::Live) -> Vec<String> {
+        Vec::new()
     }
 
     /// Makes what is not there. Where it turns out to be there, [`Fault::Exists`] has it read again and updated.
@@ -130,6 +196,8 @@ pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Resource: Send + Sync {
     /// Its address.
     fn address(&self) -> &Address;
+    /// [`Kind::rights`].
+    fn rights(&self) -> Vec<Rights>;
     /// Reads it.
     fn observe<'a>(self: Arc<Self>, aws: &'a Aws) -> Boxed<'a, Result<Box<dyn Observed>, Error>>;
 }
@@ -138,25 +206,39 @@ pub trait Resource: Send + Sync {
 pub trait Observed: Send + Sync {
     /// Its address.
     fn address(&self) -> &Address;
+    /// Its ARN.
+    fn arn(&self) -> &str;
     /// The addresses that it needs.
     fn needs(&self) -> &[Address];
-    /// Whether it is there.
-    fn exists(&self) -> bool;
+    /// [`Kind::rights`].
+    fn rights(&self) -> Vec<Rights>;
+    /// Whose it is; nothing where it is not there.
+    fn owner(&self) -> Option<Owner>;
     /// [`Kind::HOLDS_DATA`].
     fn holds_data(&self) -> bool;
+    /// [`Kind::delete_by_hand`].
+    fn delete_by_hand(&self) -> String;
     /// What differs.
     fn changes(&self) -> &[Change];
     /// Why the difference cannot be made up for.
-    fn refusal(&self) -> Option<Error>;
+    fn refusal(&self) -> Option<Refusal>;
+    /// [`Kind::notes`].
+    fn notes(&self) -> Vec<String>;
     /// Makes it, or makes up for the difference.
     fn converge<'a>(&'a self, step: &'a Step<'a>) -> Boxed<'a, Result<(), Error>>;
     /// Takes it away.
     fn delete<'a>(&'a self, step: &'a Step<'a>) -> Boxed<'a, Result<(), Error>>;
+
+    /// Whether it is there.
+    fn exists(&self) -> bool {
+        self.owner().is_some()
+    }
 }
 
 struct Declared<K> {
     spec: K,
     address: Address,
+    arn: String,
     needs: Vec<Address>,
 }
 
@@ -166,20 +248,29 @@ struct Read<K: Kind> {
     changes: Vec<Change>,
 }
 
+fn erase<K: Kind>(spec: K) -> Arc<dyn Resource> {
+    let (address, arn, needs) = (Address::of::<K>(spec.name()), spec.arn(), spec.needs());
+    Arc::new(Declared { spec, address, arn, needs })
+}
+
 /// The declared resources of one kind, ready to stand beside those of others.
 pub fn declare<K: Kind>(scope: &Scope<'_>) -> Vec<Arc<dyn Resource>> {
-    K::declared(scope)
-        .into_iter()
-        .map(|spec| {
-            let (address, needs) = (Address::of::<K>(spec.name()), spec.needs());
-            Arc::new(Declared { spec, address, needs }) as Arc<dyn Resource>
-        })
-        .collect()
+    K::declared(scope).into_iter().map(erase).collect()
+}
+
+/// The resources of one kind that are at these ARNs, or belong to what is there.
+pub fn found<K: Kind>(scope: &Scope<'_>, arns: &[String]) -> Vec<Arc<dyn Resource>> {
+    let names: BTreeSet<String> = arns.iter().filter_map(|arn| K::name_in(arn)).collect();
+    names.iter().filter_map(|name| K::called(scope, name)).map(erase).collect()
 }
 
 impl<K: Kind> Resource for Declared<K> {
     fn address(&self) -> &Address {
         &self.address
+    }
+
+    fn rights(&self) -> Vec<Rights> {
+        self.spec.rights()
     }
 
     fn observe<'a>(self: Arc<Self>, aws: &'a Aws) -> Boxed<'a, Result<Box<dyn Observed>, Error>> {
@@ -195,8 +286,15 @@ impl<K: Kind> Resource for Declared<K> {
 async fn complete<K: Kind>(spec: &K, step: &Step<'_>) -> Result<(), Error> {
     let live = spec.read(step.aws).await.map_err(|fault| fault.on("read", step.address))?;
     let live = live.ok_or_else(|| Fault::Exists.on("create", step.address))?;
+    let refused = |Refusal { why, help }| Error::Refused { what: format!("{} {why}", step.address), help };
+    if spec.owner(&live) != Owner::Ours {
+        return Err(refused(Refusal::new(
+            "appeared while this ran, and is not this pipeline's",
+            "run plan: it says whose it is",
+        )));
+    }
     if let Some(refusal) = spec.refusal(&live) {
-        return Err(refusal);
+        return Err(refused(refusal));
     }
     let changes = spec.diff(Some(&live));
     spec.update(step, &live, &changes).await.map_err(|fault| fault.on("update", step.address))
@@ -207,24 +305,40 @@ impl<K: Kind> Observed for Read<K> {
         &self.declared.address
     }
 
+    fn arn(&self) -> &str {
+        &self.declared.arn
+    }
+
     fn needs(&self) -> &[Address] {
         &self.declared.needs
     }
 
-    fn exists(&self) -> bool {
-        self.live.is_some()
+    fn rights(&self) -> Vec<Rights> {
+        self.declared.spec.rights()
+    }
+
+    fn owner(&self) -> Option<Owner> {
+        self.live.as_ref().map(|live| self.declared.spec.owner(live))
     }
 
     fn holds_data(&self) -> bool {
         K::HOLDS_DATA
     }
 
+    fn delete_by_hand(&self) -> String {
+        self.declared.spec.delete_by_hand()
+    }
+
     fn changes(&self) -> &[Change] {
         &self.changes
     }
 
-    fn refusal(&self) -> Option<Error> {
+    fn refusal(&self) -> Option<Refusal> {
         self.live.as_ref().and_then(|live| self.declared.spec.refusal(live))
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.live.as_ref().map_or_else(Vec::new, |live| self.declared.spec.notes(live))
     }
 
     fn converge<'a>(&'a self, step: &'a Step<'a>) -> Boxed<'a, Result<(), Error>> {

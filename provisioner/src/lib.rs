@@ -10,7 +10,9 @@ pub mod aws;
 pub mod change;
 pub mod cli;
 pub mod config;
+pub mod cost;
 pub mod counts;
+pub mod document;
 pub mod error;
 pub mod event;
 pub mod graph;
@@ -21,21 +23,28 @@ pub mod plan;
 pub mod policy;
 pub mod report;
 pub mod resources;
+pub mod rights;
 pub mod rollup;
+pub mod saved;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser as _};
 
+use apply::Outcome;
 use artifact::Artifact;
 use aws::{Aws, Place};
-use cli::{Cli, Command};
+use cli::{Cli, Command, EventFormat, PlanFormat, SchemaOf};
 use config::Pipeline;
+use cost::Estimate;
+use document::Document;
 use error::Error;
+use event::Reporter;
 use kind::Scope;
-use plan::Plan;
+use plan::{Action, Allowed, Plan};
+use saved::Saved;
 
 /// What `plan --detailed-exitcode` exits with where there are changes.
 const CHANGES: u8 = 2;
@@ -83,24 +92,69 @@ pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
             print(out, &format!("{} is valid.\n", cli.config.display()))?;
             Ok(0)
         }
-        Command::Plan { detailed_exitcode } => {
+        Command::Plan { detailed_exitcode, out: file, allow, format } => {
             let pipeline = load()?;
-            let (_, place, plan) = plan(&pipeline).await?;
-            print(out, &report::human::plan(&pipeline, &place, &plan))?;
+            let allowed = Allowed { adopt: allow.adopt, prune: allow.prune };
+            let (_, plan, document) = plan(&pipeline, allowed).await?;
+            let text = match format {
+                PlanFormat::Text => report::human::plan(&document),
+                PlanFormat::Json => report::json::plan(&document)?,
+                PlanFormat::Markdown => report::markdown::plan(&document),
+            };
+            print(out, &text)?;
+            refused(&document)?;
+            if let Some(file) = file {
+                Saved::new(&pipeline, allowed, &document)?.write(file)?;
+            }
             Ok(if *detailed_exitcode && !plan.is_empty() { CHANGES } else { 0 })
         }
-        Command::Apply { yes } => {
+        Command::Apply { plan: file, yes, allow, format } => {
             let pipeline = load()?;
-            let (aws, place, plan) = plan(&pipeline).await?;
-            carry_out(&aws, &pipeline, &place, &plan, *yes, out).await
+            let saved = file.as_deref().map(Saved::read).transpose()?;
+            let allowed = Allowed { adopt: allow.adopt, prune: allow.prune };
+            let allowed = saved.as_ref().map_or(allowed, Saved::allowed);
+            let (aws, plan, document) = plan(&pipeline, allowed).await?;
+            if let Some(saved) = &saved {
+                saved.check(&pipeline, &document)?;
+            }
+            carry_out(&aws, &plan, &document, *yes, *format, out).await
         }
-        Command::Destroy { yes, delete_data } => {
+        Command::Destroy { yes, delete_data, format } => {
             let pipeline = load()?;
             let aws = Aws::connect(&pipeline).await?;
             let place = aws.whereabouts(&pipeline).await?;
-            let declared = resources::declared(&Scope { pipeline: &pipeline, place: &place, artifact: None });
-            let plan = Plan::destroy(live::read(&aws, &declared).await?, *delete_data);
-            carry_out(&aws, &pipeline, &place, &plan, *yes, out).await
+            let scope = Scope { pipeline: &pipeline, place: &place, artifact: None };
+            let (found, unfound) = live::find(&aws, &scope).await?;
+            let mut plan = Plan::destroy(found, *delete_data);
+            plan.notes.extend(unfound.as_ref().map(not_looked_for));
+            let document = Document::new(&pipeline, &place, &plan);
+            carry_out(&aws, &plan, &document, *yes, *format, out).await
+        }
+        Command::Policy => {
+            let pipeline = load()?;
+            // Where the file says whose account it is, nobody needs to be asked.
+            let place = match Place::declared(&pipeline) {
+                Some(place) => place,
+                None => Aws::connect(&pipeline).await?.whereabouts(&pipeline).await?,
+            };
+            let policy = rights::deployer_policy(&Scope { pipeline: &pipeline, place: &place, artifact: None });
+            print(out, &format!("{policy:#}\n"))?;
+            Ok(0)
+        }
+        Command::Schema { of } => {
+            let schema = match of {
+                SchemaOf::Pipeline => config::schema(),
+                SchemaOf::Plan => schemars::schema_for!(Document),
+                SchemaOf::Events => schemars::schema_for!(report::json::Line<'_>),
+            };
+            print(out, &format!("{:#}\n", schema.as_value()))?;
+            Ok(0)
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "provisioner", &mut script);
+            print(out, &String::from_utf8_lossy(&script))?;
+            Ok(0)
         }
         Command::Query { event, window, format } => {
             let (pipeline, window) = (load()?, counts::window::of(window)?);
@@ -120,7 +174,7 @@ pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
 }
 
 /// What differs between the declaration and AWS.
-async fn plan(pipeline: &Pipeline) -> Result<(Aws, Place, Plan), Error> {
+async fn plan(pipeline: &Pipeline, allowed: Allowed) -> Result<(Aws, Plan, Document), Error> {
     // Zipping takes as long as the first calls, so both run at once; no call changes anything.
     let loading = {
         let pipeline = pipeline.clone();
@@ -138,7 +192,10 @@ async fn plan(pipeline: &Pipeline) -> Result<(Aws, Place, Plan), Error> {
         help: "run the command again".to_owned(),
     })??;
     let scope = Scope { pipeline, place: &place, artifact: Some(&artifact) };
-    let mut plan = Plan::converge(live::read(&aws, &resources::declared(&scope)).await?)?;
+    let (found, unfound) = live::find(&aws, &scope).await?;
+    let mut plan = Plan::converge(found, allowed);
+    plan.notes.extend(unfound.as_ref().map(not_looked_for));
+    plan.notes.extend(rights::missing(&aws, &place, &plan).await);
     if pipeline.bucket.require_tls && aws.endpoint.as_ref().is_some_and(|url| url.starts_with("http://")) {
         plan.notes.push(
             "the endpoint speaks plain HTTP, which the bucket's policy denies, to the function too: \
@@ -146,31 +203,64 @@ async fn plan(pipeline: &Pipeline) -> Result<(Aws, Place, Plan), Error> {
                 .to_owned(),
         );
     }
-    Ok((aws, place, plan))
+    plan.estimate = Estimate::new(pipeline, &plan);
+    let document = Document::new(pipeline, &place, &plan);
+    Ok((aws, plan, document))
+}
+
+fn not_looked_for(error: &aws::AwsError) -> String {
+    format!("what the pipeline owns and no longer declares was not looked for: {error}")
+}
+
+/// Fails where something is in the way of the plan.
+fn refused(document: &Document) -> Result<(), Error> {
+    if document.counts.refuse == 0 {
+        return Ok(());
+    }
+    let entries = document.resources.iter().filter(|entry| entry.action == Action::Refuse);
+    let refused = entries.map(|entry| Error::Refused {
+        what: format!("{} {} {}", entry.kind, entry.name, entry.reason.as_deref().unwrap_or_default()),
+        help: entry.help.clone().unwrap_or_default(),
+    });
+    Err(Error::Several(refused.collect()))
 }
 
 /// Shows the plan, asks, and does exactly that plan.
 async fn carry_out(
     aws: &Aws,
-    pipeline: &Pipeline,
-    place: &Place,
     plan: &Plan,
+    document: &Document,
     yes: bool,
+    format: EventFormat,
     out: &mut (dyn Write + Send),
 ) -> Result<u8, Error> {
-    print(out, &report::human::plan(pipeline, place, plan))?;
-    if plan.is_empty() {
-        return Ok(0);
+    match format {
+        EventFormat::Text => print(out, &report::human::plan(document))?,
+        EventFormat::Json => report::json::print(&report::json::Line::Plan { plan: document }),
     }
-    if !yes {
-        confirm()?;
-    }
+    refused(document)?;
     let started = Instant::now();
-    let progress = report::progress::for_stderr();
-    let result = apply::apply(aws, plan, progress.as_ref()).await;
-    drop(progress);
-    result?;
-    print(out, &report::human::summary(plan, started.elapsed()))?;
+    let outcome = if plan.is_empty() {
+        Outcome::default()
+    } else {
+        if !yes {
+            confirm()?;
+        }
+        let reporter: Box<dyn Reporter> = match format {
+            EventFormat::Text => report::progress::for_stderr(),
+            EventFormat::Json => Box::new(report::json::Stream),
+        };
+        apply::apply(aws, plan, reporter.as_ref()).await
+    };
+    let took = started.elapsed();
+    if format == EventFormat::Json {
+        let Outcome { done, failed, skipped } = outcome;
+        report::json::print(&report::json::Line::Finished { done, failed, skipped, seconds: took.as_secs_f64() });
+    }
+    outcome.complete()?;
+    if format == EventFormat::Text && !plan.is_empty() {
+        print(out, &report::human::summary(document.counts, took))?;
+    }
     Ok(0)
 }
 

@@ -3,6 +3,8 @@
 //! AWS gives a policy back as it pleases: URL-encoded, a list of one as a plain text, lists and statements in another
 //! order. [`canonical`] brings two policies that mean the same to the same JSON.
 
+use std::collections::BTreeSet;
+
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value as Json, json};
 
@@ -73,6 +75,48 @@ pub fn canonical_statement(statement: &Json) -> Json {
     Json::Object(fields.collect())
 }
 
+/// What `then` grants that `now` does not, each grant in words. By the letter: a grant under another condition, or one
+/// that a pattern covers already, counts as another.
+#[must_use]
+pub fn widening(now: &Json, then: &Json) -> Vec<String> {
+    let before = grants(now);
+    grants(then).into_iter().filter(|grant| !before.contains(grant)).collect()
+}
+
+fn grants(policy: &Json) -> BTreeSet<String> {
+    let texts = |value: Option<&Json>| -> Vec<String> {
+        match value {
+            None => Vec::new(),
+            Some(Json::Object(fields)) => fields.values().flat_map(texts_of).collect(),
+            Some(other) => texts_of(other),
+        }
+    };
+    let mut grants = BTreeSet::new();
+    for statement in statements(policy).iter().map(canonical_statement) {
+        if statement["Effect"] != "Allow" {
+            continue;
+        }
+        let condition = statement.get("Condition").map_or_else(String::new, |condition| format!(" if {condition}"));
+        for action in texts(statement.get("Action")) {
+            for resource in texts(statement.get("Resource")) {
+                grants.insert(format!("{action} on {resource}{condition}"));
+            }
+            for principal in texts(statement.get("Principal")) {
+                grants.insert(format!("{action} by {principal}{condition}"));
+            }
+        }
+    }
+    grants
+}
+
+fn texts_of(value: &Json) -> Vec<String> {
+    match value {
+        Json::String(text) => vec![text.clone()],
+        Json::Array(entries) => entries.iter().flat_map(texts_of).collect(),
+        other => vec![other.to_string()],
+    }
+}
+
 fn values(value: &Json, each: &dyn Fn(&Json) -> Json) -> Json {
     match value {
         Json::Object(fields) => Json::Object(fields.iter().map(|(key, value)| (key.clone(), each(value))).collect()),
@@ -119,6 +163,17 @@ mod tests {
     fn everyone_is_not_every_aws_principal() {
         let with = |principal: Json| canonical(&json!({"Statement": [{"Principal": principal}]}));
         assert_ne!(with(json!("*")), with(json!({"AWS": "*"})));
+    }
+
+    #[test]
+    fn only_new_grants_widen() {
+        let now = json!({"Statement": [{"Effect": "Allow", "Action": ["a:Get", "a:Put"], "Resource": "x"}]});
+        let then = json!({"Statement": [{"Effect": "Allow", "Action": "a:Get", "Resource": ["x", "y"]},
+            {"Effect": "Deny", "Action": "a:Delete", "Resource": "x"}]});
+        assert_eq!(widening(&now, &then), ["a:Get on y"]);
+        assert!(widening(&now, &now).is_empty());
+        let trust = |who: &str| json!({"Statement": {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": who}}});
+        assert_eq!(widening(&trust("a"), &trust("*")), ["sts:AssumeRole by *"]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 pub use failure::{Answer, AwsError, Call, absent_on};
 pub use wait::{Waiting, retry_while, wait_until};
 
-use crate::config::Pipeline;
+use crate::config::{LOCAL, Pipeline};
 use crate::error::Error;
 
 /// Attempts of one call, the first included. The pauses between them double, jittered, so five attempts bridge up to
@@ -43,6 +43,8 @@ pub struct Aws {
     pub logs: aws_sdk_cloudwatchlogs::Client,
     /// SQS.
     pub sqs: aws_sdk_sqs::Client,
+    /// Resource Groups Tagging API.
+    pub tagging: aws_sdk_resourcegroupstagging::Client,
     sts: aws_sdk_sts::Client,
     /// The endpoint, where it is not AWS's own.
     pub endpoint: Option<String>,
@@ -57,9 +59,24 @@ pub struct Place {
     pub region: String,
     /// The account's 12 digits.
     pub account: String,
+    /// The ARN of who calls.
+    pub caller: String,
 }
 
 impl Place {
+    /// The place that a declaration names by itself, without its caller; nothing where it leaves the account open.
+    #[must_use]
+    pub fn declared(pipeline: &Pipeline) -> Option<Self> {
+        let partition = match pipeline.region.split('-').next() {
+            Some("cn") => "aws-cn",
+            Some("eusc") => "aws-eusc",
+            _ if pipeline.region.starts_with("us-gov-") => "aws-us-gov",
+            _ => "aws",
+        };
+        let account = pipeline.account.clone()?;
+        Some(Self { partition: partition.to_owned(), region: pipeline.region.clone(), account, caller: String::new() })
+    }
+
     /// An ARN in this place.
     #[must_use]
     pub fn arn(&self, service: &str, resource: &str) -> String {
@@ -79,12 +96,19 @@ impl Place {
     }
 }
 
+/// The resource part of an ARN of `service`: `table/x` of `arn:aws:dynamodb:us-east-1:123456789012:table/x`.
+#[must_use]
+pub fn resource_in<'a>(arn: &'a str, service: &str) -> Option<&'a str> {
+    let mut parts = arn.splitn(6, ':');
+    (parts.nth(2) == Some(service)).then(|| parts.nth(2)).flatten()
+}
+
 impl Aws {
     /// Reads the standard variables and files and makes the clients; makes no call, but may ask a credential provider.
     ///
     /// # Errors
     /// [`Error::Refused`] where `AWS_REGION` contradicts the file: one of the two is a mistake, and guessing
-    /// which would build a pipeline in the wrong place.
+    /// which would build a pipeline in the wrong place. Likewise where the local environment would mean AWS itself.
     pub async fn connect(pipeline: &Pipeline) -> Result<Self, Error> {
         if let Ok(region) = std::env::var("AWS_REGION")
             && !region.is_empty()
@@ -114,7 +138,15 @@ impl Aws {
             )
             .load()
             .await;
-        Ok(Self::new(&config))
+        let aws = Self::new(&config);
+        if pipeline.environment.as_deref() == Some(LOCAL) && aws.endpoint.is_none() {
+            return Err(Error::Refused {
+                what: "the environment `local` is for a local AWS, but no endpoint is set".to_owned(),
+                help: "export the variables that `make local` prints, or leave out --env local (and PIPELINE_ENV)"
+                    .to_owned(),
+            });
+        }
+        Ok(aws)
     }
 
     /// Clients of this configuration.
@@ -130,6 +162,7 @@ impl Aws {
             iam: aws_sdk_iam::Client::new(config),
             logs: aws_sdk_cloudwatchlogs::Client::new(config),
             sqs: aws_sdk_sqs::Client::new(config),
+            tagging: aws_sdk_resourcegroupstagging::Client::new(config),
             sts: aws_sdk_sts::Client::new(config),
             endpoint,
         }
@@ -161,6 +194,6 @@ impl Aws {
                 help: "set AWS_PROFILE or the credentials of the right account".to_owned(),
             });
         }
-        Ok(Place { partition, region: pipeline.region.clone(), account })
+        Ok(Place { partition, region: pipeline.region.clone(), account, caller: arn })
     }
 }

@@ -37,6 +37,10 @@ pub struct Pipeline {
     pub count: Vec<String>,
     /// Segment's workspace: with it, the role that Segment assumes to write into the bucket is made.
     pub segment_workspace_id: Option<String>,
+    /// How much comes in a month, where the file says so.
+    pub estimate: Option<Volume>,
+    /// The environment that was laid over the file, where one was.
+    pub environment: Option<String>,
     /// The folder of the file, to which `function.artifact` is relative.
     pub directory: PathBuf,
 }
@@ -126,6 +130,18 @@ pub struct Function {
     pub failure_queue: String,
 }
 
+/// `[estimate]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Volume {
+    /// Events.
+    pub events_per_month: u64,
+    /// Files that they come in.
+    pub files_per_month: u64,
+}
+
+/// Segment's destination writes at least once an hour.
+const HOURS_A_MONTH: u64 = 730;
+
 /// CloudWatch Logs takes these numbers of days and no others (API reference, PutRetentionPolicy).
 const RETENTION_DAYS: [i64; 22] =
     [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
@@ -134,10 +150,23 @@ const RETENTION_DAYS: [i64; 22] =
 const SIX_HOURS: i64 = 21_600;
 
 /// Checks and completes. Returns nothing where something that has no default is missing; a missing key is reported
-/// only where all of the text could be parsed, since it may stand in the part that could not.
-pub(super) fn check(raw: Raw, complain_of_missing: bool, found: &mut Vec<Diagnostic>) -> Option<Pipeline> {
+/// only where all of the text could be parsed, since it may stand in the part that could not. The name of an environment
+/// that does not name the pipeline itself ends the pipeline's name, and with that all names that derive from it.
+pub(super) fn check(
+    raw: Raw,
+    suffix: Option<(&str, Range<usize>)>,
+    complain_of_missing: bool,
+    found: &mut Vec<Diagnostic>,
+) -> Option<Pipeline> {
     let mut check = Check { found };
-    let name = check.text(raw.pipeline.name, "pipeline.name", rules::pipeline_name);
+    let mut name = check.text(raw.pipeline.name, "pipeline.name", rules::pipeline_name);
+    if let (Some(name), Some((environment, span))) = (&mut name, suffix) {
+        let valid = rules::pipeline_name(name).is_ok();
+        *name = format!("{name}-{environment}");
+        if valid {
+            check.rule(span, "pipeline.name", rules::pipeline_name(name));
+        }
+    }
     let region = check.text(raw.pipeline.region, "pipeline.region", rules::region);
     for (value, example) in [(&name, "name = \"segment-events\""), (&region, "region = \"us-east-1\"")] {
         if value.is_none() && complain_of_missing {
@@ -177,6 +206,8 @@ pub(super) fn check(raw: Raw, complain_of_missing: bool, found: &mut Vec<Diagnos
         })
     });
 
+    let estimate = check.estimate(raw.estimate);
+
     Some(Pipeline {
         name: name?,
         region: region?,
@@ -190,8 +221,42 @@ pub(super) fn check(raw: Raw, complain_of_missing: bool, found: &mut Vec<Diagnos
         function,
         count,
         segment_workspace_id,
+        estimate,
+        environment: None,
         directory: PathBuf::new(),
     })
+}
+
+/// Reports the names that two environments share, or an environment and the rest of the file: each would undo what the
+/// other did.
+pub(super) fn shared(all: &[(&str, Range<usize>, Pipeline)], found: &mut Vec<Diagnostic>) {
+    for (i, (name, span, one)) in all.iter().enumerate() {
+        for (other_name, _, other) in &all[..i] {
+            let apart = one.account.is_some() && other.account.is_some() && one.account != other.account;
+            let elsewhere = apart || one.region != other.region;
+            // Buckets are global on AWS, and roles in an account.
+            let keys = [
+                ("bucket.name", false, &one.bucket.name, &other.bucket.name),
+                ("role.name", apart, &one.role_name, &other.role_name),
+                ("table.name", elsewhere, &one.table.counts, &other.table.counts),
+                ("table.ledger_name", elsewhere, &one.table.ledger, &other.table.ledger),
+                ("function.name", elsewhere, &one.function.name, &other.function.name),
+                ("function.failure_queue", elsewhere, &one.function.failure_queue, &other.function.failure_queue),
+            ];
+            for (key, _, value, _) in keys.into_iter().filter(|(_, apart, one, other)| !apart && one == other) {
+                let with = match *other_name {
+                    "" => "the rest of the file".to_owned(),
+                    other => format!("`environments.{other}`"),
+                };
+                found.push(Diagnostic::new(
+                    span.clone(),
+                    format!("`environments.{name}` shares `{key}` with {with}"),
+                    format!("also `{value}`"),
+                    format!("give it a name of its own: {key} = \"{value}-{name}\""),
+                ));
+            }
+        }
+    }
 }
 
 struct Check<'a> {
@@ -405,6 +470,33 @@ impl Check<'_> {
                 .text(raw.failure_queue, "function.failure_queue", rules::queue_name)
                 .unwrap_or_else(|| format!("{base}-failures")),
         }
+    }
+
+    fn estimate(&mut self, raw: raw::Estimate) -> Option<Volume> {
+        // A thousand times what the largest senders send: beyond, it is a slip of the keyboard.
+        let files_span = raw.files_per_month.as_ref().map(Spanned::span);
+        let mut volume = |value, what: &str| self.volume(value, what, 1_000_000_000_000);
+        let events = volume(raw.events_per_month, "estimate.events_per_month");
+        let files = volume(raw.files_per_month, "estimate.files_per_month");
+        if let (None, Some(span)) = (events, files_span) {
+            let help = format!("write under [estimate]: {}", super::keys::example("estimate.events_per_month"));
+            self.found.push(Diagnostic::new(span, "`estimate.events_per_month` is missing", "", help));
+        }
+        Some(Volume { events_per_month: events?, files_per_month: files.unwrap_or(HOURS_A_MONTH) })
+    }
+
+    fn volume(&mut self, value: Maybe<i64>, what: &str, most: u64) -> Option<u64> {
+        let value = value?;
+        let n = u64::try_from(*value.get_ref()).ok().filter(|n| (1..=most).contains(n));
+        if n.is_none() {
+            self.found.push(Diagnostic::new(
+                value.span(),
+                format!("`{what}` is out of range"),
+                format!("{} a month", value.get_ref()),
+                format!("write a whole number from 1 to {most}"),
+            ));
+        }
+        n
     }
 
     fn count(&mut self, raw: Maybe<Vec<Spanned<String>>>) -> Vec<String> {

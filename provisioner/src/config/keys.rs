@@ -32,6 +32,8 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("function.max_event_age_seconds", "max_event_age_seconds = 21600"),
     ("function.failure_queue", "failure_queue = \"segment-events-failures\""),
     ("rollup.count", "count = [\"track\"]"),
+    ("estimate.events_per_month", "events_per_month = 10000000"),
+    ("estimate.files_per_month", "files_per_month = 730"),
     ("segment.workspace_id", "workspace_id = \"abc123XYZ\""),
 ];
 

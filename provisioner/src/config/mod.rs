@@ -9,20 +9,25 @@ pub mod diagnostic;
 mod keys;
 mod raw;
 mod rules;
+mod schema;
 mod tree;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-pub use check::{Billing, Bucket, Function, Notification, Pipeline, Statement, Table};
+use toml::Spanned;
+
+pub use check::{Billing, Bucket, Function, Notification, Pipeline, Statement, Table, Volume};
 use diagnostic::{Diagnostic, Invalid};
+pub use schema::schema;
 
 use crate::error::Error;
 
-/// The environment that `make local` names for every file: where a file has nothing to change for it, it is the file as
-/// it is. Any other environment must be declared, since a wrong name would otherwise mean production.
-const LOCAL: &str = "local";
+/// The environment that `make local` names for every file: the same pipeline on a local AWS, by the same names. Where a
+/// file has nothing to change for it, it is the file as it is. Any other environment must be declared, since a wrong name
+/// would otherwise mean production, and has names of its own.
+pub const LOCAL: &str = "local";
 
 /// Reads and checks the file, with the overlay of `environment` where one is named.
 ///
@@ -58,15 +63,24 @@ pub fn parse(name: &str, text: &str, environment: Option<&str>) -> Result<Pipeli
         found.push(unknown_environment(wanted, &overlays));
     }
     let mut chosen = None;
+    let mut all: Vec<(&str, Range<usize>, Pipeline)> = Vec::new();
     let mut environments: Vec<Option<&str>> = vec![None];
     environments.extend(overlays.keys().map(|name| Some(name.as_str())));
     for candidate in environments {
         let mut merged = base.clone();
-        if let Some(overlay) = candidate.and_then(|name| overlays.get(name)) {
+        let overlay = candidate.and_then(|name| overlays.get(name));
+        if let Some(overlay) = overlay {
             tree::overlay(&mut merged, overlay);
         }
+        let span = overlay.map_or(0..0, Spanned::span);
+        let own = candidate.filter(|name| *name != LOCAL);
+        let suffix = own.filter(|_| !overlay.is_some_and(tree::names_the_pipeline));
         let raw = raw::read(merged, &mut found);
-        let pipeline = check::check(raw, broken.is_empty(), &mut found);
+        let pipeline = check::check(raw, suffix.map(|name| (name, span.clone())), broken.is_empty(), &mut found);
+        let pipeline = pipeline.map(|pipeline| Pipeline { environment: environment.map(str::to_owned), ..pipeline });
+        if let (Some(pipeline), true) = (&pipeline, candidate.is_none() || own.is_some()) {
+            all.push((candidate.unwrap_or_default(), span, pipeline.clone()));
+        }
         let is_chosen = match environment {
             Some(LOCAL) if !overlays.contains_key(LOCAL) => candidate.is_none(),
             environment => candidate == environment,
@@ -75,6 +89,8 @@ pub fn parse(name: &str, text: &str, environment: Option<&str>) -> Result<Pipeli
             chosen = pipeline;
         }
     }
+
+    check::shared(&all, &mut found);
 
     // What could not be parsed is one mistake, not also a wrong value. An environment repeats the base's mistakes.
     let is_echo =

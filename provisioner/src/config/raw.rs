@@ -26,6 +26,7 @@ pub(super) struct Raw {
     pub(super) function: Function,
     pub(super) rollup: Rollup,
     pub(super) segment: Segment,
+    pub(super) estimate: Estimate,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -101,6 +102,13 @@ pub(super) struct Rollup {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Segment {
     pub(super) workspace_id: Maybe<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Estimate {
+    pub(super) events_per_month: Maybe<i64>,
+    pub(super) files_per_month: Maybe<i64>,
 }
 
 /// `"on-demand"`, or capacity units for each table and for its index.

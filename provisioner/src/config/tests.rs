@@ -88,6 +88,7 @@ fn rules_of_awss_are_checked() {
         ("[tags]\n\"aws:x\" = \"y\"", "reserved"),
         ("[tags]\npipeline = \"y\"", "owns"),
         ("[rollup]\ncount = []", "nothing would be counted"),
+        ("[estimate]\nevents_per_month = 0", "0 a month"),
         ("[segment]\nworkspace_id = \"\"", "not a workspace id"),
         ("[[role.statement]]\nactions = [\"GetObject\"]\nresources = [\"*\"]", "not an IAM action"),
         ("[[role.statement]]\nactions = [\"s3:GetObject\"]\nresources = [\"bucket\"]", "not an ARN"),
@@ -125,6 +126,38 @@ fn the_local_environment_need_not_be_declared() {
     assert!(parse("pipeline.toml", GOOD, Some("local")).expect("valid").bucket.require_tls);
     let text = format!("{GOOD}[environments.local]\nbucket.require_tls = false\n");
     assert!(!parse("pipeline.toml", &text, Some("local")).expect("valid").bucket.require_tls);
+}
+
+#[test]
+fn an_environment_has_names_and_a_mark_of_its_own() {
+    let text = format!("{GOOD}[environments.staging]\n[environments.other]\npipeline.name = \"visits\"\n");
+    let staging = parse("pipeline.toml", &text, Some("staging")).expect("valid");
+    assert_eq!((staging.name.as_str(), staging.tags["pipeline"].as_str()), ("events-staging", "events-staging"));
+    assert_eq!(
+        (staging.bucket.name.as_str(), staging.role_name.as_str()),
+        ("events-staging", "events-staging-function")
+    );
+    assert_eq!(staging.environment.as_deref(), Some("staging"));
+    assert_eq!(parse("pipeline.toml", &text, Some("other")).expect("valid").table.counts, "visits-counts");
+    // The local AWS is another AWS, so the names stay.
+    assert_eq!(parse("pipeline.toml", &text, Some("local")).expect("valid").name, "events");
+}
+
+#[test]
+fn environments_may_not_share_a_name() {
+    let bucket = "[bucket]\nname = \"acme\"\n";
+    let found = with(&format!("{bucket}[environments.staging]\nfunction.memory_mb = 128\n"));
+    assert!(found.len() == 1 && found[0].message.contains("shares `bucket.name`"), "{found:?}");
+    let two = "[environments.a]\nbucket.name = \"same\"\n[environments.b]\nbucket.name = \"same\"\n";
+    let found = with(two);
+    assert!(
+        found.len() == 1 && found[0].message.contains("`environments.b` shares `bucket.name` with `environments.a`")
+    );
+    // In another region everything but the bucket and the role may be called the same.
+    let region = "[environments.a]\npipeline.region = \"eu-west-1\"\n";
+    assert_eq!(with(&format!("[function]\nname = \"f\"\n{region}")), []);
+    assert_eq!(with(&format!("[role]\nname = \"r\"\n{region}")).len(), 1);
+    assert_eq!(with(&format!("{bucket}[environments.local]\nbucket.require_tls = false\n")), []);
 }
 
 #[test]

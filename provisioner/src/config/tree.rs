@@ -68,6 +68,12 @@ fn overlay_table<'i>(base: &mut DeTable<'i>, over: &DeTable<'i>) {
     }
 }
 
+/// Whether `pipeline.name` is among an environment's keys.
+pub(super) fn names_the_pipeline(overlay: &Tree<'_>) -> bool {
+    let pipeline = overlay.get_ref().get("pipeline").map(Spanned::get_ref);
+    matches!(pipeline, Some(DeValue::Table(pipeline)) if pipeline.contains_key("name"))
+}
+
 /// What [`cut`] took out.
 pub(super) struct Cut {
     /// The dotted path, without the numbers of list entries: `role.statement.actions`.

@@ -1,19 +1,22 @@
 //! Plans, summaries and errors for people. The colours are dropped by the stream that they are written to, where it
 //! is no terminal or NO_COLOR is set.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
+use indicatif::HumanBytes;
 use serde_json::Value as Json;
 use similar::{ChangeTag, TextDiff};
 
 use super::printable;
-use crate::aws::Place;
 use crate::change::{Change, Value};
-use crate::config::Pipeline;
+use crate::cost::{Dollars, Estimate};
+use crate::document::{Document, Entry};
 use crate::error::Error;
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, Counts};
+use crate::policy;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -24,59 +27,102 @@ pub(super) fn style(action: Action) -> Style {
         Action::Nothing => return DIM,
         Action::Create => AnsiColor::Green,
         Action::Update => AnsiColor::Yellow,
-        Action::Delete => AnsiColor::Red,
+        Action::Delete | Action::Refuse => AnsiColor::Red,
     };
     color.on_default()
 }
 
 /// The whole plan, its last line the one that counts.
 #[must_use]
-pub fn plan(pipeline: &Pipeline, place: &Place, plan: &Plan) -> String {
+pub fn plan(document: &Document) -> String {
     let mut out = String::new();
-    let (name, region, account) = (&pipeline.name, &place.region, &place.account);
-    let _ = writeln!(out, "{BOLD}{name}{BOLD:#} in {region}, account {account}\n");
-    for item in plan.items.iter().filter(|item| item.action != Action::Nothing) {
-        let color = style(item.action);
-        let symbol = item.action.symbol();
-        let _ = writeln!(out, "  {color}{symbol} {}{color:#}", printable(&item.address().to_string()));
-        let width = item.changes().iter().map(|change| change.setting.len()).max().unwrap_or(0);
-        for change in item.changes() {
-            setting(&mut out, item.action, change, width);
+    let Document { pipeline, region, account, .. } = document;
+    let _ = writeln!(out, "{BOLD}{pipeline}{BOLD:#} in {region}, account {account}\n");
+    for entry in &document.resources {
+        let color = style(entry.action);
+        let _ = writeln!(out, "  {color}{}{color:#}", printable(&title(entry)));
+        if let (Some(reason), Some(help)) = (&entry.reason, &entry.help) {
+            let _ = writeln!(out, "      {}", printable(reason));
+            let _ = writeln!(out, "      {BOLD}help:{BOLD:#} {}", printable(help));
+        }
+        for line in changes(entry) {
+            let style = line.sign.map_or(Style::new(), style);
+            let _ = writeln!(out, "      {style}{}{style:#}", line.text);
         }
     }
-    if !plan.is_empty() {
+    if !document.resources.is_empty() {
         out.push('\n');
     }
-    for note in &plan.notes {
+    for note in &document.notes {
         let _ = writeln!(out, "{BOLD}note:{BOLD:#} {}", printable(note));
     }
-    if plan.is_empty() {
-        let _ = writeln!(out, "No changes.");
-    } else {
-        let counts = plan.counts();
-        let _ = writeln!(
-            out,
-            "Plan: {} to create, {} to update, {} to delete.",
-            counts.create, counts.update, counts.delete
-        );
+    if let Some(estimate) = &document.estimate {
+        let _ = writeln!(out, "{BOLD}cost:{BOLD:#} {}", cost(estimate));
+        for (name, price) in cost_lines(estimate) {
+            let _ = writeln!(out, "        {name:16} {price}");
+        }
     }
+    let _ = writeln!(out, "{}", document.verdict());
     out
 }
 
-fn setting(out: &mut String, action: Action, change: &Change, width: usize) {
-    let Change { setting, live, desired } = change;
-    if let Some(diff) = document_diff(live, desired) {
-        let _ = writeln!(out, "      {setting}:");
-        for line in diff {
-            let _ = writeln!(out, "        {line}");
-        }
-        return;
-    }
-    let desired = shown(desired);
-    let _ = match action {
-        Action::Update => writeln!(out, "      {setting:width$}  {} -> {desired}", shown(live)),
-        _ => writeln!(out, "      {setting:width$}  {desired}"),
+/// What happens to what: `~ table segment-events-counts`.
+pub(super) fn title(entry: &Entry) -> String {
+    format!("{} {} {}", entry.action.symbol(), entry.kind, entry.name)
+}
+
+/// A month's price at the declared volume, and before where that differs.
+pub(super) fn cost(estimate: &Estimate) -> String {
+    let Estimate { events_per_month, files_per_month, prices, now, then, .. } = estimate;
+    format!(
+        "about {} a month for {events_per_month} events in {files_per_month} files, storage aside (prices: {prices})",
+        price(*now, *then)
+    )
+}
+
+/// The price of each service.
+pub(super) fn cost_lines(estimate: &Estimate) -> impl Iterator<Item = (&str, String)> {
+    estimate.lines.iter().map(|line| (line.what.as_str(), price(line.now, line.then)))
+}
+
+fn price(now: Option<Dollars>, then: Dollars) -> String {
+    let shown = |Dollars { list, billed }: Dollars| {
+        if list == billed { format!("${list:.2}") } else { format!("${billed:.2} (${list:.2} without the free tier)") }
     };
+    match now.filter(|now| *now != then) {
+        None => shown(then),
+        Some(now) => format!("{} -> {}", shown(now), shown(then)),
+    }
+}
+
+/// A line of what differs.
+pub(super) struct Line {
+    /// What it says, safe for a terminal.
+    pub(super) text: String,
+    /// Whether it is a line of a diff that comes or goes.
+    pub(super) sign: Option<Action>,
+}
+
+/// What differs in a resource, line by line: the settings in columns, policies statement by statement.
+pub(super) fn changes(entry: &Entry) -> Vec<Line> {
+    let plain = |text: String| Line { text, sign: None };
+    // Of what is not there, or is refused for another reason than its settings, only the new values matter.
+    let was = matches!(entry.action, Action::Update | Action::Refuse);
+    let width = entry.changes.iter().map(|change| change.setting.len()).max().unwrap_or(0);
+    let mut lines = Vec::new();
+    for Change { setting, live, desired } in &entry.changes {
+        if let Some(diff) = document_diff(live, desired) {
+            lines.push(plain(format!("{setting}:")));
+            lines.extend(diff);
+            continue;
+        }
+        let desired = shown(desired);
+        lines.push(plain(match live {
+            Value::Unset if !was => format!("{setting:width$}  {desired}"),
+            live => format!("{setting:width$}  {} -> {desired}", shown(live)),
+        }));
+    }
+    lines
 }
 
 /// A value in one line.
@@ -92,37 +138,68 @@ fn shown(value: &Value) -> String {
             let pair = |(key, value): (&String, &String)| format!("{} = {}", printable(key), quoted(value));
             format!("{{ {} }}", map.iter().map(pair).collect::<Vec<_>>().join(", "))
         }
+        Value::Code(code) => {
+            let revision = code.revision.as_ref().map(|revision| format!(", revision {}", printable(revision)));
+            let (hash, size) = (printable(&code.sha256), HumanBytes(code.bytes));
+            format!("{hash} ({size}{})", revision.unwrap_or_default())
+        }
         Value::Document(document) => printable(&document.to_string()),
     }
 }
 
-/// The unified diff of two JSON documents where at least one is large enough to need one.
-fn document_diff(live: &Value, desired: &Value) -> Option<Vec<String>> {
-    let is_large = |value: &Value| matches!(value, Value::Document(json) if json.get("Effect").is_some() || json.get("Statement").is_some() || json.is_array());
-    if !is_large(live) && !is_large(desired) {
+/// The difference of two policies, or of two statements, as unified diffs of the statements that differ; of other
+/// documents, nothing: they fit on a line.
+fn document_diff(live: &Value, desired: &Value) -> Option<Vec<Line>> {
+    let (old, new) = (statements_of(live)?, statements_of(desired)?);
+    if old.is_empty() && new.is_empty() {
         return None;
     }
-    let text = |value: &Value| match value {
-        Value::Document(json) => pretty(json),
-        _ => String::new(),
+    // Statements with an id are compared with those of the same id, others with those at the same place.
+    let key = |(i, statement): (usize, &Json)| match policy::sid(statement) {
+        "" => format!("#{i}"),
+        sid => sid.to_owned(),
     };
-    let (old, new) = (text(live), text(desired));
-    let diff = TextDiff::from_lines(&old, &new);
+    let old: BTreeMap<String, &Json> = old.iter().enumerate().map(|entry| (key(entry), entry.1)).collect();
+    let new: BTreeMap<String, &Json> = new.iter().enumerate().map(|entry| (key(entry), entry.1)).collect();
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let mut lines = Vec::new();
+    for key in keys {
+        let text = |statement: Option<&&Json>| statement.map(|statement| pretty(statement)).unwrap_or_default();
+        let (old, new) = (text(old.get(key)), text(new.get(key)));
+        lines.extend(text_diff(&old, &new));
+    }
+    Some(lines)
+}
+
+/// The statements of a policy, of a list of them, or a statement by itself; nothing for what is none of these.
+fn statements_of(value: &Value) -> Option<Vec<Json>> {
+    match value {
+        Value::Unset => Some(Vec::new()),
+        Value::Document(json) if json.get("Statement").is_some() => Some(policy::statements(json)),
+        Value::Document(json) if json.get("Effect").is_some() => Some(vec![json.clone()]),
+        Value::Document(Json::Array(statements)) => Some(statements.clone()),
+        _ => None,
+    }
+}
+
+fn text_diff(old: &str, new: &str) -> Vec<Line> {
+    let diff = TextDiff::from_lines(old, new);
     let mut lines = Vec::new();
     for (i, hunk) in diff.unified_diff().context_radius(2).iter_hunks().enumerate() {
         if i > 0 {
-            lines.push("...".to_owned());
+            lines.push(Line { text: "  ...".to_owned(), sign: None });
         }
         for change in hunk.iter_changes() {
-            let (sign, style) = match change.tag() {
-                ChangeTag::Delete => ('-', style(Action::Delete)),
-                ChangeTag::Insert => ('+', style(Action::Create)),
-                ChangeTag::Equal => (' ', Style::new()),
+            let (symbol, sign) = match change.tag() {
+                ChangeTag::Delete => ('-', Some(Action::Delete)),
+                ChangeTag::Insert => ('+', Some(Action::Create)),
+                ChangeTag::Equal => (' ', None),
             };
-            lines.push(format!("{style}{sign} {}{style:#}", printable(change.value().trim_end_matches('\n'))));
+            let text = format!("  {symbol} {}", printable(change.value().trim_end_matches('\n')));
+            lines.push(Line { text, sign });
         }
     }
-    Some(lines)
+    lines
 }
 
 fn pretty(json: &Json) -> String {
@@ -143,15 +220,9 @@ fn compact(json: &Json) -> Json {
 
 /// What was done, when all of it succeeded.
 #[must_use]
-pub fn summary(plan: &Plan, took: Duration) -> String {
-    let counts = plan.counts();
-    format!(
-        "\nDone: {} created, {} updated, {} deleted, in {:.1} s.\n",
-        counts.create,
-        counts.update,
-        counts.delete,
-        took.as_secs_f64()
-    )
+pub fn summary(counts: Counts, took: Duration) -> String {
+    let Counts { create, update, delete, .. } = counts;
+    format!("\nDone: {create} created, {update} updated, {delete} deleted, in {:.1} s.\n", took.as_secs_f64())
 }
 
 /// An error as its last word to the person.

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
@@ -29,7 +29,7 @@ fn ending(address: &Address, action: Action, event: &Event<'_>) -> Option<String
     let color = human::style(action);
     let (symbol, address) = (action.symbol(), printable(&address.to_string()));
     match event {
-        Event::Started | Event::Waiting { .. } => None,
+        Event::Started | Event::Waiting { .. } | Event::Progress { .. } => None,
         Event::Done { took } => {
             Some(format!("{color}{symbol}{color:#} {address}: {} in {:.1} s", action.done(), took.as_secs_f64()))
         }
@@ -46,6 +46,8 @@ fn ending(address: &Address, action: Action, event: &Event<'_>) -> Option<String
 struct Plain {
     /// What each step was last said to wait for.
     waits: Mutex<HashMap<Address, String>>,
+    /// When it last told of progress.
+    told: Mutex<Option<Instant>>,
 }
 
 impl Reporter for Plain {
@@ -58,6 +60,15 @@ impl Reporter for Plain {
                     return;
                 }
                 format!("  {}: waiting for {what}", printable(&address.to_string()))
+            }
+            // Often enough to see that it goes on, and no more.
+            Event::Progress { done, total } => {
+                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+                if told.is_some_and(|told| told.elapsed() < LONG_WAIT) {
+                    return;
+                }
+                *told = Some(Instant::now());
+                format!("  {}: {} {done} of {total}", printable(&address.to_string()), action.doing())
             }
             other => match ending(address, action, other) {
                 Some(line) => line,
@@ -92,6 +103,17 @@ impl Reporter for Live {
             Event::Waiting { what, .. } => {
                 if let Some(bar) = running.get(address) {
                     bar.set_message(format!("{shown}: waiting for {what}"));
+                }
+            }
+            Event::Progress { done, total } => {
+                if let Some(bar) = running.get(address) {
+                    if bar.length().is_none() {
+                        let style =
+                            ProgressStyle::with_template("{spinner} {msg} {bar:30} {human_pos}/{human_len} {elapsed}");
+                        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+                    }
+                    bar.set_length(*total);
+                    bar.set_position(*done);
                 }
             }
             ended => {

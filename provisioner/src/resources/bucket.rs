@@ -4,6 +4,7 @@
 //! tags that are not ours are left as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use aws_sdk_s3::operation::get_bucket_lifecycle_configuration::GetBucketLifecycleConfigurationOutput;
 use aws_sdk_s3::types::{
@@ -13,17 +14,32 @@ use aws_sdk_s3::types::{
     ServerSideEncryption, ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule,
     Tag, Tagging, VersioningConfiguration,
 };
+use futures_util::stream::{self, TryStreamExt};
 use serde_json::{Value as Json, json};
 
-use crate::aws::{Answer, Aws, AwsError, Call, absent_on, retry_while};
+use crate::aws::{Answer, Aws, AwsError, Call, absent_on, resource_in, retry_while};
 use crate::change::{Change, Diff, touches};
 use crate::error::{Error, Fault};
-use crate::kind::{Kind, Scope, Step};
+use crate::kind::{Kind, Rights, Scope, Step};
+use crate::owner::{self, Owner};
 use crate::policy;
 
 /// The policy statement and the lifecycle rule that are ours.
 const TLS_SID: &str = "PipelineDenyPlainHttp";
 const EXPIRE_RULE: &str = "pipeline-expire";
+
+/// Pages of up to a thousand versions that are deleted at the same time.
+const DELETES_AT_ONCE: usize = 8;
+
+/// Listings, the last of which finds nothing, unless somebody goes on writing into the bucket.
+const PASSES: usize = 10;
+
+/// Where a listing goes on.
+#[derive(Debug, Default)]
+struct Cursor {
+    key: Option<String>,
+    version: Option<String>,
+}
 
 /// A bucket, as declared.
 #[derive(Debug, Clone)]
@@ -56,6 +72,10 @@ pub(super) struct Live {
     rules: Vec<LifecycleRule>,
     policy: Option<Json>,
     tags: BTreeMap<String, String>,
+}
+
+fn aws_tags(tags: &BTreeMap<String, String>) -> Result<Vec<Tag>, Error> {
+    tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build().map_err(Error::from)).collect()
 }
 
 /// The four switches that make public access impossible.
@@ -226,9 +246,7 @@ impl Bucket {
     async fn put_tags(&self, aws: &Aws) -> Result<(), Fault> {
         let mut tags = self.get_tags(aws).await?;
         tags.extend(self.tags.clone());
-        let set: Result<Vec<Tag>, _> =
-            tags.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();
-        let tagging = Tagging::builder().set_tag_set(Some(set?)).build()?;
+        let tagging = Tagging::builder().set_tag_set(Some(aws_tags(&tags)?)).build()?;
         let request = aws.s3.put_bucket_tagging().bucket(&self.name).expected_bucket_owner(&self.account);
         request.tagging(tagging).send().await.call("s3:PutBucketTagging")?;
         Ok(())
@@ -263,52 +281,81 @@ impl Bucket {
         retry_while(waiting, passes, || self.put(step.aws, changes)).await
     }
 
-    /// Deletes every version of every object, a page at a time.
-    async fn empty(&self, aws: &Aws) -> Result<(), Fault> {
-        loop {
-            let page = aws
-                .s3
-                .list_object_versions()
-                .bucket(&self.name)
-                .expected_bucket_owner(&self.account)
-                .send()
-                .await
-                .call("s3:ListBucketVersions");
-            let Some(page) = absent_on(page, &["NoSuchBucket"])? else { return Ok(()) };
-            let versions = page.versions().iter().map(|v| (v.key(), v.version_id()));
-            let markers = page.delete_markers().iter().map(|m| (m.key(), m.version_id()));
-            let doomed: Result<Vec<ObjectIdentifier>, _> = versions
-                .chain(markers)
-                .filter_map(|(key, version)| key.map(|key| (key, version)))
-                .map(|(key, version)| {
-                    ObjectIdentifier::builder().key(key).set_version_id(version.map(str::to_owned)).build()
+    /// Deletes every version of every object: one lists, a page ahead, while others delete. What arrives meanwhile is
+    /// found by listing again, until there is nothing.
+    async fn empty(&self, step: &Step<'_>) -> Result<(), Fault> {
+        let (found, done) = (AtomicU64::new(0), AtomicU64::new(0));
+        for _ in 0..PASSES {
+            let before = found.load(Relaxed);
+            let pages = stream::try_unfold(Some(Cursor::default()), |cursor| self.page(step.aws, cursor, &found));
+            pages
+                .try_for_each_concurrent(DELETES_AT_ONCE, |doomed| async {
+                    let count = doomed.len();
+                    self.delete_objects(step.aws, doomed).await?;
+                    let now = done.fetch_add(u64::try_from(count).unwrap_or_default(), Relaxed);
+                    (step.count)(now + u64::try_from(count).unwrap_or_default(), found.load(Relaxed));
+                    Ok(())
                 })
-                .collect();
-            let doomed = doomed?;
-            if doomed.is_empty() {
-                return Ok(());
-            }
-            let delete = Delete::builder().set_objects(Some(doomed)).quiet(true).build()?;
-            let request = aws.s3.delete_objects().bucket(&self.name).expected_bucket_owner(&self.account);
-            let deleted = request.delete(delete).send().await.call("s3:DeleteObjectVersion")?;
-            // A refusal of one object is no failure of the call, and asking again would not end.
-            if let Some(refused) = deleted.errors().first() {
-                return Err(Error::Refused {
-                    what: format!(
-                        "failed to delete object {} of bucket {}: {} {}",
-                        refused.key().unwrap_or_default().escape_debug(),
-                        self.name,
-                        refused.code().unwrap_or_default(),
-                        refused.message().unwrap_or_default(),
-                    ),
-                    help: "lift what protects the object, then run destroy again".to_owned(),
-                }
-                .into());
+                .await?;
+            if found.load(Relaxed) == before {
+                break;
             }
         }
+        // Where it never ends, S3 says so when the bucket is deleted.
+        Ok(())
+    }
+
+    /// The versions of a page, and where the next one begins.
+    async fn page(
+        &self,
+        aws: &Aws,
+        cursor: Option<Cursor>,
+        found: &AtomicU64,
+    ) -> Result<Option<(Vec<ObjectIdentifier>, Option<Cursor>)>, Fault> {
+        let Some(cursor) = cursor else { return Ok(None) };
+        let request = aws.s3.list_object_versions().bucket(&self.name).expected_bucket_owner(&self.account);
+        let request = request.set_key_marker(cursor.key).set_version_id_marker(cursor.version);
+        let Some(page) = absent_on(request.send().await.call("s3:ListBucketVersions"), &["NoSuchBucket"])? else {
+            return Ok(None);
+        };
+        let versions = page.versions().iter().map(|v| (v.key(), v.version_id()));
+        let markers = page.delete_markers().iter().map(|m| (m.key(), m.version_id()));
+        let doomed: Result<Vec<ObjectIdentifier>, _> = versions
+            .chain(markers)
+            .filter_map(|(key, version)| key.map(|key| (key, version)))
+            .map(|(key, version)| {
+                ObjectIdentifier::builder().key(key).set_version_id(version.map(str::to_owned)).build()
+            })
+            .collect();
+        let doomed = doomed?;
+        found.fetch_add(u64::try_from(doomed.len()).unwrap_or_default(), Relaxed);
+        let more = page.is_truncated == Some(true);
+        let next = more.then_some(Cursor { key: page.next_key_marker, version: page.next_version_id_marker });
+        Ok(Some((doomed, next)))
+    }
+
+    async fn delete_objects(&self, aws: &Aws, doomed: Vec<ObjectIdentifier>) -> Result<(), Fault> {
+        if doomed.is_empty() {
+            return Ok(());
+        }
+        let delete = Delete::builder().set_objects(Some(doomed)).quiet(true).build()?;
+        let request = aws.s3.delete_objects().bucket(&self.name).expected_bucket_owner(&self.account);
+        let deleted = request.delete(delete).send().await.call("s3:DeleteObjectVersion")?;
+        // A refusal of one object is no failure of the call, and asking again would not end.
+        let Some(refused) = deleted.errors().first() else { return Ok(()) };
+        Err(Error::Refused {
+            what: format!(
+                "failed to delete object {} of bucket {}: {} {}",
+                refused.key().unwrap_or_default().escape_debug(),
+                self.name,
+                refused.code().unwrap_or_default(),
+                refused.message().unwrap_or_default(),
+            ),
+            help: "lift what protects the object, then run destroy again".to_owned(),
+        }
+        .into())
     }
 }
-
 impl Kind for Bucket {
     const NAME: &'static str = "bucket";
     const HOLDS_DATA: bool = true;
@@ -332,8 +379,88 @@ impl Kind for Bucket {
         }]
     }
 
+    fn name_in(arn: &str) -> Option<String> {
+        resource_in(arn, "s3").filter(|name| !name.contains('/')).map(str::to_owned)
+    }
+
+    fn called(scope: &Scope<'_>, name: &str) -> Option<Self> {
+        let like = Self::declared(scope).into_iter().next()?;
+        Some(Self { name: name.to_owned(), arn: scope.place.s3_arn(name), ..like })
+    }
+
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn arn(&self) -> String {
+        self.arn.clone()
+    }
+
+    fn rights(&self) -> Vec<Rights> {
+        // A new bucket gets these only where the file asks for them.
+        let asked: [(bool, &'static [&'static str]); 3] = [
+            (self.versioning, &["s3:PutBucketVersioning"]),
+            (self.expire.is_some(), &["s3:PutLifecycleConfiguration"]),
+            (self.require_tls, &["s3:PutBucketPolicy"]),
+        ];
+        let asked = asked.into_iter().filter(|(asked, _)| *asked);
+        let more = asked.map(|(_, create)| Rights { resource: self.arn.clone(), create, ..Rights::default() });
+        let rights = [
+            Rights {
+                resource: self.arn.clone(),
+                read: &[
+                    "s3:ListBucket",
+                    "s3:GetBucketPublicAccessBlock",
+                    "s3:GetBucketOwnershipControls",
+                    "s3:GetEncryptionConfiguration",
+                    "s3:GetBucketVersioning",
+                    "s3:GetLifecycleConfiguration",
+                    "s3:GetBucketPolicy",
+                    "s3:GetBucketTagging",
+                ],
+                // A bucket that is made with tags needs the second, and any later change of them the third.
+                create: &[
+                    "s3:CreateBucket",
+                    "s3:TagResource",
+                    "s3:PutBucketTagging",
+                    "s3:PutBucketPublicAccessBlock",
+                    "s3:PutBucketOwnershipControls",
+                    "s3:PutEncryptionConfiguration",
+                ],
+                update: &[
+                    "s3:PutBucketTagging",
+                    "s3:PutBucketPublicAccessBlock",
+                    "s3:PutBucketOwnershipControls",
+                    "s3:PutEncryptionConfiguration",
+                    "s3:PutBucketVersioning",
+                    "s3:PutLifecycleConfiguration",
+                    "s3:PutBucketPolicy",
+                    "s3:DeleteBucketPolicy",
+                ],
+                delete: &["s3:ListBucketVersions", "s3:DeleteBucket"],
+            },
+            Rights {
+                resource: format!("{}/*", self.arn),
+                delete: &["s3:DeleteObject", "s3:DeleteObjectVersion"],
+                ..Rights::default()
+            },
+        ];
+        rights.into_iter().chain(more).collect()
+    }
+
+    fn owner(&self, live: &Live) -> Owner {
+        owner::by_tags(&live.tags, &self.tags)
+    }
+
+    fn delete_by_hand(&self) -> String {
+        format!("To delete it with all of its objects: aws s3 rb s3://{} --force", self.name)
+    }
+
+    fn notes(&self, live: &Live) -> Vec<String> {
+        let denied = live.policy.as_ref().map(policy::statements).unwrap_or_default();
+        let opens = !self.require_tls && denied.iter().any(|statement| policy::sid(statement) == TLS_SID);
+        let opened = opens.then(|| "the change opens the bucket to plain HTTP".to_owned());
+        opened.into_iter().collect()
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
@@ -441,13 +568,14 @@ impl Kind for Bucket {
     }
 
     async fn create(&self, step: &Step<'_>) -> Result<(), Fault> {
-        let mut request = step.aws.s3.create_bucket().bucket(&self.name);
+        // With its tags from the start, so that a run that ends here leaves a bucket which the next one knows as ours.
+        let mut configuration = CreateBucketConfiguration::builder().set_tags(Some(aws_tags(&self.tags)?));
         // us-east-1 is the one region that must not be named.
         if self.region != "us-east-1" {
-            let place = BucketLocationConstraint::from(self.region.as_str());
-            request = request
-                .create_bucket_configuration(CreateBucketConfiguration::builder().location_constraint(place).build());
+            configuration = configuration.location_constraint(BucketLocationConstraint::from(self.region.as_str()));
         }
+        let request = step.aws.s3.create_bucket().bucket(&self.name);
+        let request = request.create_bucket_configuration(configuration.build());
         let aborted = |error: &AwsError| error.code() == Some("OperationAborted");
         let created = retry_while(step.waiting("S3 to have finished with that name", 60), aborted, || async {
             request.clone().send().await.call("s3:CreateBucket")
@@ -473,7 +601,7 @@ impl Kind for Bucket {
     }
 
     async fn delete(&self, step: &Step<'_>, _live: &Live) -> Result<(), Fault> {
-        self.empty(step.aws).await?;
+        self.empty(step).await?;
         let request = step.aws.s3.delete_bucket().bucket(&self.name).expected_bucket_owner(&self.account);
         absent_on(request.send().await.call("s3:DeleteBucket"), &["NoSuchBucket"])?;
         Ok(())

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use aws_sdk_lambda::operation::get_function_configuration::GetFunctionConfigurationOutput;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{
-    Architecture, DestinationConfig, Environment, FunctionCode, LastUpdateStatus, OnFailure, Runtime, State,
+    Architecture, DestinationConfig, Environment, FunctionCode, LastUpdateStatus, OnFailure, OnSuccess, Runtime, State,
 };
 use contract::env;
 
 use super::{log_group, queue, role, table};
-use crate::artifact::Artifact;
-use crate::aws::{Aws, AwsError, Call, absent_on, retry_while, wait_until};
-use crate::change::{Change, Diff, touches};
+use crate::artifact::{Artifact, ENTRY};
+use crate::aws::{Aws, AwsError, Call, absent_on, resource_in, retry_while, wait_until};
+use crate::change::{Change, Code, Diff, touches};
 use crate::error::{Error, Fault};
-use crate::kind::{Address, Kind, Scope, Step};
+use crate::kind::{Address, Kind, Rights, Scope, Step};
+use crate::owner::{self, Owner};
 
 /// A marker must outlive its object. S3 expires objects at the midnight after their last day and then takes its time.
 const LEDGER_MARGIN_DAYS: i32 = 7;
@@ -26,6 +27,12 @@ const UPDATE_DEADLINE: u64 = 180;
 /// What Lambda does where nothing was said: PutFunctionEventInvokeConfig, API reference.
 const DEFAULT_RETRIES: i32 = 2;
 const DEFAULT_EVENT_AGE: i32 = 21_600;
+const DESCRIPTION: &str = "Counts the events of Segment's files per event and hour";
+/// Tag with the git revision that the code was deployed from. It is written with the code and not compared: the same
+/// code may be built from many revisions.
+const REVISION_TAG: &str = "revision";
+/// In place of the values of environment variables that are not ours: they may be secrets.
+const HIDDEN: &str = "(hidden)";
 
 /// A function, as declared.
 #[derive(Debug, Clone)]
@@ -50,7 +57,9 @@ pub(super) struct Function {
 #[derive(Debug, Default)]
 pub(super) struct Live {
     role_arn: String,
-    code_sha256: String,
+    description: String,
+    handler: String,
+    code: Code,
     architecture: Option<String>,
     runtime: Option<String>,
     memory_mb: Option<i32>,
@@ -59,8 +68,13 @@ pub(super) struct Live {
     retries: i32,
     max_event_age_seconds: i32,
     failure_queue_arn: Option<String>,
+    success_destination: Option<String>,
     max_concurrency: Option<i32>,
     tags: BTreeMap<String, String>,
+}
+
+fn arn(scope: &Scope<'_>, name: &str) -> String {
+    scope.place.arn("lambda", &format!("function:{name}"))
 }
 
 /// Where Lambda writes the function's log.
@@ -69,7 +83,8 @@ pub(super) fn log_group(function: &str) -> String {
 }
 
 /// Settings that go through UpdateFunctionConfiguration.
-const CONFIGURATION: [&str; 5] = ["role", "runtime", "memory_mb", "timeout_seconds", "environment"];
+const CONFIGURATION: [&str; 7] =
+    ["role", "description", "runtime", "handler", "memory_mb", "timeout_seconds", "environment"];
 
 /// Lambda checks that it may assume the role, and a new role is not known everywhere yet. Only these texts tell this
 /// from a request that is wrong.
@@ -96,6 +111,14 @@ impl Function {
             what: "the handler's binary was not loaded".to_owned(),
             help: "build it with `make handler`".to_owned(),
         })
+    }
+
+    /// The tags with which code goes up: a revision that is declared by hand stays so.
+    fn tags_with_revision(&self) -> BTreeMap<String, String> {
+        let mut tags = self.tags.clone();
+        let revision = self.artifact.as_ref().and_then(|artifact| artifact.code.revision.clone());
+        tags.entry(REVISION_TAG.to_owned()).or_insert_with(|| revision.unwrap_or_else(|| "unknown".to_owned()));
+        tags
     }
 
     async fn configuration(&self, aws: &Aws) -> Result<GetFunctionConfigurationOutput, AwsError> {
@@ -142,7 +165,9 @@ impl Function {
             let request = step.aws.lambda.update_function_configuration().function_name(&self.name);
             let request = request
                 .role(&self.role_arn)
+                .description(DESCRIPTION)
                 .runtime(Runtime::Providedal2023)
+                .handler(ENTRY)
                 .memory_size(self.memory_mb)
                 .timeout(self.timeout_seconds)
                 .environment(self.environment());
@@ -163,9 +188,11 @@ impl Function {
         self.settled(step).await
     }
 
-    async fn put_event_invoke(&self, step: &Step<'_>) -> Result<(), Fault> {
+    async fn put_event_invoke(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
         let failures = OnFailure::builder().destination(&self.failure_queue_arn).build();
-        let destination = DestinationConfig::builder().on_failure(failures).build();
+        // The put removes what it does not name, and where successes go is not ours to say.
+        let successes = live.success_destination.as_ref().map(|arn| OnSuccess::builder().destination(arn).build());
+        let destination = DestinationConfig::builder().on_failure(failures).set_on_success(successes).build();
         // Lambda checks that the queue is there and that the role may send to it, and neither is known everywhere at
         // once. Only these texts tell this from a request that is wrong.
         let passes = |error: &AwsError| {
@@ -218,7 +245,7 @@ impl Kind for Function {
         }
         vec![Self {
             name: declared.name.clone(),
-            arn: scope.place.arn("lambda", &format!("function:{}", declared.name)),
+            arn: arn(scope, &declared.name),
             role_arn: role::function_role_arn(scope),
             needs: vec![
                 Address::of::<role::Role>(&pipeline.role_name),
@@ -238,8 +265,59 @@ impl Kind for Function {
         }]
     }
 
+    fn name_in(arn: &str) -> Option<String> {
+        let name = resource_in(arn, "lambda")?.strip_prefix("function:")?;
+        (!name.contains(':')).then(|| name.to_owned())
+    }
+
+    fn called(scope: &Scope<'_>, name: &str) -> Option<Self> {
+        let like = Self::declared(scope).into_iter().next()?;
+        Some(Self { name: name.to_owned(), arn: arn(scope, name), ..like })
+    }
+
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn arn(&self) -> String {
+        self.arn.clone()
+    }
+
+    fn rights(&self) -> Vec<Rights> {
+        vec![
+            Rights {
+                resource: self.arn.clone(),
+                // GetFunction leaves the tags out where the second is missing (Lambda API reference).
+                read: &["lambda:GetFunction", "lambda:ListTags", "lambda:GetFunctionEventInvokeConfig"],
+                create: &[
+                    "lambda:CreateFunction",
+                    "lambda:TagResource",
+                    "lambda:GetFunctionConfiguration",
+                    "lambda:PutFunctionEventInvokeConfig",
+                    "lambda:PutFunctionConcurrency",
+                ],
+                update: &[
+                    "lambda:TagResource",
+                    "lambda:GetFunctionConfiguration",
+                    "lambda:UpdateFunctionConfiguration",
+                    "lambda:UpdateFunctionCode",
+                    "lambda:PutFunctionEventInvokeConfig",
+                    "lambda:PutFunctionConcurrency",
+                    "lambda:DeleteFunctionConcurrency",
+                ],
+                delete: &["lambda:DeleteFunction"],
+            },
+            Rights {
+                resource: self.role_arn.clone(),
+                create: &["iam:PassRole"],
+                update: &["iam:PassRole"],
+                ..Rights::default()
+            },
+        ]
+    }
+
+    fn owner(&self, live: &Live) -> Owner {
+        owner::by_tags(&live.tags, &self.tags)
     }
 
     fn needs(&self) -> Vec<Address> {
@@ -264,9 +342,16 @@ impl Kind for Function {
         let configuration = function
             .configuration
             .ok_or_else(|| Error::Answer { doing: format!("read function {}", self.name), missing: "configuration" })?;
+        let destinations = invoke.as_ref().and_then(|invoke| invoke.destination_config.clone());
         Ok(Some(Live {
             role_arn: configuration.role.unwrap_or_default(),
-            code_sha256: configuration.code_sha256.unwrap_or_default(),
+            description: configuration.description.unwrap_or_default(),
+            handler: configuration.handler.unwrap_or_default(),
+            code: Code {
+                sha256: configuration.code_sha256.unwrap_or_default(),
+                bytes: u64::try_from(configuration.code_size).unwrap_or_default(),
+                revision: function.tags.as_ref().and_then(|tags| tags.get(REVISION_TAG)).cloned(),
+            },
             architecture: configuration.architectures.unwrap_or_default().first().map(|a| a.as_str().to_owned()),
             runtime: configuration.runtime.map(|runtime| runtime.as_str().to_owned()),
             memory_mb: configuration.memory_size,
@@ -277,25 +362,37 @@ impl Kind for Function {
                 .as_ref()
                 .and_then(|i| i.maximum_event_age_in_seconds)
                 .unwrap_or(DEFAULT_EVENT_AGE),
-            failure_queue_arn: invoke
-                .and_then(|i| i.destination_config)
-                .and_then(|d| d.on_failure)
-                .and_then(|failure| failure.destination),
+            failure_queue_arn: destinations
+                .as_ref()
+                .and_then(|destinations| destinations.on_failure.as_ref())
+                .and_then(|failure| failure.destination.clone()),
+            success_destination: destinations
+                .and_then(|destinations| destinations.on_success)
+                .and_then(|success| success.destination),
             max_concurrency: function.concurrency.and_then(|c| c.reserved_concurrent_executions),
             tags: function.tags.unwrap_or_default().into_iter().collect(),
         }))
     }
 
     fn diff(&self, live: Option<&Live>) -> Vec<Change> {
-        let code = self.artifact.as_ref().map(|artifact| &artifact.code_sha256);
+        let code = self.artifact.as_ref().map(|artifact| &artifact.code);
+        let environment = live.map(|live| {
+            let shown = |(name, value): (&String, &String)| {
+                let value = if self.environment.contains_key(name) { value.as_str() } else { HIDDEN };
+                (name.clone(), value.to_owned())
+            };
+            live.environment.iter().map(shown).collect::<BTreeMap<_, _>>()
+        });
         Diff::new()
-            .compare("code_sha256", live.filter(|_| code.is_some()).map(|l| &l.code_sha256), code)
+            .compare("code", live.filter(|_| code.is_some()).map(|l| &l.code), code)
+            .compare("description", live.map(|l| &l.description), DESCRIPTION)
+            .compare("handler", live.map(|l| &l.handler), ENTRY)
             .compare("runtime", live.and_then(|l| l.runtime.as_ref()), Runtime::Providedal2023.as_str())
             .compare("architecture", live.and_then(|l| l.architecture.as_ref()), self.architecture.as_str())
             .compare("memory_mb", live.and_then(|l| l.memory_mb), self.memory_mb)
             .compare("timeout_seconds", live.and_then(|l| l.timeout_seconds), self.timeout_seconds)
             .compare("role", live.map(|l| &l.role_arn), &self.role_arn)
-            .compare("environment", live.map(|l| &l.environment), &self.environment)
+            .compare("environment", environment.as_ref(), &self.environment)
             .compare("retries", live.map(|l| l.retries), self.retries)
             .compare("max_event_age_seconds", live.map(|l| l.max_event_age_seconds), self.max_event_age_seconds)
             .compare("failure_queue", live.and_then(|l| l.failure_queue_arn.as_ref()), &self.failure_queue_arn)
@@ -311,16 +408,16 @@ impl Kind for Function {
             .lambda
             .create_function()
             .function_name(&self.name)
-            .description("Counts the events of Segment's files per event and hour")
+            .description(DESCRIPTION)
             .role(&self.role_arn)
             .runtime(Runtime::Providedal2023)
-            .handler("bootstrap")
+            .handler(ENTRY)
             .architectures(self.architecture.clone())
             .memory_size(self.memory_mb)
             .timeout(self.timeout_seconds)
             .environment(self.environment())
             .code(code)
-            .set_tags(Some(self.tags.clone().into_iter().collect()));
+            .set_tags(Some(self.tags_with_revision().into_iter().collect()));
         let created = retry_while(step.waiting("the role to become assumable", ROLE_DEADLINE), role_is_new, || async {
             request.clone().send().await.call("lambda:CreateFunction")
         })
@@ -330,17 +427,18 @@ impl Kind for Function {
             other => other?,
         };
         self.settled(step).await?;
-        self.put_event_invoke(step).await?;
+        self.put_event_invoke(step, &Live::default()).await?;
         if self.max_concurrency.is_some() {
             self.put_concurrency(step.aws).await?;
         }
         Ok(())
     }
 
-    async fn update(&self, step: &Step<'_>, _live: &Live, changes: &[Change]) -> Result<(), Fault> {
-        if touches(changes, &["tags"]) {
+    async fn update(&self, step: &Step<'_>, live: &Live, changes: &[Change]) -> Result<(), Fault> {
+        let uploads = touches(changes, &["code"]);
+        if uploads || touches(changes, &["tags"]) {
             let request = step.aws.lambda.tag_resource().resource(&self.arn);
-            let tags = self.tags.clone().into_iter().collect();
+            let tags = if uploads { self.tags_with_revision() } else { self.tags.clone() }.into_iter().collect();
             request.set_tags(Some(tags)).send().await.call("lambda:TagResource")?;
         }
         // A made-but-not-ready function takes no change. Configuration before code: new code may need a new variable.
@@ -348,12 +446,12 @@ impl Kind for Function {
             self.idle(step).await?;
             self.put_configuration(step).await?;
         }
-        if touches(changes, &["code_sha256", "architecture"]) {
+        if touches(changes, &["code", "architecture"]) {
             self.idle(step).await?;
             self.put_code(step).await?;
         }
         if touches(changes, &["retries", "max_event_age_seconds", "failure_queue"]) {
-            self.put_event_invoke(step).await?;
+            self.put_event_invoke(step, live).await?;
         }
         if touches(changes, &["max_concurrency"]) {
             self.put_concurrency(step.aws).await?;
@@ -381,12 +479,16 @@ pub(super) fn tables(scope: &Scope<'_>) -> [Address; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::Value;
     use crate::resources::tests::{converges, declared};
 
     fn live_of(spec: &Function) -> Live {
         Live {
             role_arn: spec.role_arn.clone(),
-            code_sha256: spec.artifact.as_ref().map(|a| a.code_sha256.clone()).unwrap_or_default(),
+            description: DESCRIPTION.to_owned(),
+            handler: ENTRY.to_owned(),
+            code: spec.artifact.as_ref().map(|a| a.code.clone()).unwrap_or_default(),
+            success_destination: None,
             architecture: Some(spec.architecture.as_str().to_owned()),
             runtime: Some("provided.al2023".to_owned()),
             memory_mb: Some(spec.memory_mb),
@@ -418,6 +520,25 @@ mod tests {
         let spec = declared::<Function>("").remove(0);
         let changes = spec.diff(Some(&Live { memory_mb: Some(128), ..live_of(&spec) }));
         assert_eq!(changes.len(), 1);
-        assert_eq!((changes[0].setting, &changes[0].live), ("memory_mb", &crate::change::Value::Number(128)));
+        assert_eq!((changes[0].setting, &changes[0].live), ("memory_mb", &Value::Number(128)));
+    }
+
+    #[test]
+    fn the_same_code_of_another_revision_is_no_change() {
+        let spec = declared::<Function>("").remove(0);
+        let mut live = live_of(&spec);
+        live.code.revision = Some("other".to_owned());
+        live.tags.insert(REVISION_TAG.to_owned(), "other".to_owned());
+        assert_eq!(spec.diff(Some(&live)), []);
+    }
+
+    #[test]
+    fn values_of_variables_that_are_not_ours_are_not_shown() {
+        let spec = declared::<Function>("").remove(0);
+        let mut live = live_of(&spec);
+        live.environment.insert("DB_PASSWORD".to_owned(), "hunter2".to_owned());
+        let changes = spec.diff(Some(&live));
+        let shown = format!("{changes:?}");
+        assert!(shown.contains("DB_PASSWORD") && !shown.contains("hunter2"), "{shown}");
     }
 }

@@ -3,17 +3,20 @@
 
 use std::collections::BTreeMap;
 
-use super::function;
-use crate::aws::{Aws, Call, absent_on};
+use super::function::{self, Function};
+use crate::aws::{Aws, Call, absent_on, resource_in};
 use crate::change::{Change, Diff, touches};
 use crate::error::Fault;
-use crate::kind::{Kind, Scope, Step};
+use crate::kind::{Kind, Rights, Scope, Step};
+use crate::owner::{self, Owner};
 
 /// A log group, as declared.
 #[derive(Debug, Clone)]
 pub(super) struct LogGroup {
     name: String,
     arn: String,
+    /// What DescribeLogGroups is about: it takes a prefix and no group (CloudWatch Logs service authorization reference).
+    all_groups_arn: String,
     retention_days: i32,
     tags: BTreeMap<String, String>,
 }
@@ -38,18 +41,57 @@ impl Kind for LogGroup {
     type Live = Live;
 
     fn declared(scope: &Scope<'_>) -> Vec<Self> {
-        let name = function::log_group(&scope.pipeline.function.name);
-        vec![Self {
+        Self::called(scope, &function::log_group(&scope.pipeline.function.name)).into_iter().collect()
+    }
+
+    fn name_in(arn: &str) -> Option<String> {
+        // The group of a function goes with it, also where the tagging API does not tell of groups.
+        let group =
+            || resource_in(arn, "logs")?.strip_prefix("log-group:").map(|name| name.trim_end_matches(":*").into());
+        group().or_else(|| Function::name_in(arn).map(|name| function::log_group(&name)))
+    }
+
+    fn called(scope: &Scope<'_>, name: &str) -> Option<Self> {
+        Some(Self {
             // Without the `:*` that means the group's streams: the tagging calls take the group itself.
             arn: scope.place.arn("logs", &format!("log-group:{name}")),
-            name,
+            all_groups_arn: scope.place.arn("logs", "log-group:*"),
+            name: name.to_owned(),
             retention_days: scope.pipeline.function.log_retention_days,
             tags: scope.pipeline.tags.clone(),
-        }]
+        })
     }
 
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn arn(&self) -> String {
+        self.arn.clone()
+    }
+
+    fn rights(&self) -> Vec<Rights> {
+        vec![
+            Rights { resource: self.all_groups_arn.clone(), read: &["logs:DescribeLogGroups"], ..Rights::default() },
+            Rights {
+                resource: self.arn.clone(),
+                read: &["logs:ListTagsForResource"],
+                create: &["logs:TagResource"],
+                update: &["logs:TagResource"],
+                ..Rights::default()
+            },
+            Rights {
+                resource: format!("{}:*", self.arn),
+                read: &[],
+                create: &["logs:CreateLogGroup", "logs:PutRetentionPolicy"],
+                update: &["logs:PutRetentionPolicy"],
+                delete: &["logs:DeleteLogGroup"],
+            },
+        ]
+    }
+
+    fn owner(&self, live: &Live) -> Owner {
+        owner::by_tags(&live.tags, &self.tags)
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {

@@ -11,22 +11,41 @@ mod table;
 
 use std::sync::Arc;
 
-use crate::kind::{Resource, Scope, declare};
+use crate::kind::{Kind, Resource, Scope, declare, found};
 
-/// Every resource that the file declares, in the order in which plans show them.
+type Resources = Vec<Arc<dyn Resource>>;
+
+struct Registered {
+    declare: fn(&Scope<'_>) -> Resources,
+    found: fn(&Scope<'_>, &[String]) -> Resources,
+}
+
+const fn kind<K: Kind>() -> Registered {
+    Registered { declare: declare::<K>, found: found::<K> }
+}
+
+/// Every kind, in the order in which plans show them.
+const KINDS: [Registered; 8] = [
+    kind::<bucket::Bucket>(),
+    kind::<table::Table>(),
+    kind::<role::Role>(),
+    kind::<log_group::LogGroup>(),
+    kind::<queue::Queue>(),
+    kind::<function::Function>(),
+    kind::<permission::Permission>(),
+    kind::<notification::Notification>(),
+];
+
+/// Every resource that the file declares.
 #[must_use]
-pub fn declared(scope: &Scope<'_>) -> Vec<Arc<dyn Resource>> {
-    [
-        declare::<bucket::Bucket>(scope),
-        declare::<table::Table>(scope),
-        declare::<role::Role>(scope),
-        declare::<log_group::LogGroup>(scope),
-        declare::<queue::Queue>(scope),
-        declare::<function::Function>(scope),
-        declare::<permission::Permission>(scope),
-        declare::<notification::Notification>(scope),
-    ]
-    .concat()
+pub fn declared(scope: &Scope<'_>) -> Resources {
+    KINDS.iter().flat_map(|kind| (kind.declare)(scope)).collect()
+}
+
+/// Every resource that is at one of these ARNs, or belongs to what is there.
+#[must_use]
+pub fn at(scope: &Scope<'_>, arns: &[String]) -> Resources {
+    KINDS.iter().flat_map(|kind| (kind.found)(scope, arns)).collect()
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ use super::permission::Permission;
 use crate::aws::{Aws, AwsError, Call, absent_on, retry_while};
 use crate::change::{Change, Diff};
 use crate::error::{Error, Fault};
-use crate::kind::{Address, Kind, Scope, Step};
+use crate::kind::{Address, Kind, Rights, Scope, Step};
+use crate::owner::Owner;
 
 /// S3 sees a new permission of Lambda's within seconds.
 const PERMISSION_DEADLINE: u64 = 60;
@@ -26,6 +27,7 @@ const PERMISSION_DEADLINE: u64 = 60;
 #[derive(Debug, Clone)]
 pub(super) struct Notification {
     bucket: String,
+    bucket_arn: String,
     account: String,
     id: String,
     function_arn: String,
@@ -149,6 +151,7 @@ impl Kind for Notification {
         needs.extend(function::tables(scope));
         vec![Self {
             bucket: pipeline.bucket.name.clone(),
+            bucket_arn: scope.place.s3_arn(&pipeline.bucket.name),
             account: scope.place.account.clone(),
             id: format!("{}-objects", pipeline.name),
             function_arn: scope.place.arn("lambda", &format!("function:{}", pipeline.function.name)),
@@ -160,6 +163,21 @@ impl Kind for Notification {
 
     fn name(&self) -> String {
         self.bucket.clone()
+    }
+
+    fn arn(&self) -> String {
+        self.bucket_arn.clone()
+    }
+
+    fn rights(&self) -> Vec<Rights> {
+        let put: &[&str] = &["s3:PutBucketNotification"];
+        let read: &[&str] = &["s3:GetBucketNotification"];
+        vec![Rights { resource: self.bucket_arn.clone(), read, create: put, update: put, delete: put }]
+    }
+
+    /// The entry's id is the pipeline's.
+    fn owner(&self, _live: &Live) -> Owner {
+        Owner::Ours
     }
 
     fn needs(&self) -> Vec<Address> {

@@ -10,13 +10,15 @@ use super::function::Function;
 use crate::aws::{Aws, AwsError, Call, absent_on, retry_while};
 use crate::change::{Change, Diff};
 use crate::error::{Error, Fault};
-use crate::kind::{Address, Kind, Scope, Step};
+use crate::kind::{Address, Kind, Rights, Scope, Step};
+use crate::owner::Owner;
 use crate::policy;
 
 /// The permission, as declared.
 #[derive(Debug, Clone)]
 pub(super) struct Permission {
     function: String,
+    function_arn: String,
     sid_prefix: String,
     statement: Json,
     bucket_arn: String,
@@ -80,21 +82,42 @@ impl Kind for Permission {
         let function = scope.pipeline.function.name.clone();
         let bucket_arn = scope.place.s3_arn(&scope.pipeline.bucket.name);
         let account = scope.place.account.clone();
+        let function_arn = scope.place.arn("lambda", &format!("function:{function}"));
         let statement = policy::canonical_statement(&json!({
             "Effect": "Allow",
             "Principal": { "Service": "s3.amazonaws.com" },
             "Action": "lambda:InvokeFunction",
-            "Resource": scope.place.arn("lambda", &format!("function:{function}")),
+            "Resource": function_arn,
             "Condition": {
                 "ArnLike": { "AWS:SourceArn": bucket_arn },
                 "StringEquals": { "AWS:SourceAccount": account },
             },
         }));
-        vec![Self { sid_prefix: format!("{}-s3-", scope.pipeline.name), function, statement, bucket_arn, account }]
+        let sid_prefix = format!("{}-s3-", scope.pipeline.name);
+        vec![Self { sid_prefix, function, function_arn, statement, bucket_arn, account }]
     }
 
     fn name(&self) -> String {
         self.function.clone()
+    }
+
+    fn arn(&self) -> String {
+        self.function_arn.clone()
+    }
+
+    fn rights(&self) -> Vec<Rights> {
+        vec![Rights {
+            resource: self.function_arn.clone(),
+            read: &["lambda:GetPolicy"],
+            create: &["lambda:AddPermission"],
+            update: &["lambda:AddPermission", "lambda:RemovePermission"],
+            delete: &["lambda:RemovePermission"],
+        }]
+    }
+
+    /// The ids of its statements begin with the pipeline's name.
+    fn owner(&self, _live: &Live) -> Owner {
+        Owner::Ours
     }
 
     fn needs(&self) -> Vec<Address> {

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_sqs::types::QueueAttributeName;
 
-use crate::aws::{Aws, AwsError, Call, absent_on, retry_while};
+use crate::aws::{Aws, AwsError, Call, absent_on, resource_in, retry_while};
 use crate::change::{Change, Diff, touches};
 use crate::error::{Error, Fault};
-use crate::kind::{Kind, Scope, Step};
+use crate::kind::{Kind, Rights, Scope, Step};
+use crate::owner::{self, Owner};
 
 /// As long as SQS keeps anything: 14 days. Somebody has to notice first.
 const RETENTION_SECONDS: i64 = 1_209_600;
@@ -20,6 +21,7 @@ const GONE: [&str; 2] = ["AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNo
 #[derive(Debug, Clone)]
 pub(super) struct Queue {
     name: String,
+    arn: String,
     tags: BTreeMap<String, String>,
 }
 
@@ -49,11 +51,38 @@ impl Kind for Queue {
     type Live = Live;
 
     fn declared(scope: &Scope<'_>) -> Vec<Self> {
-        vec![Self { name: scope.pipeline.function.failure_queue.clone(), tags: scope.pipeline.tags.clone() }]
+        Self::called(scope, &scope.pipeline.function.failure_queue).into_iter().collect()
+    }
+
+    fn name_in(arn: &str) -> Option<String> {
+        resource_in(arn, "sqs").map(str::to_owned)
+    }
+
+    fn called(scope: &Scope<'_>, name: &str) -> Option<Self> {
+        let (arn, tags) = (scope.place.arn("sqs", name), scope.pipeline.tags.clone());
+        Some(Self { name: name.to_owned(), arn, tags })
     }
 
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn arn(&self) -> String {
+        self.arn.clone()
+    }
+
+    fn rights(&self) -> Vec<Rights> {
+        vec![Rights {
+            resource: self.arn.clone(),
+            read: &["sqs:GetQueueUrl", "sqs:GetQueueAttributes", "sqs:ListQueueTags"],
+            create: &["sqs:CreateQueue", "sqs:TagQueue"],
+            update: &["sqs:TagQueue", "sqs:SetQueueAttributes"],
+            delete: &["sqs:DeleteQueue"],
+        }]
+    }
+
+    fn owner(&self, live: &Live) -> Owner {
+        owner::by_tags(&live.tags, &self.tags)
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {

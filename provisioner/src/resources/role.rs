@@ -7,11 +7,12 @@ use aws_sdk_iam::types::Tag;
 use serde_json::{Value as Json, json};
 
 use super::{function, queue};
-use crate::aws::{Aws, AwsError, Call, absent_on, retry_while};
+use crate::aws::{Aws, AwsError, Call, absent_on, resource_in, retry_while};
 use crate::change::{Change, Diff, touches};
 use crate::error::{Error, Fault};
-use crate::kind::{Kind, Scope, Step};
-use crate::{owner, policy};
+use crate::kind::{Kind, Refusal, Rights, Scope, Step};
+use crate::owner::{self, Owner};
+use crate::policy;
 
 /// The role of Segment's that writes into customers' buckets (Segment's AWS S3 destination documentation).
 const SEGMENT: &str = "arn:aws:iam::595280932656:role/segment-s3-integration-production-access";
@@ -20,6 +21,7 @@ const SEGMENT: &str = "arn:aws:iam::595280932656:role/segment-s3-integration-pro
 #[derive(Debug, Clone)]
 pub(super) struct Role {
     name: String,
+    arn: String,
     path: String,
     description: &'static str,
     trust: Json,
@@ -34,13 +36,20 @@ pub(super) struct Live {
     path: String,
     trust: Option<Json>,
     policy: Option<Json>,
+    description: Option<String>,
     tags: BTreeMap<String, String>,
+    /// Policies that somebody else put there: names of inline ones, ARNs of managed ones.
+    foreign: Vec<String>,
 }
 
-/// The name of the function's role as other kinds need it.
-pub(super) fn function_role_arn(scope: &Scope<'_>) -> String {
+fn arn(scope: &Scope<'_>, name: &str) -> String {
     let path = owner::role_path(&scope.pipeline.name);
-    scope.place.global_arn("iam", &format!("role{path}{}", scope.pipeline.role_name))
+    scope.place.global_arn("iam", &format!("role{path}{name}"))
+}
+
+/// The ARN of the function's role as other kinds need it.
+pub(super) fn function_role_arn(scope: &Scope<'_>) -> String {
+    arn(scope, &scope.pipeline.role_name)
 }
 
 /// What the handler does, and nothing else: the file is read, the ledger is asked whether it was counted, and each
@@ -103,6 +112,40 @@ impl Role {
         Ok(())
     }
 
+    /// The names of its inline policies; of a role that is gone, none.
+    async fn inline_policies(&self, aws: &Aws) -> Result<Vec<String>, AwsError> {
+        let mut names = Vec::new();
+        let mut marker = None;
+        loop {
+            let answer = aws.iam.list_role_policies().role_name(&self.name).set_marker(marker).send().await;
+            let Some(page) = absent_on(answer.call("iam:ListRolePolicies"), &["NoSuchEntity"])? else {
+                return Ok(names);
+            };
+            names.extend(page.policy_names);
+            marker = page.marker;
+            if marker.is_none() {
+                return Ok(names);
+            }
+        }
+    }
+
+    /// The ARNs of the managed policies that are attached; of a role that is gone, none.
+    async fn attached_policies(&self, aws: &Aws) -> Result<Vec<String>, AwsError> {
+        let mut arns = Vec::new();
+        let mut marker = None;
+        loop {
+            let answer = aws.iam.list_attached_role_policies().role_name(&self.name).set_marker(marker).send().await;
+            let Some(page) = absent_on(answer.call("iam:ListAttachedRolePolicies"), &["NoSuchEntity"])? else {
+                return Ok(arns);
+            };
+            arns.extend(page.attached_policies.unwrap_or_default().into_iter().filter_map(|policy| policy.policy_arn));
+            marker = page.marker;
+            if marker.is_none() {
+                return Ok(arns);
+            }
+        }
+    }
+
     fn aws_tags(&self) -> Result<Vec<Tag>, Error> {
         let tag = |(key, value): (&String, &String)| Tag::builder().key(key).value(value).build().map_err(Error::from);
         self.tags.iter().map(tag).collect()
@@ -122,6 +165,7 @@ impl Kind for Role {
     fn declared(scope: &Scope<'_>) -> Vec<Self> {
         let pipeline = scope.pipeline;
         let role = |name: String, description, trust, policy_name, policy| Self {
+            arn: arn(scope, &name),
             name,
             path: owner::role_path(&pipeline.name),
             description,
@@ -162,8 +206,61 @@ impl Kind for Role {
         roles
     }
 
+    fn name_in(arn: &str) -> Option<String> {
+        let (_, name) = resource_in(arn, "iam")?.strip_prefix("role/")?.rsplit_once('/')?;
+        Some(name.to_owned())
+    }
+
+    fn called(scope: &Scope<'_>, name: &str) -> Option<Self> {
+        let like = Self::declared(scope).into_iter().next()?;
+        Some(Self { name: name.to_owned(), arn: arn(scope, name), ..like })
+    }
+
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn arn(&self) -> String {
+        self.arn.clone()
+    }
+
+    fn rights(&self) -> Vec<Rights> {
+        vec![Rights {
+            resource: self.arn.clone(),
+            read: &[
+                "iam:GetRole",
+                "iam:GetRolePolicy",
+                "iam:ListRoleTags",
+                "iam:ListRolePolicies",
+                "iam:ListAttachedRolePolicies",
+            ],
+            create: &["iam:CreateRole", "iam:TagRole", "iam:PutRolePolicy"],
+            update: &["iam:TagRole", "iam:UpdateRole", "iam:UpdateAssumeRolePolicy", "iam:PutRolePolicy"],
+            delete: &["iam:DeleteRolePolicy", "iam:DetachRolePolicy", "iam:DeleteRole"],
+        }]
+    }
+
+    fn owner(&self, live: &Live) -> Owner {
+        match owner::by_tags(&live.tags, &self.tags) {
+            // A role's path cannot be changed, so it says as much as the tag does.
+            Owner::Nobody if live.path == self.path => Owner::Ours,
+            owner => owner,
+        }
+    }
+
+    fn notes(&self, live: &Live) -> Vec<String> {
+        let mut notes = Vec::new();
+        if !live.foreign.is_empty() {
+            let policies = live.foreign.join(", ");
+            notes.push(format!("policies put there by somebody else widen what it may do: {policies}"));
+        }
+        for (name, now, then) in [("policy", &live.policy, &self.policy), ("trust policy", &live.trust, &self.trust)] {
+            let more = now.as_ref().map(|now| policy::widening(now, then)).unwrap_or_default();
+            if !more.is_empty() {
+                notes.push(format!("the change of the {name} allows more than before: {}", more.join("; ")));
+            }
+        }
+        notes
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
@@ -173,17 +270,22 @@ impl Kind for Role {
         };
         let doing = |what: &str| format!("read the {what} of role {}", self.name);
         let role = answer.role.ok_or_else(|| Error::Answer { doing: doing("settings"), missing: "role" })?;
-        let (policy, tags) = tokio::try_join!(
+        let (policy, tags, inline, attached) = tokio::try_join!(
             async {
                 let request = aws.iam.get_role_policy().role_name(&self.name).policy_name(self.policy_name);
                 absent_on(request.send().await.call("iam:GetRolePolicy"), &["NoSuchEntity"])
             },
             // GetRole gives tags too, but not always all of them.
             async { aws.iam.list_role_tags().role_name(&self.name).send().await.call("iam:ListRoleTags") },
+            self.inline_policies(aws),
+            self.attached_policies(aws),
         )?;
+        let ours = |name: &String| name == self.policy_name;
         Ok(Some(Live {
             trust: decoded(role.assume_role_policy_document.as_deref(), || doing("trust policy"))?,
             path: role.path,
+            description: role.description,
+            foreign: inline.into_iter().filter(|name| !ours(name)).chain(attached).collect(),
             policy: decoded(policy.as_ref().map(|answer| answer.policy_document.as_str()), || doing("policy"))?,
             tags: tags.tags.into_iter().map(|tag| (tag.key, tag.value)).collect(),
         }))
@@ -192,16 +294,20 @@ impl Kind for Role {
     fn diff(&self, live: Option<&Live>) -> Vec<Change> {
         Diff::new()
             .compare("path", live.map(|l| &l.path), &self.path)
+            .compare("description", live.and_then(|l| l.description.as_ref()), self.description)
             .compare("trust_policy", live.and_then(|l| l.trust.as_ref()), &self.trust)
             .compare("policy", live.and_then(|l| l.policy.as_ref()), &self.policy)
             .tags(live.map(|l| &l.tags), &self.tags)
             .changes()
     }
 
-    fn refusal(&self, live: &Live) -> Option<Error> {
-        (live.path != self.path).then(|| Error::Refused {
-            what: format!("role {} exists under the path {}, so it is not this pipeline's", self.name, live.path),
-            help: "choose another role.name or pipeline.name: a role's path cannot be changed".to_owned(),
+    fn refusal(&self, live: &Live) -> Option<Refusal> {
+        (live.path != self.path).then(|| {
+            let at = self.arn.replacen(&self.path, &live.path, 1);
+            Refusal::new(
+                format!("exists under the path {} and is not this pipeline's ({at})", live.path),
+                "choose another role.name or pipeline.name: a role cannot be moved to another path, so not adopted",
+            )
         })
     }
 
@@ -239,6 +345,10 @@ impl Kind for Role {
             })
             .await?;
         }
+        if touches(changes, &["description"]) {
+            let request = iam.update_role().role_name(&self.name).description(self.description);
+            request.send().await.call("iam:UpdateRole")?;
+        }
         if touches(changes, &["policy"]) {
             self.put_policy(step.aws).await?;
         }
@@ -248,19 +358,11 @@ impl Kind for Role {
     async fn delete(&self, step: &Step<'_>, _live: &Live) -> Result<(), Fault> {
         let iam = &step.aws.iam;
         // IAM deletes only a role that has nothing left, also of what others gave it.
-        let inline = iam.list_role_policies().role_name(&self.name).send().await;
-        let Some(inline) = absent_on(inline.call("iam:ListRolePolicies"), &["NoSuchEntity"])? else {
-            return Ok(());
-        };
-        for name in inline.policy_names {
+        for name in self.inline_policies(step.aws).await? {
             let request = iam.delete_role_policy().role_name(&self.name).policy_name(name);
             absent_on(request.send().await.call("iam:DeleteRolePolicy"), &["NoSuchEntity"])?;
         }
-        let attached = iam.list_attached_role_policies().role_name(&self.name).send().await;
-        let attached = absent_on(attached.call("iam:ListAttachedRolePolicies"), &["NoSuchEntity"])?;
-        for arn in
-            attached.and_then(|a| a.attached_policies).unwrap_or_default().into_iter().filter_map(|p| p.policy_arn)
-        {
+        for arn in self.attached_policies(step.aws).await? {
             let request = iam.detach_role_policy().role_name(&self.name).policy_arn(arn);
             absent_on(request.send().await.call("iam:DetachRolePolicy"), &["NoSuchEntity"])?;
         }
@@ -282,6 +384,8 @@ mod tests {
     fn live_of(spec: &Role) -> Live {
         Live {
             path: spec.path.clone(),
+            description: Some(spec.description.to_owned()),
+            foreign: Vec::new(),
             trust: Some(spec.trust.clone()),
             policy: Some(spec.policy.clone()),
             tags: spec.tags.clone(),

@@ -12,11 +12,12 @@ use aws_sdk_dynamodb::types::{
 use contract::{counts, ledger};
 use serde_json::{Value as Json, json};
 
-use crate::aws::{Aws, AwsError, Call, absent_on, retry_while, wait_until};
+use crate::aws::{Aws, AwsError, Call, absent_on, resource_in, retry_while, wait_until};
 use crate::change::{Change, Diff, touches};
 use crate::config::Billing;
 use crate::error::{Error, Fault};
-use crate::kind::{Kind, Scope, Step};
+use crate::kind::{Kind, Refusal, Rights, Scope, Step};
+use crate::owner::{self, Owner};
 
 /// Making a table or an index of an empty table takes seconds; the index of a full one may take hours, and then a
 /// later run finds it.
@@ -316,8 +317,60 @@ impl Kind for Table {
         ]
     }
 
+    fn name_in(arn: &str) -> Option<String> {
+        let name = resource_in(arn, "dynamodb")?.strip_prefix("table/")?;
+        (!name.contains('/')).then(|| name.to_owned())
+    }
+
+    fn called(scope: &Scope<'_>, name: &str) -> Option<Self> {
+        let like = Self::declared(scope).into_iter().next()?;
+        Some(Self { name: name.to_owned(), arn: scope.place.arn("dynamodb", &format!("table/{name}")), ..like })
+    }
+
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn arn(&self) -> String {
+        self.arn.clone()
+    }
+
+    fn rights(&self) -> Vec<Rights> {
+        vec![Rights {
+            resource: self.arn.clone(),
+            read: &[
+                "dynamodb:DescribeTable",
+                "dynamodb:DescribeTimeToLive",
+                "dynamodb:DescribeContinuousBackups",
+                "dynamodb:ListTagsOfResource",
+            ],
+            create: &[
+                "dynamodb:CreateTable",
+                "dynamodb:TagResource",
+                "dynamodb:UpdateTimeToLive",
+                "dynamodb:UpdateContinuousBackups",
+            ],
+            update: &[
+                "dynamodb:TagResource",
+                "dynamodb:UpdateTable",
+                "dynamodb:UpdateTimeToLive",
+                "dynamodb:UpdateContinuousBackups",
+            ],
+            // Deletion protection is lifted first.
+            delete: &["dynamodb:UpdateTable", "dynamodb:DeleteTable"],
+        }]
+    }
+
+    fn owner(&self, live: &Live) -> Owner {
+        owner::by_tags(&live.tags, &self.tags)
+    }
+
+    fn delete_by_hand(&self) -> String {
+        format!(
+            "To delete it: aws dynamodb update-table --table-name {0} --no-deletion-protection-enabled, then \
+             aws dynamodb delete-table --table-name {0}",
+            self.name
+        )
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
@@ -417,17 +470,16 @@ impl Kind for Table {
             .changes()
     }
 
-    fn refusal(&self, live: &Live) -> Option<Error> {
+    fn refusal(&self, live: &Live) -> Option<Refusal> {
         if live.status == Some(TableStatus::Deleting) {
-            return Some(Error::Refused {
-                what: format!("table {} is being deleted", self.name),
-                help: "run the command again when it is gone".to_owned(),
-            });
+            return Some(Refusal::new("is being deleted", "run the command again when it is gone"));
         }
         let desired = keys_shown(self.hash, self.range);
-        (live.keys != desired).then(|| Error::Refused {
-            what: format!("table {} has the keys {}, not {desired}; DynamoDB cannot change keys", self.name, live.keys),
-            help: "give the pipeline another table name, or export, delete and re-import the table by hand".to_owned(),
+        (live.keys != desired).then(|| {
+            Refusal::new(
+                format!("has the keys {}, not {desired}; DynamoDB cannot change keys", live.keys),
+                "give the pipeline another table name, or export, delete and re-import the table by hand",
+            )
         })
     }
 

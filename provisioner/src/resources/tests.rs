@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::declared as all;
 use crate::artifact::Artifact;
 use crate::aws::Place;
-use crate::change::Change;
+use crate::change::{Change, Code};
 use crate::config::{self, Pipeline};
 use crate::kind::{Kind, Scope};
 
@@ -26,8 +26,16 @@ fn pipeline(file: &str) -> Pipeline {
 
 fn in_scope<T>(file: &str, work: impl FnOnce(&Scope<'_>) -> T) -> T {
     let pipeline = pipeline(file);
-    let place = Place { partition: "aws".into(), region: pipeline.region.clone(), account: "123456789012".into() };
-    let artifact = Arc::new(Artifact { zip: b"zip".to_vec(), code_sha256: "c2hh".into() });
+    let place = Place {
+        partition: "aws".into(),
+        region: pipeline.region.clone(),
+        account: "123456789012".into(),
+        caller: String::new(),
+    };
+    let artifact = Arc::new(Artifact {
+        zip: b"zip".to_vec(),
+        code: Code { sha256: "c2hh".into(), bytes: 3, revision: Some("0123456789ab".into()) },
+    });
     work(&Scope { pipeline: &pipeline, place: &place, artifact: Some(&artifact) })
 }
 
@@ -65,7 +73,7 @@ fn every_file_of_a_kind_is_registered() {
         let name = name.to_string_lossy();
         let module = name.trim_end_matches(".rs");
         if !matches!(module, "mod" | "tests") {
-            assert!(registry.contains(&format!("declare::<{module}::")), "{module} is not in the registry");
+            assert!(registry.contains(&format!("kind::<{module}::")), "{module} is not in the registry");
         }
     }
 }
