@@ -33,6 +33,8 @@ def main() -> int:
     environment["GATEWAY_PORT"] = str(port)
     environment["BIND_HOST"] = "127.0.0.1"
     environment["AUTH"] = "true"
+    # Every call is kept, so that tests can ask what was called.
+    environment["CLOUDTRAIL_RECORDING"] = "1"
     scheme = "http"
     if len(sys.argv) > 3:
         certificate, key = sys.argv[3:]

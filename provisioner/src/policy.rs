@@ -42,6 +42,15 @@ pub fn sid(statement: &Json) -> &str {
     statement.get("Sid").and_then(Json::as_str).unwrap_or_default()
 }
 
+/// The statement without its id.
+#[must_use]
+pub fn without_sid(statement: &Json) -> Json {
+    let Json::Object(fields) = statement else { return statement.clone() };
+    Json::Object(
+        fields.iter().filter(|(key, _)| *key != "Sid").map(|(key, value)| (key.clone(), value.clone())).collect(),
+    )
+}
+
 /// The same policy in the one form that compares as text: lists as sorted lists, also those of one; statements by Sid
 /// and then by content; `true` and `"true"` alike.
 #[must_use]
@@ -72,8 +81,14 @@ pub fn canonical_statement(statement: &Json) -> Json {
         };
         (key.clone(), value)
     });
-    Json::Object(fields.collect())
+    let mut fields: Vec<(String, Json)> = fields.collect();
+    fields.sort_by_key(|(key, _)| (FIELDS.iter().position(|field| field == key).unwrap_or(FIELDS.len()), key.clone()));
+    Json::Object(fields.into_iter().collect())
 }
+
+/// The order in which people write a statement.
+const FIELDS: [&str; 9] =
+    ["Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition"];
 
 /// What `then` grants that `now` does not, each grant in words. By the letter: a grant under another condition, or one
 /// that a pattern covers already, counts as another.

@@ -3,13 +3,14 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_smithy_http_client::{Builder, tls};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
 /// It is up within three seconds; a busy machine gets more.
@@ -28,6 +29,18 @@ pub struct LocalAws {
     /// Where its certificate is, if it speaks TLS.
     certificate: Option<PathBuf>,
 }
+
+/// A call that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// The service, and the action or for lack of it the HTTP method.
+    pub name: String,
+    /// Whether it changes something.
+    pub writes: bool,
+}
+
+/// As many as LookupEvents gives.
+const MOST_EVENTS: usize = 50;
 
 /// Whether it speaks TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +178,40 @@ impl LocalAws {
             .http_client(self.http_client()?)
             .load()
             .await)
+    }
+
+    /// The calls that an account's root has made since `since`, as CloudTrail's LookupEvents tells of them.
+    ///
+    /// # Errors
+    /// It does not answer as CloudTrail does, or there were more than it tells of.
+    pub fn calls(&self, account: &str, since: SystemTime) -> Result<Vec<Recorded>> {
+        let since = since.duration_since(SystemTime::UNIX_EPOCH).context("before 1970")?.as_secs_f64();
+        let mut calls = Vec::new();
+        for service in ["s3", "dynamodb", "iam", "lambda", "logs", "sqs", "sts", "tagging"] {
+            let attribute = |key: &str, value: &str| json!({ "AttributeKey": key, "AttributeValue": value });
+            let source = format!("{service}.amazonaws.com");
+            let attributes = [attribute("AccessKeyId", account), attribute("EventSource", &source)];
+            let key = format!("AWS4-HMAC-SHA256 Credential={account}/20150804/{REGION}/cloudtrail/aws4_request");
+            let mut answer = ureq::post(self.endpoint())
+                .header("x-amz-target", "com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101.LookupEvents")
+                .header("content-type", "application/x-amz-json-1.1")
+                .header("authorization", format!("{key}, SignedHeaders=host, Signature=none"))
+                .send_json(json!({ "LookupAttributes": attributes, "StartTime": since, "MaxResults": MOST_EVENTS }))
+                .context("failed to ask for the calls")?;
+            let answer: Json = answer.body_mut().read_json().context("failed to read the calls")?;
+            let events = answer["Events"].as_array().context("no list of calls")?;
+            ensure!(events.len() < MOST_EVENTS, "{service} was called more often than can be told");
+            for event in events {
+                let details: Json = serde_json::from_str(event["CloudTrailEvent"].as_str().unwrap_or_default())?;
+                // In the query protocol the action is a parameter, which the server's record leaves there.
+                let action = details["requestParameters"]["Action"].as_str();
+                let name = action.or_else(|| event["EventName"].as_str()).context("a call without a name")?;
+                let reads = ["Get", "List", "Describe", "Head", "Simulate"].iter().any(|verb| name.starts_with(verb));
+                let writes = !reads && event["ReadOnly"] != "true";
+                calls.push(Recorded { name: format!("{service}:{name}"), writes });
+            }
+        }
+        Ok(calls)
     }
 
     /// What the server and the functions that it runs wrote, where it is kept.

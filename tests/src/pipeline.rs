@@ -3,13 +3,13 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_dynamodb::types::AttributeValue;
 use tempfile::TempDir;
 
-use crate::local_aws::{LocalAws, REGION, built, root};
+use crate::local_aws::{LocalAws, REGION, Recorded, built, root};
 use crate::recount::Counts;
 
 /// Counting a file takes a fraction of a second; a busy machine gets more.
@@ -140,6 +140,14 @@ impl<'a> Pipeline<'a> {
             self.aws.log()
         );
         Ok(ran)
+    }
+
+    /// The calls that the account's root has made since `since`, as the local AWS counted them.
+    ///
+    /// # Errors
+    /// The local AWS does not say.
+    pub fn calls(&self, since: SystemTime) -> Result<Vec<Recorded>> {
+        self.aws.calls(&self.account, since)
     }
 
     /// A configuration for the SDK's clients, as the account's root.

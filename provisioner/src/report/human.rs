@@ -1,7 +1,6 @@
 //! Plans, summaries and errors for people. The colours are dropped by the stream that they are written to, where it
 //! is no terminal or NO_COLOR is set.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -154,21 +153,23 @@ fn document_diff(live: &Value, desired: &Value) -> Option<Vec<Line>> {
     if old.is_empty() && new.is_empty() {
         return None;
     }
-    // Statements with an id are compared with those of the same id, others with those at the same place.
-    let key = |(i, statement): (usize, &Json)| match policy::sid(statement) {
-        "" => format!("#{i}"),
-        sid => sid.to_owned(),
-    };
-    let old: BTreeMap<String, &Json> = old.iter().enumerate().map(|entry| (key(entry), entry.1)).collect();
-    let new: BTreeMap<String, &Json> = new.iter().enumerate().map(|entry| (key(entry), entry.1)).collect();
-    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let mut lines = Vec::new();
-    for key in keys {
-        let text = |statement: Option<&&Json>| statement.map(|statement| pretty(statement)).unwrap_or_default();
-        let (old, new) = (text(old.get(key)), text(new.get(key)));
-        lines.extend(text_diff(&old, &new));
+    let (mut old, mut new) = (old, new);
+    old.retain(|statement| match new.iter().position(|other| other == statement) {
+        Some(same) => {
+            new.remove(same);
+            false
+        }
+        None => true,
+    });
+    // Statements with an id are compared with those of the same id, the others in the order in which they stand.
+    let mut pairs: Vec<(Option<Json>, Option<Json>)> = Vec::new();
+    for statement in old {
+        let twin = new.iter().position(|other| policy::sid(other) == policy::sid(&statement));
+        pairs.push((Some(statement), twin.map(|twin| new.remove(twin))));
     }
-    Some(lines)
+    pairs.extend(new.into_iter().map(|statement| (None, Some(statement))));
+    let text = |statement: &Option<Json>| statement.as_ref().map(pretty).unwrap_or_default();
+    Some(pairs.iter().flat_map(|(old, new)| text_diff(&text(old), &text(new))).collect())
 }
 
 /// The statements of a policy, of a list of them, or a statement by itself; nothing for what is none of these.

@@ -138,11 +138,7 @@ impl Kind for Permission {
             .iter()
             .filter(|statement| policy::sid(statement).starts_with(&self.sid_prefix))
             .map(|statement| {
-                let mut content = policy::canonical_statement(statement);
-                if let Some(fields) = content.as_object_mut() {
-                    fields.remove("Sid");
-                }
-                (policy::sid(statement).to_owned(), content)
+                (policy::sid(statement).to_owned(), policy::without_sid(&policy::canonical_statement(statement)))
             })
             .collect();
         Ok((!statements.is_empty()).then_some(Live { statements }))

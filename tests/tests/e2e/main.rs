@@ -9,10 +9,12 @@ use tests::local_aws::{LocalAws, Scheme};
 use tests::pipeline::Pipeline;
 
 mod counting;
+mod drift;
 mod exactly_once;
 mod lifecycle;
 mod memory;
 mod mistakes;
+mod ownership;
 mod rights;
 mod rollup;
 mod sharing;

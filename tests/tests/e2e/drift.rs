@@ -1,0 +1,397 @@
+//! What somebody changes by hand is seen in the plan, setting by setting, and put right.
+
+use anyhow::{Context, Result, ensure};
+use aws_sdk_dynamodb::types::{
+    BillingMode, PointInTimeRecoverySpecification, ProvisionedThroughput, TimeToLiveSpecification,
+};
+use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_lambda::types::{Architecture, DestinationConfig, Environment, OnFailure, OnSuccess, Runtime};
+use aws_sdk_s3::types::{
+    BucketLifecycleConfiguration, BucketVersioningStatus, Event, ExpirationStatus, FilterRule, FilterRuleName,
+    LambdaFunctionConfiguration, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, NotificationConfiguration,
+    NotificationConfigurationFilter, ObjectOwnership, OwnershipControls, OwnershipControlsRule,
+    PublicAccessBlockConfiguration, S3KeyFilter, ServerSideEncryption, ServerSideEncryptionByDefault,
+    ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Tag, Tagging, VersioningConfiguration,
+};
+use aws_sdk_sqs::types::QueueAttributeName;
+use serde_json::json;
+use tests::pipeline::Pipeline;
+
+use crate::{pipeline, steps, verdict};
+
+/// The plan shows that `setting` of `resource`, and nothing else, goes from one value to another; apply does it.
+fn restored(pipeline: &Pipeline<'_>, resource: &str, setting: &str, from: &str, to: &str) -> Result<()> {
+    let plan = pipeline.expect(2, &["plan", "--detailed-exitcode"])?;
+    ensure!(steps(&plan.out) == [format!("  ~ {resource}")], "{setting}: {}", plan.out);
+    ensure!(changed(&plan.out) == [setting], "{setting}: {}", plan.out);
+    ensure!(plan.out.contains(from) && plan.out.contains(to), "{setting}: {}", plan.out);
+    let applied = pipeline.expect(0, &["apply", "--yes"])?;
+    ensure!(applied.out.contains("Done: 0 created, 1 updated, 0 deleted"), "{setting}: {}", applied.out);
+    let again = pipeline.expect(0, &["plan"])?;
+    ensure!(verdict(&again.out)? == "No changes.", "{setting}: {}", again.out);
+    Ok(())
+}
+
+/// The settings that a plan of one resource names.
+fn changed(plan: &str) -> Vec<&str> {
+    let settings = plan.lines().filter_map(|line| line.strip_prefix("      ")).filter(|line| !line.starts_with(' '));
+    settings.filter_map(|line| line.split([' ', ':']).next()).collect()
+}
+
+#[tokio::test]
+async fn of_the_bucket() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.declare("[bucket]\nexpire_days = 30\nversioning = true")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let (s3, name) = (pipeline.s3().await?, &pipeline.name);
+    let bucket = format!("bucket {name}");
+    let restored = |setting: &str, from: &str, to: &str| restored(&pipeline, &bucket, setting, from, to);
+
+    let block = PublicAccessBlockConfiguration::builder().block_public_acls(true).block_public_policy(false).build();
+    s3.put_public_access_block().bucket(name).public_access_block_configuration(block).send().await?;
+    restored("public_access_block", "[\"BlockPublicAcls\"]", "\"RestrictPublicBuckets\"")?;
+    s3.delete_public_access_block().bucket(name).send().await?;
+    restored("public_access_block", "[]", "\"BlockPublicPolicy\"")?;
+
+    let rule = OwnershipControlsRule::builder().object_ownership(ObjectOwnership::ObjectWriter).build()?;
+    let controls = OwnershipControls::builder().rules(rule).build()?;
+    s3.put_bucket_ownership_controls().bucket(name).ownership_controls(controls).send().await?;
+    restored("object_ownership", "\"ObjectWriter\"", "\"BucketOwnerEnforced\"")?;
+
+    let default = ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::AwsKms).build()?;
+    let rule = ServerSideEncryptionRule::builder().apply_server_side_encryption_by_default(default).build();
+    let encryption = ServerSideEncryptionConfiguration::builder().rules(rule).build()?;
+    s3.put_bucket_encryption().bucket(name).server_side_encryption_configuration(encryption).send().await?;
+    restored("encryption", "\"aws:kms\"", "\"AES256\"")?;
+
+    let suspended = VersioningConfiguration::builder().status(BucketVersioningStatus::Suspended).build();
+    s3.put_bucket_versioning().bucket(name).versioning_configuration(suspended).send().await?;
+    restored("versioning", "false", "true")?;
+
+    let rule = |days: i32, status: ExpirationStatus| {
+        LifecycleRule::builder()
+            .id("pipeline-expire")
+            .status(status)
+            .filter(LifecycleRuleFilter::builder().prefix("segment-logs/").build())
+            .expiration(LifecycleExpiration::builder().days(days).build())
+            .build()
+    };
+    for (days, status) in [(3, ExpirationStatus::Enabled), (30, ExpirationStatus::Disabled)] {
+        let rules = BucketLifecycleConfiguration::builder().rules(rule(days, status)?).build()?;
+        s3.put_bucket_lifecycle_configuration().bucket(name).lifecycle_configuration(rules).send().await?;
+        restored("lifecycle", &format!("\"days\":{days}"), "\"days\":30")?;
+    }
+    s3.delete_bucket_lifecycle().bucket(name).send().await?;
+    restored("lifecycle", "(not set)", "\"days\":30")?;
+
+    let kept = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
+    let tagging = Tagging::builder().tag_set(kept("pipeline", name)?).tag_set(kept("theirs", "stays")?).build()?;
+    s3.put_bucket_tagging().bucket(name).tagging(tagging).send().await?;
+    restored("tags", &format!("{{ pipeline = \"{name}\" }}"), "managed-by = \"provisioner\"")?;
+    let tags = s3.get_bucket_tagging().bucket(name).send().await?.tag_set;
+    ensure!(tags.contains(&kept("theirs", "stays")?), "{tags:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_the_buckets_policy() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.declare("[bucket]\nrequire_tls = true")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let (s3, name) = (pipeline.s3().await?, &pipeline.name);
+    let bucket = format!("bucket {name}");
+
+    s3.delete_bucket_policy().bucket(name).send().await?;
+    restored(&pipeline, &bucket, "policy", "+", "aws:SecureTransport")?;
+    // The statement is there, but denies less.
+    let weak = json!({ "Version": "2012-10-17", "Statement": [{
+        "Sid": "PipelineDenyPlainHttp", "Effect": "Deny", "Principal": "*", "Action": "s3:GetObject",
+        "Resource": format!("arn:aws:s3:::{name}/*"), "Condition": { "Bool": { "aws:SecureTransport": "false" } },
+    }]});
+    s3.put_bucket_policy().bucket(name).policy(weak.to_string()).send().await?;
+    restored(&pipeline, &bucket, "policy", "-   \"Action\": \"s3:GetObject\"", "+   \"Action\": \"s3:*\"")?;
+
+    // What opens the bucket is said.
+    pipeline.declare("")?;
+    let plan = pipeline.expect(0, &["plan"])?;
+    ensure!(plan.out.contains("note: ") && plan.out.contains("opens the bucket to plain HTTP"), "{}", plan.out);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_the_tables() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.declare("[table]\nbilling = { read = 5, write = 5 }")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let dynamodb = aws_sdk_dynamodb::Client::new(&pipeline.sdk().await?);
+    for name in [format!("{}-counts", pipeline.name), format!("{}-ledger", pipeline.name)] {
+        let table = format!("table {name}");
+        let restored = |setting: &str, from: &str, to: &str| restored(&pipeline, &table, setting, from, to);
+        let units = ProvisionedThroughput::builder().read_capacity_units(7).write_capacity_units(5).build()?;
+        dynamodb.update_table().table_name(&name).provisioned_throughput(units).send().await?;
+        restored("billing", "\"read\":7", "\"read\":5")?;
+        dynamodb.update_table().table_name(&name).deletion_protection_enabled(false).send().await?;
+        restored("deletion_protection", "false", "true")?;
+        let off = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(false).build()?;
+        let request = dynamodb.update_continuous_backups().table_name(&name);
+        request.point_in_time_recovery_specification(off).send().await?;
+        restored("point_in_time_recovery", "false", "true")?;
+        let arn = format!("arn:aws:dynamodb:us-east-1:{}:table/{name}", pipeline.account);
+        dynamodb.untag_resource().resource_arn(arn).tag_keys("managed-by").send().await?;
+        restored("tags", "pipeline = ", "managed-by = \"provisioner\"")?;
+    }
+
+    let (counts, ledger) = (format!("{}-counts", pipeline.name), format!("{}-ledger", pipeline.name));
+    let ttl = |attribute: &str, enabled| {
+        let specification = TimeToLiveSpecification::builder().attribute_name(attribute).enabled(enabled).build();
+        specification.map(|specification| dynamodb.update_time_to_live().time_to_live_specification(specification))
+    };
+    ttl("expires_at", false)?.table_name(&ledger).send().await?;
+    restored(&pipeline, &format!("table {ledger}"), "time_to_live", "(not set)", "\"expires_at\"")?;
+    ttl("hour", true)?.table_name(&counts).send().await?;
+    restored(&pipeline, &format!("table {counts}"), "time_to_live", "\"hour\"", "(not set)")?;
+
+    let delete = aws_sdk_dynamodb::types::DeleteGlobalSecondaryIndexAction::builder().index_name("by-hour").build()?;
+    let update = aws_sdk_dynamodb::types::GlobalSecondaryIndexUpdate::builder().delete(delete).build();
+    dynamodb.update_table().table_name(&counts).global_secondary_index_updates(update).send().await?;
+    restored(&pipeline, &format!("table {counts}"), "index", "(not set)", "hour (S)")?;
+
+    let request = dynamodb.update_table().table_name(&counts).billing_mode(BillingMode::PayPerRequest);
+    request.send().await?;
+    let plan = pipeline.expect(0, &["plan"])?;
+    ensure!(plan.out.contains("\"on-demand\" -> {\"read\":5,\"write\":5}"), "{}", plan.out);
+    pipeline.expect(0, &["apply", "--yes"])?;
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "billing");
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_the_roles() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.declare("[segment]\nworkspace_id = \"abc123\"")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let iam = aws_sdk_iam::Client::new(&pipeline.sdk().await?);
+    let everything = json!({ "Version": "2012-10-17", "Statement": [{
+        "Sid": "Everything", "Effect": "Allow", "Action": "s3:*", "Resource": "*",
+    }]});
+    let anybody = json!({ "Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Action": "sts:AssumeRole", "Principal": { "AWS": "arn:aws:iam::210987654321:root" },
+    }]});
+    for (role, policy) in [("function", "handler"), ("segment", "write")] {
+        let name = format!("{}-{role}", pipeline.name);
+        let restored =
+            |setting: &str, from: &str, to: &str| restored(&pipeline, &format!("role {name}"), setting, from, to);
+        let request = iam.put_role_policy().role_name(&name).policy_name(policy);
+        request.policy_document(everything.to_string()).send().await?;
+        restored("policy", "-   \"Sid\": \"Everything\"", "+   \"Sid\": ")?;
+        iam.delete_role_policy().role_name(&name).policy_name(policy).send().await?;
+        restored("policy", "+ {", "\"Sid\": ")?;
+        iam.update_assume_role_policy().role_name(&name).policy_document(anybody.to_string()).send().await?;
+        restored("trust_policy", "210987654321", "sts:AssumeRole")?;
+        iam.update_role().role_name(&name).description("mine").send().await?;
+        restored("description", "\"mine\"", " -> \"")?;
+        iam.untag_role().role_name(&name).tag_keys("pipeline").tag_keys("managed-by").send().await?;
+        restored("tags", "{  }", "managed-by = \"provisioner\"")?;
+    }
+
+    // What others gave the role is not ours to take, but widens what it may do.
+    let name = format!("{}-function", pipeline.name);
+    let request = iam.put_role_policy().role_name(&name).policy_name("more");
+    request.policy_document(everything.to_string()).send().await?;
+    let made = iam.create_policy().policy_name("theirs").policy_document(everything.to_string()).send().await?;
+    let arn = made.policy.and_then(|policy| policy.arn).context("the policy's ARN")?;
+    iam.attach_role_policy().role_name(&name).policy_arn(&arn).send().await?;
+    let plan = pipeline.expect(0, &["plan", "--detailed-exitcode"])?;
+    ensure!(plan.out.contains(&format!("note: role {name}")) && plan.out.contains("more"), "{}", plan.out);
+    ensure!(plan.out.contains(&arn) && verdict(&plan.out)? == "No changes.", "{}", plan.out);
+
+    // So does a change of ours, and the plan says what by.
+    pipeline.declare("[[role.statement]]\nactions = [\"s3:GetObject\"]\nresources = [\"arn:aws:s3:::acme/*\"]")?;
+    let plan = pipeline.expect(0, &["plan"])?;
+    ensure!(plan.out.contains("allows more than before: s3:GetObject on arn:aws:s3:::acme/*"), "{}", plan.out);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_the_log_group_and_the_queue() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let sdk = pipeline.sdk().await?;
+    let (logs, sqs) = (aws_sdk_cloudwatchlogs::Client::new(&sdk), aws_sdk_sqs::Client::new(&sdk));
+
+    let name = format!("/aws/lambda/{}-handler", pipeline.name);
+    let group = format!("log group {name}");
+    logs.put_retention_policy().log_group_name(&name).retention_in_days(90).send().await?;
+    restored(&pipeline, &group, "retention_days", "90", "30")?;
+    logs.delete_retention_policy().log_group_name(&name).send().await?;
+    restored(&pipeline, &group, "retention_days", "(not set)", "30")?;
+    let arn = format!("arn:aws:logs:us-east-1:{}:log-group:{name}", pipeline.account);
+    logs.untag_resource().resource_arn(&arn).tag_keys("managed-by").send().await?;
+    restored(&pipeline, &group, "tags", "pipeline = ", "managed-by = \"provisioner\"")?;
+
+    let name = format!("{}-failures", pipeline.name);
+    let queue = format!("queue {name}");
+    let url = sqs.get_queue_url().queue_name(&name).send().await?.queue_url.context("the queue's URL")?;
+    let set = |attribute: QueueAttributeName, value: &str| {
+        sqs.set_queue_attributes().queue_url(&url).attributes(attribute, value).send()
+    };
+    set(QueueAttributeName::MessageRetentionPeriod, "60").await?;
+    restored(&pipeline, &queue, "retention_seconds", "60", "1209600")?;
+    set(QueueAttributeName::SqsManagedSseEnabled, "false").await?;
+    restored(&pipeline, &queue, "encrypted", "false", "true")?;
+    sqs.untag_queue().queue_url(&url).tag_keys("managed-by").send().await?;
+    restored(&pipeline, &queue, "tags", "pipeline = ", "managed-by = \"provisioner\"")?;
+    // Not ours to say.
+    set(QueueAttributeName::VisibilityTimeout, "77").await?;
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "the visibility timeout is theirs");
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_the_function() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.declare("[function]\nmax_concurrency = 5")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let sdk = pipeline.sdk().await?;
+    let lambda = aws_sdk_lambda::Client::new(&sdk);
+    let name = format!("{}-handler", pipeline.name);
+    let restored =
+        |setting: &str, from: &str, to: &str| restored(&pipeline, &format!("function {name}"), setting, from, to);
+    let configure = || lambda.update_function_configuration().function_name(&name);
+
+    configure().memory_size(128).send().await?;
+    restored("memory_mb", "128", "256")?;
+    configure().timeout(3).send().await?;
+    restored("timeout_seconds", "3", "60")?;
+    configure().description("mine").send().await?;
+    restored("description", "\"mine\"", "\"Counts")?;
+    configure().handler("other").send().await?;
+    restored("handler", "\"other\"", "\"bootstrap\"")?;
+    configure().runtime(Runtime::Providedal2).send().await?;
+    restored("runtime", "\"provided.al2\"", "\"provided.al2023\"")?;
+    let role = format!("arn:aws:iam::{}:role/other", pipeline.account);
+    configure().role(&role).send().await?;
+    restored("role", &role, "/pipeline/")?;
+    let variables = Environment::builder().variables("DB_PASSWORD", "hunter2").build();
+    configure().environment(variables).send().await?;
+    ensure!(!pipeline.expect(0, &["plan"])?.out.contains("hunter2"), "a foreign variable may be a secret");
+    restored("environment", "DB_PASSWORD = \"(hidden)\"", "COUNTS_TABLE")?;
+
+    let empty = [b"PK\x05\x06".as_slice(), &[0; 18]].concat();
+    let request = lambda.update_function_code().function_name(&name).zip_file(Blob::new(empty));
+    request.send().await?;
+    restored("code", " B", " MiB")?;
+    // Code of another architecture is other code, so both differ.
+    let code = lambda.get_function().function_name(&name).send().await?;
+    ensure!(code.tags.is_some_and(|tags| tags.contains_key("revision")), "the revision");
+
+    lambda.put_function_concurrency().function_name(&name).reserved_concurrent_executions(9).send().await?;
+    restored("max_concurrency", "9", "5")?;
+    lambda.delete_function_concurrency().function_name(&name).send().await?;
+    restored("max_concurrency", "(not set)", "5")?;
+    let arn = format!("arn:aws:lambda:us-east-1:{}:function:{name}", pipeline.account);
+    lambda.untag_resource().resource(&arn).tag_keys("managed-by").send().await?;
+    restored("tags", "pipeline = ", "managed-by = \"provisioner\"")?;
+
+    // Where successes go is somebody else's, and stays through changes of ours beside it.
+    let sqs = aws_sdk_sqs::Client::new(&sdk);
+    for queue in ["successes", "elsewhere"] {
+        sqs.create_queue().queue_name(queue).send().await?;
+    }
+    let queue = |name: &str| format!("arn:aws:sqs:us-east-1:{}:{name}", pipeline.account);
+    let ours = queue(&format!("{}-failures", pipeline.name));
+    let invoke = |retries: i32, age: i32, failures: &str| {
+        let failures = OnFailure::builder().destination(failures).build();
+        let successes = OnSuccess::builder().destination(queue("successes")).build();
+        let destinations = DestinationConfig::builder().on_failure(failures).on_success(successes).build();
+        let request = lambda.put_function_event_invoke_config().function_name(&name).maximum_retry_attempts(retries);
+        request.maximum_event_age_in_seconds(age).destination_config(destinations).send()
+    };
+    invoke(0, 21_600, &ours).await?;
+    restored("retries", "0", "2")?;
+    invoke(2, 60, &ours).await?;
+    restored("max_event_age_seconds", "60", "21600")?;
+    invoke(2, 21_600, &queue("elsewhere")).await?;
+    restored("failure_queue", "elsewhere", &ours)?;
+    let now = lambda.get_function_event_invoke_config().function_name(&name).send().await?;
+    let success = now.destination_config.and_then(|d| d.on_success).and_then(|s| s.destination);
+    ensure!(success == Some(queue("successes")), "{success:?}");
+
+    lambda.delete_function_event_invoke_config().function_name(&name).send().await?;
+    restored("failure_queue", "(not set)", &ours)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_the_functions_architecture() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await?);
+    let name = format!("{}-handler", pipeline.name);
+    let empty = [b"PK\x05\x06".as_slice(), &[0; 18]].concat();
+    let request = lambda.update_function_code().function_name(&name).zip_file(Blob::new(empty));
+    request.architectures(Architecture::Arm64).send().await?;
+    let plan = pipeline.expect(0, &["plan"])?;
+    ensure!(changed(&plan.out) == ["code", "architecture"], "{}", plan.out);
+    pipeline.expect(0, &["apply", "--yes"])?;
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "architecture");
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_the_permission_and_the_notification() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let (sdk, name) = (pipeline.sdk().await?, &pipeline.name);
+    let (lambda, s3) = (aws_sdk_lambda::Client::new(&sdk), pipeline.s3().await?);
+    let function = format!("{name}-handler");
+    let permission = format!("permission {function}");
+
+    // Wider than ours, under an id of ours.
+    let add = |sid: String| {
+        let request = lambda.add_permission().function_name(&function).statement_id(sid);
+        request.action("lambda:InvokeFunction").principal("s3.amazonaws.com").send()
+    };
+    add(format!("{name}-s3-wide")).await?;
+    restored(&pipeline, &permission, "statement", "AWS:SourceArn", "\"lambda:InvokeFunction\"")?;
+    add("theirs".to_owned()).await?;
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "the other statement is theirs");
+    let policy = lambda.get_policy().function_name(&function).send().await?.policy.context("a policy")?;
+    let policy: serde_json::Value = serde_json::from_str(&policy)?;
+    let sids: Vec<&str> =
+        policy["Statement"].as_array().into_iter().flatten().filter_map(|s| s["Sid"].as_str()).collect();
+    ensure!(sids.len() == 2 && sids.contains(&"theirs"), "{sids:?}");
+    let ours = sids.into_iter().find(|sid| *sid != "theirs").context("ours")?;
+    lambda.remove_permission().function_name(&function).statement_id(ours).send().await?;
+    let plan = pipeline.expect(0, &["plan"])?;
+    ensure!(steps(&plan.out) == [format!("  + {permission}")], "{}", plan.out);
+    pipeline.expect(0, &["apply", "--yes"])?;
+
+    let notification = format!("notification {name}");
+    let put = |function: String, event: Event, prefix: &str, suffix: &str| {
+        let rule = |name, value: &str| FilterRule::builder().name(name).value(value).build();
+        let key = S3KeyFilter::builder().filter_rules(rule(FilterRuleName::Prefix, prefix));
+        let key = key.filter_rules(rule(FilterRuleName::Suffix, suffix)).build();
+        let entry = LambdaFunctionConfiguration::builder()
+            .id(format!("{name}-objects"))
+            .lambda_function_arn(function)
+            .events(event)
+            .filter(NotificationConfigurationFilter::builder().key(key).build())
+            .build();
+        entry.map(|entry| {
+            let all = NotificationConfiguration::builder().lambda_function_configurations(entry).build();
+            s3.put_bucket_notification_configuration().bucket(name).notification_configuration(all).send()
+        })
+    };
+    let arn = |function: &str| format!("arn:aws:lambda:us-east-1:{}:function:{function}", pipeline.account);
+    let created = Event::S3ObjectCreated;
+    put(arn(&function), created.clone(), "other/", ".gz")?.await?;
+    restored(&pipeline, &notification, "prefix", "\"other/\"", "\"segment-logs/\"")?;
+    put(arn(&function), created.clone(), "segment-logs/", ".zip")?.await?;
+    restored(&pipeline, &notification, "suffix", "\".zip\"", "\".gz\"")?;
+    put(arn(&function), Event::S3ObjectRemoved, "segment-logs/", ".gz")?.await?;
+    restored(&pipeline, &notification, "events", "s3:ObjectRemoved:*", "s3:ObjectCreated:*")?;
+    put(arn("other"), created, "segment-logs/", ".gz")?.await?;
+    restored(&pipeline, &notification, "function", "function:other", &arn(&function))?;
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! What is not the pipeline's is neither changed nor deleted; what it no longer declares is found.
+
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, ensure};
+use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
+use aws_sdk_s3::types::{Tag, Tagging};
+use serde_json::json;
+use tests::pipeline::Pipeline;
+use tests::samples::gzip;
+
+use crate::{pipeline, steps, verdict};
+
+async fn table(client: &aws_sdk_dynamodb::Client, name: &str, keys: [(&str, ScalarAttributeType); 2]) -> Result<()> {
+    let mut request = client.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
+    for ((key, letter), role) in keys.into_iter().zip([KeyType::Hash, KeyType::Range]) {
+        request = request
+            .key_schema(KeySchemaElement::builder().attribute_name(key).key_type(role).build()?)
+            .attribute_definitions(AttributeDefinition::builder().attribute_name(key).attribute_type(letter).build()?);
+    }
+    request.send().await?;
+    Ok(())
+}
+
+/// Everything that can be there under our names without being ours.
+async fn strangers(pipeline: &Pipeline<'_>) -> Result<()> {
+    let (sdk, name) = (pipeline.sdk().await?, &pipeline.name);
+    let s3 = pipeline.s3().await?;
+    s3.create_bucket().bucket(name).send().await?;
+    s3.put_object().bucket(name).key("theirs").body(b"kept".to_vec().into()).send().await?;
+    let dynamodb = aws_sdk_dynamodb::Client::new(&sdk);
+    let letter = ScalarAttributeType::S;
+    table(&dynamodb, &format!("{name}-counts"), [("event", letter.clone()), ("hour", letter.clone())]).await?;
+    table(&dynamodb, &format!("{name}-ledger"), [("object", letter), ("chunk", ScalarAttributeType::N)]).await?;
+    let logs = aws_sdk_cloudwatchlogs::Client::new(&sdk);
+    logs.create_log_group().log_group_name(format!("/aws/lambda/{name}-handler")).send().await?;
+    aws_sdk_sqs::Client::new(&sdk).create_queue().queue_name(format!("{name}-failures")).send().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_nobodys_is_refused_unless_it_is_adopted() -> Result<()> {
+    let pipeline = pipeline()?;
+    strangers(&pipeline).await?;
+    let (account, name) = (&pipeline.account, &pipeline.name);
+
+    let plan = pipeline.expect(1, &["plan", "--detailed-exitcode"])?;
+    let refused: Vec<&str> = plan.out.lines().filter(|line| line.starts_with("  ! ")).collect();
+    ensure!(refused.len() == 5, "{}", plan.out);
+    for arn in [
+        format!("(arn:aws:s3:::{name})"),
+        format!("(arn:aws:dynamodb:us-east-1:{account}:table/{name}-counts)"),
+        format!("(arn:aws:dynamodb:us-east-1:{account}:table/{name}-ledger)"),
+        format!("(arn:aws:logs:us-east-1:{account}:log-group:/aws/lambda/{name}-handler)"),
+        format!("(arn:aws:sqs:us-east-1:{account}:{name}-failures)"),
+    ] {
+        ensure!(plan.out.contains(&arn) && plan.err.contains(&arn), "{arn} is not in {}\n{}", plan.out, plan.err);
+    }
+    // What adopting them would change.
+    for change in ["retention_days", "point_in_time_recovery  false -> true", "retention_seconds", "index", "tags"] {
+        ensure!(plan.out.contains(change), "{change} is not in {}", plan.out);
+    }
+    ensure!(plan.out.contains("Refused: 5 resources are in the way"), "{}", plan.out);
+    ensure!(plan.err.contains("--adopt"), "{}", plan.err);
+    let applied = pipeline.expect(1, &["apply", "--yes"])?;
+    ensure!(!applied.out.contains("Done"), "{}", applied.out);
+    let iam = aws_sdk_iam::Client::new(&pipeline.sdk().await?);
+    ensure!(iam.list_roles().send().await?.roles.is_empty(), "apply did a part of what was refused");
+
+    let plan = pipeline.expect(2, &["plan", "--adopt", "--detailed-exitcode"])?;
+    ensure!(verdict(&plan.out)? == "Plan: 4 to create, 5 to update, 0 to delete.", "{}", plan.out);
+    pipeline.expect(0, &["apply", "--yes", "--adopt"])?;
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "adopted");
+    let line = json!({ "type": "track", "event": "Adopted", "timestamp": "2015-08-04T12:00:00Z" });
+    pipeline.upload("segment-logs/x/1/a.gz", &gzip(line.to_string().as_bytes())).await?;
+    pipeline.counted(&[(("Adopted".to_owned(), "2015-08-04T12:00:00Z".to_owned()), 1)].into()).await?;
+    let s3 = pipeline.s3().await?;
+    s3.head_object().bucket(name).key("theirs").send().await.context("what was in the bucket stays")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_anothers_is_refused_even_to_adopt_and_never_destroyed() -> Result<()> {
+    let pipeline = pipeline()?;
+    let (s3, name) = (pipeline.s3().await?, &pipeline.name);
+    pipeline.expect(0, &["apply", "--yes"])?;
+    pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
+    s3.create_bucket().bucket(name).send().await?;
+    s3.put_object().bucket(name).key("theirs").body(b"kept".to_vec().into()).send().await?;
+    // Nobody's, then another pipeline's.
+    for owner in [None, Some("visits")] {
+        if let Some(owner) = owner {
+            let tag = Tag::builder().key("pipeline").value(owner).build()?;
+            let tagging = Tagging::builder().tag_set(tag).build()?;
+            s3.put_bucket_tagging().bucket(name).tagging(tagging).send().await?;
+            for command in [["plan", "--adopt"].as_slice(), &["apply", "--yes", "--adopt"]] {
+                let ran = pipeline.expect(1, command)?;
+                ensure!(ran.err.contains("belongs to the pipeline `visits`"), "{}", ran.err);
+                ensure!(ran.err.contains(&format!("arn:aws:s3:::{name}")), "{}", ran.err);
+            }
+        }
+        let destroyed = pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
+        ensure!(destroyed.out.contains("is not this pipeline's and stays"), "{}", destroyed.out);
+        s3.head_object().bucket(name).key("theirs").send().await.context("it stays")?;
+    }
+
+    let iam = aws_sdk_iam::Client::new(&pipeline.sdk().await?);
+    let trust = json!({ "Version": "2012-10-17", "Statement": [] });
+    let role = format!("{name}-function");
+    iam.create_role().role_name(&role).assume_role_policy_document(trust.to_string()).send().await?;
+    let ran = pipeline.expect(1, &["plan", "--adopt"])?;
+    ensure!(ran.err.contains(&format!("arn:aws:iam::{}:role/{role}", pipeline.account)), "{}", ran.err);
+    pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
+    iam.get_role().role_name(&role).send().await.context("the role stays")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_no_longer_declared_is_told_of_and_pruned() -> Result<()> {
+    let pipeline = pipeline()?;
+    let name = &pipeline.name;
+    pipeline.declare("[segment]\nworkspace_id = \"abc123\"")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    // The writer's role goes, the function and the queue are called otherwise.
+    pipeline.declare(&format!("[function]\nname = \"{name}-counter\"\nfailure_queue = \"{name}-lost\""))?;
+    let gone = [
+        format!("role {name}-segment"),
+        format!("log group /aws/lambda/{name}-handler"),
+        format!("queue {name}-failures"),
+        format!("function {name}-handler"),
+    ];
+
+    let plan = pipeline.expect(2, &["plan", "--detailed-exitcode"])?;
+    for orphan in &gone {
+        let note = format!("note: {orphan} is this pipeline's, but no longer declared: apply --prune deletes it");
+        ensure!(plan.out.contains(&note), "{note} is not in {}", plan.out);
+    }
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let plan = pipeline.expect(2, &["plan", "--prune", "--detailed-exitcode"])?;
+    ensure!(steps(&plan.out) == gone.clone().map(|orphan| format!("  - {orphan}")), "{}", plan.out);
+    let line = json!({ "type": "track", "event": "Moved", "timestamp": "2015-08-04T12:00:00Z" });
+    pipeline.upload("segment-logs/x/1/a.gz", &gzip(line.to_string().as_bytes())).await?;
+    pipeline.counted(&[(("Moved".to_owned(), "2015-08-04T12:00:00Z".to_owned()), 1)].into()).await?;
+
+    pipeline.expect(0, &["apply", "--yes", "--prune"])?;
+    let plan = pipeline.expect(0, &["plan", "--prune", "--detailed-exitcode"])?;
+    ensure!(verdict(&plan.out)? == "No changes." && !plan.out.contains("note:"), "{}", plan.out);
+
+    // A destroy takes what is no longer declared too.
+    pipeline.declare("")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let destroyed = pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
+    ensure!(steps(&destroyed.out).contains(&format!("  - function {name}-counter").as_str()), "{}", destroyed.out);
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)?.starts_with("Plan: 9 to create"), "all is gone");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_holds_data_is_never_renamed_or_pruned() -> Result<()> {
+    let pipeline = pipeline()?;
+    let name = &pipeline.name;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    for (renamed, kind, old) in [
+        (format!("[bucket]\nname = \"{name}-new\""), "bucket", name.clone()),
+        (format!("[table]\nname = \"{name}-new\""), "table", format!("{name}-counts")),
+        (format!("[table]\nledger_name = \"{name}-new\""), "table", format!("{name}-ledger")),
+    ] {
+        pipeline.declare(&renamed)?;
+        for command in [["plan"].as_slice(), &["apply", "--yes", "--prune", "--adopt"]] {
+            let ran = pipeline.expect(1, command)?;
+            let why = format!("{kind} {old} is this pipeline's and no longer declared: a {kind} cannot be renamed");
+            ensure!(ran.err.contains(&why) && ran.err.contains("by hand"), "{}", ran.err);
+        }
+    }
+
+    // Once the new one is there, made by hand, the old one is left to a person.
+    let s3 = pipeline.s3().await?;
+    s3.create_bucket().bucket(format!("{name}-new")).send().await?;
+    pipeline.declare(&format!("[bucket]\nname = \"{name}-new\""))?;
+    let applied = pipeline.expect(0, &["apply", "--yes", "--prune", "--adopt"])?;
+    let note = format!("bucket {name} is this pipeline's, but no longer declared; it holds data and stays");
+    ensure!(applied.out.contains(&note) && applied.out.contains("aws s3 rb"), "{}", applied.out);
+    s3.head_bucket().bucket(name).send().await.context("the old bucket stays")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_cannot_be_changed_in_place_is_refused() -> Result<()> {
+    let pipeline = pipeline()?;
+    let dynamodb = aws_sdk_dynamodb::Client::new(&pipeline.sdk().await?);
+    let letter = ScalarAttributeType::S;
+    table(&dynamodb, &format!("{}-counts", pipeline.name), [("id", letter.clone()), ("hour", letter)]).await?;
+    for command in [["plan", "--adopt"].as_slice(), &["apply", "--adopt", "--yes"]] {
+        let ran = pipeline.expect(1, command)?;
+        ensure!(ran.err.contains("DynamoDB cannot change keys") && ran.err.contains("id (S)"), "{}", ran.err);
+    }
+
+    // A bucket stays in its region.
+    let pipeline = crate::pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let file = std::fs::read_to_string(pipeline.config())?;
+    std::fs::write(pipeline.config(), file.replacen("us-east-1", "eu-west-1", 1))?;
+    for command in [["plan"].as_slice(), &["apply", "--yes"], &["destroy", "--yes"]] {
+        let ran = pipeline.expect(1, command)?;
+        ensure!(ran.err.contains("is in another region") && ran.err.contains("cannot be moved"), "{}", ran.err);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_account_is_refused_before_anything_else() -> Result<()> {
+    let pipeline = pipeline()?;
+    let started = SystemTime::now();
+    let file = std::fs::read_to_string(pipeline.config())?;
+    let file = file.replacen("[pipeline]\n", "[pipeline]\naccount = \"123456789012\"\n", 1);
+    std::fs::write(pipeline.config(), file)?;
+    for command in [["plan"].as_slice(), &["apply", "--yes"], &["destroy", "--yes"]] {
+        let ran = pipeline.expect(1, command)?;
+        ensure!(ran.err.contains("names account 123456789012") && ran.out.is_empty(), "{}", ran.err);
+    }
+    let calls = pipeline.calls(started)?;
+    ensure!(calls.len() == 3 && calls.iter().all(|call| call.name == "sts:GetCallerIdentity"), "{calls:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn environments_stand_side_by_side() -> Result<()> {
+    let pipeline = pipeline()?;
+    let name = &pipeline.name;
+    pipeline.declare("[environments.staging]\nfunction.memory_mb = 128")?;
+    let staging = |args: &[&str]| pipeline.expect(0, &[args, &["--env", "staging"]].concat());
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let applied = staging(&["apply", "--yes"])?;
+    ensure!(applied.out.contains(&format!("+ bucket {name}-staging")), "{}", applied.out);
+    ensure!(applied.out.contains("Done: 9 created, 0 updated, 0 deleted"), "{}", applied.out);
+    for plan in [pipeline.expect(0, &["plan"])?, staging(&["plan"])?] {
+        ensure!(verdict(&plan.out)? == "No changes." && !plan.out.contains("note:"), "{}", plan.out);
+    }
+
+    // An overlay that names what is production's is refused: by the file, and by the mark where the file is another.
+    let file = std::fs::read_to_string(pipeline.config())?;
+    let clash = format!("{file}bucket.name = \"{name}\"\n");
+    std::fs::write(pipeline.config(), &clash)?;
+    let ran = pipeline.expect(1, &["plan", "--env", "staging"])?;
+    ensure!(ran.err.contains("shares `bucket.name` with the rest of the file"), "{}", ran.err);
+    let alone = file.split("[environments").next().unwrap_or_default();
+    let alone = alone.replacen(&format!("name = \"{name}\""), &format!("name = \"{name}-staging\""), 1);
+    std::fs::write(pipeline.config(), alone.replacen("[bucket]\n", &format!("[bucket]\nname = \"{name}\"\n"), 1))?;
+    let ran = pipeline.expect(1, &["apply", "--yes", "--adopt"])?;
+    ensure!(ran.err.contains(&format!("belongs to the pipeline `{name}`")), "{}", ran.err);
+
+    std::fs::write(pipeline.config(), &file)?;
+    staging(&["destroy", "--yes", "--delete-data"])?;
+    let plan = pipeline.expect(0, &["plan", "--detailed-exitcode"])?;
+    ensure!(verdict(&plan.out)? == "No changes.", "{}", plan.out);
+    ensure!(verdict(&staging(&["plan"])?.out)? == "Plan: 9 to create, 0 to update, 0 to delete.", "staging is gone");
+    Ok(())
+}
