@@ -1,6 +1,7 @@
 //! Plans, summaries and errors for people. The colours are dropped by the stream that they are written to, where it
 //! is no terminal or NO_COLOR is set.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -105,23 +106,68 @@ pub(super) struct Line {
 /// What differs in a resource, line by line: the settings in columns, policies statement by statement.
 pub(super) fn changes(entry: &Entry) -> Vec<Line> {
     let plain = |text: String| Line { text, sign: None };
-    // Of what is not there, or is refused for another reason than its settings, only the new values matter.
-    let was = matches!(entry.action, Action::Update | Action::Refuse);
-    let width = entry.changes.iter().map(|change| change.setting.len()).max().unwrap_or(0);
+    // Of what is not there, only the new values matter.
+    let was = entry.action == Action::Update || entry.changes.iter().any(|change| change.live != Value::Unset);
+    let rows: Vec<Row> = entry.changes.iter().flat_map(|change| rows(change, was)).collect();
+    let width = rows.iter().map(|row| row.setting.chars().count()).max().unwrap_or(0);
     let mut lines = Vec::new();
-    for Change { setting, live, desired } in &entry.changes {
-        if let Some(diff) = document_diff(live, desired) {
-            lines.push(plain(format!("{setting}:")));
-            lines.extend(diff);
-            continue;
+    for Row { setting, change } in rows {
+        match change {
+            Shown::Diff(diff) => {
+                lines.push(plain(format!("{setting}:")));
+                lines.extend(diff);
+            }
+            Shown::Values(None, desired) => lines.push(plain(format!("{setting:width$}  {desired}"))),
+            Shown::Values(Some(live), desired) => lines.push(plain(format!("{setting:width$}  {live} -> {desired}"))),
         }
-        let desired = shown(desired);
-        lines.push(plain(match live {
-            Value::Unset if !was => format!("{setting:width$}  {desired}"),
-            live => format!("{setting:width$}  {} -> {desired}", shown(live)),
-        }));
     }
     lines
+}
+
+/// A setting, or a part of one, and how it is shown.
+struct Row {
+    setting: String,
+    change: Shown,
+}
+
+enum Shown {
+    /// The live value, where there can be one, and the desired one.
+    Values(Option<String>, String),
+    Diff(Vec<Line>),
+}
+
+/// A change's rows: of names and values that were there before, only those that differ.
+fn rows(change: &Change, was: bool) -> Vec<Row> {
+    let Change { setting, live, desired } = change;
+    if let Some(diff) = document_diff(live, desired) {
+        return vec![Row { setting: (*setting).to_owned(), change: Shown::Diff(diff) }];
+    }
+    let (Some(old), Some(new)) = (parts(live), parts(desired)) else {
+        let live = (was || *live != Value::Unset).then(|| shown(live));
+        return vec![Row { setting: (*setting).to_owned(), change: Shown::Values(live, shown(desired)) }];
+    };
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let differing = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
+    let value = |part: Option<&String>| part.cloned().unwrap_or_else(|| shown(&Value::Unset));
+    let row = |name: &String| Row {
+        setting: format!("{setting}.{}", printable(name)),
+        change: Shown::Values(Some(value(old.get(name))), value(new.get(name))),
+    };
+    differing.map(row).collect()
+}
+
+/// The names and shown values of a value that has such.
+fn parts(value: &Value) -> Option<BTreeMap<String, String>> {
+    match value {
+        Value::Map(map) => {
+            let text = |value: &String| shown(&Value::Text(value.clone()));
+            Some(map.iter().map(|(name, value)| (name.clone(), text(value))).collect())
+        }
+        Value::Document(Json::Object(map)) => {
+            Some(map.iter().map(|(name, value)| (name.clone(), printable(&value.to_string()))).collect())
+        }
+        _ => None,
+    }
 }
 
 /// A value in one line.

@@ -272,7 +272,11 @@ impl Kind for Function {
 
     fn called(scope: &Scope<'_>, name: &str) -> Option<Self> {
         let like = Self::declared(scope).into_iter().next()?;
-        Some(Self { name: name.to_owned(), arn: arn(scope, name), ..like })
+        let group = Address::of::<log_group::LogGroup>(log_group(name));
+        let mut needs = like.needs;
+        needs.retain(|need| need.kind != group.kind);
+        needs.push(group);
+        Some(Self { name: name.to_owned(), arn: arn(scope, name), needs, ..like })
     }
 
     fn name(&self) -> String {

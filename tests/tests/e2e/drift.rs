@@ -35,7 +35,9 @@ fn restored(pipeline: &Pipeline<'_>, resource: &str, setting: &str, from: &str, 
 /// The settings that a plan of one resource names.
 fn changed(plan: &str) -> Vec<&str> {
     let settings = plan.lines().filter_map(|line| line.strip_prefix("      ")).filter(|line| !line.starts_with(' '));
-    settings.filter_map(|line| line.split([' ', ':']).next()).collect()
+    let mut settings: Vec<&str> = settings.filter_map(|line| line.split([' ', ':', '.']).next()).collect();
+    settings.dedup();
+    settings
 }
 
 #[tokio::test]
@@ -76,10 +78,13 @@ async fn of_the_bucket() -> Result<()> {
             .expiration(LifecycleExpiration::builder().days(days).build())
             .build()
     };
-    for (days, status) in [(3, ExpirationStatus::Enabled), (30, ExpirationStatus::Disabled)] {
+    for (days, status, from, to) in [
+        (3, ExpirationStatus::Enabled, "lifecycle.days             3", "-> 30"),
+        (30, ExpirationStatus::Disabled, "lifecycle.status           \"Disabled\"", "-> (not set)"),
+    ] {
         let rules = BucketLifecycleConfiguration::builder().rules(rule(days, status)?).build()?;
         s3.put_bucket_lifecycle_configuration().bucket(name).lifecycle_configuration(rules).send().await?;
-        restored("lifecycle", &format!("\"days\":{days}"), "\"days\":30")?;
+        restored("lifecycle", from, to)?;
     }
     s3.delete_bucket_lifecycle().bucket(name).send().await?;
     restored("lifecycle", "(not set)", "\"days\":30")?;
@@ -87,7 +92,7 @@ async fn of_the_bucket() -> Result<()> {
     let kept = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
     let tagging = Tagging::builder().tag_set(kept("pipeline", name)?).tag_set(kept("theirs", "stays")?).build()?;
     s3.put_bucket_tagging().bucket(name).tagging(tagging).send().await?;
-    restored("tags", &format!("{{ pipeline = \"{name}\" }}"), "managed-by = \"provisioner\"")?;
+    restored("tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
     let tags = s3.get_bucket_tagging().bucket(name).send().await?.tag_set;
     ensure!(tags.contains(&kept("theirs", "stays")?), "{tags:?}");
     Ok(())
@@ -129,7 +134,7 @@ async fn of_the_tables() -> Result<()> {
         let restored = |setting: &str, from: &str, to: &str| restored(&pipeline, &table, setting, from, to);
         let units = ProvisionedThroughput::builder().read_capacity_units(7).write_capacity_units(5).build()?;
         dynamodb.update_table().table_name(&name).provisioned_throughput(units).send().await?;
-        restored("billing", "\"read\":7", "\"read\":5")?;
+        restored("billing", "billing.read  7", "-> 5")?;
         dynamodb.update_table().table_name(&name).deletion_protection_enabled(false).send().await?;
         restored("deletion_protection", "false", "true")?;
         let off = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(false).build()?;
@@ -138,7 +143,7 @@ async fn of_the_tables() -> Result<()> {
         restored("point_in_time_recovery", "false", "true")?;
         let arn = format!("arn:aws:dynamodb:us-east-1:{}:table/{name}", pipeline.account);
         dynamodb.untag_resource().resource_arn(arn).tag_keys("managed-by").send().await?;
-        restored("tags", "pipeline = ", "managed-by = \"provisioner\"")?;
+        restored("tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
     }
 
     let (counts, ledger) = (format!("{}-counts", pipeline.name), format!("{}-ledger", pipeline.name));
@@ -191,7 +196,7 @@ async fn of_the_roles() -> Result<()> {
         iam.update_role().role_name(&name).description("mine").send().await?;
         restored("description", "\"mine\"", " -> \"")?;
         iam.untag_role().role_name(&name).tag_keys("pipeline").tag_keys("managed-by").send().await?;
-        restored("tags", "{  }", "managed-by = \"provisioner\"")?;
+        restored("tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
     }
 
     // What others gave the role is not ours to take, but widens what it may do.
@@ -227,7 +232,7 @@ async fn of_the_log_group_and_the_queue() -> Result<()> {
     restored(&pipeline, &group, "retention_days", "(not set)", "30")?;
     let arn = format!("arn:aws:logs:us-east-1:{}:log-group:{name}", pipeline.account);
     logs.untag_resource().resource_arn(&arn).tag_keys("managed-by").send().await?;
-    restored(&pipeline, &group, "tags", "pipeline = ", "managed-by = \"provisioner\"")?;
+    restored(&pipeline, &group, "tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
 
     let name = format!("{}-failures", pipeline.name);
     let queue = format!("queue {name}");
@@ -240,7 +245,7 @@ async fn of_the_log_group_and_the_queue() -> Result<()> {
     set(QueueAttributeName::SqsManagedSseEnabled, "false").await?;
     restored(&pipeline, &queue, "encrypted", "false", "true")?;
     sqs.untag_queue().queue_url(&url).tag_keys("managed-by").send().await?;
-    restored(&pipeline, &queue, "tags", "pipeline = ", "managed-by = \"provisioner\"")?;
+    restored(&pipeline, &queue, "tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
     // Not ours to say.
     set(QueueAttributeName::VisibilityTimeout, "77").await?;
     ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "the visibility timeout is theirs");
@@ -275,7 +280,7 @@ async fn of_the_function() -> Result<()> {
     let variables = Environment::builder().variables("DB_PASSWORD", "hunter2").build();
     configure().environment(variables).send().await?;
     ensure!(!pipeline.expect(0, &["plan"])?.out.contains("hunter2"), "a foreign variable may be a secret");
-    restored("environment", "DB_PASSWORD = \"(hidden)\"", "COUNTS_TABLE")?;
+    restored("environment", "DB_PASSWORD   \"(hidden)\"", "COUNTS_TABLE")?;
 
     let empty = [b"PK\x05\x06".as_slice(), &[0; 18]].concat();
     let request = lambda.update_function_code().function_name(&name).zip_file(Blob::new(empty));
@@ -291,7 +296,7 @@ async fn of_the_function() -> Result<()> {
     restored("max_concurrency", "(not set)", "5")?;
     let arn = format!("arn:aws:lambda:us-east-1:{}:function:{name}", pipeline.account);
     lambda.untag_resource().resource(&arn).tag_keys("managed-by").send().await?;
-    restored("tags", "pipeline = ", "managed-by = \"provisioner\"")?;
+    restored("tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
 
     // Where successes go is somebody else's, and stays through changes of ours beside it.
     let sqs = aws_sdk_sqs::Client::new(&sdk);
@@ -353,7 +358,7 @@ async fn of_the_permission_and_the_notification() -> Result<()> {
         request.action("lambda:InvokeFunction").principal("s3.amazonaws.com").send()
     };
     add(format!("{name}-s3-wide")).await?;
-    restored(&pipeline, &permission, "statement", "AWS:SourceArn", "\"lambda:InvokeFunction\"")?;
+    restored(&pipeline, &permission, "statement", "-   \"Effect\": \"Allow\"", "\"lambda:InvokeFunction\"")?;
     add("theirs".to_owned()).await?;
     ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "the other statement is theirs");
     let policy = lambda.get_policy().function_name(&function).send().await?.policy.context("a policy")?;

@@ -11,6 +11,7 @@ use tests::pipeline::Pipeline;
 mod counting;
 mod drift;
 mod exactly_once;
+mod formats;
 mod lifecycle;
 mod memory;
 mod mistakes;
