@@ -126,18 +126,20 @@ pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
             let scope = Scope { pipeline: &pipeline, place: &place, artifact: None };
             let (found, unfound) = live::find(&aws, &scope).await?;
             let mut plan = Plan::destroy(found, *delete_data);
-            plan.notes.extend(unfound.as_ref().map(not_looked_for));
+            plan.notes.extend(unfound);
             let document = Document::new(&pipeline, &place, &plan);
             carry_out(&aws, &plan, &document, *yes, *format, out).await
         }
         Command::Policy => {
             let pipeline = load()?;
+            let aws = Aws::connect(&pipeline).await?;
             // Where the file says whose account it is, nobody needs to be asked.
             let place = match Place::declared(&pipeline) {
                 Some(place) => place,
-                None => Aws::connect(&pipeline).await?.whereabouts(&pipeline).await?,
+                None => aws.whereabouts(&pipeline).await?,
             };
-            let policy = rights::deployer_policy(&Scope { pipeline: &pipeline, place: &place, artifact: None });
+            let scope = Scope { pipeline: &pipeline, place: &place, artifact: None };
+            let policy = rights::deployer_policy(&scope, aws.endpoint.is_some());
             print(out, &format!("{policy:#}\n"))?;
             Ok(0)
         }
@@ -194,7 +196,7 @@ async fn plan(pipeline: &Pipeline, allowed: Allowed) -> Result<(Aws, Plan, Docum
     let scope = Scope { pipeline, place: &place, artifact: Some(&artifact) };
     let (found, unfound) = live::find(&aws, &scope).await?;
     let mut plan = Plan::converge(found, allowed);
-    plan.notes.extend(unfound.as_ref().map(not_looked_for));
+    plan.notes.extend(unfound);
     plan.notes.extend(rights::missing(&aws, &place, &plan).await);
     if pipeline.bucket.require_tls && aws.endpoint.as_ref().is_some_and(|url| url.starts_with("http://")) {
         plan.notes.push(
@@ -206,10 +208,6 @@ async fn plan(pipeline: &Pipeline, allowed: Allowed) -> Result<(Aws, Plan, Docum
     plan.estimate = Estimate::new(pipeline, &plan);
     let document = Document::new(pipeline, &place, &plan);
     Ok((aws, plan, document))
-}
-
-fn not_looked_for(error: &aws::AwsError) -> String {
-    format!("what the pipeline owns and no longer declares was not looked for: {error}")
 }
 
 /// Fails where something is in the way of the plan.

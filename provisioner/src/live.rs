@@ -15,44 +15,57 @@ use crate::resources;
 /// Reads at the same time: all of a pipeline's resources at once, yet bounded whatever the file declares.
 const AT_ONCE: usize = 16;
 
-/// Reads what is declared, and looks for what the pipeline owns beyond that. Where the looking fails, the reason is
-/// given instead: a plan of what is declared needs none of it.
+/// Reads what is declared, and looks for what the pipeline owns beyond that. Where the looking fails it is told of in a
+/// line each: a plan of what is declared needs none of it.
 ///
 /// # Errors
-/// Every failure to read, not just the first: a person without rights should see all that is missing.
-pub async fn find(aws: &Aws, scope: &Scope<'_>) -> Result<(Found, Option<AwsError>), Error> {
+/// Every failure to read what is declared, not just the first: a person without rights should see all that is missing.
+pub async fn find(aws: &Aws, scope: &Scope<'_>) -> Result<(Found, Vec<String>), Error> {
     let declared = resources::declared(scope);
     let (read, owned) = tokio::join!(read(aws, &declared), owned(aws, &scope.pipeline.name));
-    let live = read?;
-    let (arns, failure) = match owned {
-        Ok(arns) => (arns, None),
-        Err(error) => (Vec::new(), Some(error)),
-    };
-    let known: Vec<&Address> = declared.iter().map(|resource| resource.address()).collect();
-    let mut undeclared = resources::at(scope, &arns);
-    undeclared.retain(|resource| !known.contains(&resource.address()));
-    let mut orphans = self::read(aws, &undeclared).await?;
-    orphans.retain(|resource| resource.owner() == Some(Owner::Ours));
-    Ok((Found { declared: live, orphans }, failure))
-}
-
-/// Reads them all, in the order given.
-async fn read(aws: &Aws, resources: &[Arc<dyn Resource>]) -> Result<Vec<Box<dyn Observed>>, Error> {
-    let reads = resources.iter().map(|resource| Arc::clone(resource).observe(aws));
-    let results: Vec<_> = stream::iter(reads).buffered(AT_ONCE).collect().await;
-    let mut observed = Vec::new();
     let mut failed = Vec::new();
-    for result in results {
+    let mut found = Found::default();
+    for result in read {
         match result {
-            Ok(resource) => observed.push(resource),
+            Ok(resource) => found.declared.push(resource),
             Err(error) => failed.push(error),
         }
     }
     match failed.len() {
-        0 => Ok(observed),
-        1 => Err(failed.remove(0)),
-        _ => Err(Error::Several(failed)),
+        0 => {}
+        1 => return Err(failed.remove(0)),
+        _ => return Err(Error::Several(failed)),
     }
+
+    let arns = match owned {
+        Ok(arns) => arns,
+        Err(error) => {
+            let note = format!("what the pipeline owns and no longer declares was not looked for: {error}");
+            return Ok((found, vec![note]));
+        }
+    };
+    let known: Vec<&Address> = declared.iter().map(|resource| resource.address()).collect();
+    let mut others = resources::at(scope, &arns);
+    others.retain(|resource| !known.contains(&resource.address()));
+    let mut unread = Vec::new();
+    for (result, other) in self::read(aws, &others).await.into_iter().zip(&others) {
+        match result {
+            Ok(resource) if resource.owner() == Some(Owner::Ours) => found.orphans.push(resource),
+            Ok(_) => {}
+            Err(error) => {
+                let error = error.to_string();
+                let why = error.lines().next().unwrap_or_default();
+                unread.push(format!("{} seems to be this pipeline's and is not declared: {why}", other.address()));
+            }
+        }
+    }
+    Ok((found, unread))
+}
+
+/// Reads them all, in the order given.
+async fn read(aws: &Aws, resources: &[Arc<dyn Resource>]) -> Vec<Result<Box<dyn Observed>, Error>> {
+    let reads = resources.iter().map(|resource| Arc::clone(resource).observe(aws));
+    stream::iter(reads).buffered(AT_ONCE).collect().await
 }
 
 /// The ARNs of what carries the pipeline's mark. Tags are found with a delay, so each is still to be read.

@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 use crate::aws::{Aws, AwsError, Call, Place, resource_in};
 use crate::kind::{Rights, Scope};
 use crate::live::FIND_RIGHTS;
+use crate::owner;
 use crate::plan::{Action, Plan};
 use crate::resources;
 
@@ -24,15 +25,24 @@ fn add(needed: &mut Needed, resource: &str, actions: &[&'static str]) {
     }
 }
 
-/// The least that a deployer of this pipeline must be allowed to do: to plan, apply, update and destroy it.
+/// Actions that MiniStack, the local AWS, evaluates without knowing what they are for; it also leaves out roles' paths.
+const LOCAL_UNBOUND: [&str; 3] = ["dynamodb:ListTagsOfResource", "dynamodb:TagResource", "lambda:CreateFunction"];
+
+/// The least that a deployer of this pipeline must be allowed to do: to plan, apply, update and destroy it. For a local
+/// AWS it is wider where that cannot bind an action to its resource.
 #[must_use]
-pub fn deployer_policy(scope: &Scope<'_>) -> Json {
+pub fn deployer_policy(scope: &Scope<'_>, is_local: bool) -> Json {
     let mut needed = Needed::new();
     add(&mut needed, "*", &FIND_RIGHTS);
     for resource in resources::declared(scope) {
         for Rights { resource, read, create, update, delete } in resource.rights() {
-            for actions in [read, create, update, delete] {
-                add(&mut needed, &resource, actions);
+            for &action in [read, create, update, delete].into_iter().flatten() {
+                add(&mut needed, &resource, &[action]);
+                if is_local {
+                    let unbound = LOCAL_UNBOUND.contains(&action);
+                    let pathless = resource.replacen(&owner::role_path(&scope.pipeline.name), "/", 1);
+                    add(&mut needed, if unbound { "*" } else { &pathless }, &[action]);
+                }
             }
         }
     }

@@ -15,8 +15,6 @@ use crate::owner::{self, Owner};
 pub(super) struct LogGroup {
     name: String,
     arn: String,
-    /// What DescribeLogGroups is about: it takes a prefix and no group (CloudWatch Logs service authorization reference).
-    all_groups_arn: String,
     retention_days: i32,
     tags: BTreeMap<String, String>,
 }
@@ -55,7 +53,6 @@ impl Kind for LogGroup {
         Some(Self {
             // Without the `:*` that means the group's streams: the tagging calls take the group itself.
             arn: scope.place.arn("logs", &format!("log-group:{name}")),
-            all_groups_arn: scope.place.arn("logs", "log-group:*"),
             name: name.to_owned(),
             retention_days: scope.pipeline.function.log_retention_days,
             tags: scope.pipeline.tags.clone(),
@@ -71,22 +68,20 @@ impl Kind for LogGroup {
     }
 
     fn rights(&self) -> Vec<Rights> {
+        // CloudWatch Logs asks about a group with `:*` behind it, but for its tags without (CloudWatch Logs user guide,
+        // resource ARNs). Both are the same group.
+        let group = |resource: String| Rights {
+            resource,
+            read: &["logs:ListTagsForResource"],
+            create: &["logs:CreateLogGroup", "logs:TagResource", "logs:PutRetentionPolicy"],
+            update: &["logs:TagResource", "logs:PutRetentionPolicy"],
+            delete: &["logs:DeleteLogGroup"],
+        };
         vec![
-            Rights { resource: self.all_groups_arn.clone(), read: &["logs:DescribeLogGroups"], ..Rights::default() },
-            Rights {
-                resource: self.arn.clone(),
-                read: &["logs:ListTagsForResource"],
-                create: &["logs:TagResource"],
-                update: &["logs:TagResource"],
-                ..Rights::default()
-            },
-            Rights {
-                resource: format!("{}:*", self.arn),
-                read: &[],
-                create: &["logs:CreateLogGroup", "logs:PutRetentionPolicy"],
-                update: &["logs:PutRetentionPolicy"],
-                delete: &["logs:DeleteLogGroup"],
-            },
+            // This takes a prefix and no group.
+            Rights { resource: "*".to_owned(), read: &["logs:DescribeLogGroups"], ..Rights::default() },
+            group(self.arn.clone()),
+            group(format!("{}:*", self.arn)),
         ]
     }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde_json::Value as Json;
+
 use super::declared as all;
 use crate::artifact::Artifact;
 use crate::aws::Place;
@@ -51,6 +53,26 @@ pub(super) fn converges<K: Kind>(live_of: impl Fn(&K) -> K::Live) {
             assert_eq!(spec.diff(Some(&live_of(&spec))), Vec::<Change>::new(), "{spec:?}");
             assert!(!spec.diff(None).is_empty(), "{spec:?}");
             assert!(spec.refusal(&live_of(&spec)).is_none(), "{spec:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_deployer_may_do_is_bound_to_the_pipelines_resources() {
+    for file in FILES {
+        let policy = in_scope(file, |scope| crate::rights::deployer_policy(scope, false));
+        for statement in policy["Statement"].as_array().expect("statements") {
+            let actions: Vec<&str> =
+                statement["Action"].as_array().expect("actions").iter().filter_map(Json::as_str).collect();
+            assert!(!actions.iter().any(|action| action.contains('*')), "{actions:?}");
+            for resource in statement["Resource"].as_array().expect("resources").iter().filter_map(Json::as_str) {
+                match resource {
+                    // What AWS cannot bind to a resource, all of it reading.
+                    "*" => assert_eq!(actions, ["iam:ListRoles", "logs:DescribeLogGroups", "tag:GetResources"]),
+                    arn if arn.contains(":iam:") => assert!(arn.contains(":role/pipeline/events/events-"), "{arn}"),
+                    arn => assert!(arn.contains("events"), "{arn}"),
+                }
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use tests::local_aws::{LocalAws, Scheme};
 use tests::pipeline::Pipeline;
 
 mod counting;
+mod deployer;
 mod drift;
 mod exactly_once;
 mod formats;

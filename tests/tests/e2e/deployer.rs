@@ -1,0 +1,253 @@
+//! What the deployer may do: `provisioner policy` is enough, and nothing in it is too much.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+use aws_sdk_dynamodb::types::TimeToLiveSpecification;
+use aws_sdk_s3::types::{
+    ServerSideEncryption, ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule,
+};
+use serde_json::{Value, json};
+use tests::pipeline::{Pipeline, Ran};
+
+use crate::{pipeline, verdict};
+
+/// An IAM user whose one policy can be changed.
+struct Deployer<'a> {
+    pipeline: &'a Pipeline<'a>,
+    iam: aws_sdk_iam::Client,
+    key: aws_sdk_iam::types::AccessKey,
+}
+
+impl<'a> Deployer<'a> {
+    async fn new(pipeline: &'a Pipeline<'a>) -> Result<Self> {
+        let iam = aws_sdk_iam::Client::new(&pipeline.sdk().await?);
+        iam.create_user().user_name("deployer").send().await?;
+        let key = iam.create_access_key().user_name("deployer").send().await?.access_key.context("a key")?;
+        Ok(Self { pipeline, iam, key })
+    }
+
+    async fn allow(&self, policy: &Value) -> Result<()> {
+        let request = self.iam.put_user_policy().user_name("deployer").policy_name("deploy");
+        request.policy_document(policy.to_string()).send().await?;
+        Ok(())
+    }
+
+    fn run(&self, args: &[&str]) -> Result<Ran> {
+        let mut command = self.pipeline.command(args)?;
+        command.env("AWS_ACCESS_KEY_ID", &self.key.access_key_id);
+        let output = command.env("AWS_SECRET_ACCESS_KEY", &self.key.secret_access_key).output()?;
+        Ok(Ran::of(&output))
+    }
+}
+
+/// Of a printed policy, the statements with only these actions in them.
+fn only(policy: &Value, actions: &BTreeSet<String>) -> Value {
+    let statements = policy["Statement"].as_array().into_iter().flatten().filter_map(|statement| {
+        let all = statement["Action"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let some: Vec<&str> = all.filter(|action| actions.contains(*action)).collect();
+        let mut statement = statement.clone();
+        statement["Action"] = json!(some);
+        (!some.is_empty()).then_some(statement)
+    });
+    // A policy has at least one statement.
+    let nothing = json!({ "Effect": "Allow", "Action": "iam:GetSSHPublicKey", "Resource": "*" });
+    json!({ "Version": "2012-10-17", "Statement": statements.chain([nothing]).collect::<Vec<_>>() })
+}
+
+fn actions(policy: &Value) -> BTreeSet<String> {
+    let statements = policy["Statement"].as_array().into_iter().flatten();
+    let actions = statements.flat_map(|statement| statement["Action"].as_array().into_iter().flatten());
+    actions.filter_map(|action| action.as_str().map(str::to_owned)).collect()
+}
+
+/// What the local AWS asks for in place of what AWS does (Lambda's service authorization reference).
+const INSTEAD: [(&str, &str); 4] = [
+    ("s3:DeleteObjectVersion", "s3:DeleteObject"),
+    ("lambda:GetFunctionEventInvokeConfig", "lambda:GetFunction"),
+    ("lambda:PutFunctionEventInvokeConfig", "lambda:UpdateFunctionCode"),
+    ("lambda:DeleteFunctionConcurrency", "lambda:PutFunctionConcurrency"),
+];
+
+/// What AWS asks for and the local AWS does not, so that nothing here can show that it is needed. By AWS's service
+/// authorization references, the first goes with CreateFunction, the third with GetFunction and the last with
+/// CreateBucket; the second is the local AWS's PutFunctionConcurrency.
+const NOT_ASKED_FOR: [&str; 4] =
+    ["iam:PassRole", "lambda:DeleteFunctionConcurrency", "lambda:ListTags", "s3:TagResource"];
+
+/// The declarations that the pipeline goes through: between them they use every kind and every way to change one.
+const DECLARED: [&str; 3] = [
+    "[function]\nmax_concurrency = 3\n[segment]\nworkspace_id = \"abc123\"",
+    "[function]\nmemory_mb = 512\nretries = 1\nlog_retention_days = 7\n[notification]\nprefix = \"other/\"\n\
+     [table]\nbilling = { read = 5, write = 5 }\npoint_in_time_recovery = false\n[bucket]\nversioning = true\n\
+     expire_days = 30\n[tags]\nteam = \"data\"\n[segment]\nworkspace_id = \"other\"",
+    "[tags]\nteam = \"other\"\n[segment]\nworkspace_id = \"other\"",
+];
+
+/// Changes by hand that nothing but their repair makes up for: one each for what no declaration changes.
+async fn disturb(pipeline: &Pipeline<'_>, round: usize) -> Result<()> {
+    let (sdk, name) = (pipeline.sdk().await?, &pipeline.name);
+    let s3 = pipeline.s3().await?;
+    // A statement of ours that is not declared, beside another or alone: the policy is put, or deleted.
+    let statement = |sid: &str| {
+        json!({
+            "Sid": sid, "Effect": "Deny", "Principal": "*", "Action": "s3:GetObject",
+            "Resource": format!("arn:aws:s3:::{name}/none"),
+        })
+    };
+    let mut statements = vec![statement("PipelineDenyPlainHttp")];
+    statements.extend((round == 1).then(|| statement("Theirs")));
+    let policy = json!({ "Version": "2012-10-17", "Statement": statements }).to_string();
+    s3.put_bucket_policy().bucket(name).policy(policy).send().await?;
+    if round > 1 {
+        return Ok(());
+    }
+    s3.delete_public_access_block().bucket(name).send().await?;
+    s3.delete_bucket_ownership_controls().bucket(name).send().await?;
+    let kms = ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::AwsKms).build()?;
+    let rule = ServerSideEncryptionRule::builder().apply_server_side_encryption_by_default(kms).build();
+    let encryption = ServerSideEncryptionConfiguration::builder().rules(rule).build()?;
+    s3.put_bucket_encryption().bucket(name).server_side_encryption_configuration(encryption).send().await?;
+    let dynamodb = aws_sdk_dynamodb::Client::new(&sdk);
+    let off = TimeToLiveSpecification::builder().attribute_name("expires_at").enabled(false).build()?;
+    let request = dynamodb.update_time_to_live().table_name(format!("{name}-ledger"));
+    request.time_to_live_specification(off).send().await?;
+    let iam = aws_sdk_iam::Client::new(&sdk);
+    let role = format!("{name}-function");
+    let nobody = json!({ "Version": "2012-10-17", "Statement": [{
+        "Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRole",
+    }]});
+    let nothing =
+        json!({ "Version": "2012-10-17", "Statement": [{ "Effect": "Deny", "Action": "*", "Resource": "*" }]});
+    iam.update_assume_role_policy().role_name(&role).policy_document(nobody.to_string()).send().await?;
+    iam.update_role().role_name(&role).description("mine").send().await?;
+    let managed = iam.create_policy().policy_name("theirs").policy_document(nothing.to_string()).send().await?;
+    let arn = managed.policy.and_then(|policy| policy.arn);
+    iam.attach_role_policy().role_name(&role).set_policy_arn(arn).send().await?;
+    let sqs = aws_sdk_sqs::Client::new(&sdk);
+    let url = sqs.get_queue_url().queue_name(format!("{name}-failures")).send().await?.queue_url;
+    let short = aws_sdk_sqs::types::QueueAttributeName::MessageRetentionPeriod;
+    sqs.set_queue_attributes().set_queue_url(url).attributes(short, "60").send().await?;
+    let lambda = aws_sdk_lambda::Client::new(&sdk);
+    let function = format!("{name}-handler");
+    let request = lambda.add_permission().function_name(&function).statement_id(format!("{name}-s3-wide"));
+    request.action("lambda:InvokeFunction").principal("s3.amazonaws.com").send().await?;
+    let empty = [b"PK\x05\x06".as_slice(), &[0; 18]].concat();
+    lambda.update_function_code().function_name(&function).zip_file(empty.into()).send().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_printed_policy_is_enough() -> Result<()> {
+    let pipeline = pipeline()?;
+    let deployer = Deployer::new(&pipeline).await?;
+    for (i, declared) in DECLARED.iter().enumerate() {
+        pipeline.declare(declared)?;
+        let policy = serde_json::from_str(&pipeline.expect(0, &["policy"])?.out)?;
+        ensure!(serde_json::to_string(&policy)?.len() < 6_144, "larger than a managed policy may be");
+        deployer.allow(&policy).await?;
+        if i > 0 {
+            disturb(&pipeline, i).await?;
+        }
+        let applied = deployer.run(&["apply", "--yes", "--prune"])?;
+        ensure!(applied.code == Some(0), "{i}: {}\n{}", applied.out, applied.err);
+        ensure!(!applied.out.contains("the caller may not"), "{}", applied.out);
+        let plan = deployer.run(&["plan"])?;
+        ensure!(verdict(&plan.out)? == "No changes.", "{}", plan.out);
+    }
+    pipeline.upload("other/x.gz", b"").await?;
+    let destroyed = deployer.run(&["destroy", "--yes", "--delete-data"])?;
+    ensure!(destroyed.code == Some(0), "{}", destroyed.err);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_plan_says_what_the_caller_may_not_do() -> Result<()> {
+    let pipeline = pipeline()?;
+    let deployer = Deployer::new(&pipeline).await?;
+    let policy: Value = serde_json::from_str(&pipeline.expect(0, &["policy"])?.out)?;
+    let mut some = actions(&policy);
+    for missing in ["sqs:CreateQueue", "lambda:AddPermission"] {
+        ensure!(some.remove(missing), "{missing} is not printed");
+    }
+    deployer.allow(&only(&policy, &some)).await?;
+    let plan = deployer.run(&["plan"])?;
+    ensure!(plan.out.contains("whether the caller may do all of this was not checked: iam:Sim"), "{}", plan.out);
+
+    let mut policy = only(&policy, &some);
+    let simulate = json!({ "Effect": "Allow", "Action": "iam:SimulatePrincipalPolicy", "Resource": "*" });
+    policy["Statement"].as_array_mut().context("statements")?.push(simulate);
+    deployer.allow(&policy).await?;
+    let plan = deployer.run(&["plan"])?;
+    let denied: Vec<&str> = plan.out.lines().filter(|line| line.contains("the caller may not")).collect();
+    let arn = |service: &str, resource: &str| format!("arn:aws:{service}:us-east-1:{}:{resource}", pipeline.account);
+    let (queue, function) = (format!("{}-failures", pipeline.name), format!("function:{}-handler", pipeline.name));
+    let note = |action: &str, arn: String| format!("note: the caller may not {action} on {arn}");
+    for expected in
+        [note("sqs:CreateQueue", arn("sqs", &queue)), note("lambda:AddPermission", arn("lambda", &function))]
+    {
+        ensure!(denied.contains(&expected.as_str()), "{expected} is not in {}", plan.out);
+    }
+    // The local AWS evaluates some actions without their resource, and these are granted on all.
+    ensure!(denied.len() == 2, "{denied:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_in_the_printed_policy_is_too_much() -> Result<()> {
+    let pipeline = pipeline()?;
+    let deployer = Deployer::new(&pipeline).await?;
+    let (mut granted, mut printed) = (BTreeSet::new(), BTreeSet::new());
+    // From no rights at all: whatever is refused for want of a right gets that right, and no other.
+    for (i, declared) in DECLARED.iter().enumerate() {
+        pipeline.declare(declared)?;
+        if i > 0 {
+            disturb(&pipeline, i).await?;
+        }
+        grow(&pipeline, &deployer, &mut granted, &mut printed, &["apply", "--yes", "--prune"]).await?;
+    }
+    pipeline.upload("other/x.gz", b"").await?;
+    grow(&pipeline, &deployer, &mut granted, &mut printed, &["destroy", "--yes", "--delete-data"]).await?;
+
+    let unasked: BTreeSet<&str> = printed.difference(&granted).map(String::as_str).collect();
+    ensure!(unasked == NOT_ASKED_FOR.into(), "printed, but never asked for: {unasked:?}");
+    Ok(())
+}
+
+/// Runs a command until it is refused nothing.
+async fn grow(
+    pipeline: &Pipeline<'_>,
+    deployer: &Deployer<'_>,
+    granted: &mut BTreeSet<String>,
+    printed: &mut BTreeSet<String>,
+    command: &[&str],
+) -> Result<()> {
+    let policy: Value = serde_json::from_str(&pipeline.expect(0, &["policy"])?.out)?;
+    printed.extend(actions(&policy));
+    for _ in 0..60 {
+        deployer.allow(&only(&policy, granted)).await?;
+        let ran = deployer.run(command)?;
+        // What is looked for beyond the declaration is not missed, but told of.
+        let said = format!("{}{}", ran.err, ran.out);
+        let before = ["allow the caller ", "or allow ", "was not looked for: "];
+        let asked = before.into_iter().flat_map(|before| said.split(before).skip(1));
+        let mut more: BTreeSet<String> = asked
+            .filter_map(|rest| rest.split_whitespace().next())
+            .map(|action| action.trim_end_matches(':').to_owned())
+            .collect();
+        for (action, instead) in INSTEAD {
+            if more.contains(action) && granted.contains(action) {
+                more.insert(instead.to_owned());
+            }
+        }
+        if more.is_empty() {
+            ensure!(ran.code == Some(0), "{}", ran.err);
+            return Ok(());
+        }
+        let unknown: Vec<&String> = more.iter().filter(|action| !printed.contains(*action)).collect();
+        ensure!(unknown.is_empty(), "asked for, but not printed: {unknown:?}");
+        ensure!(!more.is_subset(granted), "granted, but still refused: {more:?}\n{}", ran.err);
+        granted.extend(more);
+    }
+    anyhow::bail!("still refused: {granted:?}")
+}
