@@ -8,7 +8,10 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::operation::update_table::UpdateTableError;
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
+use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 
 pub use failure::{Answer, AwsError, Call, absent_on};
 pub use wait::{Waiting, retry_while, wait_until};
@@ -27,6 +30,26 @@ const CONNECT: Duration = Duration::from_secs(3);
 const ATTEMPT: Duration = Duration::from_secs(60);
 /// One call with all of its attempts.
 const CALL: Duration = Duration::from_secs(150);
+
+/// The SDK takes every `LimitExceededException` for a throttle and tries again. DynamoDB's limits on changes of a table
+/// last a day, or until another change is done, which the caller waits for.
+#[derive(Debug)]
+struct Limits;
+
+impl ClassifyRetry for Limits {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let error = context.output_or_error().and_then(Result::err).and_then(|error| error.as_operation_error());
+        let error = error.and_then(|error| error.downcast_ref::<UpdateTableError>());
+        match error.and_then(|error| error.meta().code()) {
+            Some("LimitExceededException") => RetryAction::RetryForbidden,
+            _ => RetryAction::NoActionIndicated,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "limits on changes of a table"
+    }
+}
 
 /// Clients for one account and region.
 #[derive(Debug, Clone)]
@@ -157,7 +180,9 @@ impl Aws {
         let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(endpoint.is_some()).build();
         Self {
             s3: aws_sdk_s3::Client::from_conf(s3),
-            dynamodb: aws_sdk_dynamodb::Client::new(config),
+            dynamodb: aws_sdk_dynamodb::Client::from_conf(
+                aws_sdk_dynamodb::config::Builder::from(config).retry_classifier(Limits).build(),
+            ),
             lambda: aws_sdk_lambda::Client::new(config),
             iam: aws_sdk_iam::Client::new(config),
             logs: aws_sdk_cloudwatchlogs::Client::new(config),

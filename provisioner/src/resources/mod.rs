@@ -49,4 +49,6 @@ pub fn at(scope: &Scope<'_>, arns: &[String]) -> Resources {
 }
 
 #[cfg(test)]
+mod recorded;
+#[cfg(test)]
 mod tests;

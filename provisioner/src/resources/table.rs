@@ -244,13 +244,26 @@ impl Table {
         // DynamoDB refuses an update of the throughput to what it is.
         let table = live.billing.as_ref() != Some(&billing_shown(self.billing));
         let index = resize.filter(|_| live.index_billing.as_ref() != Some(&billing_shown(self.billing)));
-        self.update_table(step, |mut request| {
-            if table {
-                request = request.billing_mode(mode.clone()).set_provisioned_throughput(throughput.clone());
+        let updated = self
+            .update_table(step, |mut request| {
+                if table {
+                    request = request.billing_mode(mode.clone()).set_provisioned_throughput(throughput.clone());
+                }
+                request.set_global_secondary_index_updates(index.clone().map(|update| vec![update]))
+            })
+            .await;
+        match updated {
+            // DynamoDB lets the mode and the units change a few times a day; its answer says which and when again.
+            Err(Fault::Call(error)) if error.code() == Some("LimitExceededException") => Err(Error::Refused {
+                what: format!("DynamoDB limits how often the billing of table {} may change: {error}", self.name),
+                help:
+                    "run apply again when 24 hours have passed since the last change, or put table.billing back until \
+                       then; everything else is done"
+                        .to_owned(),
             }
-            request.set_global_secondary_index_updates(index.clone().map(|update| vec![update]))
-        })
-        .await
+            .into()),
+            result => result,
+        }
     }
 
     async fn put_index(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {

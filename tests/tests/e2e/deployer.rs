@@ -70,10 +70,9 @@ const INSTEAD: [(&str, &str); 4] = [
 ];
 
 /// What AWS asks for and the local AWS does not, so that nothing here can show that it is needed. By AWS's service
-/// authorization references, the first goes with CreateFunction, the third with GetFunction and the last with
-/// CreateBucket; the second is the local AWS's PutFunctionConcurrency.
-const NOT_ASKED_FOR: [&str; 4] =
-    ["iam:PassRole", "lambda:DeleteFunctionConcurrency", "lambda:ListTags", "s3:TagResource"];
+/// authorization references, the first goes with CreateFunction, the second with GetFunction and the last with
+/// CreateBucket.
+const NOT_ASKED_FOR: [&str; 3] = ["iam:PassRole", "lambda:ListTags", "s3:TagResource"];
 
 /// The declarations that the pipeline goes through: between them they use every kind and every way to change one.
 const DECLARED: [&str; 3] = [
@@ -209,7 +208,9 @@ async fn nothing_in_the_printed_policy_is_too_much() -> Result<()> {
     pipeline.upload("other/x.gz", b"").await?;
     grow(&pipeline, &deployer, &mut granted, &mut printed, &["destroy", "--yes", "--delete-data"]).await?;
 
-    let unasked: BTreeSet<&str> = printed.difference(&granted).map(String::as_str).collect();
+    let mut unasked: BTreeSet<&str> = printed.difference(&granted).map(String::as_str).collect();
+    // Whether these are asked for by their own names depends on what was granted first.
+    unasked.retain(|action| !INSTEAD.iter().any(|(name, _)| name == action));
     ensure!(unasked == NOT_ASKED_FOR.into(), "printed, but never asked for: {unasked:?}");
     Ok(())
 }

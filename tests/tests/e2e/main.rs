@@ -21,6 +21,7 @@ mod rights;
 mod rollup;
 mod sharing;
 mod start;
+mod strictness;
 mod tls;
 
 /// The server, started by the first test that needs it.

@@ -1,0 +1,347 @@
+//! Each kind against answers in the form in which AWS gives them: what is as declared is read, found so, and not written
+//! to; and AWS's refusals become errors that say what to do. A request that has no answer here fails the test.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_http_client::test_util::infallible_client_fn;
+use aws_smithy_types::body::SdkBody;
+
+use super::tests::in_scope;
+use super::{bucket, function, log_group, notification, permission, queue, role, table};
+use crate::apply::{Outcome, apply};
+use crate::aws::Aws;
+use crate::event::{Event, Reporter};
+use crate::kind::{Address, Kind, Step, declare};
+use crate::plan::{Action, Allowed, Found, Plan};
+
+/// A request in short, the answer's status, and its body.
+type Recorded = (&'static str, u16, &'static str);
+
+/// How a request is known: by its method and path, its target, or its action, depending on the protocol.
+fn label(request: &http::Request<SdkBody>) -> String {
+    if let Some(target) = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok()) {
+        return target.split('.').next_back().unwrap_or_default().to_owned();
+    }
+    let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default());
+    if let Some(action) = body.split('&').find_map(|pair| pair.strip_prefix("Action=")) {
+        return action.to_owned();
+    }
+    let uri = request.uri().path_and_query().map(|path| path.as_str().to_owned()).unwrap_or_default();
+    let (path, query) = uri.split_once('?').unwrap_or((&uri, ""));
+    let query: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("x-id=") && !pair.is_empty()).collect();
+    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+    format!("{} {}{query}", request.method(), path.trim_end_matches('/'))
+}
+
+/// Clients that are given these answers, and what they asked.
+fn replay(answers: &'static [Recorded]) -> (Aws, Arc<Mutex<Vec<String>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let client = infallible_client_fn(move |request: http::Request<SdkBody>| {
+        let label = label(&request);
+        let (_, status, body) = answers.iter().find(|(name, ..)| *name == label).unwrap_or(&("", 501, ""));
+        log.lock().unwrap_or_else(PoisonError::into_inner).push(label);
+        // The lines are broken for the reader.
+        let body = body.lines().map(str::trim_start).collect::<String>();
+        http::Response::builder().status(*status).body(body).expect("a response")
+    });
+    let config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-central-1"))
+        .credentials_provider(SharedCredentialsProvider::new(Credentials::for_tests()))
+        .http_client(client)
+        .endpoint_url("http://127.0.0.1:9")
+        .build();
+    (Aws::new(&config), asked)
+}
+
+struct Quiet;
+
+impl Reporter for Quiet {
+    fn event(&self, _: &Address, _: Action, _: &Event<'_>) {}
+}
+
+/// A resource that is answered for as declared: it is the pipeline's, nothing differs, and nothing but the answered
+/// requests, each of which reads, is made.
+async fn rests<K: Kind>(file: &'static str, answers: &'static [Recorded]) {
+    let (aws, asked) = replay(answers);
+    let resource = in_scope(file, declare::<K>).into_iter().next().expect("a declaration");
+    let observed = resource.observe(&aws).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(observed.changes(), []);
+    let plan = Plan::converge(Found { declared: vec![observed], orphans: Vec::new() }, Allowed::default());
+    assert!(plan.is_empty() && plan.notes.is_empty(), "{plan:?}");
+    assert_eq!(apply(&aws, &plan, &Quiet).await, Outcome::default());
+
+    let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    asked.sort_unstable();
+    let mut expected: Vec<&str> = answers.iter().map(|(label, ..)| *label).collect();
+    expected.sort_unstable();
+    assert_eq!(asked, expected);
+}
+
+const BUCKET: [Recorded; 8] = [
+    ("HEAD /events", 200, ""),
+    (
+        "GET /events?publicAccessBlock",
+        200,
+        "<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls><IgnorePublicAcls>true</IgnorePublicAcls>\
+         <BlockPublicPolicy>true</BlockPublicPolicy><RestrictPublicBuckets>true</RestrictPublicBuckets>\
+         </PublicAccessBlockConfiguration>",
+    ),
+    (
+        "GET /events?ownershipControls",
+        200,
+        "<OwnershipControls><Rule><ObjectOwnership>BucketOwnerEnforced</ObjectOwnership></Rule></OwnershipControls>",
+    ),
+    (
+        "GET /events?encryption",
+        200,
+        "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm>\
+         </ApplyServerSideEncryptionByDefault><BucketKeyEnabled>false</BucketKeyEnabled></Rule>\
+         </ServerSideEncryptionConfiguration>",
+    ),
+    ("GET /events?versioning", 200, "<VersioningConfiguration/>"),
+    (
+        "GET /events?lifecycle",
+        200,
+        "<LifecycleConfiguration><Rule><ID>pipeline-expire</ID><Filter><Prefix>segment-logs/</Prefix></Filter>\
+         <Status>Enabled</Status><Expiration><Days>30</Days></Expiration></Rule><Rule><ID>theirs</ID><Filter/>\
+         <Status>Disabled</Status><Expiration><Days>1</Days></Expiration></Rule></LifecycleConfiguration>",
+    ),
+    (
+        "GET /events?policy",
+        200,
+        r#"{"Version":"2008-10-17","Statement":[{"Sid":"Theirs","Effect":"Deny","Principal":"*","Action":"s3:DeleteBucket",
+        "Resource":"arn:aws:s3:::events"},{"Sid":"PipelineDenyPlainHttp","Effect":"Deny","Principal":"*","Action":"s3:*",
+        "Resource":["arn:aws:s3:::events/*","arn:aws:s3:::events"],
+        "Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}"#,
+    ),
+    (
+        "GET /events?tagging",
+        200,
+        "<Tagging><TagSet><Tag><Key>pipeline</Key><Value>events</Value></Tag><Tag><Key>managed-by</Key>\
+         <Value>provisioner</Value></Tag><Tag><Key>cost</Key><Value>42</Value></Tag></TagSet></Tagging>",
+    ),
+];
+
+#[tokio::test]
+async fn a_bucket() {
+    rests::<bucket::Bucket>("[bucket]\nexpire_days = 30", &BUCKET).await;
+}
+
+/// Of a table without a summary of its billing mode, which is provisioned.
+const TABLE: [Recorded; 4] = [
+    (
+        "DescribeTable",
+        200,
+        r#"{"Table":{"TableName":"events-counts","TableStatus":"ACTIVE","DeletionProtectionEnabled":true,
+        "AttributeDefinitions":[{"AttributeName":"event","AttributeType":"S"},{"AttributeName":"hour","AttributeType":"S"}],
+        "KeySchema":[{"AttributeName":"event","KeyType":"HASH"},{"AttributeName":"hour","KeyType":"RANGE"}],
+        "ProvisionedThroughput":{"NumberOfDecreasesToday":0,"ReadCapacityUnits":5,"WriteCapacityUnits":5},
+        "GlobalSecondaryIndexes":[{"IndexName":"by-hour","IndexStatus":"ACTIVE","Projection":{"ProjectionType":"ALL"},
+        "KeySchema":[{"AttributeName":"hour","KeyType":"HASH"},{"AttributeName":"event","KeyType":"RANGE"}],
+        "ProvisionedThroughput":{"NumberOfDecreasesToday":0,"ReadCapacityUnits":5,"WriteCapacityUnits":5}}]}}"#,
+    ),
+    ("DescribeTimeToLive", 200, r#"{"TimeToLiveDescription":{"TimeToLiveStatus":"DISABLED"}}"#),
+    (
+        "DescribeContinuousBackups",
+        200,
+        r#"{"ContinuousBackupsDescription":{"ContinuousBackupsStatus":"ENABLED","PointInTimeRecoveryDescription":
+        {"PointInTimeRecoveryStatus":"ENABLED"}}}"#,
+    ),
+    (
+        "ListTagsOfResource",
+        200,
+        r#"{"Tags":[{"Key":"managed-by","Value":"provisioner"},{"Key":"pipeline","Value":"events"}]}"#,
+    ),
+];
+
+#[tokio::test]
+async fn a_table() {
+    rests::<table::Table>("[table]\nbilling = { read = 5, write = 5 }", &TABLE).await;
+}
+
+/// IAM gives documents back URL-encoded, and lists in an order of its own.
+const ROLE: [Recorded; 5] = [
+    (
+        "GetRole",
+        200,
+        "<GetRoleResponse><GetRoleResult><Role><Path>/pipeline/events/</Path><RoleName>events-function</RoleName>\
+         <RoleId>AROAEXAMPLE</RoleId><Arn>arn:aws:iam::123456789012:role/pipeline/events/events-function</Arn>\
+         <CreateDate>2015-08-04T12:00:00Z</CreateDate>\
+         <Description>What the event pipeline's function may do</Description><AssumeRolePolicyDocument>\
+         %7B%22Version%22%3A%222012-10-17%22%2C%22Statement%22%3A%7B%22Effect%22%3A%22Allow%22%2C%22Action%22%3A\
+         %22sts%3AAssumeRole%22%2C%22Principal%22%3A%7B%22Service%22%3A%22lambda.amazonaws.com%22%7D%7D%7D\
+         </AssumeRolePolicyDocument></Role></GetRoleResult></GetRoleResponse>",
+    ),
+    (
+        "GetRolePolicy",
+        200,
+        "<GetRolePolicyResponse><GetRolePolicyResult><RoleName>events-function</RoleName><PolicyName>handler</PolicyName>\
+         <PolicyDocument>%7B%22Version%22%3A%222012-10-17%22%2C%22Statement%22%3A%5B\
+         %7B%22Sid%22%3A%22WriteLog%22%2C%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%5B%22logs%3APutLogEvents%22%2C\
+         %22logs%3ACreateLogStream%22%5D%2C%22Resource%22%3A\
+         %22arn%3Aaws%3Alogs%3Aeu-central-1%3A123456789012%3Alog-group%3A%2Faws%2Flambda%2Fevents-handler%3A%2A%22%7D%2C\
+         %7B%22Sid%22%3A%22KeepFailures%22%2C%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%22sqs%3ASendMessage%22%2C\
+         %22Resource%22%3A%22arn%3Aaws%3Asqs%3Aeu-central-1%3A123456789012%3Aevents-failures%22%7D%2C\
+         %7B%22Sid%22%3A%22AddCounts%22%2C%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%22dynamodb%3AUpdateItem%22%2C\
+         %22Resource%22%3A%22arn%3Aaws%3Adynamodb%3Aeu-central-1%3A123456789012%3Atable%2Fevents-counts%22%7D%2C\
+         %7B%22Sid%22%3A%22MarkObjects%22%2C%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%5B%22dynamodb%3AQuery%22%2C\
+         %22dynamodb%3APutItem%22%5D%2C%22Resource%22%3A\
+         %22arn%3Aaws%3Adynamodb%3Aeu-central-1%3A123456789012%3Atable%2Fevents-ledger%22%7D%2C\
+         %7B%22Sid%22%3A%22ReadObjects%22%2C%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%22s3%3AGetObject%22%2C\
+         %22Resource%22%3A%22arn%3Aaws%3As3%3A%3A%3Aevents%2Fsegment-logs%2F%2A.gz%22%7D%5D%7D\
+         </PolicyDocument></GetRolePolicyResult></GetRolePolicyResponse>",
+    ),
+    (
+        "ListRoleTags",
+        200,
+        "<ListRoleTagsResponse><ListRoleTagsResult><Tags><member><Key>pipeline</Key><Value>events</Value></member>\
+         <member><Key>managed-by</Key><Value>provisioner</Value></member></Tags><IsTruncated>false</IsTruncated>\
+         </ListRoleTagsResult></ListRoleTagsResponse>",
+    ),
+    (
+        "ListRolePolicies",
+        200,
+        "<ListRolePoliciesResponse><ListRolePoliciesResult><PolicyNames><member>handler</member></PolicyNames>\
+         <IsTruncated>false</IsTruncated></ListRolePoliciesResult></ListRolePoliciesResponse>",
+    ),
+    (
+        "ListAttachedRolePolicies",
+        200,
+        "<ListAttachedRolePoliciesResponse><ListAttachedRolePoliciesResult><AttachedPolicies/>\
+         <IsTruncated>false</IsTruncated></ListAttachedRolePoliciesResult></ListAttachedRolePoliciesResponse>",
+    ),
+];
+
+#[tokio::test]
+async fn a_role() {
+    rests::<role::Role>("", &ROLE).await;
+}
+
+/// The group stands among others whose names begin alike.
+const LOG_GROUP: [Recorded; 2] = [
+    (
+        "DescribeLogGroups",
+        200,
+        r#"{"logGroups":[{"logGroupName":"/aws/lambda/events-handler-old"},
+        {"logGroupName":"/aws/lambda/events-handler","retentionInDays":30}]}"#,
+    ),
+    ("ListTagsForResource", 200, r#"{"tags":{"pipeline":"events","managed-by":"provisioner","theirs":"x"}}"#),
+];
+
+#[tokio::test]
+async fn a_log_group() {
+    rests::<log_group::LogGroup>("", &LOG_GROUP).await;
+}
+
+/// Encrypted by a key of the account's, which is as good.
+const QUEUE: [Recorded; 3] = [
+    ("GetQueueUrl", 200, r#"{"QueueUrl":"https://sqs.eu-central-1.amazonaws.com/123456789012/events-failures"}"#),
+    (
+        "GetQueueAttributes",
+        200,
+        r#"{"Attributes":{"MessageRetentionPeriod":"1209600","SqsManagedSseEnabled":"false","KmsMasterKeyId":"alias/x",
+        "VisibilityTimeout":"30"}}"#,
+    ),
+    ("ListQueueTags", 200, r#"{"Tags":{"pipeline":"events","managed-by":"provisioner"}}"#),
+];
+
+#[tokio::test]
+async fn a_queue() {
+    rests::<queue::Queue>("", &QUEUE).await;
+}
+
+/// With the revision that it was deployed from, which is not compared.
+const FUNCTION: [Recorded; 2] = [
+    (
+        "GET /2015-03-31/functions/events-handler",
+        200,
+        r#"{"Configuration":{"FunctionName":"events-handler","Runtime":"provided.al2023","Handler":"bootstrap",
+        "Role":"arn:aws:iam::123456789012:role/pipeline/events/events-function","CodeSize":3,"CodeSha256":"c2hh",
+        "Description":"Counts the events of Segment's files per event and hour","Timeout":60,"MemorySize":256,
+        "Environment":{"Variables":{"COUNT_TYPES":"track","COUNTS_TABLE":"events-counts","LEDGER_TABLE":"events-ledger"}},
+        "Architectures":["x86_64"],"State":"Active","LastUpdateStatus":"Successful"},
+        "Code":{"RepositoryType":"S3"},"Tags":{"managed-by":"provisioner","pipeline":"events","revision":"fedcba"}}"#,
+    ),
+    (
+        "GET /2019-09-25/functions/events-handler/event-invoke-config",
+        200,
+        r#"{"MaximumRetryAttempts":2,"MaximumEventAgeInSeconds":21600,"DestinationConfig":{"OnSuccess":{},"OnFailure":
+        {"Destination":"arn:aws:sqs:eu-central-1:123456789012:events-failures"}}}"#,
+    ),
+];
+
+#[tokio::test]
+async fn a_function() {
+    rests::<function::Function>("", &FUNCTION).await;
+}
+
+const PERMISSION: [Recorded; 1] = [(
+    "GET /2015-03-31/functions/events-handler/policy",
+    200,
+    r#"{"Policy":"{\"Version\":\"2012-10-17\",\"Id\":\"default\",\"Statement\":[{\"Sid\":\"theirs\",\"Effect\":\"Allow\"},
+    {\"Sid\":\"events-s3-00\",\"Effect\":\"Allow\",\"Principal\":{\"Service\":\"s3.amazonaws.com\"},
+    \"Action\":\"lambda:InvokeFunction\",\"Resource\":\"arn:aws:lambda:eu-central-1:123456789012:function:events-handler\",
+    \"Condition\":{\"StringEquals\":{\"AWS:SourceAccount\":\"123456789012\"},
+    \"ArnLike\":{\"AWS:SourceArn\":\"arn:aws:s3:::events\"}}}]}"}"#,
+)];
+
+#[tokio::test]
+async fn a_permission() {
+    rests::<permission::Permission>("", &PERMISSION).await;
+}
+
+/// S3 gives the filters' names back with a capital, as it pleases.
+const NOTIFICATION: [Recorded; 1] = [(
+    "GET /events?notification",
+    200,
+    "<NotificationConfiguration><CloudFunctionConfiguration><Id>events-objects</Id>\
+     <CloudFunction>arn:aws:lambda:eu-central-1:123456789012:function:events-handler</CloudFunction>\
+     <Event>s3:ObjectCreated:*</Event><Filter><S3Key><FilterRule><Name>Suffix</Name><Value>.gz</Value></FilterRule>\
+     <FilterRule><Name>Prefix</Name><Value>segment-logs/</Value></FilterRule></S3Key></Filter>\
+     </CloudFunctionConfiguration><EventBridgeConfiguration/></NotificationConfiguration>",
+)];
+
+#[tokio::test]
+async fn a_notification() {
+    rests::<notification::Notification>("", &NOTIFICATION).await;
+}
+
+/// What a step of a table's answers, and how often DynamoDB was asked to change it.
+async fn update_of_a_table(answers: &'static [Recorded]) -> (String, usize) {
+    let (aws, asked) = replay(answers);
+    let spec = in_scope("", table::Table::declared).remove(0);
+    let address = Address::of::<table::Table>("events-counts");
+    let step = Step { aws: &aws, address: &address, tell: &|_, _: Duration| {}, count: &|_, _| {} };
+    let live = spec.read(&aws).await.expect("a table").expect("a table");
+    let changes = spec.diff(Some(&live));
+    let fault = spec.update(&step, &live, &changes).await.expect_err("an error");
+    let updates = asked.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|l| *l == "UpdateTable").count();
+    (fault.on("update", &address).to_string(), updates)
+}
+
+const TOO_SOON: [Recorded; 5] = [
+    TABLE[0],
+    TABLE[1],
+    TABLE[2],
+    TABLE[3],
+    (
+        "UpdateTable",
+        400,
+        r#"{"__type":"com.amazonaws.dynamodb.v20120810#LimitExceededException","message":"Subscriber limit exceeded: Update to
+        PayPerRequest mode are limited to once in 1 day(s). Last update at Mon Aug 03 12:00:00 UTC 2015."}"#,
+    ),
+];
+
+#[tokio::test]
+async fn a_second_change_of_the_billing_mode_in_a_day_is_not_tried_again() {
+    let (error, updates) = update_of_a_table(&TOO_SOON).await;
+    assert!(error.contains("once in 1 day") && error.contains("limits how often"), "{error}");
+    assert!(error.contains("help: ") && error.contains("24 hours"), "{error}");
+    assert_eq!(updates, 1);
+}
