@@ -1,5 +1,7 @@
 //! Plans as text, JSON and Markdown, as they were looked at and found good; and what reads them.
 
+use std::process::Command;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tests::pipeline::Pipeline;
@@ -245,31 +247,35 @@ fn schemas_describe_what_is_printed() -> Result<()> {
     let pipeline = pipeline()?;
     let schema = |of: &str| -> Result<Value> { Ok(serde_json::from_str(&pipeline.expect(0, &["schema", of])?.out)?) };
     let plan: Value = serde_json::from_str(&pipeline.expect(0, &["plan", "--format", "json"])?.out)?;
-    let checked = |schema: &Value, value: &Value| -> Result<()> {
-        let validator = jsonschema::validator_for(schema)?;
-        let wrong: Vec<String> = validator.iter_errors(value).map(|error| error.to_string()).collect();
-        ensure!(wrong.is_empty(), "{wrong:?}");
+    let folder = tempfile::tempdir()?;
+    // The checker is the one that `make check` holds the workflow against its schema with.
+    let checked = |schema: &Value, values: &[Value]| -> Result<()> {
+        let path = folder.path().join("schema.json");
+        std::fs::write(&path, schema.to_string())?;
+        let mut checker = Command::new(tests::local_aws::root().join(".venv/bin/check-jsonschema"));
+        checker.arg("--schemafile").arg(&path);
+        for (i, value) in values.iter().enumerate() {
+            let path = folder.path().join(format!("{i}.json"));
+            std::fs::write(&path, value.to_string())?;
+            checker.arg(path);
+        }
+        let output = checker.output().context("check-jsonschema is not installed: run `make venv`")?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         Ok(())
     };
-    checked(&schema("plan")?, &plan)?;
-    let events = schema("events")?;
-    for line in pipeline.expect(0, &["apply", "--yes", "--format", "json"])?.out.lines() {
-        checked(&events, &serde_json::from_str(line)?)?;
-    }
+    checked(&schema("plan")?, &[plan])?;
+    let applied = pipeline.expect(0, &["apply", "--yes", "--format", "json"])?.out;
+    let lines: Result<Vec<Value>, _> = applied.lines().map(serde_json::from_str).collect();
+    checked(&schema("events")?, &lines?)?;
     let file = schema("pipeline")?;
     let shipped = std::fs::read_to_string(tests::local_aws::root().join("pipeline.toml"))?;
-    checked(&file, &toml::from_str(&shipped)?)?;
     // Every commented-out key too.
-    let all: String = shipped
-        .lines()
-        .map(|line| {
-            line.strip_prefix("# ").filter(|l| l.contains(" = ") || l.starts_with('[')).unwrap_or(line).to_owned()
-                + "\n"
-        })
-        .collect();
-    checked(&file, &toml::from_str(&all)?)?;
+    let key = |line: &str| line.contains(" = ") || line.starts_with('[');
+    let all = shipped.lines().map(|line| line.strip_prefix("# ").filter(|line| key(line)).unwrap_or(line));
+    let all = all.collect::<Vec<_>>().join("\n");
+    checked(&file, &[toml::from_str(&shipped)?, toml::from_str(&all)?])?;
     let wrong: Value = toml::from_str("[pipeline]\nname = \"a\"\nregion = 1\n[functoin]\nx = 1\n")?;
-    ensure!(checked(&file, &wrong).is_err(), "anything goes");
+    ensure!(checked(&file, &[wrong]).is_err(), "anything goes");
     for shell in ["bash", "zsh", "fish"] {
         ensure!(pipeline.expect(0, &["completions", shell])?.out.contains("detailed-exitcode"), "{shell}");
     }
