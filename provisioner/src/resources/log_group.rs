@@ -23,6 +23,7 @@ pub(super) struct LogGroup {
 #[derive(Debug, Default)]
 pub(super) struct Live {
     retention_days: Option<i32>,
+    is_written: bool,
     tags: BTreeMap<String, String>,
 }
 
@@ -86,7 +87,12 @@ impl Kind for LogGroup {
     }
 
     fn owner(&self, live: &Live) -> Owner {
-        owner::by_tags(&live.tags, &self.tags)
+        match owner::by_tags(&live.tags, &self.tags) {
+            // Where nobody made it, Lambda does when the function writes, and puts no mark on it. A group of this name
+            // that has been written to is the function's, and whose the function is, it says itself.
+            Owner::Nobody if live.is_written => Owner::Ours,
+            owner => owner,
+        }
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
@@ -107,6 +113,7 @@ impl Kind for LogGroup {
         let tags = absent_on(tags.call("logs:ListTagsForResource"), &["ResourceNotFoundException"])?;
         Ok(Some(Live {
             retention_days: found.retention_in_days,
+            is_written: found.stored_bytes.is_some_and(|bytes| bytes > 0),
             tags: tags.and_then(|answer| answer.tags).unwrap_or_default().into_iter().collect(),
         }))
     }
@@ -147,10 +154,24 @@ impl Kind for LogGroup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::tests::converges;
+    use crate::resources::tests::{converges, declared};
 
     #[test]
     fn nothing_differs_from_what_was_made() {
-        converges::<LogGroup>(|spec| Live { retention_days: Some(spec.retention_days), tags: spec.tags.clone() });
+        converges::<LogGroup>(|spec| Live {
+            retention_days: Some(spec.retention_days),
+            is_written: true,
+            tags: spec.tags.clone(),
+        });
+    }
+
+    #[test]
+    fn what_lambda_made_is_the_functions_and_what_a_person_made_is_not() {
+        let spec = declared::<LogGroup>("").remove(0);
+        assert_eq!(spec.owner(&Live { is_written: true, ..Live::default() }), Owner::Ours);
+        assert_eq!(spec.owner(&Live::default()), Owner::Nobody);
+        let theirs = BTreeMap::from([(owner::PIPELINE_TAG.to_owned(), "visits".to_owned())]);
+        let live = Live { is_written: true, tags: theirs, ..Live::default() };
+        assert_eq!(spec.owner(&live), Owner::Another("visits".to_owned()));
     }
 }

