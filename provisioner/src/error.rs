@@ -7,6 +7,7 @@ use aws_smithy_types::error::operation::BuildError;
 use crate::aws::AwsError;
 use crate::config::diagnostic::Invalid;
 use crate::kind::Address;
+use crate::signal::Signal;
 
 /// A failure of the provisioner. Its text says what was being done, to what, what the answer was, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +87,29 @@ pub enum Error {
         /// All steps.
         steps: usize,
     },
+    /// A signal stopped the run.
+    #[error(
+        "{signal}: stopped after {done} of {steps} steps{}\nhelp: what is done stays done: run the command again to continue",
+        failures(*.failed)
+    )]
+    Stopped {
+        /// Which.
+        signal: Signal,
+        /// Steps that are done.
+        done: usize,
+        /// Steps that failed, those that gave up waiting because of the signal among them.
+        failed: usize,
+        /// All steps.
+        steps: usize,
+    },
+    /// A step gave up waiting because of a signal.
+    #[error("stopped waiting for {what}, because of {signal}")]
+    Interrupted {
+        /// What for.
+        what: String,
+        /// Which.
+        signal: Signal,
+    },
     /// Several things at once, all of which the person should see.
     #[error("{}", Several(.0))]
     Several(Vec<Error>),
@@ -93,6 +117,10 @@ pub enum Error {
 
 fn help(error: &AwsError) -> String {
     error.remedy().map_or_else(String::new, |remedy| format!("\nhelp: {remedy}"))
+}
+
+fn failures(failed: usize) -> String {
+    if failed == 0 { String::new() } else { format!(", {failed} of which were given up or failed") }
 }
 
 fn last_said(said: &Option<String>) -> String {
@@ -159,6 +187,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Stopped { signal, .. } | Self::Interrupted { signal, .. } => signal.exit_code(),
             Self::Config(_)
             | Self::Io { .. }
             | Self::Aws { .. }

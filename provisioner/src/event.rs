@@ -37,8 +37,8 @@ pub enum Event<'a> {
     },
     /// The step was not tried.
     Skipped {
-        /// What failed before it.
-        because: &'a Address,
+        /// What failed before it; nothing where a signal stopped everything.
+        because: Option<&'a Address>,
     },
 }
 

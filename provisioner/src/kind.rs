@@ -28,6 +28,7 @@ use crate::change::Change;
 use crate::config::Pipeline;
 use crate::error::{Error, Fault};
 use crate::owner::Owner;
+use crate::signal::Stop;
 
 /// A kind and a name: what identifies a resource within a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -103,13 +104,15 @@ pub struct Step<'a> {
     pub tell: &'a (dyn Fn(&str, Duration) + Send + Sync),
     /// Told how many of how many parts are done, where a step has many.
     pub count: &'a (dyn Fn(u64, u64) + Send + Sync),
+    /// Whether a signal has asked to stop.
+    pub stop: &'a Stop,
 }
 
 impl Step<'_> {
     /// Something to wait for, up to a deadline in seconds.
     #[must_use]
     pub fn waiting(&self, what: impl Into<String>, seconds: u64) -> Waiting<'_> {
-        Waiting { what: what.into(), deadline: Duration::from_secs(seconds), tell: self.tell }
+        Waiting { what: what.into(), deadline: Duration::from_secs(seconds), tell: self.tell, stop: self.stop }
     }
 }
 

@@ -26,6 +26,7 @@ pub mod resources;
 pub mod rights;
 pub mod rollup;
 pub mod saved;
+pub mod signal;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -45,6 +46,7 @@ use event::Reporter;
 use kind::Scope;
 use plan::{Action, Allowed, Plan};
 use saved::Saved;
+use signal::Stop;
 
 /// What `plan --detailed-exitcode` exits with where there are changes.
 const CHANGES: u8 = 2;
@@ -248,12 +250,16 @@ async fn carry_out(
             EventFormat::Text => report::progress::for_stderr(),
             EventFormat::Json => Box::new(report::json::Stream),
         };
-        apply::apply(aws, plan, reporter.as_ref()).await
+        // Until here a signal ends the process, which has changed nothing.
+        let stop = Stop::listen()?;
+        apply::apply(aws, plan, reporter.as_ref(), &stop).await
     };
     let took = started.elapsed();
     if format == EventFormat::Json {
-        let Outcome { done, failed, skipped } = outcome;
-        report::json::print(&report::json::Line::Finished { done, failed, skipped, seconds: took.as_secs_f64() });
+        let Outcome { done, failed, skipped, stopped } = outcome;
+        let signal = stopped.map(|signal| signal.to_string());
+        let seconds = took.as_secs_f64();
+        report::json::print(&report::json::Line::Finished { done, failed, skipped, signal, seconds });
     }
     outcome.complete()?;
     if format == EventFormat::Text && !plan.is_empty() {

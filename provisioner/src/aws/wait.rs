@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::failure::AwsError;
 use crate::error::{Error, Fault};
+use crate::signal::Stop;
 
 /// The first pause. Most conditions come true within a second, so the first looks are frequent.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -20,6 +21,8 @@ pub struct Waiting<'a> {
     pub deadline: Duration,
     /// Told of each pause.
     pub tell: &'a (dyn Fn(&str, Duration) + Send + Sync),
+    /// Ends the waiting.
+    pub stop: &'a Stop,
 }
 
 impl Waiting<'_> {
@@ -28,16 +31,21 @@ impl Waiting<'_> {
     }
 
     /// Sleeps before the next attempt, or says that there is no time for one.
-    async fn pause(&self, started: Instant, attempt: u32) -> bool {
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] where a signal has come, or comes meanwhile.
+    async fn pause(&self, started: Instant, attempt: u32) -> Result<bool, Error> {
         let elapsed = started.elapsed();
         let Some(left) = self.deadline.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
-            return false;
+            return Ok(false);
         };
         (self.tell)(&self.what, elapsed);
         let ceiling = FIRST_PAUSE.saturating_mul(1 << attempt.min(10)).min(LONGEST_PAUSE);
         // Half fixed, half random: those who wait for the same thing do not ask at the same moment.
-        sleep(ceiling.mul_f64(0.5 + fastrand::f64() / 2.0).min(left)).await;
-        true
+        tokio::select! {
+            () = sleep(ceiling.mul_f64(0.5 + fastrand::f64() / 2.0).min(left)) => Ok(true),
+            signal = self.stop.wait() => Err(Error::Interrupted { what: self.what.clone(), signal }),
+        }
     }
 }
 
@@ -54,7 +62,7 @@ where
         if let Some(answer) = ask().await? {
             return Ok(answer);
         }
-        if !waiting.pause(started, attempt).await {
+        if !waiting.pause(started, attempt).await? {
             break;
         }
     }
@@ -82,7 +90,7 @@ where
             Err(Fault::Call(error)) if passes(&error) => last = Some(error.to_string()),
             Err(fault) => return Err(fault),
         }
-        if !waiting.pause(started, attempt).await {
+        if !waiting.pause(started, attempt).await? {
             break;
         }
     }

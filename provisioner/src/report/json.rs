@@ -71,10 +71,10 @@ pub enum Line<'a> {
         /// Which.
         #[serde(flatten)]
         of: Of<'a>,
-        /// The kind of what failed before it.
-        because_kind: &'a str,
+        /// The kind of what failed before it; null where a signal stopped everything.
+        because_kind: Option<&'a str>,
         /// Its name.
-        because_name: &'a str,
+        because_name: Option<&'a str>,
     },
     /// The end.
     Finished {
@@ -84,6 +84,8 @@ pub enum Line<'a> {
         failed: usize,
         /// Steps that were not tried.
         skipped: usize,
+        /// The signal that stopped it, where one did.
+        signal: Option<String>,
         /// How long all of it took.
         seconds: f64,
     },
@@ -121,7 +123,11 @@ impl Reporter for Stream {
             Event::Progress { done, total } => Line::Progress { of, done: *done, total: *total },
             Event::Done { took } => Line::Done { of, seconds: took.as_secs_f64() },
             Event::Failed { error } => Line::Failed { of, error: error.to_string() },
-            Event::Skipped { because } => Line::Skipped { of, because_kind: because.kind, because_name: &because.name },
+            Event::Skipped { because } => Line::Skipped {
+                of,
+                because_kind: because.map(|because| because.kind),
+                because_name: because.map(|because| because.name.as_str()),
+            },
         });
     }
 }

@@ -17,6 +17,7 @@ use crate::aws::Aws;
 use crate::event::{Event, Reporter};
 use crate::kind::{Address, Kind, Step, declare};
 use crate::plan::{Action, Allowed, Found, Plan};
+use crate::signal::Stop;
 
 /// A request in short, the answer's status, and its body.
 type Recorded = (&'static str, u16, &'static str);
@@ -74,7 +75,7 @@ async fn rests<K: Kind>(file: &'static str, answers: &'static [Recorded]) {
     assert_eq!(observed.changes(), []);
     let plan = Plan::converge(Found { declared: vec![observed], orphans: Vec::new() }, Allowed::default());
     assert!(plan.is_empty() && plan.notes.is_empty(), "{plan:?}");
-    assert_eq!(apply(&aws, &plan, &Quiet).await, Outcome::default());
+    assert_eq!(apply(&aws, &plan, &Quiet, &Stop::never()).await, Outcome::default());
 
     let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
     asked.sort_unstable();
@@ -317,7 +318,8 @@ async fn update_of_a_table(answers: &'static [Recorded]) -> (String, usize) {
     let (aws, asked) = replay(answers);
     let spec = in_scope("", table::Table::declared).remove(0);
     let address = Address::of::<table::Table>("events-counts");
-    let step = Step { aws: &aws, address: &address, tell: &|_, _: Duration| {}, count: &|_, _| {} };
+    let step =
+        Step { aws: &aws, address: &address, tell: &|_, _: Duration| {}, count: &|_, _| {}, stop: &Stop::never() };
     let live = spec.read(&aws).await.expect("a table").expect("a table");
     let changes = spec.diff(Some(&live));
     let fault = spec.update(&step, &live, &changes).await.expect_err("an error");

@@ -52,7 +52,6 @@ struct Index {
 /// A table, as it is.
 #[derive(Debug, Default)]
 pub(super) struct Live {
-    status: Option<TableStatus>,
     keys: Json,
     index: Option<Json>,
     billing: Option<Json>,
@@ -158,6 +157,11 @@ impl Table {
         let answer = aws.dynamodb.describe_table().table_name(&self.name).send().await;
         let found = absent_on(answer.call("dynamodb:DescribeTable"), &["ResourceNotFoundException"])?;
         Ok(found.and_then(|answer| answer.table))
+    }
+
+    async fn is_going(&self, aws: &Aws) -> Result<bool, AwsError> {
+        let table = self.describe(aws).await?;
+        Ok(table.is_none_or(|table| table.table_status == Some(TableStatus::Deleting)))
     }
 
     /// Waits until neither the table nor an index is being changed.
@@ -390,9 +394,9 @@ impl Kind for Table {
         let Some(table) = self.describe(aws).await? else {
             return Ok(None);
         };
-        // A table that is on its way out is still described; its settings no longer are.
+        // A table that is on its way out is still described, but as good as gone; whoever makes it anew waits for that.
         if table.table_status == Some(TableStatus::Deleting) {
-            return Ok(Some(Live { status: Some(TableStatus::Deleting), ..Live::default() }));
+            return Ok(None);
         }
         let (ttl, backups, tags) = tokio::try_join!(
             async {
@@ -442,7 +446,6 @@ impl Kind for Table {
             .and_then(|backups| backups.point_in_time_recovery_description)
             .and_then(|recovery| recovery.point_in_time_recovery_status);
         Ok(Some(Live {
-            status: table.table_status.clone(),
             keys: keys_read(table.key_schema(), attributes),
             index: index.map(|index| {
                 let mut shown = keys_read(index.key_schema(), attributes);
@@ -484,9 +487,6 @@ impl Kind for Table {
     }
 
     fn refusal(&self, live: &Live) -> Option<Refusal> {
-        if live.status == Some(TableStatus::Deleting) {
-            return Some(Refusal::new("is being deleted", "run the command again when it is gone"));
-        }
         let desired = keys_shown(self.hash, self.range);
         (live.keys != desired).then(|| {
             Refusal::new(
@@ -520,16 +520,17 @@ impl Kind for Table {
             .set_provisioned_throughput(self.throughput()?)
             .deletion_protection_enabled(self.deletion_protection)
             .set_tags(Some(self.aws_tags()?));
-        let waiting = step.waiting("other tables of the account to be made", TABLE_DEADLINE);
-        let simultaneously = |error: &AwsError| error.says("LimitExceededException", "simultaneously");
-        let created = retry_while(waiting, simultaneously, || async {
-            request.clone().send().await.call("dynamodb:CreateTable")
+        let waiting = step.waiting("the table's turn to be made", TABLE_DEADLINE);
+        let in_use = |error: &AwsError| error.code() == Some("ResourceInUseException");
+        let passes = |error: &AwsError| in_use(error) || error.says("LimitExceededException", "simultaneously");
+        retry_while(waiting, passes, || async {
+            match request.clone().send().await.call("dynamodb:CreateTable") {
+                // In use by an old one on its way out, which passes, or by one that is there.
+                Err(error) if in_use(&error) && !self.is_going(step.aws).await? => Err(Fault::Exists),
+                result => result.map(drop).map_err(Fault::from),
+            }
         })
-        .await;
-        match created {
-            Err(Fault::Call(error)) if error.code() == Some("ResourceInUseException") => return Err(Fault::Exists),
-            other => other?,
-        };
+        .await?;
         self.settled(step).await?;
         let fresh = Live::default();
         tokio::try_join!(
@@ -594,7 +595,6 @@ mod tests {
 
     fn live_of(spec: &Table) -> Live {
         Live {
-            status: Some(TableStatus::Active),
             keys: keys_shown(spec.hash, spec.range),
             index: spec.index.as_ref().map(|index| {
                 let mut shown = keys_shown(index.hash, index.range);
