@@ -12,6 +12,7 @@ mod counting;
 mod deployer;
 mod drift;
 mod exactly_once;
+mod faults;
 mod formats;
 mod lifecycle;
 mod memory;
