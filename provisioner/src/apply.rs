@@ -74,8 +74,11 @@ pub async fn apply(aws: &Aws, plan: &Plan, reporter: &dyn Reporter, stop: &Stop)
         }
         outcome.failed += 1;
         for lost in graph.failed(i) {
+            // It may have been lost to another failure already.
+            if !left.remove(&lost) {
+                continue;
+            }
             outcome.skipped += 1;
-            left.remove(&lost);
             let because = Some(steps[i].address());
             reporter.event(steps[lost].address(), steps[lost].action, &Event::Skipped { because });
         }

@@ -175,10 +175,9 @@ impl Settings {
             |reads: f64, writes: f64| reads / 1e6 * DYNAMODB_MILLION_READS + writes / 1e6 * DYNAMODB_MILLION_WRITES;
         let mut dynamodb = Dollars { list: 0.0, billed: 0.0 };
         let mut free = (FREE_CAPACITY_UNITS, FREE_CAPACITY_UNITS);
-        for (billing, tables, reads, writes) in [
-            (self.billing[0], 2.0, 0.0, files * pairs * (TRANSACTION + 1.0)),
-            (self.billing[1], 1.0, files * 0.5, markers),
-        ] {
+        for (billing, tables, reads, writes) in
+            [(self.billing[0], 2.0, 0.0, files * pairs * (TRANSACTION + 1.0)), (self.billing[1], 1.0, files, markers)]
+        {
             match billing {
                 Billing::OnDemand => {
                     dynamodb.list += requests(reads, writes);
@@ -239,7 +238,7 @@ mod tests {
         // 10,000 files of 10,000 events, 100 pairs each: 300 units for the pairs, two markers of 3 KB, doubled.
         let writes = 10_000.0 * (300.0 + 12.0);
         let [(_, lambda), (_, dynamodb), (_, s3), (_, logs)] = SMALL.costs(VOLUME);
-        assert_eq!(dynamodb.list, cents(writes / 1e6 * 0.625 + 5_000.0 / 1e6 * 0.125));
+        assert_eq!(dynamodb.list, cents(writes / 1e6 * 0.625 + 10_000.0 / 1e6 * 0.125));
         assert_eq!(s3.list, 0.05);
         // 0.14 s and 10,000 events at 1.3 µs on a seventh of a processor, of a quarter GB.
         let seconds = 10_000.0 * (0.14 + 0.013 * 1_769.0 / 256.0);

@@ -183,6 +183,15 @@ impl Fault {
 }
 
 impl Error {
+    /// What failed, without AWS's words: these name the caller.
+    #[must_use]
+    pub fn short(&self) -> String {
+        match self {
+            Self::Aws { doing, source } => format!("failed to {doing}: {}", source.short()),
+            other => other.to_string().lines().next().unwrap_or_default().to_owned(),
+        }
+    }
+
     /// The process's exit code. 2 is not among them: it says that `plan --detailed-exitcode` found changes.
     #[must_use]
     pub fn exit_code(&self) -> u8 {

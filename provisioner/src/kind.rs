@@ -120,7 +120,7 @@ impl Step<'_> {
 pub trait Kind: fmt::Debug + Send + Sync + Sized + 'static {
     /// The kind's name in plans, a term of AWS's.
     const NAME: &'static str;
-    /// Whether deleting it loses data: then only `destroy --delete-data` does.
+    /// Whether a new one in its place would lose data.
     const HOLDS_DATA: bool = false;
     /// What is read from AWS.
     type Live: fmt::Debug + Send + Sync;
@@ -153,11 +153,21 @@ pub trait Kind: fmt::Debug + Send + Sync + Sized + 'static {
         Vec::new()
     }
 
+    /// Whether what was read is there. Where it is a part of something, there may be only the something.
+    fn is_there(_live: &Self::Live) -> bool {
+        true
+    }
+
     /// What is there, or nothing.
     fn read(&self, aws: &Aws) -> impl Future<Output = Result<Option<Self::Live>, Fault>> + Send;
 
     /// Whose it is.
     fn owner(&self, live: &Self::Live) -> Owner;
+
+    /// Whether deleting it loses data: then only `destroy --delete-data` does.
+    fn holds_data(&self, _live: &Self::Live) -> bool {
+        Self::HOLDS_DATA
+    }
 
     /// How a person deletes it, where it holds data: a sentence.
     fn delete_by_hand(&self) -> String {
@@ -217,7 +227,7 @@ pub trait Observed: Send + Sync {
     fn rights(&self) -> Vec<Rights>;
     /// Whose it is; nothing where it is not there.
     fn owner(&self) -> Option<Owner>;
-    /// [`Kind::HOLDS_DATA`].
+    /// [`Kind::holds_data`]; of what is not there, [`Kind::HOLDS_DATA`].
     fn holds_data(&self) -> bool;
     /// [`Kind::delete_by_hand`].
     fn delete_by_hand(&self) -> String;
@@ -279,7 +289,7 @@ impl<K: Kind> Resource for Declared<K> {
     fn observe<'a>(self: Arc<Self>, aws: &'a Aws) -> Boxed<'a, Result<Box<dyn Observed>, Error>> {
         Box::pin(async move {
             let live = self.spec.read(aws).await.map_err(|fault| fault.on("read", &self.address))?;
-            let changes = self.spec.diff(live.as_ref());
+            let changes = self.spec.diff(live.as_ref().filter(|live| K::is_there(live)));
             Ok(Box::new(Read { declared: self, live, changes }) as Box<dyn Observed>)
         })
     }
@@ -303,6 +313,12 @@ async fn complete<K: Kind>(spec: &K, step: &Step<'_>) -> Result<(), Error> {
     spec.update(step, &live, &changes).await.map_err(|fault| fault.on("update", step.address))
 }
 
+impl<K: Kind> Read<K> {
+    fn there(&self) -> Option<&K::Live> {
+        self.live.as_ref().filter(|live| K::is_there(live))
+    }
+}
+
 impl<K: Kind> Observed for Read<K> {
     fn address(&self) -> &Address {
         &self.declared.address
@@ -321,11 +337,11 @@ impl<K: Kind> Observed for Read<K> {
     }
 
     fn owner(&self) -> Option<Owner> {
-        self.live.as_ref().map(|live| self.declared.spec.owner(live))
+        self.there().map(|live| self.declared.spec.owner(live))
     }
 
     fn holds_data(&self) -> bool {
-        K::HOLDS_DATA
+        self.there().map_or(K::HOLDS_DATA, |live| self.declared.spec.holds_data(live))
     }
 
     fn delete_by_hand(&self) -> String {
@@ -347,7 +363,7 @@ impl<K: Kind> Observed for Read<K> {
     fn converge<'a>(&'a self, step: &'a Step<'a>) -> Boxed<'a, Result<(), Error>> {
         let Declared { spec, address, .. } = self.declared.as_ref();
         Box::pin(async move {
-            match &self.live {
+            match self.there() {
                 None => match spec.create(step).await {
                     Err(Fault::Exists) => complete(spec, step).await,
                     result => result.map_err(|fault| fault.on("create", address)),
@@ -360,7 +376,7 @@ impl<K: Kind> Observed for Read<K> {
     fn delete<'a>(&'a self, step: &'a Step<'a>) -> Boxed<'a, Result<(), Error>> {
         let Declared { spec, address, .. } = self.declared.as_ref();
         Box::pin(async move {
-            match &self.live {
+            match self.there() {
                 None => Ok(()),
                 Some(live) => spec.delete(step, live).await.map_err(|fault| fault.on("delete", address)),
             }

@@ -40,7 +40,8 @@ pub async fn find(aws: &Aws, scope: &Scope<'_>) -> Result<(Found, Vec<String>), 
     let arns = match owned {
         Ok(arns) => arns,
         Err(error) => {
-            let note = format!("what the pipeline owns and no longer declares was not looked for: {error}");
+            let why = error.short();
+            let note = format!("what the pipeline owns and no longer declares was not looked for: {why}");
             return Ok((found, vec![note]));
         }
     };
@@ -53,9 +54,9 @@ pub async fn find(aws: &Aws, scope: &Scope<'_>) -> Result<(Found, Vec<String>), 
             Ok(resource) if resource.owner() == Some(Owner::Ours) => found.orphans.push(resource),
             Ok(_) => {}
             Err(error) => {
-                let error = error.to_string();
-                let why = error.lines().next().unwrap_or_default();
+                let why = error.short();
                 unread.push(format!("{} seems to be this pipeline's and is not declared: {why}", other.address()));
+                found.unread.push(other.address().clone());
             }
         }
     }
@@ -76,11 +77,13 @@ async fn owned(aws: &Aws, pipeline: &str) -> Result<Vec<String>, AwsError> {
 }
 
 async fn tagged(aws: &Aws, pipeline: &str) -> Result<Vec<String>, AwsError> {
-    let filter = TagFilter::builder().key(owner::PIPELINE_TAG).values(pipeline).build();
+    let filter = |key: &str, value: &str| TagFilter::builder().key(key).values(value).build();
+    let ours = [filter(owner::PIPELINE_TAG, pipeline), filter(owner::MANAGED_BY_TAG, owner::MANAGED_BY)];
     let mut arns = Vec::new();
     let mut token = None;
     loop {
-        let request = aws.tagging.get_resources().tag_filters(filter.clone()).set_pagination_token(token);
+        let request = aws.tagging.get_resources().set_tag_filters(Some(ours.to_vec()));
+        let request = request.set_pagination_token(token);
         let page = request.send().await.call("tag:GetResources")?;
         let found = page.resource_tag_mapping_list.unwrap_or_default();
         arns.extend(found.into_iter().filter_map(|mapping| mapping.resource_arn));

@@ -119,6 +119,8 @@ pub struct Found {
     pub declared: Vec<Box<dyn Observed>>,
     /// What the pipeline owns and no longer declares.
     pub orphans: Vec<Box<dyn Observed>>,
+    /// What seems to be among these and could not be read.
+    pub unread: Vec<Address>,
 }
 
 /// Everything that will be done, and what the person should know besides.
@@ -148,7 +150,8 @@ pub struct Counts {
 /// Why a resource that exists may not be touched.
 fn in_the_way(resource: &dyn Observed, adopt: bool) -> Option<Refusal> {
     let arn = resource.arn();
-    match resource.owner()? {
+    let Some(owner) = resource.owner() else { return resource.refusal() };
+    match owner {
         Owner::Another(other) => Some(Refusal::new(
             format!("belongs to the pipeline `{other}` ({arn})"),
             "choose another name in pipeline.toml, or destroy it with the pipeline that owns it",
@@ -167,10 +170,11 @@ impl Plan {
     /// What brings AWS in line with the declaration. What is refused is part of the plan, so that all of it is seen.
     #[must_use]
     pub fn converge(found: Found, allowed: Allowed) -> Self {
-        let Found { declared, orphans } = found;
+        let Found { declared, orphans, unread } = found;
         let mut plan = Self::default();
+        let owned: Vec<&Address> = orphans.iter().map(|orphan| orphan.address()).chain(&unread).collect();
         for observed in declared {
-            let refusal = in_the_way(observed.as_ref(), allowed.adopt).or_else(|| renamed(observed.as_ref(), &orphans));
+            let refusal = in_the_way(observed.as_ref(), allowed.adopt).or_else(|| renamed(observed.as_ref(), &owned));
             let action = match (&refusal, observed.exists(), observed.changes().is_empty()) {
                 (Some(_), ..) => Action::Refuse,
                 (None, false, _) => Action::Create,
@@ -190,7 +194,7 @@ impl Plan {
                 ));
             } else if allowed.prune {
                 let mut item = Item::new(Action::Delete, orphan);
-                // What takes its place is at work first: nothing is lost in between.
+                // What takes its place is at work first, so that new files find it there.
                 item.needs.extend(made.iter().cloned());
                 plan.items.push(item);
             } else {
@@ -204,7 +208,7 @@ impl Plan {
     /// What takes away everything that the pipeline owns; what holds data only with `delete_data`.
     #[must_use]
     pub fn destroy(found: Found, delete_data: bool) -> Self {
-        let Found { declared, orphans } = found;
+        let Found { declared, orphans, .. } = found;
         let mut plan = Self::default();
         for observed in declared.into_iter().chain(orphans) {
             let action = match observed.owner() {
@@ -250,12 +254,12 @@ impl Plan {
 
 /// A resource that holds data and is missing, while the pipeline owns one of its kind that is no longer declared, was
 /// renamed in the file. To make a new, empty one would look as if the data were lost.
-fn renamed(resource: &dyn Observed, orphans: &[Box<dyn Observed>]) -> Option<Refusal> {
+fn renamed(resource: &dyn Observed, owned: &[&Address]) -> Option<Refusal> {
     if resource.exists() || !resource.holds_data() {
         return None;
     }
     let kind = resource.address().kind;
-    let old = orphans.iter().find(|orphan| orphan.address().kind == kind)?.address();
+    let old = owned.iter().find(|address| address.kind == kind)?;
     Some(Refusal::new(
         format!("is not there, but {old} is this pipeline's and no longer declared: a {kind} cannot be renamed"),
         format!(

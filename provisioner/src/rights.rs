@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aws_sdk_iam::types::PolicyEvaluationDecisionType;
+use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, PolicyEvaluationDecisionType};
 use futures_util::stream::{self, StreamExt};
 use serde_json::{Value as Json, json};
 
 use crate::aws::{Aws, AwsError, Call, Place, resource_in};
-use crate::kind::{Rights, Scope};
+use crate::kind::{Address, Rights, Scope};
 use crate::live::FIND_RIGHTS;
 use crate::owner;
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, Item, Plan};
 use crate::resources;
 
 /// Questions to IAM at the same time. It allows few simulations a second.
@@ -58,63 +58,83 @@ pub fn deployer_policy(scope: &Scope<'_>, is_local: bool) -> Json {
     json!({ "Version": "2012-10-17", "Statement": statements })
 }
 
-/// What the steps of a plan need.
-fn needed_by(plan: &Plan) -> Needed {
+/// What a step needs: the actions on each ARN.
+fn needed_by(item: &Item) -> Needed {
     let mut needed = Needed::new();
-    for item in &plan.items {
-        for Rights { resource, create, update, delete, .. } in item.observed.rights() {
-            match item.action {
-                // A new resource gets the settings that its kind does not make it with.
-                Action::Create => add(&mut needed, &resource, create),
-                Action::Update => add(&mut needed, &resource, update),
-                Action::Delete => add(&mut needed, &resource, delete),
-                Action::Nothing | Action::Refuse => {}
-            }
+    for Rights { resource, create, update, delete, .. } in item.observed.rights() {
+        match item.action {
+            // A new resource gets the settings that its kind does not make it with.
+            Action::Create => add(&mut needed, &resource, create),
+            Action::Update => add(&mut needed, &resource, update),
+            Action::Delete => add(&mut needed, &resource, delete),
+            Action::Nothing | Action::Refuse => {}
         }
     }
     needed
 }
 
-/// What the caller lacks of what the plan needs, or why that could not be found out; a line each.
+/// What the caller lacks of what the plan needs, or why that could not be found out; a line a resource.
 pub async fn missing(aws: &Aws, place: &Place, plan: &Plan) -> Vec<String> {
-    let needed = needed_by(plan);
-    if needed.is_empty() {
+    let steps: Vec<(&Item, Needed)> = plan.items.iter().map(|item| (item, needed_by(item))).collect();
+    let questions: Vec<(&Item, &String, &BTreeSet<&str>)> = steps
+        .iter()
+        .flat_map(|(item, needed)| needed.iter().map(|(resource, actions)| (*item, resource, actions)))
+        .collect();
+    if questions.is_empty() {
         return Vec::new();
     }
-    let unchecked = |why: String| vec![format!("whether the caller may do all of this was not checked: {why}")];
+    let unchecked =
+        |error: &AwsError| vec![format!("whether the caller may do all of this was not checked: {}", error.short())];
     let principal = match principal(aws, place).await {
         Ok(Some(principal)) => principal,
         // The account's root may do everything.
         Ok(None) => return Vec::new(),
-        Err(error) => return unchecked(error.to_string()),
+        Err(error) => return unchecked(&error),
     };
-    let answers = stream::iter(&needed)
-        .map(|(resource, actions)| denied(aws, &principal, resource, actions))
+    let answers = stream::iter(&questions)
+        .map(|(_, resource, actions)| denied(aws, &principal, resource, actions))
         .buffered(AT_ONCE)
         .collect::<Vec<_>>()
         .await;
-    let mut missing = Vec::new();
-    for answer in answers {
-        match answer {
-            Ok(denied) => missing.extend(denied),
-            Err(error) => return unchecked(error.to_string()),
-        }
+    // Where a resource has two ARNs, one that is allowed is enough.
+    let mut missing: BTreeMap<&Address, (BTreeSet<String>, BTreeSet<String>)> = BTreeMap::new();
+    for ((item, _, actions), answer) in questions.iter().zip(answers) {
+        let denied = match answer {
+            Ok(denied) => denied,
+            Err(error) => return unchecked(&error),
+        };
+        let (no, yes) = missing.entry(item.address()).or_default();
+        yes.extend(actions.iter().filter(|action| !denied.contains(**action)).map(|action| (*action).to_owned()));
+        no.extend(denied);
     }
-    missing.into_iter().map(|(action, resource)| format!("the caller may not {action} on {resource}")).collect()
+    let lines = missing.into_iter().filter_map(|(address, (no, yes))| {
+        let no: Vec<&str> = no.difference(&yes).map(String::as_str).collect();
+        (!no.is_empty()).then(|| format!("the caller may not do this to {address}: it lacks {}", no.join(", ")))
+    });
+    lines.collect()
 }
 
+/// Those of the actions that the principal's policies do not allow, or deny, whatever the circumstances.
 async fn denied(
     aws: &Aws,
     principal: &str,
     resource: &str,
     actions: &BTreeSet<&'static str>,
-) -> Result<Vec<(String, String)>, AwsError> {
+) -> Result<BTreeSet<String>, AwsError> {
+    // What people usually bind `iam:PassRole` to.
+    let passed = ContextEntry::builder()
+        .context_key_name("iam:PassedToService")
+        .context_key_type(ContextKeyTypeEnum::String)
+        .context_key_values("lambda.amazonaws.com")
+        .build();
     let request = aws.iam.simulate_principal_policy().policy_source_arn(principal).resource_arns(resource);
     let request = request.set_action_names(Some(actions.iter().map(|&action| action.to_owned()).collect()));
-    let answer = request.send().await.call("iam:SimulatePrincipalPolicy")?;
-    let denied = answer.evaluation_results.unwrap_or_default().into_iter();
-    let denied = denied.filter(|result| result.eval_decision != PolicyEvaluationDecisionType::Allowed);
-    Ok(denied.map(|result| (result.eval_action_name, resource.to_owned())).collect())
+    let answer = request.context_entries(passed).send().await.call("iam:SimulatePrincipalPolicy")?;
+    let denied = answer.evaluation_results.unwrap_or_default().into_iter().filter(|result| {
+        // A condition on what only a real call brings along is no answer.
+        result.eval_decision != PolicyEvaluationDecisionType::Allowed && result.missing_context_values().is_empty()
+    });
+    Ok(denied.map(|result| result.eval_action_name).collect())
 }
 
 /// Whose policies to ask about: the user, or the role behind a session. Nothing for the account's root.

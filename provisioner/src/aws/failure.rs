@@ -67,6 +67,15 @@ impl AwsError {
         matches!(&self.answer, Answer::Service { code, message, .. } if code == wanted && message.contains(text))
     }
 
+    /// The call and the answer's code, without AWS's words: these name the caller.
+    #[must_use]
+    pub fn short(&self) -> String {
+        match &self.answer {
+            Answer::Service { status, code, .. } => format!("{} answered {status} {}", self.call, code.escape_debug()),
+            _ => format!("{} failed", self.call),
+        }
+    }
+
     /// What the person can do about it, where that is known.
     #[must_use]
     pub fn remedy(&self) -> Option<String> {

@@ -236,6 +236,7 @@ pub(super) fn shared(all: &[(&str, Range<usize>, Pipeline)], found: &mut Vec<Dia
             let elsewhere = apart || one.region != other.region;
             // Buckets are global on AWS, and roles in an account.
             let keys = [
+                ("pipeline.name", apart, &one.name, &other.name),
                 ("bucket.name", false, &one.bucket.name, &other.bucket.name),
                 ("role.name", apart, &one.role_name, &other.role_name),
                 ("table.name", elsewhere, &one.table.counts, &other.table.counts),

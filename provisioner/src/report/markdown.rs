@@ -67,7 +67,7 @@ fn section(entry: &Entry) -> String {
         // A diff marks by the first character of a line, which is where the sign of a line is to go.
         let lines = lines.iter().map(|line| match line.sign {
             Some(_) => line.text.trim_start().to_owned(),
-            None => format!("  {}", line.text.trim_start_matches("  ")),
+            None => format!("  {}", line.text.strip_prefix("    ").unwrap_or(&line.text)),
         });
         let body = lines.collect::<Vec<_>>().join("\n");
         // Longer than any run of the same character within.

@@ -119,6 +119,31 @@ fn shown_rule(rules: &[LifecycleRule]) -> Option<Json> {
     if *rule.status() != ExpirationStatus::Enabled {
         shown["status"] = json!(rule.status().as_str());
     }
+    let filter = rule.filter();
+    let expiration = rule.expiration();
+    let more = [
+        ("transitions", !rule.transitions().is_empty()),
+        ("noncurrent_transitions", !rule.noncurrent_version_transitions().is_empty()),
+        ("abort_incomplete_uploads", rule.abort_incomplete_multipart_upload().is_some()),
+        (
+            "newer_versions_kept",
+            rule.noncurrent_version_expiration().is_some_and(|e| e.newer_noncurrent_versions().is_some()),
+        ),
+        ("expiration_date", expiration.is_some_and(|e| e.date().is_some())),
+        ("expired_markers", expiration.is_some_and(|e| e.expired_object_delete_marker() == Some(true))),
+        (
+            "more_filters",
+            filter.is_some_and(|f| {
+                f.tag().is_some()
+                    || f.and().is_some()
+                    || f.object_size_greater_than().is_some()
+                    || f.object_size_less_than().is_some()
+            }),
+        ),
+    ];
+    for (setting, _) in more.into_iter().filter(|(_, is_there)| *is_there) {
+        shown[setting] = json!(true);
+    }
     Some(shown)
 }
 
@@ -453,7 +478,10 @@ impl Kind for Bucket {
     }
 
     fn delete_by_hand(&self) -> String {
-        format!("To delete it with all of its objects: aws s3 rb s3://{} --force", self.name)
+        format!(
+            "To delete it, empty it of all versions (the S3 console's Empty does), then: aws s3api delete-bucket --bucket {}",
+            self.name
+        )
     }
 
     fn notes(&self, live: &Live) -> Vec<String> {

@@ -12,7 +12,7 @@ use contract::env;
 
 use super::{log_group, queue, role, table};
 use crate::artifact::{Artifact, ENTRY};
-use crate::aws::{Aws, AwsError, Call, absent_on, resource_in, retry_while, wait_until};
+use crate::aws::{Answer, Aws, AwsError, Call, absent_on, resource_in, retry_while, wait_until};
 use crate::change::{Change, Code, Diff, touches};
 use crate::error::{Error, Fault};
 use crate::kind::{Address, Kind, Rights, Scope, Step};
@@ -343,6 +343,12 @@ impl Kind for Function {
         let Some(function) = function else {
             return Ok(None);
         };
+        // Without its tags, it would look like nobody's.
+        if let Some(error) = function.tags_error {
+            let answer =
+                Answer::Service { status: 403, code: error.error_code, message: error.message, request_id: None };
+            return Err(AwsError { call: "lambda:ListTags", answer }.into());
+        }
         let configuration = function
             .configuration
             .ok_or_else(|| Error::Answer { doing: format!("read function {}", self.name), missing: "configuration" })?;

@@ -2,6 +2,7 @@
 //! need not have.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::function::{self, Function};
 use crate::aws::{Aws, Call, absent_on, resource_in};
@@ -9,6 +10,9 @@ use crate::change::{Change, Diff, touches};
 use crate::error::Fault;
 use crate::kind::{Kind, Rights, Scope, Step};
 use crate::owner::{self, Owner};
+
+/// Lambda tries an event again for minutes after its function's log group is gone.
+const RECENT: Duration = Duration::from_secs(15 * 60);
 
 /// A log group, as declared.
 #[derive(Debug, Clone)]
@@ -23,8 +27,15 @@ pub(super) struct LogGroup {
 #[derive(Debug, Default)]
 pub(super) struct Live {
     retention_days: Option<i32>,
-    is_written: bool,
+    /// Somebody writes to it, and it is younger than [`RECENT`].
+    is_new_and_written: bool,
     tags: BTreeMap<String, String>,
+}
+
+/// Since a time in milliseconds of the Unix epoch.
+fn age(millis: i64) -> Duration {
+    let made = UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or_default());
+    made.elapsed().unwrap_or_default()
 }
 
 impl LogGroup {
@@ -88,9 +99,9 @@ impl Kind for LogGroup {
 
     fn owner(&self, live: &Live) -> Owner {
         match owner::by_tags(&live.tags, &self.tags) {
-            // Where nobody made it, Lambda does when the function writes, and puts no mark on it. A group of this name
-            // that has been written to is the function's, and whose the function is, it says itself.
-            Owner::Nobody if live.is_written => Owner::Ours,
+            // An invocation that ends after its group was deleted makes it anew, where it may, without a mark. Nobody's
+            // old logs are in such a group.
+            Owner::Nobody if live.is_new_and_written => Owner::Ours,
             owner => owner,
         }
     }
@@ -113,7 +124,8 @@ impl Kind for LogGroup {
         let tags = absent_on(tags.call("logs:ListTagsForResource"), &["ResourceNotFoundException"])?;
         Ok(Some(Live {
             retention_days: found.retention_in_days,
-            is_written: found.stored_bytes.is_some_and(|bytes| bytes > 0),
+            is_new_and_written: found.stored_bytes.is_some_and(|bytes| bytes > 0)
+                && found.creation_time.is_some_and(|made| age(made) < RECENT),
             tags: tags.and_then(|answer| answer.tags).unwrap_or_default().into_iter().collect(),
         }))
     }
@@ -128,7 +140,8 @@ impl Kind for LogGroup {
     async fn create(&self, step: &Step<'_>) -> Result<(), Fault> {
         let request = step.aws.logs.create_log_group().log_group_name(&self.name);
         let request = request.set_tags(Some(self.tags.clone().into_iter().collect()));
-        absent_on(request.send().await.call("logs:CreateLogGroup"), &["ResourceAlreadyExistsException"])?;
+        let made = absent_on(request.send().await.call("logs:CreateLogGroup"), &["ResourceAlreadyExistsException"])?;
+        made.ok_or(Fault::Exists)?;
         self.put_retention(step.aws).await
     }
 
@@ -160,7 +173,7 @@ mod tests {
     fn nothing_differs_from_what_was_made() {
         converges::<LogGroup>(|spec| Live {
             retention_days: Some(spec.retention_days),
-            is_written: true,
+            is_new_and_written: true,
             tags: spec.tags.clone(),
         });
     }
@@ -168,10 +181,10 @@ mod tests {
     #[test]
     fn what_lambda_made_is_the_functions_and_what_a_person_made_is_not() {
         let spec = declared::<LogGroup>("").remove(0);
-        assert_eq!(spec.owner(&Live { is_written: true, ..Live::default() }), Owner::Ours);
+        assert_eq!(spec.owner(&Live { is_new_and_written: true, ..Live::default() }), Owner::Ours);
         assert_eq!(spec.owner(&Live::default()), Owner::Nobody);
         let theirs = BTreeMap::from([(owner::PIPELINE_TAG.to_owned(), "visits".to_owned())]);
-        let live = Live { is_written: true, tags: theirs, ..Live::default() };
+        let live = Live { is_new_and_written: true, tags: theirs, ..Live::default() };
         assert_eq!(spec.owner(&live), Owner::Another("visits".to_owned()));
     }
 }

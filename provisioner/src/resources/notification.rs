@@ -17,7 +17,7 @@ use super::permission::Permission;
 use crate::aws::{Aws, AwsError, Call, absent_on, retry_while};
 use crate::change::{Change, Diff};
 use crate::error::{Error, Fault};
-use crate::kind::{Address, Kind, Rights, Scope, Step};
+use crate::kind::{Address, Kind, Refusal, Rights, Scope, Step};
 use crate::owner::Owner;
 
 /// S3 sees a new permission of Lambda's within seconds.
@@ -36,9 +36,17 @@ pub(super) struct Notification {
     needs: Vec<Address>,
 }
 
-/// Our entry, as it is.
+/// The bucket's configuration, as it is.
 #[derive(Debug, Default)]
 pub(super) struct Live {
+    ours: Option<Entry>,
+    /// Somebody else's entry that S3 would not take ours beside: what it is called, and where it leads.
+    overlapping: Option<(String, String)>,
+}
+
+/// Our entry, as it is.
+#[derive(Debug, Default)]
+struct Entry {
     function_arn: String,
     events: BTreeSet<String>,
     prefix: Option<String>,
@@ -47,6 +55,16 @@ pub(super) struct Live {
 
 /// Every way in which an object can come to be: put, post, copy, multipart upload.
 const CREATED: &str = "s3:ObjectCreated:*";
+
+fn rules(filter: Option<&NotificationConfigurationFilter>) -> &[FilterRule] {
+    filter.and_then(|filter| filter.key.as_ref()).map(S3KeyFilter::filter_rules).unwrap_or_default()
+}
+
+/// S3 gives the names back as `Prefix` or `prefix`.
+fn rule(rules: &[FilterRule], name: &str) -> Option<String> {
+    let named = |rule: &&FilterRule| rule.name.as_ref().is_some_and(|n| n.as_str().eq_ignore_ascii_case(name));
+    rules.iter().find(named).and_then(|rule| rule.value.clone())
+}
 
 impl Notification {
     fn entry(&self) -> Result<LambdaFunctionConfiguration, Error> {
@@ -69,20 +87,42 @@ impl Notification {
         request.expected_bucket_owner(&self.account).send().await.call("s3:GetBucketNotification")
     }
 
-    fn ours(&self, all: &GetBucketNotificationConfigurationOutput) -> Option<Live> {
+    fn live(&self, all: &GetBucketNotificationConfigurationOutput) -> Live {
+        Live { ours: self.ours(all), overlapping: self.overlapping(all) }
+    }
+
+    /// The first entry of somebody else's that S3 would refuse ours beside: both would be told of the same object.
+    fn overlapping(&self, all: &GetBucketNotificationConfigurationOutput) -> Option<(String, String)> {
+        type Other<'a> = (&'a Option<String>, &'a String, &'a [Event], Option<&'a NotificationConfigurationFilter>);
+        let functions = all.lambda_function_configurations().iter();
+        let functions = functions.filter(|entry| entry.id.as_ref() != Some(&self.id));
+        let functions =
+            functions.map(|e| -> Other<'_> { (&e.id, &e.lambda_function_arn, &e.events, e.filter.as_ref()) });
+        let queues = all.queue_configurations().iter();
+        let queues = queues.map(|e| -> Other<'_> { (&e.id, &e.queue_arn, &e.events, e.filter.as_ref()) });
+        let topics = all.topic_configurations().iter();
+        let topics = topics.map(|e| -> Other<'_> { (&e.id, &e.topic_arn, &e.events, e.filter.as_ref()) });
+        let overlaps = |(_, _, events, filter): &Other<'_>| {
+            let rules = rules(*filter);
+            let (prefix, suffix) =
+                (rule(rules, "prefix").unwrap_or_default(), rule(rules, "suffix").unwrap_or_default());
+            events.iter().any(|event| event.as_str().starts_with("s3:ObjectCreated:"))
+                && (prefix.starts_with(&self.prefix) || self.prefix.starts_with(&prefix))
+                && (suffix.ends_with(&self.suffix) || self.suffix.ends_with(&suffix))
+        };
+        let (id, destination, ..) = functions.chain(queues).chain(topics).find(overlaps)?;
+        Some((id.clone().unwrap_or_else(|| "(no id)".to_owned()), destination.clone()))
+    }
+
+    fn ours(&self, all: &GetBucketNotificationConfigurationOutput) -> Option<Entry> {
         let entries = all.lambda_function_configurations();
         let entry = entries.iter().find(|entry| entry.id.as_ref() == Some(&self.id))?;
-        let rules = entry.filter.as_ref().and_then(|f| f.key.as_ref()).map(S3KeyFilter::filter_rules);
-        // S3 gives the names back as `Prefix` or `prefix`.
-        let rule = |name: &str| {
-            let named = |rule: &&FilterRule| rule.name.as_ref().is_some_and(|n| n.as_str().eq_ignore_ascii_case(name));
-            rules.unwrap_or_default().iter().find(named).and_then(|rule| rule.value.clone())
-        };
-        Some(Live {
+        let rules = rules(entry.filter.as_ref());
+        Some(Entry {
             function_arn: entry.lambda_function_arn.clone(),
             events: entry.events.iter().map(|event| event.as_str().to_owned()).collect(),
-            prefix: rule("prefix"),
-            suffix: rule("suffix"),
+            prefix: rule(rules, "prefix"),
+            suffix: rule(rules, "suffix"),
         })
     }
 
@@ -117,13 +157,39 @@ impl Notification {
         .await
     }
 
+    /// S3 does not say which destination it could not validate. Where others are there, it may be one of theirs.
+    async fn blame(&self, step: &Step<'_>, fault: Fault) -> Fault {
+        let Fault::Other(error) = fault else { return fault };
+        let Error::Timeout { .. } = *error else { return Fault::Other(error) };
+        let Ok(all) = self.get(step.aws).await else { return Fault::Other(error) };
+        let functions = all.lambda_function_configurations().iter().filter(|entry| entry.id.as_ref() != Some(&self.id));
+        let functions = functions.map(|entry| entry.lambda_function_arn.as_str());
+        let queues = all.queue_configurations().iter().map(|entry| entry.queue_arn.as_str());
+        let topics = all.topic_configurations().iter().map(|entry| entry.topic_arn.as_str());
+        let others: Vec<&str> = functions.chain(queues).chain(topics).collect();
+        if others.is_empty() {
+            return Fault::Other(error);
+        }
+        Error::Refused {
+            what: format!(
+                "{error}\nS3 validates every destination of the bucket, and the others are: {}",
+                others.join(", ")
+            ),
+            help: "see that each of these exists and lets S3 send to it, or take its entry out; then run apply again"
+                .to_owned(),
+        }
+        .into()
+    }
+
     /// Puts ours and reads it back: another writer may have replaced it at the same moment.
     async fn put_ours(&self, step: &Step<'_>) -> Result<(), Fault> {
         let entry = self.entry()?;
         for _ in 0..3 {
-            self.put(step, Some(entry.clone())).await?;
-            let live = self.ours(&self.get(step.aws).await?);
-            if live.is_some_and(|live| self.diff(Some(&live)).is_empty()) {
+            if let Err(fault) = self.put(step, Some(entry.clone())).await {
+                return Err(self.blame(step, fault).await);
+            }
+            let live = self.live(&self.get(step.aws).await?);
+            if live.ours.is_some() && self.diff(Some(&live)).is_empty() {
                 return Ok(());
             }
         }
@@ -186,10 +252,25 @@ impl Kind for Notification {
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
         let all = absent_on(self.get(aws).await, &["NoSuchBucket"])?;
-        Ok(all.and_then(|all| self.ours(&all)))
+        Ok(all.map(|all| self.live(&all)))
+    }
+
+    fn is_there(live: &Live) -> bool {
+        live.ours.is_some()
+    }
+
+    fn refusal(&self, live: &Live) -> Option<Refusal> {
+        let (id, destination) = live.overlapping.as_ref()?;
+        Some(Refusal::new(
+            format!(
+                "cannot stand beside the entry `{id}`, which tells {destination} of the same objects: S3 takes one"
+            ),
+            "take that entry out of the bucket's notifications, or change notification.prefix or .suffix",
+        ))
     }
 
     fn diff(&self, live: Option<&Live>) -> Vec<Change> {
+        let live = live.and_then(|live| live.ours.as_ref());
         Diff::new()
             .compare("function", live.map(|l| &l.function_arn), &self.function_arn)
             .compare("events", live.map(|l| &l.events), &BTreeSet::from([CREATED.to_owned()]))
@@ -219,11 +300,41 @@ mod tests {
     #[test]
     fn nothing_differs_from_what_was_made() {
         converges::<Notification>(|spec| Live {
-            function_arn: spec.function_arn.clone(),
-            events: BTreeSet::from([CREATED.to_owned()]),
-            prefix: Some(spec.prefix.clone()),
-            suffix: Some(spec.suffix.clone()),
+            ours: Some(Entry {
+                function_arn: spec.function_arn.clone(),
+                events: BTreeSet::from([CREATED.to_owned()]),
+                prefix: Some(spec.prefix.clone()),
+                suffix: Some(spec.suffix.clone()),
+            }),
+            overlapping: None,
         });
+    }
+
+    #[test]
+    fn what_s3_would_refuse_is_found_before() {
+        let spec = declared::<Notification>("").remove(0);
+        let refused = |prefix: &str, suffix: &str, event: Event| {
+            let rule = |name, value: &str| FilterRule::builder().name(name).value(value).build();
+            let key = S3KeyFilter::builder().filter_rules(rule(FilterRuleName::Prefix, prefix));
+            let key = key.filter_rules(rule(FilterRuleName::Suffix, suffix)).build();
+            let entry = LambdaFunctionConfiguration::builder()
+                .id("theirs")
+                .lambda_function_arn("arn:theirs")
+                .events(event)
+                .filter(NotificationConfigurationFilter::builder().key(key).build())
+                .build()
+                .expect("an entry");
+            let all = GetBucketNotificationConfigurationOutput::builder().lambda_function_configurations(entry).build();
+            spec.refusal(&spec.live(&all)).is_some_and(|refusal| refusal.why.contains("arn:theirs"))
+        };
+        let put = || Event::S3ObjectCreatedPut;
+        assert!(refused("segment-logs/", ".gz", put()));
+        assert!(refused("", "", put()));
+        assert!(refused("segment-logs/abc/", "", put()));
+        assert!(refused("segment", "json.gz", put()));
+        assert!(!refused("images/", "", put()));
+        assert!(!refused("segment-logs/", ".txt", put()));
+        assert!(!refused("segment-logs/", ".gz", Event::S3ObjectRemoved));
     }
 
     #[test]
@@ -236,6 +347,6 @@ mod tests {
             rule.name = Some(FilterRuleName::from(name));
         }
         let all = GetBucketNotificationConfigurationOutput::builder().lambda_function_configurations(entry).build();
-        assert_eq!(spec.diff(spec.ours(&all).as_ref()), []);
+        assert_eq!(spec.diff(Some(&spec.live(&all))), []);
     }
 }

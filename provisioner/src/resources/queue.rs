@@ -31,6 +31,8 @@ pub(super) struct Live {
     url: String,
     retention_seconds: Option<i64>,
     encrypted: bool,
+    /// Roughly, as SQS counts them.
+    messages: u64,
     tags: BTreeMap<String, String>,
 }
 
@@ -85,6 +87,19 @@ impl Kind for Queue {
         owner::by_tags(&live.tags, &self.tags)
     }
 
+    /// Notifications of objects that are not counted: with them goes the knowledge of what is missing.
+    fn holds_data(&self, live: &Live) -> bool {
+        live.messages > 0
+    }
+
+    fn delete_by_hand(&self) -> String {
+        format!(
+            "To delete it with what could not be counted: aws sqs delete-queue --queue-url $(aws sqs get-queue-url \
+                 --queue-name {} --output text)",
+            self.name
+        )
+    }
+
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
         let answer = aws.sqs.get_queue_url().queue_name(&self.name).send().await;
         let Some(answer) = absent_on(answer.call("sqs:GetQueueUrl"), &GONE)? else { return Ok(None) };
@@ -106,6 +121,13 @@ impl Kind for Queue {
         let attribute = |name| attributes.get(&name).map(String::as_str);
         Ok(Some(Live {
             retention_seconds: attribute(QueueAttributeName::MessageRetentionPeriod).and_then(|n| n.parse().ok()),
+            messages: [
+                QueueAttributeName::ApproximateNumberOfMessages,
+                QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+            ]
+            .into_iter()
+            .filter_map(|name| attribute(name)?.parse::<u64>().ok())
+            .sum(),
             encrypted: attribute(QueueAttributeName::SqsManagedSseEnabled) == Some("true")
                 || attribute(QueueAttributeName::KmsMasterKeyId).is_some(),
             tags: tags.tags.unwrap_or_default().into_iter().collect(),

@@ -73,7 +73,7 @@ async fn rests<K: Kind>(file: &'static str, answers: &'static [Recorded]) {
     let resource = in_scope(file, declare::<K>).into_iter().next().expect("a declaration");
     let observed = resource.observe(&aws).await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(observed.changes(), []);
-    let plan = Plan::converge(Found { declared: vec![observed], orphans: Vec::new() }, Allowed::default());
+    let plan = Plan::converge(Found { declared: vec![observed], ..Found::default() }, Allowed::default());
     assert!(plan.is_empty() && plan.notes.is_empty(), "{plan:?}");
     assert_eq!(apply(&aws, &plan, &Quiet, &Stop::never()).await, Outcome::default());
 

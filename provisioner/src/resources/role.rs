@@ -37,6 +37,8 @@ pub(super) struct Live {
     trust: Option<Json>,
     policy: Option<Json>,
     description: Option<String>,
+    /// Not ours to say, but UpdateRole sets it back where it is not named.
+    session_seconds: Option<i32>,
     tags: BTreeMap<String, String>,
     /// Policies that somebody else put there: names of inline ones, ARNs of managed ones.
     foreign: Vec<String>,
@@ -285,6 +287,7 @@ impl Kind for Role {
             trust: decoded(role.assume_role_policy_document.as_deref(), || doing("trust policy"))?,
             path: role.path,
             description: role.description,
+            session_seconds: role.max_session_duration,
             foreign: inline.into_iter().filter(|name| !ours(name)).chain(attached).collect(),
             policy: decoded(policy.as_ref().map(|answer| answer.policy_document.as_str()), || doing("policy"))?,
             tags: tags.tags.into_iter().map(|tag| (tag.key, tag.value)).collect(),
@@ -302,6 +305,22 @@ impl Kind for Role {
     }
 
     fn refusal(&self, live: &Live) -> Option<Refusal> {
+        // Roles are in no region, but what they may touch is.
+        let region = |policy: &Json| {
+            let resources =
+                policy::statements(policy).into_iter().filter(|statement| policy::sid(statement) == "AddCounts");
+            let arn =
+                resources.map(|statement| statement["Resource"][0].as_str().unwrap_or_default().to_owned()).next();
+            arn.and_then(|arn| arn.split(':').nth(3).map(str::to_owned))
+        };
+        if let (Some(there), Some(here)) = (live.policy.as_ref().and_then(region), region(&self.policy))
+            && there != here
+        {
+            return Some(Refusal::new(
+                format!("is this pipeline's in {there}, but pipeline.toml says {here}: a pipeline cannot be moved"),
+                "put pipeline.region back, or give the pipeline in the new region another pipeline.name",
+            ));
+        }
         (live.path != self.path).then(|| {
             let at = self.arn.replacen(&self.path, &live.path, 1);
             Refusal::new(
@@ -332,7 +351,7 @@ impl Kind for Role {
         Ok(self.put_policy(step.aws).await?)
     }
 
-    async fn update(&self, step: &Step<'_>, _live: &Live, changes: &[Change]) -> Result<(), Fault> {
+    async fn update(&self, step: &Step<'_>, live: &Live, changes: &[Change]) -> Result<(), Fault> {
         let iam = &step.aws.iam;
         if touches(changes, &["tags"]) {
             let request = iam.tag_role().role_name(&self.name).set_tags(Some(self.aws_tags()?));
@@ -347,6 +366,7 @@ impl Kind for Role {
         }
         if touches(changes, &["description"]) {
             let request = iam.update_role().role_name(&self.name).description(self.description);
+            let request = request.set_max_session_duration(live.session_seconds);
             request.send().await.call("iam:UpdateRole")?;
         }
         if touches(changes, &["policy"]) {
@@ -385,6 +405,7 @@ mod tests {
         Live {
             path: spec.path.clone(),
             description: Some(spec.description.to_owned()),
+            session_seconds: None,
             foreign: Vec::new(),
             trust: Some(spec.trust.clone()),
             policy: Some(spec.policy.clone()),

@@ -262,7 +262,7 @@ impl Table {
                 what: format!("DynamoDB limits how often the billing of table {} may change: {error}", self.name),
                 help:
                     "run apply again when 24 hours have passed since the last change, or put table.billing back until \
-                       then; everything else is done"
+                       then"
                         .to_owned(),
             }
             .into()),
@@ -487,6 +487,19 @@ impl Kind for Table {
     }
 
     fn refusal(&self, live: &Live) -> Option<Refusal> {
+        let other = live.ttl.as_deref().filter(|other| Some(*other) != self.ttl);
+        if let (Some(wanted), Some(other)) = (self.ttl, other) {
+            return Some(Refusal::new(
+                format!(
+                    "expires items by the attribute `{other}`, not `{wanted}`; DynamoDB cannot change it in one step"
+                ),
+                format!(
+                    "switch its time to live off, wait an hour, then run apply again: aws dynamodb update-time-to-live \
+                     --table-name {} --time-to-live-specification Enabled=false,AttributeName={other}",
+                    self.name
+                ),
+            ));
+        }
         let desired = keys_shown(self.hash, self.range);
         (live.keys != desired).then(|| {
             Refusal::new(

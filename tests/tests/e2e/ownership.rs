@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
-use aws_sdk_s3::types::{Tag, Tagging};
+use aws_sdk_s3::types::{Event, LambdaFunctionConfiguration, NotificationConfiguration, Tag, Tagging};
 use serde_json::json;
 use tests::pipeline::Pipeline;
 use tests::samples::gzip;
@@ -179,8 +179,51 @@ async fn what_holds_data_is_never_renamed_or_pruned() -> Result<()> {
     pipeline.declare(&format!("[bucket]\nname = \"{name}-new\""))?;
     let applied = pipeline.expect(0, &["apply", "--yes", "--prune", "--adopt"])?;
     let note = format!("bucket {name} is this pipeline's, but no longer declared; it holds data and stays");
-    ensure!(applied.out.contains(&note) && applied.out.contains("aws s3 rb"), "{}", applied.out);
+    ensure!(applied.out.contains(&note) && applied.out.contains("aws s3api delete-bucket"), "{}", applied.out);
     s3.head_bucket().bucket(name).send().await.context("the old bucket stays")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_failure_queue_that_is_not_empty_is_kept() -> Result<()> {
+    let pipeline = pipeline()?;
+    let name = &pipeline.name;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let sqs = aws_sdk_sqs::Client::new(&pipeline.sdk().await?);
+    let url = sqs.get_queue_url().queue_name(format!("{name}-failures")).send().await?.queue_url;
+    sqs.send_message().set_queue_url(url.clone()).message_body("not counted").send().await?;
+
+    pipeline.declare(&format!("[function]\nfailure_queue = \"{name}-lost\""))?;
+    let applied = pipeline.expect(0, &["apply", "--yes", "--prune"])?;
+    let note = format!("queue {name}-failures is this pipeline's, but no longer declared; it holds data and stays");
+    ensure!(applied.out.contains(&note) && applied.out.contains("aws sqs delete-queue"), "{}", applied.out);
+    let destroyed = pipeline.expect(0, &["destroy", "--yes"])?;
+    ensure!(destroyed.out.contains(&format!("queue {name}-failures holds data and stays")), "{}", destroyed.out);
+    ensure!(sqs.receive_message().set_queue_url(url).send().await?.messages().len() == 1, "the message is gone");
+    pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
+    ensure!(sqs.get_queue_url().queue_name(format!("{name}-failures")).send().await.is_err(), "the queue is there");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_entry_that_s3_would_refuse_ours_beside_is_found_in_the_plan() -> Result<()> {
+    let pipeline = pipeline()?;
+    let name = &pipeline.name;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let theirs = LambdaFunctionConfiguration::builder()
+        .id("by-hand")
+        .lambda_function_arn(format!("arn:aws:lambda:us-east-1:{}:function:{name}-handler", pipeline.account))
+        .events(Event::S3ObjectCreatedPut)
+        .build()?;
+    let all = NotificationConfiguration::builder().lambda_function_configurations(theirs).build();
+    let s3 = pipeline.s3().await?;
+    s3.put_bucket_notification_configuration().bucket(name).notification_configuration(all).send().await?;
+    for command in [["plan"].as_slice(), &["apply", "--yes"]] {
+        let ran = pipeline.expect(1, command)?;
+        ensure!(ran.err.contains("cannot stand beside the entry `by-hand`"), "{}", ran.err);
+        ensure!(ran.err.contains("function:") && ran.err.contains("take that entry out"), "{}", ran.err);
+    }
+    pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
     Ok(())
 }
 
