@@ -116,7 +116,7 @@ pub enum Error {
 }
 
 fn help(error: &AwsError) -> String {
-    error.remedy().map_or_else(String::new, |remedy| format!("\nhelp: {remedy}"))
+    format!("\nhelp: {}", error.remedy())
 }
 
 fn failures(failed: usize) -> String {

@@ -76,10 +76,10 @@ impl AwsError {
         }
     }
 
-    /// What the person can do about it, where that is known.
+    /// What the person can do about it.
     #[must_use]
-    pub fn remedy(&self) -> Option<String> {
-        let remedy = match &self.answer {
+    pub fn remedy(&self) -> String {
+        match &self.answer {
             Answer::Credentials(_) => {
                 "sign in, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".to_owned()
             }
@@ -103,10 +103,10 @@ impl AwsError {
                 "OptInRequired" | "InvalidRegion" => "enable the region in the account, or choose another".to_owned(),
                 _ if *status == 403 || code.starts_with("AccessDenied") => format!("allow the caller {}", self.call),
                 _ if *status == 429 || *status >= 500 => "AWS is busy: run the command again to continue".to_owned(),
-                _ => return None,
+                _ => "run the command again: what is done stays done; if the answer stays, it says what to change"
+                    .to_owned(),
             },
-        };
-        Some(remedy)
+        }
     }
 }
 
@@ -116,6 +116,9 @@ impl fmt::Display for AwsError {
         match &self.answer {
             Answer::Service { status, code, message, request_id } => {
                 write!(f, "{call} answered {status}")?;
+                if *status < 300 {
+                    f.write_str(", but the answer was cut short or is none of AWS's")?;
+                }
                 if !code.is_empty() {
                     write!(f, " {}", code.escape_debug())?;
                 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::operation::update_table::UpdateTableError;
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
@@ -39,11 +40,13 @@ struct Limits;
 impl ClassifyRetry for Limits {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
         let error = context.output_or_error().and_then(Result::err).and_then(|error| error.as_operation_error());
-        let error = error.and_then(|error| error.downcast_ref::<UpdateTableError>());
-        match error.and_then(|error| error.meta().code()) {
-            Some("LimitExceededException") => RetryAction::RetryForbidden,
-            _ => RetryAction::NoActionIndicated,
-        }
+        let is_limit = error.is_some_and(|error| {
+            let created =
+                error.downcast_ref::<CreateTableError>().is_some_and(CreateTableError::is_limit_exceeded_exception);
+            created
+                || error.downcast_ref::<UpdateTableError>().is_some_and(UpdateTableError::is_limit_exceeded_exception)
+        });
+        if is_limit { RetryAction::RetryForbidden } else { RetryAction::NoActionIndicated }
     }
 
     fn name(&self) -> &'static str {

@@ -1,8 +1,10 @@
 //! Faults, each injected where a real one would be, and what came of them: the tests run a part of these, `make faults`
 //! all.
 
+pub mod calls;
 pub mod killed;
 pub mod proxy;
+pub mod weather;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};

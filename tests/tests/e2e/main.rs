@@ -18,6 +18,7 @@ mod lifecycle;
 mod memory;
 mod mistakes;
 mod ownership;
+mod patience;
 mod rights;
 mod rollup;
 mod sharing;
