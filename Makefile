@@ -78,6 +78,10 @@ $(VENV)-bench/.installed: bench/requirements.txt
 	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement bench/requirements.txt
 	touch $@
 
+.PHONY: faults
+faults: build handler ## inject every fault there is, some quarter of an hour; writes the figures of docs/reliability.md
+	target/debug/faults docs/reliability.md
+
 .PHONY: build
 build: ## build the provisioner
 	cargo build --locked --workspace --bins

@@ -1,14 +1,16 @@
 """Runs the local AWS (MiniStack) as a child that cannot outlive its parent.
 
-    python local_aws.py PORT FOLDER [CERTIFICATE KEY]
+    python local_aws.py PORT FOLDER [--tls CERTIFICATE KEY] [--functions-endpoint URL]
 
-With a certificate, which is in PEM and its own authority, it speaks TLS.
+With a certificate, which is in PEM and its own authority, it speaks TLS. With an endpoint for the functions, these call AWS
+there; it does not check who calls then, since a proxy may stand there that changes requests.
 
 The child gets a session of its own, so that the functions that it starts end with it, and all of its files lie under
 FOLDER, which is deleted in the end, unless the child ended by itself: then its log is wanted. It is stopped when standard input ends, which happens whenever the parent is gone,
 however it went; and on SIGINT and SIGTERM.
 """
 
+import argparse
 import os
 import pathlib
 import shutil
@@ -21,7 +23,13 @@ GRACE_SECONDS = 5.0
 
 
 def main() -> int:
-    port, folder = int(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--tls", nargs=2)
+    parser.add_argument("--functions-endpoint")
+    arguments = parser.parse_args()
+    port, folder = arguments.port, arguments.folder.resolve()
     environment = {
         key: value
         for key, value in os.environ.items()
@@ -32,16 +40,16 @@ def main() -> int:
     environment["AWS_EC2_METADATA_DISABLED"] = "true"
     environment["GATEWAY_PORT"] = str(port)
     environment["BIND_HOST"] = "127.0.0.1"
-    environment["AUTH"] = "true"
+    environment["AUTH"] = "false" if arguments.functions_endpoint else "true"
     # Every call is kept, so that tests can ask what was called.
     environment["CLOUDTRAIL_RECORDING"] = "1"
     scheme = "http"
-    if len(sys.argv) > 3:
-        certificate, key = sys.argv[3:]
+    if arguments.tls:
+        certificate, key = arguments.tls
         scheme = "https"
         environment.update(USE_SSL="1", MINISTACK_SSL_CERT=certificate, MINISTACK_SSL_KEY=key, SSL_CERT_FILE=certificate)
     # Functions get the server's own environment, and are told of the endpoint only if the server is.
-    environment["AWS_ENDPOINT_URL"] = f"{scheme}://127.0.0.1:{port}"
+    environment["AWS_ENDPOINT_URL"] = arguments.functions_endpoint or f"{scheme}://127.0.0.1:{port}"
     for variable, name in (("S3_DATA_DIR", "s3"), ("STATE_DIR", "state"), ("TMPDIR", "tmp")):
         (folder / name).mkdir(parents=True, exist_ok=True)
         environment[variable] = str(folder / name)

@@ -14,6 +14,8 @@ pub mod env {
     pub const COUNT_TYPES: &str = "COUNT_TYPES";
     /// Days after which a ledger marker may expire. Absent where the bucket keeps its objects for ever.
     pub const LEDGER_TTL_DAYS: &str = "LEDGER_TTL_DAYS";
+    /// All of them.
+    pub const ALL: [&str; 4] = [COUNTS_TABLE, LEDGER_TABLE, COUNT_TYPES, LEDGER_TTL_DAYS];
 }
 
 /// The counts table: one item per event and hour, and nothing else.

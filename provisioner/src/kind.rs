@@ -313,6 +313,14 @@ async fn complete<K: Kind>(spec: &K, step: &Step<'_>) -> Result<(), Error> {
     spec.update(step, &live, &changes).await.map_err(|fault| fault.on("update", step.address))
 }
 
+/// Whether there is nothing left to do.
+async fn is_as_declared<K: Kind>(spec: &K, step: &Step<'_>) -> bool {
+    match spec.read(step.aws).await {
+        Ok(Some(live)) => K::is_there(&live) && spec.owner(&live) == Owner::Ours && spec.diff(Some(&live)).is_empty(),
+        Ok(None) | Err(_) => false,
+    }
+}
+
 impl<K: Kind> Read<K> {
     fn there(&self) -> Option<&K::Live> {
         self.live.as_ref().filter(|live| K::is_there(live))
@@ -363,12 +371,17 @@ impl<K: Kind> Observed for Read<K> {
     fn converge<'a>(&'a self, step: &'a Step<'a>) -> Boxed<'a, Result<(), Error>> {
         let Declared { spec, address, .. } = self.declared.as_ref();
         Box::pin(async move {
-            match self.there() {
+            let (verb, result) = match self.there() {
                 None => match spec.create(step).await {
-                    Err(Fault::Exists) => complete(spec, step).await,
-                    result => result.map_err(|fault| fault.on("create", address)),
+                    Err(Fault::Exists) => return complete(spec, step).await,
+                    result => ("create", result),
                 },
-                Some(live) => spec.update(step, live, &self.changes).await.map_err(|fault| fault.on("update", address)),
+                Some(live) => ("update", spec.update(step, live, &self.changes).await),
+            };
+            match result {
+                // A run beside this one may have done the same, and AWS refuses to do it twice.
+                Err(Fault::Call(_)) if is_as_declared(spec, step).await => Ok(()),
+                result => result.map_err(|fault| fault.on(verb, address)),
             }
         })
     }

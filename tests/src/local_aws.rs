@@ -74,12 +74,25 @@ impl LocalAws {
     /// # Errors
     /// The environment is not installed, or it does not come up.
     pub fn start(scheme: Scheme) -> Result<Self> {
+        Self::start_with(scheme, None)
+    }
+
+    /// Starts one whose functions call AWS at `endpoint`, where a proxy may stand that changes requests: it does not check
+    /// who calls.
+    ///
+    /// # Errors
+    /// As [`LocalAws::start`].
+    pub fn start_behind(endpoint: &str) -> Result<Self> {
+        Self::start_with(Scheme::Http, Some(endpoint))
+    }
+
+    fn start_with(scheme: Scheme, functions: Option<&str>) -> Result<Self> {
         let mut said = String::new();
         // The port is free now; should somebody take it before the server does, the next try takes another.
         for _ in 0..3 {
             let folder = TempDir::with_prefix("local-aws-").context("failed to make a temporary folder")?;
             let port = TcpListener::bind("127.0.0.1:0").and_then(|s| s.local_addr()).context("no free port")?.port();
-            let mut aws = Self::spawn(port, folder.path(), true, scheme)?;
+            let mut aws = Self::spawn(port, folder.path(), true, scheme, functions)?;
             if aws.wait()? {
                 aws.folder = Some(folder);
                 return Ok(aws);
@@ -100,7 +113,7 @@ impl LocalAws {
             "port {port} is in use: stop what listens there, or choose another with PORT="
         );
         let folder = TempDir::with_prefix("local-aws-").context("failed to make a temporary folder")?;
-        let mut aws = Self::spawn(port, folder.path(), false, Scheme::Http)?;
+        let mut aws = Self::spawn(port, folder.path(), false, Scheme::Http, None)?;
         ensure!(aws.wait()?, "the local AWS did not start");
         announce(&aws);
         // `wait` would close its standard input, and with that stop it.
@@ -111,7 +124,7 @@ impl LocalAws {
         Ok(())
     }
 
-    fn spawn(port: u16, folder: &Path, quiet: bool, scheme: Scheme) -> Result<Self> {
+    fn spawn(port: u16, folder: &Path, quiet: bool, scheme: Scheme, functions: Option<&str>) -> Result<Self> {
         let python = root().join(".venv/bin/python");
         ensure!(python.is_file(), "the local AWS is not installed: run `make venv`");
         let mut command = Command::new(python);
@@ -122,8 +135,11 @@ impl LocalAws {
             let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
             std::fs::write(&cert, made.cert.pem()).context("failed to write the certificate")?;
             std::fs::write(&key, made.signing_key.serialize_pem()).context("failed to write the key")?;
-            command.arg(&cert).arg(&key);
+            command.arg("--tls").arg(&cert).arg(&key);
             certificate = Some(cert);
+        }
+        if let Some(endpoint) = functions {
+            command.args(["--functions-endpoint", endpoint]);
         }
         if quiet {
             let log = std::fs::File::create(folder.join("log")).context("failed to make a log file")?;

@@ -60,6 +60,8 @@ pub(super) struct Live {
     description: String,
     handler: String,
     code: Code,
+    /// Changes with each change of code or configuration.
+    revision_id: Option<String>,
     architecture: Option<String>,
     runtime: Option<String>,
     memory_mb: Option<i32>,
@@ -85,6 +87,9 @@ pub(super) fn log_group(function: &str) -> String {
 /// Settings that go through UpdateFunctionConfiguration.
 const CONFIGURATION: [&str; 7] =
     ["role", "description", "runtime", "handler", "memory_mb", "timeout_seconds", "environment"];
+
+/// Settings that go through UpdateFunctionCode.
+const CODE: [&str; 2] = ["code", "architecture"];
 
 /// Lambda checks that it may assume the role, and a new role is not known everywhere yet. Only these texts tell this
 /// from a request that is wrong.
@@ -159,11 +164,34 @@ impl Function {
         .await
     }
 
-    async fn put_configuration(&self, step: &Step<'_>) -> Result<(), Fault> {
+    /// The function, where `settings` of it still differ as planned; nothing where they are as declared by now. What has
+    /// become of them otherwise is somebody else's work, and not to be undone without having been shown.
+    async fn still(&self, aws: &Aws, planned: &[Change], settings: &[&str]) -> Result<Option<Live>, Fault> {
+        let moved = |how: &str| Error::Refused {
+            what: format!("function {} {how} while this ran, by something else than this run", self.name),
+            help: "let the other run finish, then run the command again".to_owned(),
+        };
+        let now = self.read(aws).await?.ok_or_else(|| moved("was deleted"))?;
+        let of = |changes: &[Change]| -> Vec<Change> {
+            changes.iter().filter(|change| settings.contains(&change.setting)).cloned().collect()
+        };
+        let differs = of(&self.diff(Some(&now)));
+        if differs.is_empty() {
+            return Ok(None);
+        }
+        if differs != of(planned) {
+            return Err(moved("was changed").into());
+        }
+        Ok(Some(now))
+    }
+
+    async fn put_configuration(&self, step: &Step<'_>, planned: &[Change]) -> Result<(), Fault> {
         let passes = |error: &AwsError| role_is_new(error) || is_busy(error);
         retry_while(step.waiting("the function to take its configuration", ROLE_DEADLINE), passes, || async {
+            let Some(now) = self.still(step.aws, planned, &CONFIGURATION).await? else { return Ok(()) };
             let request = step.aws.lambda.update_function_configuration().function_name(&self.name);
             let request = request
+                .set_revision_id(now.revision_id)
                 .role(&self.role_arn)
                 .description(DESCRIPTION)
                 .runtime(Runtime::Providedal2023)
@@ -171,18 +199,20 @@ impl Function {
                 .memory_size(self.memory_mb)
                 .timeout(self.timeout_seconds)
                 .environment(self.environment());
-            request.send().await.call("lambda:UpdateFunctionConfiguration")
+            request.send().await.call("lambda:UpdateFunctionConfiguration").map(drop).map_err(Fault::from)
         })
         .await?;
         self.settled(step).await
     }
 
-    async fn put_code(&self, step: &Step<'_>) -> Result<(), Fault> {
+    async fn put_code(&self, step: &Step<'_>, planned: &[Change]) -> Result<(), Fault> {
         let zip = Blob::new(self.code()?.zip.clone());
         retry_while(step.waiting("the function to take its code", UPDATE_DEADLINE), is_busy, || async {
+            let Some(now) = self.still(step.aws, planned, &CODE).await? else { return Ok(()) };
             let request = step.aws.lambda.update_function_code().function_name(&self.name);
+            let request = request.set_revision_id(now.revision_id);
             let request = request.zip_file(zip.clone()).architectures(self.architecture.clone());
-            request.send().await.call("lambda:UpdateFunctionCode")
+            request.send().await.call("lambda:UpdateFunctionCode").map(drop).map_err(Fault::from)
         })
         .await?;
         self.settled(step).await
@@ -362,6 +392,7 @@ impl Kind for Function {
                 bytes: u64::try_from(configuration.code_size).unwrap_or_default(),
                 revision: function.tags.as_ref().and_then(|tags| tags.get(REVISION_TAG)).cloned(),
             },
+            revision_id: configuration.revision_id,
             architecture: configuration.architectures.unwrap_or_default().first().map(|a| a.as_str().to_owned()),
             runtime: configuration.runtime.map(|runtime| runtime.as_str().to_owned()),
             memory_mb: configuration.memory_size,
@@ -388,7 +419,7 @@ impl Kind for Function {
         let code = self.artifact.as_ref().map(|artifact| &artifact.code);
         let environment = live.map(|live| {
             let shown = |(name, value): (&String, &String)| {
-                let value = if self.environment.contains_key(name) { value.as_str() } else { HIDDEN };
+                let value = if env::ALL.contains(&name.as_str()) { value.as_str() } else { HIDDEN };
                 (name.clone(), value.to_owned())
             };
             live.environment.iter().map(shown).collect::<BTreeMap<_, _>>()
@@ -454,11 +485,11 @@ impl Kind for Function {
         // A made-but-not-ready function takes no change. Configuration before code: new code may need a new variable.
         if touches(changes, &CONFIGURATION) {
             self.idle(step).await?;
-            self.put_configuration(step).await?;
+            self.put_configuration(step, changes).await?;
         }
-        if touches(changes, &["code", "architecture"]) {
+        if touches(changes, &CODE) {
             self.idle(step).await?;
-            self.put_code(step).await?;
+            self.put_code(step, changes).await?;
         }
         if touches(changes, &["retries", "max_event_age_seconds", "failure_queue"]) {
             self.put_event_invoke(step, live).await?;
@@ -498,6 +529,7 @@ mod tests {
             description: DESCRIPTION.to_owned(),
             handler: ENTRY.to_owned(),
             code: spec.artifact.as_ref().map(|a| a.code.clone()).unwrap_or_default(),
+            revision_id: None,
             success_destination: None,
             architecture: Some(spec.architecture.as_str().to_owned()),
             runtime: Some("provided.al2023".to_owned()),

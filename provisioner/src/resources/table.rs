@@ -164,12 +164,19 @@ impl Table {
         Ok(table.is_none_or(|table| table.table_status == Some(TableStatus::Deleting)))
     }
 
-    /// Waits until neither the table nor an index is being changed.
-    async fn settled(&self, step: &Step<'_>) -> Result<(), Fault> {
+    /// Waits until neither the table nor an index is being changed. A new one may not be known everywhere yet.
+    async fn settled(&self, step: &Step<'_>, is_new: bool) -> Result<(), Fault> {
         let waiting = step.waiting(format!("table {} to become ACTIVE", self.name), TABLE_DEADLINE);
         wait_until(waiting, || async {
             let Some(table) = self.describe(step.aws).await? else {
-                return Ok(None);
+                if is_new {
+                    return Ok(None);
+                }
+                return Err(Error::Refused {
+                    what: format!("table {} was deleted while this ran, by something else than this run", self.name),
+                    help: "let the other run finish, then run the command again".to_owned(),
+                }
+                .into());
             };
             let indexes = table.global_secondary_indexes();
             let settled = table.table_status == Some(TableStatus::Active)
@@ -227,7 +234,7 @@ impl Table {
             request.send().await.call("dynamodb:UpdateTable")
         })
         .await?;
-        self.settled(step).await
+        self.settled(step, false).await
     }
 
     async fn put_billing(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
@@ -544,7 +551,7 @@ impl Kind for Table {
             }
         })
         .await?;
-        self.settled(step).await?;
+        self.settled(step, true).await?;
         let fresh = Live::default();
         tokio::try_join!(
             async { if self.ttl.is_some() { self.put_ttl(step, &fresh).await } else { Ok(()) } },
@@ -554,7 +561,7 @@ impl Kind for Table {
     }
 
     async fn update(&self, step: &Step<'_>, live: &Live, changes: &[Change]) -> Result<(), Fault> {
-        self.settled(step).await?;
+        self.settled(step, false).await?;
         if touches(changes, &["tags"]) {
             let request = step.aws.dynamodb.tag_resource().resource_arn(&self.arn).set_tags(Some(self.aws_tags()?));
             request.send().await.call("dynamodb:TagResource")?;
@@ -579,16 +586,23 @@ impl Kind for Table {
     }
 
     async fn delete(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
+        let gone = &["ResourceNotFoundException"];
         if live.deletion_protection {
-            match self.protect(step, false).await {
-                Err(Fault::Call(error)) if error.code() == Some("ResourceNotFoundException") => return Ok(()),
-                result => result?,
+            let waiting = step.waiting("the table to take another change", TABLE_DEADLINE);
+            let lifted = retry_while(waiting, is_busy, || async {
+                let request =
+                    step.aws.dynamodb.update_table().table_name(&self.name).deletion_protection_enabled(false);
+                absent_on(request.send().await.call("dynamodb:UpdateTable"), gone)
+            })
+            .await?;
+            if lifted.is_none() {
+                return Ok(());
             }
         }
         let waiting = step.waiting("the table to be free for deletion", TABLE_DEADLINE);
         let deleted = retry_while(waiting, is_busy, || async {
             let answer = step.aws.dynamodb.delete_table().table_name(&self.name).send().await;
-            absent_on(answer.call("dynamodb:DeleteTable"), &["ResourceNotFoundException"])
+            absent_on(answer.call("dynamodb:DeleteTable"), gone)
         })
         .await?;
         if deleted.is_none() {

@@ -2,6 +2,7 @@
 //! all.
 
 pub mod calls;
+pub mod handler;
 pub mod killed;
 pub mod proxy;
 pub mod weather;
@@ -14,23 +15,28 @@ use anyhow::Result;
 use crate::local_aws::LocalAws;
 use crate::pipeline::Pipeline;
 
-/// How much is tried.
+/// How much is tried: one of so many, spread evenly, from one on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scale {
-    /// One of so many, spread evenly, and another one each time the suite grows.
-    Sample(usize),
-    /// Everything.
-    All,
+pub struct Scale {
+    /// One of so many.
+    pub step: usize,
+    /// The first one.
+    pub first: usize,
 }
 
 impl Scale {
+    /// Everything.
+    pub const ALL: Self = Self { step: 1, first: 0 };
+
+    /// One of `step`.
+    #[must_use]
+    pub fn sample(step: usize) -> Self {
+        Self { step, first: 0 }
+    }
+
     /// Those of `0..most` that are tried.
     pub fn of(self, most: usize) -> impl Iterator<Item = usize> {
-        let step = match self {
-            Self::Sample(step) => step,
-            Self::All => 1,
-        };
-        (0..most).step_by(step.max(1))
+        (self.first..most).step_by(self.step.max(1))
     }
 }
 

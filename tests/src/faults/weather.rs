@@ -102,10 +102,27 @@ impl Weather {
             rule["headers"] = json!({ "authorization": key(account) });
             rule
         };
-        let rules: Vec<Value> = rules.iter().map(bound).collect();
+        self.add_for_all(&rules.iter().map(bound).collect::<Vec<_>>())
+    }
+
+    /// Adds rules for all calls, whoever makes them.
+    ///
+    /// # Errors
+    /// It does not take them.
+    pub fn add_for_all(&self, rules: &[Value]) -> Result<()> {
         let request = ureq::patch(format!("{}/_microburst/rules", self.endpoint()));
-        request.send_json(&rules).context("the fault proxy does not take the rules")?;
+        request.send_json(rules).context("the fault proxy does not take the rules")?;
         Ok(())
+    }
+
+    /// How often rules have fired, all together.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn fired(&self) -> Result<usize> {
+        let rules = self.ask("rules")?;
+        let fired: u64 = rules.as_array().into_iter().flatten().filter_map(|rule| rule["fired_count"].as_u64()).sum();
+        Ok(usize::try_from(fired)?)
     }
 
     /// Takes all of an account's rules away, and says how often they fired.

@@ -25,6 +25,7 @@ mod sharing;
 mod start;
 mod strictness;
 mod tls;
+mod together;
 
 /// The server, started by the first test that needs it.
 fn aws() -> Result<&'static LocalAws> {

@@ -1,0 +1,101 @@
+//! `make faults`: every fault, and a table of what came of them.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use clap::Parser;
+use tests::faults::killed::{self, Doing};
+use tests::faults::weather::Weather;
+use tests::faults::{Outcome, Scale, calls, handler};
+use tests::local_aws::{LocalAws, Scheme};
+
+/// Injects every fault, prints what came of each kind, and writes the table into the document
+#[derive(Parser)]
+struct Args {
+    /// The document; what stands between its two marks is replaced
+    document: PathBuf,
+    /// Inject one of so many only
+    #[arg(long, default_value_t = 1)]
+    one_of: usize,
+}
+
+/// What the table stands between.
+const MARKS: (&str, &str) = ("<!-- figures of `make faults` -->\n", "<!-- end of figures -->");
+/// Works at the same time; each takes about a core.
+const AT_ONCE: usize = 2;
+
+#[expect(clippy::print_stdout, reason = "this is the program's output")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let started = Instant::now();
+    let mut rows = Vec::new();
+    let mut row = |promise: &str, outcome: Outcome, remark: String| {
+        say(&format!("{promise}: {outcome}, after {:.0} s", started.elapsed().as_secs_f64()));
+        for lost in &outcome.lost {
+            say(lost);
+        }
+        rows.push((promise.to_owned(), outcome, remark));
+    };
+
+    for (doing, promise) in [
+        (Doing::Create, "killed at any call of a first apply, the next one completes it"),
+        (Doing::Update, "killed at any call of an update, the next one completes it"),
+        (Doing::Destroy, "killed at any call of a destroy, the next one completes it"),
+    ] {
+        row(promise, parts(args.one_of, |aws, scale| killed::at_each_call(aws, doing, scale))?, String::new());
+    }
+    let once = parts(args.one_of, |aws, scale| {
+        let weather = Weather::start(&aws.endpoint(), 1)?;
+        calls::each_fails_once(aws, &weather, scale)
+    })?;
+    row("each call fails once, in each of nine ways", once, String::new());
+
+    let aws = LocalAws::start(Scheme::Http)?;
+    let (outcome, first) = calls::random(&aws, 1..=20)?;
+    row("a fifth of all calls fail or are slow", outcome, format!("{first} of 20 needed one run"));
+    let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
+    let outcome = runtime.block_on(handler::in_bad_weather(200, 1))?;
+    row("a fifth of the function's calls fail: 200 objects, counted once or queued", outcome, String::new());
+
+    let mut table = String::from("| promise | runs | faults | lost | |\n| --- | ---: | ---: | ---: | --- |\n");
+    for (promise, outcome, remark) in &rows {
+        let (runs, faults, lost) = (outcome.runs, outcome.faults, outcome.lost.len());
+        writeln!(table, "| {promise} | {runs} | {faults} | {lost} | {remark} |")?;
+    }
+    say(&table);
+    let text = std::fs::read_to_string(&args.document).context("failed to read the document")?;
+    let (before, rest) = text.split_once(MARKS.0).context("the document has no mark for the figures")?;
+    let (_, after) = rest.split_once(MARKS.1).context("the document has no mark for the figures' end")?;
+    let text = format!("{before}{}\n{table}\n{}{after}", MARKS.0, MARKS.1);
+    std::fs::write(&args.document, text).context("failed to write the document")?;
+    let lost: usize = rows.iter().map(|(_, outcome, _)| outcome.lost.len()).sum();
+    ensure!(lost == 0, "{lost} were lost");
+    Ok(())
+}
+
+/// Splits what is tried among a few, each with a local AWS of its own.
+fn parts(one_of: usize, work: impl Fn(&LocalAws, Scale) -> Result<Outcome> + Sync) -> Result<Outcome> {
+    thread::scope(|scope| {
+        let parts: Vec<_> = (0..AT_ONCE)
+            .map(|part| {
+                let work = &work;
+                scope.spawn(move || {
+                    let aws = LocalAws::start(Scheme::Http)?;
+                    work(&aws, Scale { step: one_of * AT_ONCE, first: part * one_of })
+                })
+            })
+            .collect();
+        let mut outcome = Outcome::default();
+        for part in parts {
+            outcome = outcome.and(part.join().map_err(|_| anyhow!("a part panicked"))??);
+        }
+        Ok(outcome)
+    })
+}

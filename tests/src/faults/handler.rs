@@ -1,0 +1,84 @@
+//! The function while a fifth of its own calls fail: every object ends up counted exactly once, or in the failure queue.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::weather::{Weather, free_port};
+use super::{Outcome, pipeline};
+use crate::local_aws::LocalAws;
+use crate::pipeline::s3;
+use crate::samples::gzip;
+
+/// All retries are over within this, on a busy machine too.
+const OVER: Duration = Duration::from_secs(180);
+
+/// Uploads so many objects, each with an event of its own, in bad weather.
+///
+/// # Errors
+/// The local AWS or the proxy cannot be run. What is neither counted nor queued, or counted twice, is lost.
+pub async fn in_bad_weather(objects: usize, seed: u64) -> Result<Outcome> {
+    let port = free_port()?;
+    let aws = LocalAws::start_behind(&format!("http://127.0.0.1:{port}"))?;
+    let weather = Weather::start_at(port, &aws.endpoint(), seed)?;
+    let pipeline = pipeline(&aws)?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+
+    let fails = |service: &str, code: &str, status: u16| {
+        let error = json!({ "code": code, "status": status });
+        [
+            json!({ "service": service, "probability": 0.12, "error": error }),
+            json!({ "service": service, "probability": 0.05, "reset": true }),
+            json!({ "service": service, "probability": 0.05, "response": { "abort_bytes": 0 } }),
+        ]
+    };
+    let mut rules = fails("s3", "SlowDown", 503).to_vec();
+    rules.extend(fails("dynamodb", "ProvisionedThroughputExceededException", 400));
+    // Nobody else calls through it.
+    weather.add_for_all(&rules)?;
+
+    let client = s3(&aws.sdk(&pipeline.account).await?);
+    for n in 0..objects {
+        let line = json!({ "type": "track", "event": format!("Event {n}"), "timestamp": "2015-08-04T12:00:00Z" });
+        let put = client.put_object().bucket(&pipeline.name).key(format!("segment-logs/x/1/{n}.gz"));
+        put.body(gzip(line.to_string().as_bytes()).into()).send().await.context("failed to upload")?;
+    }
+
+    let sqs = aws_sdk_sqs::Client::new(&aws.sdk(&pipeline.account).await?);
+    let url = sqs.get_queue_url().queue_name(format!("{}-failures", pipeline.name)).send().await?.queue_url;
+    let mut queued = BTreeSet::new();
+    let started = Instant::now();
+    let counts = loop {
+        let messages = sqs.receive_message().set_queue_url(url.clone()).max_number_of_messages(10).send().await?;
+        for message in messages.messages.unwrap_or_default() {
+            let body: Value = serde_json::from_str(message.body.as_deref().unwrap_or_default())?;
+            let records = body["requestPayload"]["Records"].as_array().cloned().unwrap_or_default();
+            queued
+                .extend(records.iter().filter_map(|record| record["s3"]["object"]["key"].as_str().map(str::to_owned)));
+        }
+        let counts = pipeline.counts().await?;
+        let accounted = (0..objects).filter(|n| {
+            counts.contains_key(&(format!("Event {n}"), "2015-08-04T12:00:00Z".to_owned()))
+                || queued.contains(&format!("segment-logs/x/1/{n}.gz"))
+        });
+        if accounted.count() == objects || started.elapsed() > OVER {
+            break counts;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    let mut outcome = Outcome { runs: objects, faults: weather.fired()?, lost: Vec::new() };
+    for n in 0..objects {
+        let count = counts.get(&(format!("Event {n}"), "2015-08-04T12:00:00Z".to_owned()));
+        let is_queued = queued.contains(&format!("segment-logs/x/1/{n}.gz"));
+        match count {
+            Some(1) => {}
+            None if is_queued => {}
+            Some(count) => outcome.lost.push(format!("object {n} was counted {count} times")),
+            None => outcome.lost.push(format!("object {n} is neither counted nor in the queue")),
+        }
+    }
+    ensure!(counts.len() > objects / 2, "the weather was too bad: {} counted, {} queued", counts.len(), queued.len());
+    Ok(outcome)
+}

@@ -1,0 +1,142 @@
+//! Two at once, and counting goes on meanwhile.
+
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tests::local_aws::root;
+use tests::pipeline::{Pipeline, Ran};
+use tests::recount::Counts;
+use tests::samples::gzip;
+
+use crate::{pipeline, verdict};
+
+fn start(pipeline: &Pipeline<'_>, args: &[&str]) -> Result<Child> {
+    let mut command = pipeline.command(args)?;
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("failed to start")
+}
+
+/// Either it succeeded, or it says that something else was at work, and what to do.
+fn fair(ran: &Ran) -> Result<()> {
+    let clear = ran.err.contains("at the same time") || ran.err.contains("while this ran");
+    ensure!(
+        ran.code == Some(0) || (ran.code == Some(1) && clear && ran.err.contains("help: ")),
+        "{}\n{}",
+        ran.out,
+        ran.err
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_applies_of_the_same_file_end_as_one() -> Result<()> {
+    let pipeline = pipeline()?;
+    for (round, declared) in [
+        "",
+        "[function]\nmemory_mb = 512\nretries = 1\nlog_retention_days = 7\n[bucket]\nversioning = true\nexpire_days = 30",
+        "[table]\nbilling = { read = 5, write = 5 }\n[tags]\nteam = \"data\"\n[notification]\nprefix = \"other/\"",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        pipeline.declare(declared)?;
+        let both = [start(&pipeline, &["apply", "--yes"])?, start(&pipeline, &["apply", "--yes"])?];
+        let mut succeeded = 0;
+        for child in both {
+            let ran = Ran::of(&child.wait_with_output()?);
+            fair(&ran)?;
+            succeeded += usize::from(ran.code == Some(0));
+        }
+        ensure!(succeeded > 0, "neither of them succeeded in round {round}");
+        let plan = pipeline.expect(0, &["plan"])?;
+        ensure!(verdict(&plan.out)? == "No changes.", "round {round}: {}", plan.out);
+    }
+    let both = [["destroy", "--yes", "--delete-data"]; 2].map(|args| start(&pipeline, &args));
+    for child in both {
+        let ran = Ran::of(&child?.wait_with_output()?);
+        ensure!(ran.code == Some(0), "{}", ran.err);
+    }
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)?.starts_with("Plan: 9 to create"), "all is gone");
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_applies_of_different_files_leave_what_either_can_complete() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let other = pipeline.config().with_file_name("other.toml");
+    let other_path = other.to_str().context("a path")?;
+    for round in 0..3 {
+        pipeline.declare(&format!("[function]\nmemory_mb = {}\n[bucket]\nexpire_days = 30", 300 + round))?;
+        std::fs::copy(pipeline.config(), &other)?;
+        pipeline.declare(&format!("[function]\nmemory_mb = {}\ntimeout_seconds = 30", 600 + round))?;
+        let both =
+            [start(&pipeline, &["apply", "--yes"])?, start(&pipeline, &["--config", other_path, "apply", "--yes"])?];
+        for child in both {
+            fair(&Ran::of(&child.wait_with_output()?))?;
+        }
+        // Whichever is run again makes it its own.
+        for config in [&pipeline.config(), &other] {
+            let config = config.to_str().context("a path")?;
+            pipeline.expect(0, &["--config", config, "apply", "--yes"])?;
+            let plan = pipeline.expect(0, &["--config", config, "plan"])?;
+            ensure!(verdict(&plan.out)? == "No changes.", "{}", plan.out);
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_event_is_lost_while_everything_is_updated() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let name = pipeline.name.clone();
+    let s3 = pipeline.s3().await?;
+    let done = std::sync::Arc::new(AtomicBool::new(false));
+    let uploading = tokio::spawn({
+        let (done, name) = (std::sync::Arc::clone(&done), name.clone());
+        async move {
+            let mut expected = Counts::new();
+            let mut n = 0;
+            while !done.load(Ordering::Relaxed) {
+                let event = format!("Event {n}");
+                let line = json!({ "type": "track", "event": event, "timestamp": "2015-08-04T12:00:00Z" });
+                let put = s3.put_object().bucket(&name).key(format!("segment-logs/x/1/{n}.gz"));
+                put.body(gzip(line.to_string().as_bytes()).into()).send().await.context("failed to upload")?;
+                expected.insert((event, "2015-08-04T12:00:00Z".to_owned()), 1);
+                n += 1;
+                tokio::time::sleep(Duration::from_millis(60)).await;
+            }
+            anyhow::Ok(expected)
+        }
+    });
+
+    // Other code: the same program with a byte behind it.
+    let code = pipeline.config().with_file_name("bootstrap");
+    let mut bytes = std::fs::read(root().join("target/lambda/bootstrap"))?;
+    bytes.push(0);
+    std::fs::write(&code, bytes)?;
+    let code = format!("artifact = \"{}\"", code.display());
+    for update in [
+        "[function]\nmemory_mb = 512".to_owned(),
+        format!("[function]\nmemory_mb = 512\n{code}"),
+        "[notification]\nprefix = \"segment-logs\"".to_owned(),
+        "[notification]\nsuffix = \"gz\"".to_owned(),
+        "[rollup]\ncount = [\"track\", \"page\"]".to_owned(),
+        format!("[function]\nname = \"{name}-counter\""),
+        format!("[function]\nname = \"{name}-counter\"\n{code}\ntimeout_seconds = 30"),
+        "[bucket]\nversioning = true\nexpire_days = 30".to_owned(),
+        // Versioning stays on: turning it off takes the right to read versions away from notifications under way.
+        "[bucket]\nversioning = true\n[table]\nbilling = { read = 50, write = 50 }".to_owned(),
+        "[bucket]\nversioning = true".to_owned(),
+    ] {
+        pipeline.declare(&update)?;
+        tokio::task::block_in_place(|| pipeline.expect(0, &["apply", "--yes"]))?;
+    }
+    done.store(true, Ordering::Relaxed);
+    let expected = uploading.await??;
+    ensure!(expected.len() > 20, "only {} objects were uploaded meanwhile", expected.len());
+    pipeline.counted(&expected).await
+}
