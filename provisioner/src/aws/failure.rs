@@ -132,7 +132,12 @@ impl fmt::Display for AwsError {
             }
             Answer::Credentials(why) => write!(f, "no AWS credentials were found ({why})"),
             Answer::Unreachable(why) => write!(f, "{call} could not be sent: {why}"),
-            Answer::TimedOut => write!(f, "{call} got no answer in time"),
+            Answer::TimedOut => write!(
+                f,
+                "{call} got no answer in time (an attempt has {} s, a call with all of its attempts {} s)",
+                super::ATTEMPT.as_secs(),
+                super::CALL.as_secs()
+            ),
             Answer::Unclear(why) => write!(f, "{call} failed: {why}"),
         }
     }

@@ -96,3 +96,69 @@ where
     }
     Err(waiting.timeout(last).into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::aws::Answer;
+
+    const SHORT: Duration = Duration::from_millis(300);
+
+    fn refusal() -> AwsError {
+        let message = "cannot be assumed".to_owned();
+        let answer = Answer::Service { status: 400, code: "Invalid".to_owned(), message, request_id: None };
+        AwsError { call: "lambda:CreateFunction", answer }
+    }
+
+    fn waiting<'a>(tell: &'a (dyn Fn(&str, Duration) + Send + Sync), stop: &'a Stop) -> Waiting<'a> {
+        Waiting { what: "the role to become assumable".to_owned(), deadline: SHORT, tell, stop }
+    }
+
+    #[tokio::test]
+    async fn what_never_passes_is_given_up_with_the_last_answer_and_a_way_on() {
+        let told = Mutex::new(Vec::new());
+        let tell = |what: &str, elapsed: Duration| told.lock().expect("a list").push((what.to_owned(), elapsed));
+        let started = Instant::now();
+        let fault = retry_while(waiting(&tell, &Stop::never()), |_| true, || async { Err::<(), _>(refusal()) }).await;
+        let Err(Fault::Other(error)) = fault else { panic!("{fault:?}") };
+        let text = error.to_string();
+        for part in ["gave up waiting for the role to become assumable", "cannot be assumed", "run the command again"] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        assert!(started.elapsed() >= SHORT && started.elapsed() < SHORT * 10);
+        let told = told.into_inner().expect("a list");
+        assert!(
+            told.len() > 2 && told.iter().all(|(what, elapsed)| what.contains("assumable") && *elapsed <= SHORT * 2)
+        );
+    }
+
+    #[tokio::test]
+    async fn what_comes_true_late_is_waited_for() {
+        let asked = Mutex::new(0);
+        let (tell, stop) = (|_: &str, _| {}, Stop::never());
+        let answer = wait_until(waiting(&tell, &stop), || async {
+            let mut asked = asked.lock().expect("a number");
+            *asked += 1;
+            Ok((*asked == 3).then_some(7))
+        });
+        assert_eq!(answer.await.expect("an answer"), 7);
+    }
+
+    #[tokio::test]
+    async fn another_failure_ends_it_at_once() {
+        let asked = Mutex::new(0);
+        let (tell, stop) = (|_: &str, _| {}, Stop::never());
+        let result = retry_while(
+            waiting(&tell, &stop),
+            |_| false,
+            || async {
+                *asked.lock().expect("a number") += 1;
+                Err::<(), _>(refusal())
+            },
+        );
+        assert!(matches!(result.await, Err(Fault::Call(_))));
+        assert_eq!(asked.into_inner().expect("a number"), 1);
+    }
+}

@@ -55,7 +55,7 @@ fn main() -> Result<()> {
         let weather = Weather::start(&aws.endpoint(), 1)?;
         calls::each_fails_once(aws, &weather, scale)
     })?;
-    row("each call fails once, in each of nine ways", once, String::new());
+    row("each call fails once, in each of ten ways", once, String::new());
 
     let aws = LocalAws::start(Scheme::Http)?;
     let (outcome, first) = calls::random(&aws, 1..=20)?;

@@ -27,6 +27,7 @@ pub fn ways(service: &str) -> Vec<(&'static str, Value)> {
         ("a truncated body", json!({ "response": { "truncate_frac": 0.5 } })),
         ("a lost answer", json!({ "response": { "abort_bytes": 0 } })),
         ("a slow answer", json!({ "latency": 800 })),
+        ("a time-out", json!({ "timeout_ms": 300 })),
     ]
 }
 

@@ -137,8 +137,13 @@ async fn a_saved_plan_is_done_exactly_or_not_at_all() -> Result<()> {
     };
 
     save()?;
+    let mut command = pipeline.command(&["plan", "--out", path, "--format", "json"])?;
+    command.env("AWS_SECRET_ACCESS_KEY", "a-secret-key").env("AWS_SESSION_TOKEN", "a-secret-token");
+    let shown = tests::pipeline::Ran::of(&command.output()?);
     let saved = std::fs::read_to_string(&file)?;
-    ensure!(!saved.contains("AKIA") && !saved.contains(env!("CARGO_MANIFEST_DIR")), "{saved}");
+    for text in [&saved, &shown.out, &shown.err] {
+        ensure!(!text.contains("a-secret") && !text.contains(env!("CARGO_MANIFEST_DIR")), "{text}");
+    }
     {
         use std::os::unix::fs::PermissionsExt as _;
         ensure!(std::fs::metadata(&file)?.permissions().mode() & 0o777 == 0o600, "others may read it");
