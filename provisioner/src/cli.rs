@@ -80,14 +80,27 @@ pub enum Command {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
-    /// Print how often an event happened, by hour
+    /// Print how often events happened
     Query {
-        /// The event's name
-        event: String,
+        /// The events' names
+        #[arg(required = true, value_name = "EVENT")]
+        events: Vec<String>,
         /// Of what time
         #[command(flatten)]
-        window: Window,
+        period: Period,
+        /// Compare with the period before, of the same length
+        #[arg(long)]
+        compare: bool,
+        /// See what was counted up to this moment, at twice the price of reading
+        #[arg(long)]
+        consistent: bool,
         /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Print the names of all events that were ever counted
+    Events {
+        /// How to print them
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
@@ -103,11 +116,11 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: RollupFormat,
     },
-    /// Print the most frequent events
+    /// Print the most frequent events, beside the period before
     Top {
         /// Of what time
         #[command(flatten)]
-        window: Window,
+        period: Period,
         /// How many events to print
         #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
         limit: usize,
@@ -163,16 +176,48 @@ pub enum SchemaOf {
 
 /// A span of time; hours that it touches are counted whole.
 #[derive(Debug, Clone, Args)]
-pub struct Window {
-    /// Up to now, from so long ago: 90m, 24h, 7d [default: 24h]
+pub struct Period {
+    /// Up to now, from so long ago: 90m, 24h, 7d, 12mo [default: 24h]
     #[arg(long, value_name = "SPAN", conflicts_with_all = ["from", "to"])]
     pub last: Option<String>,
-    /// From this time on: 2015-08-04, or 2015-08-04T12:00:00Z
+    /// From this time on: 2015-08-04, 2015-08-04T12:00:00Z, today, yesterday
     #[arg(long, value_name = "TIME")]
     pub from: Option<String>,
     /// Until before this time [default: now]
     #[arg(long, value_name = "TIME", requires = "from")]
     pub to: Option<String>,
+    /// The parts by which counts are shown [default: hour]
+    #[arg(long, value_enum)]
+    pub by: Option<By>,
+    /// The zone whose days, weeks and months these are, and in which times without one are: Europe/Berlin [default: UTC]
+    #[arg(long, value_name = "ZONE")]
+    pub tz: Option<String>,
+}
+
+/// Parts of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum By {
+    /// Hours
+    Hour,
+    /// Days
+    Day,
+    /// Weeks, from Monday
+    Week,
+    /// Months
+    Month,
+}
+
+impl By {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+        }
+    }
 }
 
 /// How a rollup is printed.
@@ -195,4 +240,8 @@ pub enum Format {
     Table,
     /// For programs
     Json,
+    /// For spreadsheets
+    Csv,
+    /// For shells: tabs between the fields; tabs, newlines and backslashes in names as \\t, \\n, \\r, \\\\
+    Tsv,
 }

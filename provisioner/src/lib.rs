@@ -40,6 +40,8 @@ use aws::{Aws, Place};
 use cli::{Cli, Command, EventFormat, PlanFormat, SchemaOf};
 use config::Pipeline;
 use cost::Estimate;
+use counts::Reader;
+use counts::period::Period;
 use document::Document;
 use error::Error;
 use event::Reporter;
@@ -66,7 +68,10 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(code) => code,
         // Nobody reads on, as with `| head`. Of a plan that nobody saw, nothing may be said or done.
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
-            let reads = matches!(cli.command, Command::Query { .. } | Command::Top { .. } | Command::Rollup { .. });
+            let reads = matches!(
+                cli.command,
+                Command::Query { .. } | Command::Events { .. } | Command::Top { .. } | Command::Rollup { .. }
+            );
             u8::from(!reads)
         }
         Err(error) => {
@@ -160,18 +165,29 @@ pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
             print(out, &String::from_utf8_lossy(&script))?;
             Ok(0)
         }
-        Command::Query { event, window, format } => {
-            let (pipeline, window) = (load()?, counts::window::of(window)?);
+        Command::Query { events, period, compare, consistent, format } => {
+            let (pipeline, period) = (load()?, Period::of(period)?);
+            let before = compare.then(|| period.before()).transpose()?;
             let aws = Aws::connect(&pipeline).await?;
-            let series = counts::query(&aws, &pipeline.table.counts, event, window).await?;
-            print(out, &report::counts::series(&series, *format))?;
+            let reader = Reader { aws: &aws, table: &pipeline.table.counts, is_consistent: *consistent };
+            let series = reader.series(events, &period, before.as_ref()).await?;
+            print(out, &report::counts::series(&series, &period, *format))?;
             Ok(0)
         }
-        Command::Top { window, limit, format } => {
-            let (pipeline, window) = (load()?, counts::window::of(window)?);
+        Command::Events { format } => {
+            let pipeline = load()?;
             let aws = Aws::connect(&pipeline).await?;
-            let top = counts::top(&aws, &pipeline.table.counts, window, *limit).await?;
-            print(out, &report::counts::top(&top, *format))?;
+            let reader = Reader { aws: &aws, table: &pipeline.table.counts, is_consistent: false };
+            print(out, &report::counts::events(&reader.events().await?, *format))?;
+            Ok(0)
+        }
+        Command::Top { period, limit, format } => {
+            let (pipeline, period) = (load()?, Period::of(period)?);
+            let before = period.before()?;
+            let aws = Aws::connect(&pipeline).await?;
+            let reader = Reader { aws: &aws, table: &pipeline.table.counts, is_consistent: false };
+            let top = reader.top(&period, &before, *limit).await?;
+            print(out, &report::counts::top(&top, &period, *format))?;
             Ok(0)
         }
     }

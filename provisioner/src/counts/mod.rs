@@ -1,8 +1,8 @@
 //! Reads the counts table.
 
-pub mod window;
+pub mod period;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use contract::counts::{BY_HOUR, COUNT, EVENT, HOUR};
@@ -10,118 +10,266 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::aws::{Aws, AwsError, Call};
 use crate::error::Error;
-use window::Window;
+use period::Period;
 
-/// Hours that are asked for at the same time.
+/// Calls at the same time.
 const AT_ONCE: usize = 16;
+/// Names that are offered for one that is not known.
+const SUGGESTIONS: usize = 3;
+/// Further off than this, a name is no help.
+const LIKE: f64 = 0.7;
 
 /// One event's counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Series {
     /// The event's name.
     pub event: String,
-    /// The time asked for.
-    pub window: Window,
-    /// Hour and count, for the hours in which there were any.
-    pub hours: BTreeMap<String, u64>,
+    /// By part of the period, those in which there were none too.
+    pub parts: Vec<i64>,
+    /// The sum of the period before, where it was asked for.
+    pub before: Option<i64>,
 }
 
 impl Series {
-    /// The sum of all hours.
+    /// The sum of all parts.
     #[must_use]
-    pub fn total(&self) -> u64 {
-        self.hours.values().fold(0, |sum, count| sum.saturating_add(*count))
+    pub fn total(&self) -> i64 {
+        sum(self.parts.iter().copied())
     }
 }
 
 /// The most frequent events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Top {
-    /// The time asked for.
-    pub window: Window,
-    /// Event and count, the most frequent first, then by name.
-    pub events: Vec<(String, u64)>,
+    /// The most frequent first, then by name.
+    pub events: Vec<Ranked>,
     /// How many different events there were.
     pub distinct: usize,
     /// How many events there were in all.
-    pub total: u64,
+    pub total: i64,
+    /// How many there were in the period before.
+    pub total_before: i64,
+}
+
+/// An event among the most frequent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ranked {
+    /// Its name.
+    pub event: String,
+    /// How often it happened.
+    pub count: i64,
+    /// How often in the period before.
+    pub before: i64,
 }
 
 type Item = HashMap<String, AttributeValue>;
 
-/// One event by hour.
-///
-/// # Errors
-/// AWS's answer, or that the table is not there.
-pub async fn query(aws: &Aws, table: &str, event: &str, window: Window) -> Result<Series, Error> {
-    let request = aws
-        .dynamodb
-        .query()
-        .table_name(table)
-        .key_condition_expression("#event = :event AND #hour BETWEEN :from AND :last")
-        .expression_attribute_names("#event", EVENT)
-        .expression_attribute_names("#hour", HOUR)
-        .expression_attribute_values(":event", AttributeValue::S(event.to_owned()))
-        .expression_attribute_values(":from", AttributeValue::S(window.from()))
-        .expression_attribute_values(":last", AttributeValue::S(window.last()));
-    let items = request.into_paginator().items().send().collect::<Result<Vec<Item>, _>>().await;
-    let items = items.call("dynamodb:Query").map_err(|error| failed(table, error))?;
-    let hours = items.iter().map(|item| Ok((text(table, item, HOUR)?, number(table, item)?)));
-    Ok(Series { event: event.to_owned(), window, hours: hours.collect::<Result<_, Error>>()? })
+fn sum(counts: impl Iterator<Item = i64>) -> i64 {
+    counts.fold(0, i64::saturating_add)
 }
 
-/// The `limit` most frequent events.
-///
-/// # Errors
-/// AWS's answer, or that the table is not there.
-pub async fn top(aws: &Aws, table: &str, window: Window, limit: usize) -> Result<Top, Error> {
-    let of_hour = |hour: String| async move {
-        let request = aws
+/// A table to read from.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader<'a> {
+    /// The clients.
+    pub aws: &'a Aws,
+    /// The counts table.
+    pub table: &'a str,
+    /// Whether to see what was written up to this moment, at twice the price. The index cannot.
+    pub is_consistent: bool,
+}
+
+impl Reader<'_> {
+    /// Events by part of the period, and their sums in the period before, where it is given.
+    ///
+    /// # Errors
+    /// AWS's answer, or that the table is not there, or that an event never happened, with the names that come near.
+    pub async fn series(
+        &self,
+        events: &[String],
+        period: &Period,
+        before: Option<&Period>,
+    ) -> Result<Vec<Series>, Error> {
+        let one = |event: String| async move {
+            let parts = self.event(&event, period);
+            let earlier = async {
+                match before {
+                    Some(before) => Ok(Some(sum(self.event(&event, before).await?.into_iter()))),
+                    None => Ok(None),
+                }
+            };
+            let (parts, before) = tokio::try_join!(parts, earlier)?;
+            Ok::<_, Error>(Series { event, parts, before })
+        };
+        let all: Vec<Series> = stream::iter(events.to_vec()).map(one).buffered(AT_ONCE).try_collect().await?;
+        // Nothing at all may be a slip of the pen.
+        let silent = all.iter().filter(|series| series.parts.iter().all(|count| *count == 0));
+        for series in silent.filter(|series| series.before.unwrap_or(0) == 0) {
+            self.check(&series.event).await?;
+        }
+        Ok(all)
+    }
+
+    /// One event by part of the period.
+    async fn event(&self, event: &str, period: &Period) -> Result<Vec<i64>, Error> {
+        let request = self
+            .aws
             .dynamodb
             .query()
-            .table_name(table)
-            .index_name(BY_HOUR)
-            .key_condition_expression("#hour = :hour")
+            .table_name(self.table)
+            .consistent_read(self.is_consistent)
+            .key_condition_expression("#event = :event AND #hour BETWEEN :from AND :last")
+            .expression_attribute_names("#event", EVENT)
             .expression_attribute_names("#hour", HOUR)
-            .expression_attribute_values(":hour", AttributeValue::S(hour));
+            .expression_attribute_values(":event", AttributeValue::S(event.to_owned()))
+            .expression_attribute_values(":from", AttributeValue::S(period.from()))
+            .expression_attribute_values(":last", AttributeValue::S(period.last()));
         let items = request.into_paginator().items().send().collect::<Result<Vec<Item>, _>>().await;
-        items.call("dynamodb:Query").map_err(|error| failed(table, error))
-    };
-    let sums = stream::iter(window.hours())
-        .map(of_hour)
-        .buffer_unordered(AT_ONCE)
-        .try_fold(HashMap::<String, u64>::new(), |mut sums, items| async move {
-            for item in &items {
-                let count = number(table, item)?;
-                let sum = sums.entry(text(table, item, EVENT)?).or_default();
-                *sum = sum.saturating_add(count);
+        let items = items.call("dynamodb:Query").map_err(|error| self.failed(error))?;
+        let mut parts = vec![0_i64; period.len()];
+        for item in &items {
+            let count = self.number(item)?;
+            if let Some(part) = period.part_of(&self.text(item, HOUR)?).and_then(|part| parts.get_mut(part)) {
+                *part = part.saturating_add(count);
             }
-            Ok(sums)
-        })
-        .await?;
-    let (distinct, total) = (sums.len(), sums.values().fold(0_u64, |sum, count| sum.saturating_add(*count)));
-    let mut events: Vec<(String, u64)> = sums.into_iter().collect();
-    events.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    events.truncate(limit);
-    Ok(Top { window, events, distinct, total })
-}
-
-fn failed(table: &str, error: AwsError) -> Error {
-    if error.code() == Some("ResourceNotFoundException") {
-        return Error::Refused {
-            what: format!("the counts table {table} is not there, or lacks its index"),
-            help: "run `provisioner apply` first, or check --config, --env and the credentials".to_owned(),
-        };
+        }
+        Ok(parts)
     }
-    Error::Aws { doing: format!("read table {table}"), source: Box::new(error) }
-}
 
-fn text(table: &str, item: &Item, attribute: &'static str) -> Result<String, Error> {
-    let found = item.get(attribute).and_then(|value| value.as_s().ok());
-    found.cloned().ok_or_else(|| Error::Answer { doing: format!("read table {table}"), missing: attribute })
-}
+    /// Fails where an event never happened at all.
+    async fn check(&self, event: &str) -> Result<(), Error> {
+        let request = self
+            .aws
+            .dynamodb
+            .query()
+            .table_name(self.table)
+            .key_condition_expression("#event = :event")
+            .expression_attribute_names("#event", EVENT)
+            .expression_attribute_values(":event", AttributeValue::S(event.to_owned()))
+            .limit(1);
+        let any = request.send().await.call("dynamodb:Query").map_err(|error| self.failed(error))?;
+        if !any.items().is_empty() {
+            return Ok(());
+        }
+        let known = self.events().await?;
+        let mut near: Vec<(f64, &String)> = known
+            .iter()
+            .map(|name| (strsim::jaro_winkler(&name.to_lowercase(), &event.to_lowercase()), name))
+            .filter(|(likeness, _)| *likeness >= LIKE)
+            .collect();
+        near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+        let near: Vec<String> =
+            near.iter().take(SUGGESTIONS).map(|(_, name)| format!("`{}`", crate::report::printable(name))).collect();
+        Err(Error::Refused {
+            what: format!("no event `{}` was ever counted", crate::report::printable(event)),
+            help: match near.is_empty() {
+                true => "`provisioner events` lists the names that were".to_owned(),
+                false => format!("did you mean {}? `provisioner events` lists all names", near.join(" or ")),
+            },
+        })
+    }
 
-fn number(table: &str, item: &Item) -> Result<u64, Error> {
-    let found = item.get(COUNT).and_then(|value| value.as_n().ok()).and_then(|digits| digits.parse().ok());
-    found.ok_or_else(|| Error::Answer { doing: format!("read table {table}"), missing: COUNT })
+    /// The names of all events that were ever counted, in order.
+    ///
+    /// # Errors
+    /// AWS's answer, or that the table is not there.
+    pub async fn events(&self) -> Result<BTreeSet<String>, Error> {
+        /// Parts of the table that are read at the same time.
+        const SEGMENTS: i32 = 4;
+        let segment = |segment: i32| async move {
+            let request = self
+                .aws
+                .dynamodb
+                .scan()
+                .table_name(self.table)
+                .consistent_read(self.is_consistent)
+                .projection_expression("#event")
+                .expression_attribute_names("#event", EVENT)
+                .segment(segment)
+                .total_segments(SEGMENTS);
+            let mut pages = request.into_paginator().send();
+            let mut names = BTreeSet::new();
+            while let Some(page) = pages.next().await {
+                let page = page.call("dynamodb:Scan").map_err(|error| self.failed(error))?;
+                for item in page.items() {
+                    names.insert(self.text(item, EVENT)?);
+                }
+            }
+            Ok::<_, Error>(names)
+        };
+        stream::iter(0..SEGMENTS)
+            .map(segment)
+            .buffer_unordered(AT_ONCE)
+            .try_fold(BTreeSet::new(), |mut all, names| async move {
+                all.extend(names);
+                Ok(all)
+            })
+            .await
+    }
+
+    /// The `limit` most frequent events, with their counts in the period before.
+    ///
+    /// # Errors
+    /// AWS's answer, or that the table is not there.
+    pub async fn top(&self, period: &Period, before: &Period, limit: usize) -> Result<Top, Error> {
+        let (now, earlier) = tokio::try_join!(self.sums(period), self.sums(before))?;
+        let (distinct, total) = (now.len(), sum(now.values().copied()));
+        let total_before = sum(earlier.values().copied());
+        let mut events: Vec<Ranked> = now
+            .into_iter()
+            .map(|(event, count)| Ranked { before: earlier.get(&event).copied().unwrap_or(0), event, count })
+            .collect();
+        events.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.event.cmp(&b.event)));
+        events.truncate(limit);
+        Ok(Top { events, distinct, total, total_before })
+    }
+
+    /// The sum of every event that happened in the period.
+    async fn sums(&self, period: &Period) -> Result<HashMap<String, i64>, Error> {
+        let of_hour = |hour: String| async move {
+            let request = self
+                .aws
+                .dynamodb
+                .query()
+                .table_name(self.table)
+                .index_name(BY_HOUR)
+                .key_condition_expression("#hour = :hour")
+                .expression_attribute_names("#hour", HOUR)
+                .expression_attribute_values(":hour", AttributeValue::S(hour));
+            let items = request.into_paginator().items().send().collect::<Result<Vec<Item>, _>>().await;
+            items.call("dynamodb:Query").map_err(|error| self.failed(error))
+        };
+        stream::iter(period.hours())
+            .map(of_hour)
+            .buffer_unordered(AT_ONCE)
+            .try_fold(HashMap::<String, i64>::new(), |mut sums, items| async move {
+                for item in &items {
+                    let count = self.number(item)?;
+                    let sum = sums.entry(self.text(item, EVENT)?).or_default();
+                    *sum = sum.saturating_add(count);
+                }
+                Ok(sums)
+            })
+            .await
+    }
+
+    fn failed(&self, error: AwsError) -> Error {
+        if error.code() == Some("ResourceNotFoundException") {
+            return Error::Refused {
+                what: format!("the counts table {} is not there, or lacks its index", self.table),
+                help: "run `provisioner apply` first, or check --config, --env and the credentials".to_owned(),
+            };
+        }
+        Error::Aws { doing: format!("read table {}", self.table), source: Box::new(error) }
+    }
+
+    fn text(&self, item: &Item, attribute: &'static str) -> Result<String, Error> {
+        let found = item.get(attribute).and_then(|value| value.as_s().ok());
+        found.cloned().ok_or_else(|| Error::Answer { doing: format!("read table {}", self.table), missing: attribute })
+    }
+
+    fn number(&self, item: &Item) -> Result<i64, Error> {
+        let found = item.get(COUNT).and_then(|value| value.as_n().ok()).and_then(|digits| digits.parse().ok());
+        found.ok_or_else(|| Error::Answer { doing: format!("read table {}", self.table), missing: COUNT })
+    }
 }

@@ -1,59 +1,241 @@
 //! Counts, as tables for people and JSON for programs.
 
+use std::collections::BTreeSet;
+
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use handler::rollup::Totals;
 use serde_json::json;
 
 use super::printable;
 use crate::cli::{Format, RollupFormat};
-use crate::counts::{Series, Top};
+use crate::counts::period::Period;
+use crate::counts::{Ranked, Series, Top};
 
-/// One event by hour.
+/// Events by part of a period.
 #[must_use]
-pub fn series(series: &Series, format: Format) -> String {
-    if format == Format::Json {
-        let hours: Vec<_> = series.hours.iter().map(|(hour, count)| json!({ "hour": hour, "count": count })).collect();
-        let whole = json!({
-            "event": series.event,
-            "from": series.window.from(),
-            "to": series.window.to(),
-            "hours": hours,
-            "total": series.total(),
-        });
-        return format!("{whole:#}\n");
+pub fn series(all: &[Series], period: &Period, format: Format) -> String {
+    match format {
+        Format::Json => {
+            let event = |series: &Series| {
+                let counts: Vec<_> = series
+                    .parts
+                    .iter()
+                    .enumerate()
+                    .map(|(part, count)| json!({ "start": period.start_of(part), "count": count }))
+                    .collect();
+                let mut event = json!({ "event": series.event, "total": series.total(), "counts": counts });
+                if let Some(before) = series.before {
+                    event["before"] = json!(before);
+                }
+                event
+            };
+            let events: Vec<_> = all.iter().map(event).collect();
+            let whole = json!({
+                "from": period.from(), "to": period.to(), "by": period.by().name(), "tz": period.zone(),
+                "events": events,
+            });
+            format!("{whole:#}\n")
+        }
+        Format::Csv | Format::Tsv => {
+            let header = std::iter::once("start".to_owned()).chain(all.iter().map(|series| series.event.clone()));
+            let rows = (0..period.len()).map(|part| {
+                let counts = all.iter().map(|series| count_at(series, part).to_string());
+                std::iter::once(period.start_of(part)).chain(counts).collect()
+            });
+            lines(std::iter::once(header.collect()).chain(rows), format)
+        }
+        Format::Table => series_table(all, period),
     }
-    let mut table = empty(["hour (UTC)", "count"]);
-    for (hour, count) in &series.hours {
-        table.add_row([printable(hour), count.to_string()]);
+}
+
+fn count_at(series: &Series, part: usize) -> i64 {
+    series.parts.get(part).copied().unwrap_or(0)
+}
+
+fn series_table(all: &[Series], period: &Period) -> String {
+    let mut header = vec![format!("{} ({})", period.by().name(), period.zone())];
+    for series in all {
+        header.push(printable(&series.event));
+        header.push(String::new());
     }
-    table.add_row(["total".to_owned(), series.total().to_string()]);
-    let event = printable(&series.event);
-    format!("{event}, from {} to {}\n{table}\n", series.window.from(), series.window.to())
+    let mut table = empty(&header);
+    let most: Vec<i64> = all.iter().map(|series| series.parts.iter().copied().max().unwrap_or(0)).collect();
+    for part in 0..period.len() {
+        let mut row = vec![period.label(part)];
+        for (series, most) in all.iter().zip(&most) {
+            let count = count_at(series, part);
+            row.push(grouped(count));
+            row.push(bar(count, *most));
+        }
+        table.add_row(row);
+    }
+    let mut totals = vec!["total".to_owned()];
+    for series in all {
+        totals.push(grouped(series.total()));
+        totals.push(String::new());
+    }
+    table.add_row(totals);
+    if all.iter().any(|series| series.before.is_some()) {
+        let mut row = vec!["before".to_owned()];
+        for series in all {
+            let before = series.before.unwrap_or(0);
+            row.push(grouped(before));
+            row.push(change(series.total(), before));
+        }
+        table.add_row(row);
+    }
+    right_aligned(&mut table, (1..header.len()).step_by(2));
+    format!("from {} to {}\n{table}\n", period.from(), period.to())
 }
 
 /// The most frequent events.
 #[must_use]
-pub fn top(top: &Top, format: Format) -> String {
-    if format == Format::Json {
-        let events: Vec<_> =
-            top.events.iter().map(|(event, count)| json!({ "event": event, "count": count })).collect();
-        let whole = json!({
-            "from": top.window.from(),
-            "to": top.window.to(),
-            "events": events,
-            "distinct": top.distinct,
-            "total": top.total,
-        });
-        return format!("{whole:#}\n");
+pub fn top(top: &Top, period: &Period, format: Format) -> String {
+    match format {
+        Format::Json => {
+            let event = |ranked: &Ranked| {
+                json!({
+                    "event": ranked.event, "count": ranked.count, "before": ranked.before,
+                    "share": share(ranked.count, top.total),
+                })
+            };
+            let events: Vec<_> = top.events.iter().map(event).collect();
+            let whole = json!({
+                "from": period.from(), "to": period.to(), "events": events,
+                "distinct": top.distinct, "total": top.total, "total_before": top.total_before,
+            });
+            format!("{whole:#}\n")
+        }
+        Format::Csv | Format::Tsv => {
+            let header = ["event", "count", "before"].map(str::to_owned).to_vec();
+            let rows = top
+                .events
+                .iter()
+                .map(|ranked| vec![ranked.event.clone(), ranked.count.to_string(), ranked.before.to_string()]);
+            lines(std::iter::once(header).chain(rows), format)
+        }
+        Format::Table => {
+            let mut table = empty(&["event", "count", "", "share", "before", "change"].map(str::to_owned));
+            let most = top.events.first().map_or(0, |ranked| ranked.count);
+            for Ranked { event, count, before } in &top.events {
+                let share = format!("{:.1} %", share(*count, top.total) * 100.0);
+                let row = [
+                    printable(event),
+                    grouped(*count),
+                    bar(*count, most),
+                    share,
+                    grouped(*before),
+                    change(*count, *before),
+                ];
+                table.add_row(row);
+            }
+            let (all, before) = (grouped(top.total), grouped(top.total_before));
+            let row =
+                ["all".to_owned(), all, String::new(), String::new(), before, change(top.total, top.total_before)];
+            table.add_row(row);
+            right_aligned(&mut table, [1, 3, 4, 5].into_iter());
+            let (shown, distinct) = (top.events.len(), top.distinct);
+            format!("{shown} of {distinct} events, from {} to {}\n{table}\n", period.from(), period.to())
+        }
     }
-    let mut table = empty(["event", "count"]);
-    for (event, count) in &top.events {
-        table.add_row([printable(event), count.to_string()]);
+}
+
+/// The names of events.
+#[must_use]
+pub fn events(names: &BTreeSet<String>, format: Format) -> String {
+    match format {
+        Format::Json => format!("{:#}\n", json!(names)),
+        Format::Csv | Format::Tsv => {
+            let header = vec!["event".to_owned()];
+            lines(std::iter::once(header).chain(names.iter().map(|name| vec![name.clone()])), format)
+        }
+        Format::Table => names.iter().map(|name| printable(name) + "\n").collect(),
     }
-    table.add_row(["all".to_owned(), top.total.to_string()]);
-    let (shown, distinct) = (top.events.len(), top.distinct);
-    let (from, to) = (top.window.from(), top.window.to());
-    format!("{shown} of {distinct} events, from {from} to {to}\n{table}\n")
+}
+
+/// Lines of fields. A spreadsheet takes what begins like a formula for one, so such a field gets a quote in front, which
+/// spreadsheets take as *this is text* (OWASP, CSV injection).
+fn lines(rows: impl Iterator<Item = Vec<String>>, format: Format) -> String {
+    let safe = |field: String| match field.chars().next() {
+        Some('=' | '+' | '@' | '\t' | '\r') => format!("'{field}"),
+        Some('-') if field.parse::<i64>().is_err() => format!("'{field}"),
+        _ => field,
+    };
+    let mut out = String::new();
+    for row in rows {
+        let fields: Vec<String> = row
+            .into_iter()
+            .map(safe)
+            .map(|field| match format {
+                Format::Tsv => escaped(&field),
+                _ if field.contains(['"', ',', '\n', '\r']) => format!("\"{}\"", field.replace('"', "\"\"")),
+                _ => field,
+            })
+            .collect();
+        out.push_str(&fields.join(if format == Format::Tsv { "\t" } else { "," }));
+        out.push('\n');
+    }
+    out
+}
+
+/// So that a line stays a line and a column a column, whatever a name holds.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' => out.push_str("\\t"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\\' => out.push_str("\\\\"),
+            c if c.is_control() => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Digits in groups of three.
+fn grouped(count: i64) -> String {
+    let digits = count.unsigned_abs().to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    if count < 0 { format!("-{out}") } else { out }
+}
+
+/// How long the longest bar is.
+const BAR: i64 = 20;
+
+/// A bar beside a number: an eighth of a block is the least that there is.
+fn bar(count: i64, most: i64) -> String {
+    if count <= 0 || most <= 0 {
+        return String::new();
+    }
+    let eighths = (i128::from(count) * i128::from(BAR) * 8 + i128::from(most) - 1) / i128::from(most);
+    let (whole, rest) = (usize::try_from(eighths / 8).unwrap_or(0), usize::try_from(eighths % 8).unwrap_or(0));
+    let part = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"].get(rest).copied().unwrap_or_default();
+    "█".repeat(whole) + part
+}
+
+/// The change since the period before: `+1,200 (+12.5 %)`.
+fn change(now: i64, before: i64) -> String {
+    let difference = now.saturating_sub(before);
+    let sign = if difference > 0 { "+" } else { "" };
+    let numbers = format!("{sign}{}", grouped(difference));
+    if before == 0 {
+        return if now == 0 { numbers } else { format!("{numbers} (new)") };
+    }
+    format!("{numbers} ({:+.1} %)", share(difference, before) * 100.0)
+}
+
+/// Counts are far below 2^53, up to which a float holds every whole number.
+#[expect(clippy::cast_precision_loss, reason = "a percentage needs no more")]
+fn share(part: i64, whole: i64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 /// What files would add to the counts.
@@ -63,17 +245,7 @@ pub fn rollup(totals: &Totals, format: RollupFormat) -> String {
         RollupFormat::Tsv => {
             let mut out = String::new();
             for ((event, hour), count) in totals {
-                // So that a line stays a line and a column a column, whatever the name holds.
-                for c in event.chars() {
-                    match c {
-                        '\t' => out.push_str("\\t"),
-                        '\n' => out.push_str("\\n"),
-                        '\r' => out.push_str("\\r"),
-                        '\\' => out.push_str("\\\\"),
-                        c if c.is_control() => out.extend(c.escape_unicode()),
-                        c => out.push(c),
-                    }
-                }
+                out.push_str(&escaped(event));
                 out.push_str(&format!("\t{hour}\t{count}\n"));
             }
             out
@@ -86,7 +258,8 @@ pub fn rollup(totals: &Totals, format: RollupFormat) -> String {
             format!("{:#}\n", json!(rows))
         }
         RollupFormat::Table => {
-            let mut table = empty(["event", "hour (UTC)", "count"]);
+            let mut table = empty(&["event", "hour (UTC)", "count"].map(str::to_owned));
+            right_aligned(&mut table, std::iter::once(2));
             for ((event, hour), count) in totals {
                 table.add_row([printable(event), hour.clone(), count.to_string()]);
             }
@@ -95,12 +268,48 @@ pub fn rollup(totals: &Totals, format: RollupFormat) -> String {
     }
 }
 
-fn empty<const N: usize>(header: [&str; N]) -> Table {
+fn empty(header: &[String]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header);
-    if let Some(numbers) = table.column_mut(N - 1) {
-        numbers.set_cell_alignment(CellAlignment::Right);
-    }
+    table.set_header(header.to_vec());
     table
+}
+
+fn right_aligned(table: &mut Table, columns: impl Iterator<Item = usize>) {
+    for column in columns {
+        if let Some(numbers) = table.column_mut(column) {
+            numbers.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_and_compared() {
+        assert_eq!([0, 999, 1000, -1_234_567].map(grouped), ["0", "999", "1,000", "-1,234,567"]);
+        assert_eq!(change(1125, 1000), "+125 (+12.5 %)");
+        assert_eq!(change(500, 1000), "-500 (-50.0 %)");
+        assert_eq!((change(5, 0).as_str(), change(0, 0).as_str()), ("+5 (new)", "0"));
+    }
+
+    #[test]
+    fn a_bar_is_as_long_as_its_number() {
+        assert_eq!(bar(10, 10).chars().count(), 20);
+        assert_eq!(bar(5, 10).chars().count(), 10);
+        assert_eq!((bar(1, 1_000_000).as_str(), bar(0, 10).as_str()), ("▏", ""));
+        assert_eq!(bar(i64::MAX, i64::MAX).chars().count(), 20);
+    }
+
+    #[test]
+    fn a_spreadsheet_takes_no_name_for_a_formula() {
+        let rows = || {
+            [["=1+1", "a,b", "-5"], ["@x", "say \"hi\"", "-x"]].map(|row| row.map(str::to_owned).to_vec()).into_iter()
+        };
+        assert_eq!(lines(rows(), Format::Csv), "'=1+1,\"a,b\",-5\n'@x,\"say \"\"hi\"\"\",'-x\n");
+        let tabs = [vec!["a\tb\nc".to_owned(), "1".to_owned()]];
+        assert_eq!(lines(tabs.into_iter(), Format::Tsv), "a\\tb\\nc\t1\n");
+    }
 }

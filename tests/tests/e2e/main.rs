@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use tests::local_aws::{LocalAws, Scheme};
 use tests::pipeline::Pipeline;
 
+mod answers;
 mod counting;
 mod deployer;
 mod drift;

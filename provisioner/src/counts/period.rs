@@ -1,0 +1,396 @@
+//! A span of time, cut into the parts by which counts are shown.
+//!
+//! Counts are kept by UTC hour, so a span is made of whole UTC hours. Days, weeks and months are those of a time zone; where
+//! that is not whole hours away from UTC, an hour counts to the part that it begins in.
+
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp, ToSpan, Unit, Zoned, ZonedRound};
+
+use crate::cli::{self, By};
+use crate::error::Error;
+
+/// Seconds of an hour.
+const HOUR: i64 = 3600;
+/// Ten years of hours: more parts than anybody reads, and than should be asked for.
+const MOST_PARTS: usize = 100_000;
+
+/// Whole UTC hours, cut into parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Period {
+    zone: TimeZone,
+    by: By,
+    /// Where each part begins, and at the end where the last one ends.
+    cuts: Vec<Timestamp>,
+}
+
+impl By {
+    fn span(self) -> Span {
+        match self {
+            Self::Hour => 1.hour(),
+            Self::Day => 1.day(),
+            Self::Week => 1.week(),
+            Self::Month => 1.month(),
+        }
+    }
+
+    /// The beginning of the part that a time lies in.
+    fn floor(self, time: &Zoned) -> Option<Zoned> {
+        match self {
+            // By the UTC hour, which is how counts are kept.
+            Self::Hour => {
+                let hour = Timestamp::from_second(time.timestamp().as_second().div_euclid(HOUR) * HOUR).ok()?;
+                Some(hour.to_zoned(time.time_zone().clone()))
+            }
+            Self::Day => time.round(ZonedRound::new().smallest(Unit::Day).mode(jiff::RoundMode::Floor)).ok(),
+            Self::Week => {
+                let day = Self::Day.floor(time)?;
+                let back = i64::from(day.weekday().to_monday_zero_offset());
+                Self::Day.floor(&day.checked_sub(back.days()).ok()?)
+            }
+            Self::Month => Self::Day.floor(&time.first_of_month().ok()?),
+        }
+    }
+}
+
+impl Period {
+    /// The period of the command line.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where a time, a span or a zone cannot be understood.
+    pub fn of(args: &cli::Period) -> Result<Self, Error> {
+        Self::at(args, Timestamp::now())
+    }
+
+    fn at(args: &cli::Period, now: Timestamp) -> Result<Self, Error> {
+        let zone = match &args.tz {
+            None => TimeZone::UTC,
+            Some(name) => TimeZone::get(name).map_err(|_| {
+                wrong(
+                    &format!("--tz {}", name.escape_debug()),
+                    "write a zone of the IANA database, such as Europe/Berlin",
+                )
+            })?,
+        };
+        let now = now.to_zoned(zone);
+        let (from, to) = match &args.from {
+            Some(from) => {
+                let to = args.to.as_ref().map_or(Ok(now.clone()), |to| time("--to", to, &now))?;
+                (time("--from", from, &now)?, to)
+            }
+            None => last(args.last.as_deref().unwrap_or("24h"), args.by.unwrap_or(By::Hour), &now)?,
+        };
+        let by = args.by.unwrap_or(By::Hour);
+        Self::new(&from, &to, by)
+    }
+
+    /// The hours that the time from `from` to before `to` touches.
+    fn new(from: &Zoned, to: &Zoned, by: By) -> Result<Self, Error> {
+        if from >= to {
+            return Err(wrong(
+                "the span of time",
+                &format!(
+                    "it begins at {} and ends at {}: let it begin before it ends",
+                    from.timestamp(),
+                    to.timestamp()
+                ),
+            ));
+        }
+        let unclear = || wrong("the span of time", "keep within the years 1 to 9998");
+        let first = By::Hour.floor(from).ok_or_else(unclear)?;
+        let begun = By::Hour.floor(to).ok_or_else(unclear)?;
+        let end = if begun == *to { begun } else { begun.checked_add(1.hour()).map_err(|_| unclear())? };
+        let mut cuts = vec![first.timestamp()];
+        let mut next = by.floor(&first).ok_or_else(unclear)?;
+        loop {
+            next = next.checked_add(by.span()).map_err(|_| unclear())?;
+            if next >= end {
+                break;
+            }
+            // In a zone that is not whole hours away, an hour belongs to the part that it begins in.
+            let hour = (next.timestamp().as_second() + HOUR - 1).div_euclid(HOUR) * HOUR;
+            let hour = Timestamp::from_second(hour).map_err(|_| unclear())?;
+            if hour >= end.timestamp() {
+                break;
+            }
+            cuts.push(hour);
+            if cuts.len() > MOST_PARTS {
+                return Err(wrong("the span of time", "it has too many parts: use --by day, week or month"));
+            }
+        }
+        cuts.push(end.timestamp());
+        Ok(Self { zone: from.time_zone().clone(), by, cuts })
+    }
+
+    /// The period of the same length that ends where this one begins: by the calendar where this one is whole days.
+    ///
+    /// # Errors
+    /// It would begin before the year 1.
+    pub fn before(&self) -> Result<Self, Error> {
+        let unclear = || wrong("--compare", "there is no time before that period");
+        let (from, to) = (self.zoned(self.first()), self.zoned(self.end()));
+        let midnight = |time: &Zoned| By::Day.floor(time).as_ref() == Some(time);
+        let whole = midnight(&from) && midnight(&to);
+        let unit = if whole && from.day() == 1 && to.day() == 1 {
+            Unit::Month
+        } else if whole {
+            Unit::Day
+        } else {
+            Unit::Hour
+        };
+        let length = from.until((unit, &to)).map_err(|_| unclear())?;
+        let earlier = from.checked_sub(length).map_err(|_| unclear())?;
+        Self::new(&earlier, &from, self.by)
+    }
+
+    fn zoned(&self, time: Timestamp) -> Zoned {
+        time.to_zoned(self.zone.clone())
+    }
+
+    fn first(&self) -> Timestamp {
+        self.cuts.first().copied().unwrap_or(Timestamp::MIN)
+    }
+
+    fn end(&self) -> Timestamp {
+        self.cuts.last().copied().unwrap_or(Timestamp::MIN)
+    }
+
+    /// The first hour, as in the counts table.
+    #[must_use]
+    pub fn from(&self) -> String {
+        self.first().to_string()
+    }
+
+    /// The hour after the last.
+    #[must_use]
+    pub fn to(&self) -> String {
+        self.end().to_string()
+    }
+
+    /// The last hour.
+    #[must_use]
+    pub fn last(&self) -> String {
+        self.end().checked_sub(1.hour()).unwrap_or(self.end()).to_string()
+    }
+
+    /// The zone's name.
+    #[must_use]
+    pub fn zone(&self) -> &str {
+        self.zone.iana_name().unwrap_or("UTC")
+    }
+
+    /// How it is cut.
+    #[must_use]
+    pub fn by(&self) -> By {
+        self.by
+    }
+
+    /// Every hour, as in the counts table.
+    pub fn hours(&self) -> impl Iterator<Item = String> + use<> {
+        let (first, end) = (self.first().as_second(), self.end().as_second());
+        (first..end).step_by(3600).filter_map(|second| Some(Timestamp::from_second(second).ok()?.to_string()))
+    }
+
+    /// How many parts it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.cuts.len().saturating_sub(1)
+    }
+
+    /// Whether it has none, which none has.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The part that an hour of the counts table lies in.
+    #[must_use]
+    pub fn part_of(&self, hour: &str) -> Option<usize> {
+        let hour: Timestamp = hour.parse().ok()?;
+        let after = self.cuts.partition_point(|cut| *cut <= hour);
+        (after > 0 && after < self.cuts.len()).then(|| after - 1)
+    }
+
+    /// Where a part begins, for programs.
+    #[must_use]
+    pub fn start_of(&self, part: usize) -> String {
+        self.cuts.get(part).map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// What a part is called, for people.
+    #[must_use]
+    pub fn label(&self, part: usize) -> String {
+        let Some(start) = self.cuts.get(part) else { return String::new() };
+        let start = self.zoned(*start);
+        let format = match self.by {
+            By::Hour => "%Y-%m-%d %H:%M",
+            By::Day => "%Y-%m-%d %a",
+            By::Week => "%G-W%V",
+            By::Month => "%Y-%m",
+        };
+        start.strftime(format).to_string()
+    }
+}
+
+/// From so long ago until now. `24h` are the last 24 hours with the one that has begun, not a 25th that the minute touches;
+/// `7d` by day are seven days, today included; and so on for the coarsest part that the span is made of and shown by.
+fn last(text: &str, by: By, now: &Zoned) -> Result<(Zoned, Zoned), Error> {
+    let help = "write a span such as 90m, 24h, 7d or 12mo";
+    let unclear = || wrong(&format!("--last {}", text.escape_debug()), help);
+    let span: Span = text.parse().map_err(|_| unclear())?;
+    if !span.is_positive() {
+        return Err(unclear());
+    }
+    let then = now.checked_sub(span).map_err(|_| unclear())?;
+    let made_of = if span.get_hours() != 0 || span.get_minutes() != 0 || span.get_seconds() != 0 {
+        By::Hour
+    } else if span.get_days() != 0 {
+        By::Day
+    } else if span.get_weeks() != 0 {
+        By::Week
+    } else {
+        By::Month
+    };
+    let part = by.min(made_of);
+    let shorter_than_an_hour = span.total((Unit::Hour, now)).is_ok_and(|hours| hours < 1.0);
+    let start = part.floor(&then).ok_or_else(unclear)?;
+    let from = match start == then || shorter_than_an_hour {
+        true => start,
+        false => part.floor(&start.checked_add(part.span()).map_err(|_| unclear())?).ok_or_else(unclear)?,
+    };
+    Ok((from, now.checked_add(1.nanosecond()).unwrap_or(now.clone())))
+}
+
+fn wrong(what: &str, help: &str) -> Error {
+    Error::Refused { what: format!("{what} cannot be used"), help: help.to_owned() }
+}
+
+/// A time with its zone, a date or time in the zone of `now`, or one of the words for days.
+fn time(flag: &str, text: &str, now: &Zoned) -> Result<Zoned, Error> {
+    let zone = now.time_zone();
+    let midnight = |date: Date| date.to_zoned(zone.clone()).ok();
+    let word = match text {
+        "now" => Some(now.clone()),
+        "today" => midnight(now.date()),
+        "yesterday" => now.date().yesterday().ok().and_then(midnight),
+        "tomorrow" => now.date().tomorrow().ok().and_then(midnight),
+        _ => None,
+    };
+    word.or_else(|| Some(text.parse::<Timestamp>().ok()?.to_zoned(zone.clone())))
+        .or_else(|| midnight(text.parse::<Date>().ok()?).filter(|_| !text.contains('T')))
+        .or_else(|| text.parse::<DateTime>().ok()?.to_zoned(zone.clone()).ok())
+        .ok_or_else(|| {
+            let help = "write a date such as 2015-08-04, a time such as 2015-08-04T12:00:00Z, today or yesterday";
+            wrong(&format!("{flag} {}", text.escape_debug()), help)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: &str = "2015-08-04T12:34:56Z";
+
+    fn period(last: Option<&str>, from: Option<&str>, to: Option<&str>, by: By, tz: &str) -> Result<Period, Error> {
+        let own = |text: Option<&str>| text.map(str::to_owned);
+        let args = cli::Period { last: own(last), from: own(from), to: own(to), by: Some(by), tz: Some(tz.to_owned()) };
+        Period::at(&args, NOW.parse().expect("a time"))
+    }
+
+    fn bounds(last: &str, by: By) -> (String, String, usize) {
+        let period = period(Some(last), None, None, by, "UTC").expect("a period");
+        (period.from(), period.to(), period.len())
+    }
+
+    fn is(from: &str, to: &str, parts: usize) -> (String, String, usize) {
+        (from.to_owned(), to.to_owned(), parts)
+    }
+
+    #[test]
+    fn so_many_parts_as_asked_for_with_the_one_that_has_begun() {
+        assert_eq!(bounds("24h", By::Hour), is("2015-08-03T13:00:00Z", "2015-08-04T13:00:00Z", 24));
+        assert_eq!(bounds("1h", By::Hour), is("2015-08-04T12:00:00Z", "2015-08-04T13:00:00Z", 1));
+        assert_eq!(bounds("7d", By::Day), is("2015-07-29T00:00:00Z", "2015-08-04T13:00:00Z", 7));
+        assert_eq!(bounds("7d", By::Hour), is("2015-07-28T13:00:00Z", "2015-08-04T13:00:00Z", 168));
+        assert_eq!(bounds("2w", By::Week), is("2015-07-27T00:00:00Z", "2015-08-04T13:00:00Z", 2));
+        assert_eq!(bounds("12mo", By::Month), is("2014-09-01T00:00:00Z", "2015-08-04T13:00:00Z", 12));
+        assert_eq!(bounds("1y", By::Month).2, 12);
+        assert_eq!(bounds("24h", By::Day), is("2015-08-03T13:00:00Z", "2015-08-04T13:00:00Z", 2));
+    }
+
+    #[test]
+    fn minutes_touch_the_hours_that_they_lie_in() {
+        assert_eq!(bounds("40m", By::Hour), is("2015-08-04T11:00:00Z", "2015-08-04T13:00:00Z", 2));
+    }
+
+    #[test]
+    fn dates_and_words_are_in_the_zone_and_the_end_is_left_out() {
+        let of = |from, to, tz| {
+            let period = period(None, Some(from), Some(to), By::Day, tz).expect("a period");
+            (period.from(), period.to(), period.len())
+        };
+        assert_eq!(of("2015-08-03", "2015-08-04", "UTC"), is("2015-08-03T00:00:00Z", "2015-08-04T00:00:00Z", 1));
+        assert_eq!(of("yesterday", "today", "UTC"), is("2015-08-03T00:00:00Z", "2015-08-04T00:00:00Z", 1));
+        assert_eq!(
+            of("2015-08-03", "2015-08-04", "Europe/Berlin"),
+            is("2015-08-02T22:00:00Z", "2015-08-03T22:00:00Z", 1)
+        );
+        assert_eq!(
+            of("2015-08-03T02:00:00+02:00", "2015-08-03T00:00:01Z", "UTC"),
+            is("2015-08-03T00:00:00Z", "2015-08-03T01:00:00Z", 1)
+        );
+    }
+
+    #[test]
+    fn days_are_as_long_as_the_clocks_make_them() {
+        let period = period(None, Some("2015-03-28"), Some("2015-03-31"), By::Day, "Europe/Berlin").expect("a period");
+        assert_eq!(period.len(), 3);
+        assert_eq!(period.hours().count(), 24 + 23 + 24);
+        assert_eq!(period.part_of("2015-03-28T22:00:00Z"), Some(0));
+        assert_eq!(period.part_of("2015-03-28T23:00:00Z"), Some(1));
+        assert_eq!(period.label(1), "2015-03-29 Sun");
+    }
+
+    #[test]
+    fn every_hour_lies_in_one_part_also_where_zones_are_not_whole_hours_away() {
+        for zone in ["UTC", "Asia/Kolkata", "America/St_Johns", "Australia/Lord_Howe", "Europe/Berlin"] {
+            for by in [By::Hour, By::Day, By::Week, By::Month] {
+                let period = period(None, Some("2015-03-20"), Some("2015-05-03"), by, zone).expect("a period");
+                let parts: Vec<usize> = period.hours().map(|hour| period.part_of(&hour).expect("a part")).collect();
+                assert!(parts.windows(2).all(|pair| pair[0] == pair[1] || pair[0] + 1 == pair[1]), "{zone} {by:?}");
+                assert_eq!((parts.first(), parts.last()), (Some(&0), Some(&(period.len() - 1))), "{zone} {by:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_period_before_is_as_long_by_the_calendar() {
+        let before = |from, to, by| {
+            let before = period(None, Some(from), Some(to), by, "UTC").expect("a period").before().expect("a period");
+            (before.from(), before.to(), before.len())
+        };
+        assert_eq!(
+            before("2015-03-01", "2015-04-01", By::Month),
+            is("2015-02-01T00:00:00Z", "2015-03-01T00:00:00Z", 1)
+        );
+        assert_eq!(
+            before("2015-08-03", "2015-08-04", By::Hour),
+            is("2015-08-02T00:00:00Z", "2015-08-03T00:00:00Z", 24)
+        );
+        assert_eq!(
+            before("2015-08-04T10:00:00Z", "2015-08-04T12:00:00Z", By::Hour),
+            is("2015-08-04T08:00:00Z", "2015-08-04T10:00:00Z", 2)
+        );
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for bad in ["", "soon", "-3h", "0h", "99999999999999999999h"] {
+            assert!(period(Some(bad), None, None, By::Hour, "UTC").is_err(), "{bad}");
+        }
+        assert!(period(None, Some("2015-13-01"), None, By::Hour, "UTC").is_err());
+        assert!(period(None, Some("2015-08-04"), Some("2015-08-03"), By::Hour, "UTC").is_err());
+        assert!(period(None, Some("0001-01-01"), None, By::Hour, "UTC").is_err(), "too many parts");
+        assert!(period(Some("1h"), None, None, By::Hour, "Mars/Olympus").is_err());
+    }
+}

@@ -1,0 +1,171 @@
+//! What the counts are for: every figure equals that of an independent recount of the files.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, ensure};
+use chrono::{DateTime, Duration, FixedOffset, SecondsFormat, TimeZone as _, Utc};
+use fastrand::Rng;
+use serde_json::{Value, json};
+use tests::pipeline::Pipeline;
+use tests::recount::{self, Counts};
+use tests::samples::gzip;
+
+use crate::pipeline;
+
+/// A name that means something to a terminal, to a spreadsheet and to HTML.
+const HOSTILE: &str = "=cmd|'/c calc'!A1,\u{1b}[31m<script>alert(\"x\")</script>\u{202e}";
+
+fn begin() -> DateTime<Utc> {
+    Utc.with_ymd_and_hms(2015, 7, 5, 0, 0, 0).single().unwrap_or_default()
+}
+
+/// Thirty days of two hundred events, in files of twelve hours each, counted by the function.
+async fn counted(pipeline: &Pipeline<'_>) -> Result<Counts> {
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let mut rng = Rng::with_seed(30);
+    let mut expected = Counts::new();
+    for file in 0..60 {
+        let mut text = String::new();
+        for n in 0..400 {
+            let event = match n {
+                0 => HOSTILE.to_owned(),
+                // A few of the names are most of the events, as it is.
+                _ => format!("Event {:03}", rng.usize(0..199) * rng.usize(0..199) / 199),
+            };
+            let time = begin() + Duration::hours(12 * file) + Duration::seconds(rng.i64(0..12 * 3600));
+            let time = time.to_rfc3339_opts(SecondsFormat::Millis, true);
+            text.push_str(&json!({ "type": "track", "event": event, "timestamp": time }).to_string());
+            text.push('\n');
+        }
+        let bytes = gzip(text.as_bytes());
+        recount::add(&mut expected, &bytes)?;
+        pipeline.upload(&format!("segment-logs/x/1/{file}.gz"), &bytes).await?;
+    }
+    pipeline.counted(&expected).await?;
+    Ok(expected)
+}
+
+fn sum(counts: &Counts, wanted: impl Fn(&str, DateTime<Utc>) -> bool) -> u64 {
+    let hour = |text: &str| DateTime::parse_from_rfc3339(text).map(|time| time.with_timezone(&Utc)).unwrap_or_default();
+    counts.iter().filter(|((event, time), _)| wanted(event, hour(time))).map(|(_, count)| count).sum()
+}
+
+#[tokio::test]
+async fn figures_equal_a_recount_of_the_files() -> Result<()> {
+    let pipeline = pipeline()?;
+    let expected = counted(&pipeline).await?;
+    let json = |args: &[&str]| -> Result<Value> {
+        Ok(serde_json::from_str(&pipeline.expect(0, &[args, &["--format", "json"]].concat())?.out)?)
+    };
+    let tokyo = FixedOffset::east_opt(9 * 3600).context("a zone")?;
+
+    // By day, in another zone, several events side by side, as a spreadsheet gets it.
+    let args = ["query", "Event 000", "Event 007", "--from", "2015-07-06", "--to", "2015-07-20"];
+    let csv = pipeline.expect(0, &[&args[..], &["--by", "day", "--tz", "Asia/Tokyo", "--format", "csv"]].concat())?.out;
+    let rows: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    ensure!(rows.len() == 15 && rows[0] == ["start", "Event 000", "Event 007"], "{csv}");
+    for (day, row) in rows[1..].iter().enumerate() {
+        let date = chrono::NaiveDate::from_ymd_opt(2015, 7, 6).context("a day")? + Duration::days(day as i64);
+        for (column, event) in ["Event 000", "Event 007"].into_iter().enumerate() {
+            let wanted = sum(&expected, |e, time| e == event && time.with_timezone(&tokyo).date_naive() == date);
+            ensure!(row[column + 1] == wanted.to_string(), "{date} {event}: {} is not {wanted}", row[column + 1]);
+        }
+    }
+
+    // Month over month, in one command.
+    let months =
+        json(&["query", "Event 001", "--from", "2015-07-20", "--to", "2015-08-01", "--by", "week", "--compare"])?;
+    let event = &months["events"][0];
+    let between = |from: (i32, u32, u32), to: (i32, u32, u32)| {
+        let at = |(y, m, d)| Utc.with_ymd_and_hms(y, m, d, 0, 0, 0).single().unwrap_or_default();
+        sum(&expected, |e, time| e == "Event 001" && time >= at(from) && time < at(to))
+    };
+    ensure!(event["total"] == between((2015, 7, 20), (2015, 8, 1)), "{months}");
+    ensure!(event["before"] == between((2015, 7, 8), (2015, 7, 20)), "{months}");
+    let weeks = event["counts"].as_array().context("counts")?;
+    ensure!(
+        weeks.len() == 2 && weeks.iter().filter_map(|w| w["count"].as_u64()).sum::<u64>() == event["total"],
+        "{months}"
+    );
+
+    // By hour, empty hours shown as 0, and read consistently.
+    let hours = json(&["query", "Event 150", "--from", "2015-07-05", "--to", "2015-08-04", "--consistent"])?;
+    let hours = hours["events"][0]["counts"].as_array().context("counts")?.clone();
+    ensure!(hours.len() == 720 && hours.iter().any(|hour| hour["count"] == 0), "{} hours", hours.len());
+    for hour in &hours {
+        let start = hour["start"].as_str().context("a start")?.to_owned();
+        let wanted = expected.get(&("Event 150".to_owned(), start)).copied().unwrap_or(0);
+        ensure!(hour["count"] == wanted, "{hour}");
+    }
+
+    // The most frequent, all of them, beside the time before.
+    let top = json(&["top", "--from", "2015-07-20", "--to", "2015-08-03", "-n", "500"])?;
+    let mut wanted: BTreeMap<String, [u64; 2]> = BTreeMap::new();
+    for ((event, hour), count) in &expected {
+        let day = DateTime::parse_from_rfc3339(hour)?.with_timezone(&Utc).date_naive();
+        let days = (day - chrono::NaiveDate::from_ymd_opt(2015, 7, 20).context("a day")?).num_days();
+        match days {
+            0..14 => wanted.entry(event.clone()).or_default()[0] += count,
+            -14..0 => wanted.entry(event.clone()).or_default()[1] += count,
+            _ => {}
+        }
+    }
+    let ranked = top["events"].as_array().context("events")?;
+    for event in ranked {
+        let [count, before] = wanted[event["event"].as_str().context("a name")?];
+        ensure!(event["count"] == count && event["before"] == before, "{event} is not {count}, {before}");
+    }
+    let counts: Vec<u64> = ranked.iter().filter_map(|event| event["count"].as_u64()).collect();
+    ensure!(counts.is_sorted_by(|a, b| a >= b), "{counts:?}");
+    ensure!(ranked.len() == wanted.values().filter(|[count, _]| *count > 0).count(), "{}", ranked.len());
+    ensure!(top["total"] == wanted.values().map(|[count, _]| count).sum::<u64>(), "{}", top["total"]);
+    ensure!(top["total_before"] == wanted.values().map(|[_, before]| before).sum::<u64>(), "{}", top["total_before"]);
+
+    // All names.
+    let names: BTreeSet<String> = serde_json::from_value(json(&["events"])?)?;
+    ensure!(names == expected.keys().map(|(event, _)| event.clone()).collect(), "{names:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn names_are_suggested_and_harmless() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let mut expected = Counts::new();
+    let now = Utc::now();
+    let events = ["Order Completed", "Order Cancelled", "Signed Up", HOSTILE];
+    let lines: String = events
+        .iter()
+        .map(|event| json!({ "type": "track", "event": event, "timestamp": now.to_rfc3339() }).to_string() + "\n")
+        .collect();
+    let bytes = gzip(lines.as_bytes());
+    recount::add(&mut expected, &bytes)?;
+    pipeline.upload("segment-logs/x/1/a.gz", &bytes).await?;
+    pipeline.counted(&expected).await?;
+
+    let ran = pipeline.expect(1, &["query", "order completd"])?;
+    ensure!(ran.err.contains("no event `order completd` was ever counted"), "{}", ran.err);
+    ensure!(ran.err.contains("did you mean `Order Completed` or `Order Cancelled`"), "{}", ran.err);
+    // One that happened, but not then, is no mistake.
+    let none =
+        pipeline.expect(0, &["query", "Signed Up", "--from", "2015-01-01", "--to", "2015-01-03", "--by", "day"])?;
+    ensure!(none.out.matches("│     0 ┆").count() + none.out.matches(" 0 ").count() > 0, "{}", none.out);
+
+    for format in ["table", "csv", "tsv"] {
+        for command in [vec!["events"], vec!["top", "--last", "2d"], vec!["query", HOSTILE, "--last", "2d"]] {
+            let out = pipeline.expect(0, &[&command[..], &["--format", format]].concat())?.out;
+            if format != "csv" {
+                ensure!(!out.contains('\u{1b}'), "{format} {command:?}: {out:?}");
+            }
+            let formula = out.lines().flat_map(|line| line.split(['\t', ','])).any(|field| field.starts_with('='));
+            ensure!(format == "table" || !formula, "{format} {command:?}: {out:?}");
+        }
+    }
+    let zones = pipeline.expect(1, &["top", "--tz", "Mars/Olympus"])?;
+    ensure!(
+        zones.err.contains("--tz Mars/Olympus cannot be used") && zones.err.contains("Europe/Berlin"),
+        "{}",
+        zones.err
+    );
+    Ok(())
+}
