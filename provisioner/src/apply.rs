@@ -46,8 +46,8 @@ impl Outcome {
 }
 
 /// Does what the plan says, no more and no less.
-/// The reporter is told of each step as it happens. Once a signal has come, no step begins; those that have begun go on,
-/// but wait for nothing any more.
+/// The reporter is told of each step as it happens. Once a signal has come, no step begins; those that have begun go on
+/// to their end.
 pub async fn apply(aws: &Aws, plan: &Plan, reporter: &dyn Reporter, stop: &Stop) -> Outcome {
     let steps: Vec<&Item> = plan.items.iter().filter(|item| item.action != Action::Nothing).collect();
     let nodes: Vec<Node<'_, _>> = steps
@@ -64,7 +64,7 @@ pub async fn apply(aws: &Aws, plan: &Plan, reporter: &dyn Reporter, stop: &Stop)
     loop {
         for i in ready.drain(..).filter(|_| stop.asked().is_none()) {
             left.remove(&i);
-            running.push(run(aws, steps[i], i, reporter, stop));
+            running.push(run(aws, steps[i], i, reporter));
         }
         let Some((i, succeeded)) = running.next().await else { break };
         if succeeded {
@@ -91,13 +91,13 @@ pub async fn apply(aws: &Aws, plan: &Plan, reporter: &dyn Reporter, stop: &Stop)
     outcome
 }
 
-async fn run(aws: &Aws, item: &Item, index: usize, reporter: &dyn Reporter, stop: &Stop) -> (usize, bool) {
+async fn run(aws: &Aws, item: &Item, index: usize, reporter: &dyn Reporter) -> (usize, bool) {
     let (address, action) = (item.address(), item.action);
     let started = Instant::now();
     reporter.event(address, action, &Event::Started);
     let tell = |what: &str, elapsed| reporter.event(address, action, &Event::Waiting { what, elapsed });
     let count = |done, total| reporter.event(address, action, &Event::Progress { done, total });
-    let step = Step { aws, address, tell: &tell, count: &count, stop };
+    let step = Step { aws, address, tell: &tell, count: &count };
     let result = match action {
         Action::Nothing | Action::Refuse => Ok(()),
         Action::Create | Action::Update => item.observed.converge(&step).await,

@@ -97,18 +97,10 @@ pub enum Error {
         signal: Signal,
         /// Steps that are done.
         done: usize,
-        /// Steps that failed, those that gave up waiting because of the signal among them.
+        /// Steps that failed.
         failed: usize,
         /// All steps.
         steps: usize,
-    },
-    /// A step gave up waiting because of a signal.
-    #[error("stopped waiting for {what}, because of {signal}")]
-    Interrupted {
-        /// What for.
-        what: String,
-        /// Which.
-        signal: Signal,
     },
     /// Several things at once, all of which the person should see.
     #[error("{}", Several(.0))]
@@ -120,7 +112,7 @@ fn help(error: &AwsError) -> String {
 }
 
 fn failures(failed: usize) -> String {
-    if failed == 0 { String::new() } else { format!(", {failed} of which were given up or failed") }
+    if failed == 0 { String::new() } else { format!(", {failed} failed") }
 }
 
 fn last_said(said: &Option<String>) -> String {
@@ -196,7 +188,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Stopped { signal, .. } | Self::Interrupted { signal, .. } => signal.exit_code(),
+            Self::Stopped { signal, .. } => signal.exit_code(),
             Self::Config(_)
             | Self::Io { .. }
             | Self::Aws { .. }

@@ -23,12 +23,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::artifact::Artifact;
-use crate::aws::{Aws, Place, Waiting};
+use crate::aws::{Aws, AwsError, Place, Waiting};
 use crate::change::Change;
 use crate::config::Pipeline;
 use crate::error::{Error, Fault};
 use crate::owner::Owner;
-use crate::signal::Stop;
 
 /// A kind and a name: what identifies a resource within a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -104,15 +103,13 @@ pub struct Step<'a> {
     pub tell: &'a (dyn Fn(&str, Duration) + Send + Sync),
     /// Told how many of how many parts are done, where a step has many.
     pub count: &'a (dyn Fn(u64, u64) + Send + Sync),
-    /// Whether a signal has asked to stop.
-    pub stop: &'a Stop,
 }
 
 impl Step<'_> {
     /// Something to wait for, up to a deadline in seconds.
     #[must_use]
     pub fn waiting(&self, what: impl Into<String>, seconds: u64) -> Waiting<'_> {
-        Waiting { what: what.into(), deadline: Duration::from_secs(seconds), tell: self.tell, stop: self.stop }
+        Waiting { what: what.into(), deadline: Duration::from_secs(seconds), tell: self.tell }
     }
 }
 
@@ -296,21 +293,35 @@ impl<K: Kind> Resource for Declared<K> {
 }
 
 /// Brings in line what appeared since it was read, on the terms of a plan: what may not be changed is refused.
-async fn complete<K: Kind>(spec: &K, step: &Step<'_>) -> Result<(), Error> {
-    let live = spec.read(step.aws).await.map_err(|fault| fault.on("read", step.address))?;
-    let live = live.ok_or_else(|| Fault::Exists.on("create", step.address))?;
+async fn complete<K: Kind>(spec: &K, step: &Step<'_>) -> Result<(), Fault> {
+    let live = spec.read(step.aws).await?.ok_or(Fault::Exists)?;
     let refused = |Refusal { why, help }| Error::Refused { what: format!("{} {why}", step.address), help };
     if spec.owner(&live) != Owner::Ours {
         return Err(refused(Refusal::new(
             "appeared while this ran, and is not this pipeline's",
             "run plan: it says whose it is",
-        )));
+        ))
+        .into());
     }
     if let Some(refusal) = spec.refusal(&live) {
-        return Err(refused(refusal));
+        return Err(refused(refusal).into());
     }
     let changes = spec.diff(Some(&live));
-    spec.update(step, &live, &changes).await.map_err(|fault| fault.on("update", step.address))
+    spec.update(step, &live, &changes).await
+}
+
+/// Whether AWS refused because of what the resource is, or of another call at the same moment.
+fn is_conflict(error: &AwsError) -> bool {
+    let by_code = [
+        "Conflict",
+        "InUse",
+        "ConcurrentModification",
+        "OperationAborted",
+        "PreconditionFailed",
+        "ValidationException",
+    ];
+    matches!(error.status(), Some(409 | 412))
+        || error.code().is_some_and(|code| by_code.iter().any(|c| code.contains(c)))
 }
 
 /// Whether there is nothing left to do.
@@ -373,14 +384,14 @@ impl<K: Kind> Observed for Read<K> {
         Box::pin(async move {
             let (verb, result) = match self.there() {
                 None => match spec.create(step).await {
-                    Err(Fault::Exists) => return complete(spec, step).await,
+                    Err(Fault::Exists) => ("update", complete(spec, step).await),
                     result => ("create", result),
                 },
                 Some(live) => ("update", spec.update(step, live, &self.changes).await),
             };
             match result {
                 // A run beside this one may have done the same, and AWS refuses to do it twice.
-                Err(Fault::Call(_)) if is_as_declared(spec, step).await => Ok(()),
+                Err(Fault::Call(error)) if is_conflict(&error) && is_as_declared(spec, step).await => Ok(()),
                 result => result.map_err(|fault| fault.on(verb, address)),
             }
         })

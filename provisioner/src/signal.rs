@@ -76,15 +76,6 @@ impl Stop {
     pub fn asked(&self) -> Option<Signal> {
         *self.0.borrow()
     }
-
-    /// Waits until one asks; for ever, where none can.
-    pub async fn wait(&self) -> Signal {
-        let mut receiver = self.0.clone();
-        match receiver.wait_for(Option::is_some).await.map(|signal| *signal) {
-            Ok(Some(signal)) => signal,
-            _ => std::future::pending().await,
-        }
-    }
 }
 
 async fn next(interrupts: &mut Stream, terminations: &mut Stream) -> Signal {

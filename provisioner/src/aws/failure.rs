@@ -41,6 +41,8 @@ pub enum Answer {
     Unclear(String),
 }
 
+const CLOCK: &str = "this machine's clock is wrong: correct it";
+
 impl AwsError {
     /// The service's error code, where the service answered.
     #[must_use]
@@ -86,6 +88,12 @@ impl AwsError {
             Answer::Unreachable(_) => "check the network, pipeline.region and AWS_ENDPOINT_URL".to_owned(),
             Answer::TimedOut => "check the network and AWS_ENDPOINT_URL, then run the command again".to_owned(),
             Answer::Unclear(_) => "check that AWS_ENDPOINT_URL is the address of AWS or of a local AWS".to_owned(),
+            // Services other than S3 say it in words alone.
+            Answer::Service { message, .. }
+                if message.contains("Signature expired") || message.contains("Signature not yet current") =>
+            {
+                CLOCK.to_owned()
+            }
             Answer::Service { status, code, .. } => match code.as_str() {
                 "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "TokenRefreshRequired" => {
                     "the credentials have expired: sign in again, then run the command again to continue".to_owned()
@@ -96,7 +104,7 @@ impl AwsError {
                 "SignatureDoesNotMatch" | "InvalidSignatureException" => {
                     "the secret key does not belong to the access key, or a proxy changes the request".to_owned()
                 }
-                "RequestTimeTooSkewed" => "this machine's clock is wrong: correct it".to_owned(),
+                "RequestTimeTooSkewed" => CLOCK.to_owned(),
                 "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException" => {
                     "the resource is in another region: check pipeline.region".to_owned()
                 }

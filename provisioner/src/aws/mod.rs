@@ -225,3 +225,38 @@ impl Aws {
         Ok(Place { partition, region: pipeline.region.clone(), account, caller: arn })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use aws_credential_types::Credentials;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_never_answers_is_given_up() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let attempt = Duration::from_millis(200);
+        let config = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .endpoint_url(format!("http://127.0.0.1:{port}"))
+            .credentials_provider(Credentials::for_tests())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .retry_config(RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(10)))
+            .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(attempt).build())
+            .load()
+            .await;
+        let started = Instant::now();
+        let answer = Aws::new(&config).sts.get_caller_identity().send().await.call("sts:GetCallerIdentity");
+        let error = answer.expect_err("no answer");
+        assert!(matches!(error.answer, Answer::TimedOut), "{error}");
+        assert!(
+            error.to_string().contains("an attempt has 60 s") && error.remedy().contains("AWS_ENDPOINT_URL"),
+            "{error}"
+        );
+        assert!(started.elapsed() >= attempt * 2 && started.elapsed() < attempt * 50);
+        drop(listener);
+    }
+}

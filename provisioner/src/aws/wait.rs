@@ -6,7 +6,6 @@ use tokio::time::{Instant, sleep};
 
 use super::failure::AwsError;
 use crate::error::{Error, Fault};
-use crate::signal::Stop;
 
 /// The first pause. Most conditions come true within a second, so the first looks are frequent.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -21,8 +20,6 @@ pub struct Waiting<'a> {
     pub deadline: Duration,
     /// Told of each pause.
     pub tell: &'a (dyn Fn(&str, Duration) + Send + Sync),
-    /// Ends the waiting.
-    pub stop: &'a Stop,
 }
 
 impl Waiting<'_> {
@@ -31,21 +28,16 @@ impl Waiting<'_> {
     }
 
     /// Sleeps before the next attempt, or says that there is no time for one.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`] where a signal has come, or comes meanwhile.
-    async fn pause(&self, started: Instant, attempt: u32) -> Result<bool, Error> {
+    async fn pause(&self, started: Instant, attempt: u32) -> bool {
         let elapsed = started.elapsed();
         let Some(left) = self.deadline.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
-            return Ok(false);
+            return false;
         };
         (self.tell)(&self.what, elapsed);
         let ceiling = FIRST_PAUSE.saturating_mul(1 << attempt.min(10)).min(LONGEST_PAUSE);
         // Half fixed, half random: those who wait for the same thing do not ask at the same moment.
-        tokio::select! {
-            () = sleep(ceiling.mul_f64(0.5 + fastrand::f64() / 2.0).min(left)) => Ok(true),
-            signal = self.stop.wait() => Err(Error::Interrupted { what: self.what.clone(), signal }),
-        }
+        sleep(ceiling.mul_f64(0.5 + fastrand::f64() / 2.0).min(left)).await;
+        true
     }
 }
 
@@ -62,7 +54,7 @@ where
         if let Some(answer) = ask().await? {
             return Ok(answer);
         }
-        if !waiting.pause(started, attempt).await? {
+        if !waiting.pause(started, attempt).await {
             break;
         }
     }
@@ -90,7 +82,7 @@ where
             Err(Fault::Call(error)) if passes(&error) => last = Some(error.to_string()),
             Err(fault) => return Err(fault),
         }
-        if !waiting.pause(started, attempt).await? {
+        if !waiting.pause(started, attempt).await {
             break;
         }
     }
@@ -112,8 +104,8 @@ mod tests {
         AwsError { call: "lambda:CreateFunction", answer }
     }
 
-    fn waiting<'a>(tell: &'a (dyn Fn(&str, Duration) + Send + Sync), stop: &'a Stop) -> Waiting<'a> {
-        Waiting { what: "the role to become assumable".to_owned(), deadline: SHORT, tell, stop }
+    fn waiting(tell: &(dyn Fn(&str, Duration) + Send + Sync)) -> Waiting<'_> {
+        Waiting { what: "the role to become assumable".to_owned(), deadline: SHORT, tell }
     }
 
     #[tokio::test]
@@ -121,7 +113,7 @@ mod tests {
         let told = Mutex::new(Vec::new());
         let tell = |what: &str, elapsed: Duration| told.lock().expect("a list").push((what.to_owned(), elapsed));
         let started = Instant::now();
-        let fault = retry_while(waiting(&tell, &Stop::never()), |_| true, || async { Err::<(), _>(refusal()) }).await;
+        let fault = retry_while(waiting(&tell), |_| true, || async { Err::<(), _>(refusal()) }).await;
         let Err(Fault::Other(error)) = fault else { panic!("{fault:?}") };
         let text = error.to_string();
         for part in ["gave up waiting for the role to become assumable", "cannot be assumed", "run the command again"] {
@@ -137,8 +129,8 @@ mod tests {
     #[tokio::test]
     async fn what_comes_true_late_is_waited_for() {
         let asked = Mutex::new(0);
-        let (tell, stop) = (|_: &str, _| {}, Stop::never());
-        let answer = wait_until(waiting(&tell, &stop), || async {
+        let tell = |_: &str, _: Duration| {};
+        let answer = wait_until(waiting(&tell), || async {
             let mut asked = asked.lock().expect("a number");
             *asked += 1;
             Ok((*asked == 3).then_some(7))
@@ -149,9 +141,9 @@ mod tests {
     #[tokio::test]
     async fn another_failure_ends_it_at_once() {
         let asked = Mutex::new(0);
-        let (tell, stop) = (|_: &str, _| {}, Stop::never());
+        let tell = |_: &str, _: Duration| {};
         let result = retry_while(
-            waiting(&tell, &stop),
+            waiting(&tell),
             |_| false,
             || async {
                 *asked.lock().expect("a number") += 1;

@@ -33,7 +33,7 @@ fn ending(address: &Address, action: Action, event: &Event<'_>) -> Option<String
         Event::Done { took } => {
             Some(format!("{color}{symbol}{color:#} {address}: {} in {:.1} s", action.done(), took.as_secs_f64()))
         }
-        Event::Failed { error } => Some(format!("{color}{symbol}{color:#} {}", human::error(error))),
+        Event::Failed { error } => Some(format!("{color}{symbol}{color:#} {address}: {}", human::error(error))),
         Event::Skipped { because: Some(because) } => Some(format!(
             "{color}{symbol}{color:#} {address}: skipped, because {} failed",
             printable(&because.to_string())

@@ -60,6 +60,8 @@ pub(super) struct Live {
     description: String,
     handler: String,
     code: Code,
+    /// What Lambda is at with the last change, unless that is done.
+    unready: Option<String>,
     /// Changes with each change of code or configuration.
     revision_id: Option<String>,
     architecture: Option<String>,
@@ -73,6 +75,18 @@ pub(super) struct Live {
     success_destination: Option<String>,
     max_concurrency: Option<i32>,
     tags: BTreeMap<String, String>,
+}
+
+/// What keeps a function from being ready. Lambda puts functions that were not used for weeks to sleep, and they wake.
+fn unready(state: Option<&State>, update: Option<&LastUpdateStatus>, reason: Option<&str>) -> Option<String> {
+    let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+    match (state, update) {
+        (Some(state @ (State::Pending | State::Failed)), _) => Some(format!("{}{reason}", state.as_str())),
+        (_, Some(update @ (LastUpdateStatus::InProgress | LastUpdateStatus::Failed))) => {
+            Some(format!("update {}{reason}", update.as_str()))
+        }
+        _ => None,
+    }
 }
 
 fn arn(scope: &Scope<'_>, name: &str) -> String {
@@ -100,7 +114,7 @@ fn role_is_new(error: &AwsError) -> bool {
 }
 
 /// Something else is changing the function; it passes.
-fn is_busy(error: &AwsError) -> bool {
+pub(super) fn is_busy(error: &AwsError) -> bool {
     matches!(error.code(), Some("ResourceConflictException" | "PreconditionFailedException"))
 }
 
@@ -241,19 +255,22 @@ impl Function {
         Ok(())
     }
 
-    async fn put_concurrency(&self, aws: &Aws) -> Result<(), Fault> {
-        match self.max_concurrency {
-            Some(most) => {
-                let request = aws.lambda.put_function_concurrency().function_name(&self.name);
-                let request = request.reserved_concurrent_executions(most);
-                request.send().await.call("lambda:PutFunctionConcurrency")?;
+    async fn put_concurrency(&self, step: &Step<'_>) -> Result<(), Fault> {
+        let lambda = &step.aws.lambda;
+        retry_while(step.waiting("the function to take its concurrency", UPDATE_DEADLINE), is_busy, || async {
+            match self.max_concurrency {
+                Some(most) => {
+                    let request = lambda.put_function_concurrency().function_name(&self.name);
+                    let request = request.reserved_concurrent_executions(most);
+                    request.send().await.call("lambda:PutFunctionConcurrency").map(drop)
+                }
+                None => {
+                    let request = lambda.delete_function_concurrency().function_name(&self.name);
+                    request.send().await.call("lambda:DeleteFunctionConcurrency").map(drop)
+                }
             }
-            None => {
-                let request = aws.lambda.delete_function_concurrency().function_name(&self.name);
-                request.send().await.call("lambda:DeleteFunctionConcurrency")?;
-            }
-        }
-        Ok(())
+        })
+        .await
     }
 }
 
@@ -392,6 +409,11 @@ impl Kind for Function {
                 bytes: u64::try_from(configuration.code_size).unwrap_or_default(),
                 revision: function.tags.as_ref().and_then(|tags| tags.get(REVISION_TAG)).cloned(),
             },
+            unready: unready(
+                configuration.state.as_ref(),
+                configuration.last_update_status.as_ref(),
+                configuration.last_update_status_reason.as_deref().or(configuration.state_reason.as_deref()),
+            ),
             revision_id: configuration.revision_id,
             architecture: configuration.architectures.unwrap_or_default().first().map(|a| a.as_str().to_owned()),
             runtime: configuration.runtime.map(|runtime| runtime.as_str().to_owned()),
@@ -426,6 +448,7 @@ impl Kind for Function {
         });
         Diff::new()
             .compare("code", live.filter(|_| code.is_some()).map(|l| &l.code), code)
+            .compare("state", live.and_then(|l| l.unready.as_ref()), None::<&str>)
             .compare("description", live.map(|l| &l.description), DESCRIPTION)
             .compare("handler", live.map(|l| &l.handler), ENTRY)
             .compare("runtime", live.and_then(|l| l.runtime.as_ref()), Runtime::Providedal2023.as_str())
@@ -470,17 +493,25 @@ impl Kind for Function {
         self.settled(step).await?;
         self.put_event_invoke(step, &Live::default()).await?;
         if self.max_concurrency.is_some() {
-            self.put_concurrency(step.aws).await?;
+            self.put_concurrency(step).await?;
         }
         Ok(())
     }
 
     async fn update(&self, step: &Step<'_>, live: &Live, changes: &[Change]) -> Result<(), Fault> {
         let uploads = touches(changes, &["code"]);
+        if uploads {
+            // The tags say which revision the code is of, so they wait for the same condition.
+            self.still(step.aws, changes, &CODE).await?;
+        }
         if uploads || touches(changes, &["tags"]) {
             let request = step.aws.lambda.tag_resource().resource(&self.arn);
             let tags = if uploads { self.tags_with_revision() } else { self.tags.clone() }.into_iter().collect();
-            request.set_tags(Some(tags)).send().await.call("lambda:TagResource")?;
+            let request = request.set_tags(Some(tags));
+            retry_while(step.waiting("the function to take its tags", UPDATE_DEADLINE), is_busy, || async {
+                request.clone().send().await.call("lambda:TagResource")
+            })
+            .await?;
         }
         // A made-but-not-ready function takes no change. Configuration before code: new code may need a new variable.
         if touches(changes, &CONFIGURATION) {
@@ -491,11 +522,22 @@ impl Kind for Function {
             self.idle(step).await?;
             self.put_code(step, changes).await?;
         }
+        if touches(changes, &["state"]) && !uploads {
+            // A change that is under way is waited for; one that failed is made anew.
+            self.idle(step).await?;
+            if self.read(step.aws).await?.is_some_and(|live| live.unready.is_some()) {
+                let zip = Blob::new(self.code()?.zip.clone());
+                let request = step.aws.lambda.update_function_code().function_name(&self.name).zip_file(zip);
+                let request = request.architectures(self.architecture.clone());
+                request.send().await.call("lambda:UpdateFunctionCode")?;
+            }
+            self.settled(step).await?;
+        }
         if touches(changes, &["retries", "max_event_age_seconds", "failure_queue"]) {
             self.put_event_invoke(step, live).await?;
         }
         if touches(changes, &["max_concurrency"]) {
-            self.put_concurrency(step.aws).await?;
+            self.put_concurrency(step).await?;
         }
         Ok(())
     }
@@ -529,6 +571,7 @@ mod tests {
             description: DESCRIPTION.to_owned(),
             handler: ENTRY.to_owned(),
             code: spec.artifact.as_ref().map(|a| a.code.clone()).unwrap_or_default(),
+            unready: None,
             revision_id: None,
             success_destination: None,
             architecture: Some(spec.architecture.as_str().to_owned()),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::function::{self, Function};
-use crate::aws::{Aws, Call, absent_on, resource_in};
+use crate::aws::{Aws, AwsError, Call, absent_on, resource_in, retry_while};
 use crate::change::{Change, Diff, touches};
 use crate::error::Fault;
 use crate::kind::{Kind, Rights, Scope, Step};
@@ -39,9 +39,14 @@ fn age(millis: i64) -> Duration {
 }
 
 impl LogGroup {
-    async fn put_retention(&self, aws: &Aws) -> Result<(), Fault> {
-        let request = aws.logs.put_retention_policy().log_group_name(&self.name);
-        request.retention_in_days(self.retention_days).send().await.call("logs:PutRetentionPolicy")?;
+    async fn put_retention(&self, step: &Step<'_>) -> Result<(), Fault> {
+        // Two changes of a group at the same moment are in each other's way.
+        let aborted = |error: &AwsError| error.code() == Some("OperationAbortedException");
+        retry_while(step.waiting("the log group to take a change", 60), aborted, || async {
+            let request = step.aws.logs.put_retention_policy().log_group_name(&self.name);
+            request.retention_in_days(self.retention_days).send().await.call("logs:PutRetentionPolicy")
+        })
+        .await?;
         Ok(())
     }
 }
@@ -142,7 +147,7 @@ impl Kind for LogGroup {
         let request = request.set_tags(Some(self.tags.clone().into_iter().collect()));
         let made = absent_on(request.send().await.call("logs:CreateLogGroup"), &["ResourceAlreadyExistsException"])?;
         made.ok_or(Fault::Exists)?;
-        self.put_retention(step.aws).await
+        self.put_retention(step).await
     }
 
     async fn update(&self, step: &Step<'_>, _live: &Live, changes: &[Change]) -> Result<(), Fault> {
@@ -152,7 +157,7 @@ impl Kind for LogGroup {
             request.set_tags(Some(tags)).send().await.call("logs:TagResource")?;
         }
         if touches(changes, &["retention_days"]) {
-            self.put_retention(step.aws).await?;
+            self.put_retention(step).await?;
         }
         Ok(())
     }

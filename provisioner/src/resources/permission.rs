@@ -6,7 +6,7 @@
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
-use super::function::Function;
+use super::function::{Function, is_busy};
 use crate::aws::{Aws, AwsError, Call, absent_on, retry_while};
 use crate::change::{Change, Diff};
 use crate::error::{Error, Fault};
@@ -53,8 +53,10 @@ impl Permission {
             .principal("s3.amazonaws.com")
             .source_arn(&self.bucket_arn)
             .source_account(&self.account);
-        // Lambda writes the whole policy at each call and refuses two at a time.
-        let busy = |error: &AwsError| error.code() == Some("PreconditionFailedException");
+        // Lambda writes the whole policy at each call and refuses two at a time. The statement's own existence has the
+        // same code as another change of the function, and another text.
+        let exists = |error: &AwsError| error.says("ResourceConflictException", "already exists");
+        let busy = |error: &AwsError| is_busy(error) && !exists(error);
         let added = retry_while(step.waiting("the function's policy to take a change", 60), busy, || async {
             request.clone().send().await.call("lambda:AddPermission")
         })
@@ -62,14 +64,17 @@ impl Permission {
         match added {
             Ok(_) => Ok(()),
             // The statement is there already: made by a run beside this one, or by an attempt whose answer was lost.
-            Err(Fault::Call(error)) if error.code() == Some("ResourceConflictException") => Ok(()),
+            Err(Fault::Call(error)) if exists(&error) => Ok(()),
             Err(fault) => Err(fault),
         }
     }
 
     async fn remove(&self, step: &Step<'_>, sid: &str) -> Result<(), Fault> {
-        let request = step.aws.lambda.remove_permission().function_name(&self.function).statement_id(sid);
-        absent_on(request.send().await.call("lambda:RemovePermission"), &["ResourceNotFoundException"])?;
+        retry_while(step.waiting("the function's policy to take a change", 60), is_busy, || async {
+            let request = step.aws.lambda.remove_permission().function_name(&self.function).statement_id(sid);
+            absent_on(request.send().await.call("lambda:RemovePermission"), &["ResourceNotFoundException"])
+        })
+        .await?;
         Ok(())
     }
 }

@@ -318,8 +318,7 @@ async fn update_of_a_table(answers: &'static [Recorded]) -> (String, usize) {
     let (aws, asked) = replay(answers);
     let spec = in_scope("", table::Table::declared).remove(0);
     let address = Address::of::<table::Table>("events-counts");
-    let step =
-        Step { aws: &aws, address: &address, tell: &|_, _: Duration| {}, count: &|_, _| {}, stop: &Stop::never() };
+    let step = Step { aws: &aws, address: &address, tell: &|_, _: Duration| {}, count: &|_, _| {} };
     let live = spec.read(&aws).await.expect("a table").expect("a table");
     let changes = spec.diff(Some(&live));
     let fault = spec.update(&step, &live, &changes).await.expect_err("an error");

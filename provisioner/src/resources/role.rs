@@ -108,9 +108,12 @@ fn decoded(text: Option<&str>, doing: impl Fn() -> String) -> Result<Option<Json
 }
 
 impl Role {
-    async fn put_policy(&self, aws: &Aws) -> Result<(), AwsError> {
-        let request = aws.iam.put_role_policy().role_name(&self.name).policy_name(self.policy_name);
-        request.policy_document(self.policy.to_string()).send().await.call("iam:PutRolePolicy")?;
+    async fn put_policy(&self, step: &Step<'_>) -> Result<(), Fault> {
+        retry_while(step.waiting("the role to take its policy", 60), is_settling, || async {
+            let request = step.aws.iam.put_role_policy().role_name(&self.name).policy_name(self.policy_name);
+            request.policy_document(self.policy.to_string()).send().await.call("iam:PutRolePolicy")
+        })
+        .await?;
         Ok(())
     }
 
@@ -348,14 +351,17 @@ impl Kind for Role {
             Err(Fault::Call(error)) if error.code() == Some("EntityAlreadyExists") => return Err(Fault::Exists),
             other => other?,
         };
-        Ok(self.put_policy(step.aws).await?)
+        self.put_policy(step).await
     }
 
     async fn update(&self, step: &Step<'_>, live: &Live, changes: &[Change]) -> Result<(), Fault> {
         let iam = &step.aws.iam;
         if touches(changes, &["tags"]) {
             let request = iam.tag_role().role_name(&self.name).set_tags(Some(self.aws_tags()?));
-            request.send().await.call("iam:TagRole")?;
+            retry_while(step.waiting("the role to take its tags", 60), is_settling, || async {
+                request.clone().send().await.call("iam:TagRole")
+            })
+            .await?;
         }
         if touches(changes, &["trust_policy"]) {
             retry_while(step.waiting("the role's principal to be known", 60), is_settling, || async {
@@ -370,7 +376,7 @@ impl Kind for Role {
             request.send().await.call("iam:UpdateRole")?;
         }
         if touches(changes, &["policy"]) {
-            self.put_policy(step.aws).await?;
+            self.put_policy(step).await?;
         }
         Ok(())
     }

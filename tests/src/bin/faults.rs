@@ -64,7 +64,11 @@ fn main() -> Result<()> {
     let outcome = runtime.block_on(handler::in_bad_weather(200, 1))?;
     row("a fifth of the function's calls fail: 200 objects, counted once or queued", outcome, String::new());
 
-    let mut table = String::from("| promise | runs | faults | lost | |\n| --- | ---: | ---: | ---: | --- |\n");
+    let share = match args.one_of {
+        1 => String::new(),
+        n => format!("Of the calls, one in {n} was tried.\n\n"),
+    };
+    let mut table = share + "| promise | runs | faults | lost | |\n| --- | ---: | ---: | ---: | --- |\n";
     for (promise, outcome, remark) in &rows {
         let (runs, faults, lost) = (outcome.runs, outcome.faults, outcome.lost.len());
         writeln!(table, "| {promise} | {runs} | {faults} | {lost} | {remark} |")?;

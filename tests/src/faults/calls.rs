@@ -98,8 +98,12 @@ pub fn each_fails_once(aws: &LocalAws, weather: &Weather, scale: Scale) -> Resul
             rule["times"] = json!(1);
             weather.add(&pipeline.account, &[rule])?;
             let ran = over(weather, &pipeline, command)?;
-            outcome.faults += weather.clear(&pipeline.account)?;
+            let fired = weather.clear(&pipeline.account)?;
+            outcome.faults += fired;
             outcome.runs += 1;
+            if fired == 0 {
+                outcome.lost.push(format!("{at}: the fault was never met"));
+            }
             outcome.lost.extend(judged(&ran).map(|why| format!("{at}: {why}\n{}", ran.err)));
             let again = pipeline.run(command)?;
             outcome.runs += 1;
@@ -119,21 +123,48 @@ pub fn each_fails_once(aws: &LocalAws, weather: &Weather, scale: Scale) -> Resul
     Ok(outcome)
 }
 
-/// What is wrong with how a run ended, if anything is.
+/// What is wrong with how a run ended, if anything is: each error must name the resource, what was answered, and what to
+/// do about it.
 fn judged(ran: &Ran) -> Option<&'static str> {
     let kinds = ["bucket", "table", "role", "log group", "queue", "function", "permission", "notification"];
+    let answers = [
+        " answered ",
+        "could not be sent",
+        "got no answer",
+        "failed: ",
+        "waiting for",
+        "while this ran",
+        "at the same time",
+    ];
     match ran.code {
-        Some(0) => None,
-        Some(1) if ran.err.contains("panicked") => Some("a panic"),
-        // The first call is about no resource yet.
-        Some(1) if ran.err.contains("which AWS account") => None,
-        Some(1) if !kinds.iter().any(|kind| ran.err.contains(&format!(" {kind} "))) => {
-            Some("the error names no resource")
-        }
-        Some(1) if !ran.err.contains("help: ") => Some("the error has no remedy"),
-        Some(1) => None,
-        _ => Some("neither success nor failure"),
+        Some(0) => return None,
+        Some(1) if ran.err.contains("panicked") => return Some("a panic"),
+        Some(1) => {}
+        _ => return Some("neither success nor failure"),
     }
+    let lines: Vec<&str> = ran.err.lines().collect();
+    let begins = |line: &&str| line.contains("error: ");
+    let starts: Vec<usize> = (0..lines.len()).filter(|i| begins(&lines[*i])).collect();
+    // The last one of an apply sums up.
+    let errors = starts.iter().filter(|i| !lines[**i].contains(" steps failed"));
+    let mut seen = 0;
+    for &start in errors {
+        seen += 1;
+        let end = starts.iter().copied().find(|next| *next > start).unwrap_or(lines.len());
+        let block = lines[start..end].join("\n");
+        // The first call is about no resource yet.
+        let named = kinds.iter().any(|kind| block.contains(&format!("{kind} "))) || block.contains("which AWS account");
+        if !named {
+            return Some("an error names no resource");
+        }
+        if !answers.iter().any(|answer| block.contains(answer)) && !block.contains("belongs to another account") {
+            return Some("an error does not say what was answered");
+        }
+        if !block.contains("help: ") {
+            return Some("an error has no remedy");
+        }
+    }
+    (seen == 0).then_some("no error says why")
 }
 
 /// Runs of the same command in weather in which a fifth of all calls fail or are slow. Gives what came of them, and in how
