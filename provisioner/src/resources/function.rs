@@ -60,8 +60,8 @@ pub(super) struct Live {
     description: String,
     handler: String,
     code: Code,
-    /// What Lambda is at with the last change, unless that is done.
-    unready: Option<String>,
+    /// Why Lambda could not make the last change, where it could not.
+    failure: Option<String>,
     /// Changes with each change of code or configuration.
     revision_id: Option<String>,
     architecture: Option<String>,
@@ -77,16 +77,10 @@ pub(super) struct Live {
     tags: BTreeMap<String, String>,
 }
 
-/// What keeps a function from being ready. Lambda puts functions that were not used for weeks to sleep, and they wake.
-fn unready(state: Option<&State>, update: Option<&LastUpdateStatus>, reason: Option<&str>) -> Option<String> {
-    let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
-    match (state, update) {
-        (Some(state @ (State::Pending | State::Failed)), _) => Some(format!("{}{reason}", state.as_str())),
-        (_, Some(update @ (LastUpdateStatus::InProgress | LastUpdateStatus::Failed))) => {
-            Some(format!("update {}{reason}", update.as_str()))
-        }
-        _ => None,
-    }
+/// What became of the last change, where Lambda could not make it. One that is under way is none of a plan's business.
+fn failure(state: Option<&State>, update: Option<&LastUpdateStatus>, reason: Option<&str>) -> Option<String> {
+    let failed = state == Some(&State::Failed) || update == Some(&LastUpdateStatus::Failed);
+    failed.then(|| format!("Failed: {}", reason.unwrap_or("Lambda gives no reason")))
 }
 
 fn arn(scope: &Scope<'_>, name: &str) -> String {
@@ -409,7 +403,7 @@ impl Kind for Function {
                 bytes: u64::try_from(configuration.code_size).unwrap_or_default(),
                 revision: function.tags.as_ref().and_then(|tags| tags.get(REVISION_TAG)).cloned(),
             },
-            unready: unready(
+            failure: failure(
                 configuration.state.as_ref(),
                 configuration.last_update_status.as_ref(),
                 configuration.last_update_status_reason.as_deref().or(configuration.state_reason.as_deref()),
@@ -448,7 +442,7 @@ impl Kind for Function {
         });
         Diff::new()
             .compare("code", live.filter(|_| code.is_some()).map(|l| &l.code), code)
-            .compare("state", live.and_then(|l| l.unready.as_ref()), None::<&str>)
+            .compare("state", live.and_then(|l| l.failure.as_ref()), None::<&str>)
             .compare("description", live.map(|l| &l.description), DESCRIPTION)
             .compare("handler", live.map(|l| &l.handler), ENTRY)
             .compare("runtime", live.and_then(|l| l.runtime.as_ref()), Runtime::Providedal2023.as_str())
@@ -523,14 +517,12 @@ impl Kind for Function {
             self.put_code(step, changes).await?;
         }
         if touches(changes, &["state"]) && !uploads {
-            // A change that is under way is waited for; one that failed is made anew.
+            // The change that failed is made anew.
             self.idle(step).await?;
-            if self.read(step.aws).await?.is_some_and(|live| live.unready.is_some()) {
-                let zip = Blob::new(self.code()?.zip.clone());
-                let request = step.aws.lambda.update_function_code().function_name(&self.name).zip_file(zip);
-                let request = request.architectures(self.architecture.clone());
-                request.send().await.call("lambda:UpdateFunctionCode")?;
-            }
+            let zip = Blob::new(self.code()?.zip.clone());
+            let request = step.aws.lambda.update_function_code().function_name(&self.name).zip_file(zip);
+            let request = request.architectures(self.architecture.clone());
+            request.send().await.call("lambda:UpdateFunctionCode")?;
             self.settled(step).await?;
         }
         if touches(changes, &["retries", "max_event_age_seconds", "failure_queue"]) {
@@ -571,7 +563,7 @@ mod tests {
             description: DESCRIPTION.to_owned(),
             handler: ENTRY.to_owned(),
             code: spec.artifact.as_ref().map(|a| a.code.clone()).unwrap_or_default(),
-            unready: None,
+            failure: None,
             revision_id: None,
             success_destination: None,
             architecture: Some(spec.architecture.as_str().to_owned()),
@@ -606,6 +598,17 @@ mod tests {
         let changes = spec.diff(Some(&Live { memory_mb: Some(128), ..live_of(&spec) }));
         assert_eq!(changes.len(), 1);
         assert_eq!((changes[0].setting, &changes[0].live), ("memory_mb", &Value::Number(128)));
+    }
+
+    #[test]
+    fn a_change_that_lambda_could_not_make_is_a_difference() {
+        let spec = declared::<Function>("").remove(0);
+        let live =
+            |state, update| Live { failure: failure(Some(&state), Some(&update), Some("no space")), ..live_of(&spec) };
+        let settings = |live: &Live| spec.diff(Some(live)).iter().map(|change| change.setting).collect::<Vec<_>>();
+        assert_eq!(settings(&live(State::Active, LastUpdateStatus::Failed)), ["state"]);
+        assert_eq!(settings(&live(State::Failed, LastUpdateStatus::Successful)), ["state"]);
+        assert_eq!(settings(&live(State::Pending, LastUpdateStatus::InProgress)), [""; 0]);
     }
 
     #[test]
