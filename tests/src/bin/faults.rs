@@ -66,7 +66,7 @@ fn main() -> Result<()> {
 
     let share = match args.one_of {
         1 => String::new(),
-        n => format!("Of the calls, one in {n} was tried.\n\n"),
+        n => format!("Of the calls, one in {n} was tried (`target/debug/faults docs/reliability.md --one-of {n}`).\n\n"),
     };
     let mut table = share + "| promise | runs | faults | lost | |\n| --- | ---: | ---: | ---: | --- |\n";
     for (promise, outcome, remark) in &rows {
