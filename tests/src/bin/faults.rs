@@ -36,42 +36,51 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let started = Instant::now();
     let mut rows = Vec::new();
-    let mut row = |promise: &str, outcome: Outcome, remark: String| {
+    let mut row = |promise: &str, test: &str, outcome: Outcome, remark: String| {
         say(&format!("{promise}: {outcome}, after {:.0} s", started.elapsed().as_secs_f64()));
         for lost in &outcome.lost {
             say(lost);
         }
-        rows.push((promise.to_owned(), outcome, remark));
+        rows.push((promise.to_owned(), test.to_owned(), outcome, remark));
     };
 
-    for (doing, promise) in [
-        (Doing::Create, "killed at any call of a first apply, the next one completes it"),
-        (Doing::Update, "killed at any call of an update, the next one completes it"),
-        (Doing::Destroy, "killed at any call of a destroy, the next one completes it"),
+    for (doing, promise, test) in [
+        (Doing::Create, "killed at any call of a first apply, the next one completes it", "an_apply_that_is_killed_…"),
+        (Doing::Update, "killed at any call of an update, the next one completes it", "an_update_that_is_killed_…"),
+        (Doing::Destroy, "killed at any call of a destroy, the next one completes it", "a_destroy_that_is_killed_…"),
     ] {
-        row(promise, parts(args.one_of, |aws, scale| killed::at_each_call(aws, doing, scale))?, String::new());
+        row(promise, test, parts(args.one_of, |aws, scale| killed::at_each_call(aws, doing, scale))?, String::new());
     }
     let once = parts(args.one_of, |aws, scale| {
         let weather = Weather::start(&aws.endpoint(), 1)?;
         calls::each_fails_once(aws, &weather, scale)
     })?;
-    row("each call fails once, in each of ten ways", once, String::new());
+    row("each call fails once, in each of ten ways", "a_call_that_fails_once_…", once, String::new());
 
     let aws = LocalAws::start(Scheme::Http)?;
     let (outcome, first) = calls::random(&aws, 1..=20)?;
-    row("a fifth of all calls fail or are slow", outcome, format!("{first} of 20 needed one run"));
+    row(
+        "a fifth of all calls fail or are slow",
+        "in_bad_weather_an_apply_…",
+        outcome,
+        format!("{first} of 20 needed one run"),
+    );
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
     let outcome = runtime.block_on(handler::in_bad_weather(200, 1))?;
-    row("a fifth of the function's calls fail: 200 objects, counted once or queued", outcome, String::new());
+    let promise = "a fifth of the function's calls fail: 200 objects, counted once or queued";
+    row(promise, "in_bad_weather_the_function_…", outcome, String::new());
 
     let share = match args.one_of {
         1 => String::new(),
-        n => format!("Of the calls, one in {n} was tried (`target/debug/faults docs/reliability.md --one-of {n}`).\n\n"),
+        n => {
+            format!("Of the calls, one in {n} was tried (`target/debug/faults docs/reliability.md --one-of {n}`).\n\n")
+        }
     };
-    let mut table = share + "| promise | runs | faults | lost | |\n| --- | ---: | ---: | ---: | --- |\n";
-    for (promise, outcome, remark) in &rows {
+    let mut table =
+        share + "| promise | test (`faults::`) | runs | faults | lost | |\n| --- | --- | ---: | ---: | ---: | --- |\n";
+    for (promise, test, outcome, remark) in &rows {
         let (runs, faults, lost) = (outcome.runs, outcome.faults, outcome.lost.len());
-        writeln!(table, "| {promise} | {runs} | {faults} | {lost} | {remark} |")?;
+        writeln!(table, "| {promise} | `{test}` | {runs} | {faults} | {lost} | {remark} |")?;
     }
     say(&table);
     let text = std::fs::read_to_string(&args.document).context("failed to read the document")?;
@@ -79,7 +88,7 @@ fn main() -> Result<()> {
     let (_, after) = rest.split_once(MARKS.1).context("the document has no mark for the figures' end")?;
     let text = format!("{before}{}\n{table}\n{}{after}", MARKS.0, MARKS.1);
     std::fs::write(&args.document, text).context("failed to write the document")?;
-    let lost: usize = rows.iter().map(|(_, outcome, _)| outcome.lost.len()).sum();
+    let lost: usize = rows.iter().map(|(_, _, outcome, _)| outcome.lost.len()).sum();
     ensure!(lost == 0, "{lost} were lost");
     Ok(())
 }
