@@ -46,6 +46,7 @@ impl Outcome {
 }
 
 /// Does what the plan says, no more and no less.
+///
 /// The reporter is told of each step as it happens. Once a signal has come, no step begins; those that have begun go on
 /// to their end.
 pub async fn apply(aws: &Aws, plan: &Plan, reporter: &dyn Reporter, stop: &Stop) -> Outcome {

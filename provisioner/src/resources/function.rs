@@ -83,7 +83,8 @@ fn failure(state: Option<&State>, update: Option<&LastUpdateStatus>, reason: Opt
     failed.then(|| format!("Failed: {}", reason.unwrap_or("Lambda gives no reason")))
 }
 
-fn arn(scope: &Scope<'_>, name: &str) -> String {
+/// The ARN of the function of this name, as other kinds need it.
+pub(super) fn arn(scope: &Scope<'_>, name: &str) -> String {
     scope.place.arn("lambda", &format!("function:{name}"))
 }
 

@@ -53,6 +53,14 @@ struct Entry {
     suffix: Option<String>,
 }
 
+/// Somebody else's entry, of whichever kind.
+struct Other<'a> {
+    id: Option<&'a str>,
+    destination: &'a str,
+    events: &'a [Event],
+    filter: Option<&'a NotificationConfigurationFilter>,
+}
+
 /// Every way in which an object can come to be: put, post, copy, multipart upload.
 const CREATED: &str = "s3:ObjectCreated:*";
 
@@ -91,27 +99,42 @@ impl Notification {
         Live { ours: self.ours(all), overlapping: self.overlapping(all) }
     }
 
+    /// The entries that are not ours, whatever they lead to.
+    fn others<'a>(&'a self, all: &'a GetBucketNotificationConfigurationOutput) -> impl Iterator<Item = Other<'a>> {
+        let functions = all.lambda_function_configurations().iter();
+        let functions = functions.filter(|entry| entry.id.as_ref() != Some(&self.id)).map(|e| Other {
+            id: e.id.as_deref(),
+            destination: &e.lambda_function_arn,
+            events: &e.events,
+            filter: e.filter.as_ref(),
+        });
+        let queues = all.queue_configurations().iter().map(|e| Other {
+            id: e.id.as_deref(),
+            destination: &e.queue_arn,
+            events: &e.events,
+            filter: e.filter.as_ref(),
+        });
+        let topics = all.topic_configurations().iter().map(|e| Other {
+            id: e.id.as_deref(),
+            destination: &e.topic_arn,
+            events: &e.events,
+            filter: e.filter.as_ref(),
+        });
+        functions.chain(queues).chain(topics)
+    }
+
     /// The first entry of somebody else's that S3 would refuse ours beside: both would be told of the same object.
     fn overlapping(&self, all: &GetBucketNotificationConfigurationOutput) -> Option<(String, String)> {
-        type Other<'a> = (&'a Option<String>, &'a String, &'a [Event], Option<&'a NotificationConfigurationFilter>);
-        let functions = all.lambda_function_configurations().iter();
-        let functions = functions.filter(|entry| entry.id.as_ref() != Some(&self.id));
-        let functions =
-            functions.map(|e| -> Other<'_> { (&e.id, &e.lambda_function_arn, &e.events, e.filter.as_ref()) });
-        let queues = all.queue_configurations().iter();
-        let queues = queues.map(|e| -> Other<'_> { (&e.id, &e.queue_arn, &e.events, e.filter.as_ref()) });
-        let topics = all.topic_configurations().iter();
-        let topics = topics.map(|e| -> Other<'_> { (&e.id, &e.topic_arn, &e.events, e.filter.as_ref()) });
-        let overlaps = |(_, _, events, filter): &Other<'_>| {
-            let rules = rules(*filter);
+        let overlaps = |other: &Other<'_>| {
+            let rules = rules(other.filter);
             let (prefix, suffix) =
                 (rule(rules, "prefix").unwrap_or_default(), rule(rules, "suffix").unwrap_or_default());
-            events.iter().any(|event| event.as_str().starts_with("s3:ObjectCreated:"))
+            other.events.iter().any(|event| event.as_str().starts_with("s3:ObjectCreated:"))
                 && (prefix.starts_with(&self.prefix) || self.prefix.starts_with(&prefix))
                 && (suffix.ends_with(&self.suffix) || self.suffix.ends_with(&suffix))
         };
-        let (id, destination, ..) = functions.chain(queues).chain(topics).find(overlaps)?;
-        Some((id.clone().unwrap_or_else(|| "(no id)".to_owned()), destination.clone()))
+        let other = self.others(all).find(overlaps)?;
+        Some((other.id.unwrap_or("(no id)").to_owned(), other.destination.to_owned()))
     }
 
     fn ours(&self, all: &GetBucketNotificationConfigurationOutput) -> Option<Entry> {
@@ -162,11 +185,7 @@ impl Notification {
         let Fault::Other(error) = fault else { return fault };
         let Error::Timeout { .. } = *error else { return Fault::Other(error) };
         let Ok(all) = self.get(step.aws).await else { return Fault::Other(error) };
-        let functions = all.lambda_function_configurations().iter().filter(|entry| entry.id.as_ref() != Some(&self.id));
-        let functions = functions.map(|entry| entry.lambda_function_arn.as_str());
-        let queues = all.queue_configurations().iter().map(|entry| entry.queue_arn.as_str());
-        let topics = all.topic_configurations().iter().map(|entry| entry.topic_arn.as_str());
-        let others: Vec<&str> = functions.chain(queues).chain(topics).collect();
+        let others: Vec<&str> = self.others(&all).map(|other| other.destination).collect();
         if others.is_empty() {
             return Fault::Other(error);
         }
@@ -189,7 +208,7 @@ impl Notification {
                 return Err(self.blame(step, fault).await);
             }
             let live = self.live(&self.get(step.aws).await?);
-            if live.ours.is_some() && self.diff(Some(&live)).is_empty() {
+            if Self::is_there(&live) && self.diff(Some(&live)).is_empty() {
                 return Ok(());
             }
         }
@@ -220,7 +239,7 @@ impl Kind for Notification {
             bucket_arn: scope.place.s3_arn(&pipeline.bucket.name),
             account: scope.place.account.clone(),
             id: format!("{}-objects", pipeline.name),
-            function_arn: scope.place.arn("lambda", &format!("function:{}", pipeline.function.name)),
+            function_arn: function::arn(scope, &pipeline.function.name),
             prefix: pipeline.notification.prefix.clone(),
             suffix: pipeline.notification.suffix.clone(),
             needs,

@@ -6,7 +6,7 @@
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
-use super::function::{Function, is_busy};
+use super::function::{self, Function, is_busy};
 use crate::aws::{Aws, AwsError, Call, absent_on, retry_while};
 use crate::change::{Change, Diff};
 use crate::error::{Error, Fault};
@@ -87,7 +87,7 @@ impl Kind for Permission {
         let function = scope.pipeline.function.name.clone();
         let bucket_arn = scope.place.s3_arn(&scope.pipeline.bucket.name);
         let account = scope.place.account.clone();
-        let function_arn = scope.place.arn("lambda", &format!("function:{function}"));
+        let function_arn = function::arn(scope, &function);
         let statement = policy::canonical_statement(&json!({
             "Effect": "Allow",
             "Principal": { "Service": "s3.amazonaws.com" },
