@@ -214,14 +214,18 @@ impl Function {
         self.settled(step).await
     }
 
+    /// One UpdateFunctionCode, on condition that the function is at `revision_id`, where one is given.
+    async fn upload(&self, aws: &Aws, zip: Blob, revision_id: Option<String>) -> Result<(), AwsError> {
+        let request = aws.lambda.update_function_code().function_name(&self.name).set_revision_id(revision_id);
+        let request = request.zip_file(zip).architectures(self.architecture.clone());
+        request.send().await.call("lambda:UpdateFunctionCode").map(drop)
+    }
+
     async fn put_code(&self, step: &Step<'_>, planned: &[Change]) -> Result<(), Fault> {
         let zip = Blob::new(self.code()?.zip.clone());
         retry_while(step.waiting("the function to take its code", UPDATE_DEADLINE), is_busy, || async {
             let Some(now) = self.still(step.aws, planned, &CODE).await? else { return Ok(()) };
-            let request = step.aws.lambda.update_function_code().function_name(&self.name);
-            let request = request.set_revision_id(now.revision_id);
-            let request = request.zip_file(zip.clone()).architectures(self.architecture.clone());
-            request.send().await.call("lambda:UpdateFunctionCode").map(drop).map_err(Fault::from)
+            Ok::<_, Fault>(self.upload(step.aws, zip.clone(), now.revision_id).await?)
         })
         .await?;
         self.settled(step).await
@@ -520,10 +524,7 @@ impl Kind for Function {
         if touches(changes, &["state"]) && !uploads {
             // The change that failed is made anew.
             self.idle(step).await?;
-            let zip = Blob::new(self.code()?.zip.clone());
-            let request = step.aws.lambda.update_function_code().function_name(&self.name).zip_file(zip);
-            let request = request.architectures(self.architecture.clone());
-            request.send().await.call("lambda:UpdateFunctionCode")?;
+            self.upload(step.aws, Blob::new(self.code()?.zip.clone()), None).await?;
             self.settled(step).await?;
         }
         if touches(changes, &["retries", "max_event_age_seconds", "failure_queue"]) {
