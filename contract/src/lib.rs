@@ -48,6 +48,14 @@ pub mod ledger {
     pub const WRITTEN_AT: &str = "written_at";
     /// Attribute (N): epoch seconds after which DynamoDB may drop the marker (its time to live).
     pub const EXPIRES_AT: &str = "expires_at";
+    /// Attribute (S), on the marker of a run's last chunk alone: the UTC hour in which it was written, as in the counts
+    /// table's [`HOUR`](super::counts::HOUR).
+    pub const COUNTED_HOUR: &str = "counted_hour";
+    /// Attribute (N), beside [`COUNTED_HOUR`]: when S3 got the object, in epoch seconds.
+    pub const UPLOADED_AT: &str = "uploaded_at";
+    /// Global secondary index with [`COUNTED_HOUR`] as partition and [`WRITTEN_AT`] as sort key, and [`UPLOADED_AT`]: what
+    /// was counted lately, without reading what was counted ever.
+    pub const BY_COUNTED_HOUR: &str = "by-counted-hour";
 
     /// The ledger's name for one stored object: bucket, key, and what tells one content of that key from the
     /// next, which is the version id where the bucket has versions and the ETag (without quotes) elsewhere.

@@ -25,7 +25,7 @@ use futures_util::stream::{self, StreamExt};
 use sha2::{Digest, Sha256};
 
 use crate::rollup::Totals;
-use crate::store::{Failed, Put, Store};
+use crate::store::{Failed, Put, Store, Subject};
 
 /// DynamoDB takes 100 actions in a transaction; one is the marker.
 pub const PAIRS_PER_CHUNK: usize = 99;
@@ -50,6 +50,14 @@ pub struct Marker {
     pub end: u32,
     /// What is added: event, hour, count.
     pub pairs: Vec<(String, String, i64)>,
+}
+
+impl Marker {
+    /// Whether it is its run's last, without which its object is not counted.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.chunk.saturating_add(1) == self.end && self.run != SEAL
+    }
 }
 
 /// What the ledger says of one object.
@@ -157,7 +165,7 @@ pub struct Counted {
 ///
 /// # Errors
 /// What the store answered. Whatever was added is marked, and the next attempt goes on from there.
-pub async fn count(store: &impl Store, object: &str, totals: &Totals, ledger: Ledger) -> Result<Counted, Failed> {
+pub async fn count(store: &impl Store, object: &Subject, totals: &Totals, ledger: Ledger) -> Result<Counted, Failed> {
     let mut ledger = ledger;
     let mut counted = Counted::default();
     for _ in 0..ROUNDS {
@@ -185,13 +193,18 @@ pub async fn count(store: &impl Store, object: &str, totals: &Totals, ledger: Le
         if done {
             return Ok(counted);
         }
-        ledger = Ledger::new(store.markers(object).await?);
+        ledger = Ledger::new(store.markers(&object.name).await?);
     }
     Err(Failed::new("too many others are counting the same object"))
 }
 
 /// Writes chunks, several at a time. Says whether all of them were written by us: then their run is complete.
-async fn write(store: &impl Store, object: &str, chunks: Vec<Marker>, counted: &mut Counted) -> Result<bool, Failed> {
+async fn write(
+    store: &impl Store,
+    object: &Subject,
+    chunks: Vec<Marker>,
+    counted: &mut Counted,
+) -> Result<bool, Failed> {
     let mut ours = true;
     let mut failed = None;
     let mut results = stream::iter(&chunks).map(|marker| store.put(object, marker)).buffer_unordered(AT_ONCE);

@@ -23,7 +23,7 @@ use failure::Failure;
 use notification::Object;
 use rollup::{Broken, Rollup};
 use settings::Settings;
-use store::{Body, Objects, Store};
+use store::{Body, Objects, Opened, Store, Subject};
 
 /// Counts every object of one notification. A bad object does not keep the others from being counted.
 ///
@@ -67,9 +67,9 @@ async fn one(object: &Object, settings: &Settings, objects: &impl Objects, store
         Broken::TooManyPairs => Failure::TooManyPairs { object: name.clone(), why: error.to_string() },
     };
 
-    let (identity, mut body) = objects.open(object).await.map_err(unreadable)?;
-    let key = contract::ledger::object_key(&object.bucket, &object.key, &identity);
-    let ledger = Ledger::new(store.markers(&key).await.map_err(uncounted)?);
+    let Opened { identity, uploaded_at, mut body } = objects.open(object).await.map_err(unreadable)?;
+    let subject = Subject { name: contract::ledger::object_key(&object.bucket, &object.key, &identity), uploaded_at };
+    let ledger = Ledger::new(store.markers(&subject.name).await.map_err(uncounted)?);
     if ledger.is_complete() {
         info!(bucket = object.bucket, key = object.key, "counted before");
         return Ok(());
@@ -81,7 +81,7 @@ async fn one(object: &Object, settings: &Settings, objects: &impl Objects, store
         rollup.push(&bytes).map_err(broken)?;
     }
     let (totals, seen) = rollup.finish().map_err(broken)?;
-    let Counted { transactions } = count::count(store, &key, &totals, ledger).await.map_err(uncounted)?;
+    let Counted { transactions } = count::count(store, &subject, &totals, ledger).await.map_err(uncounted)?;
 
     info!(
         bucket = object.bucket,

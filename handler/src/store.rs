@@ -16,6 +16,7 @@ use contract::{counts, ledger};
 use crate::count::Marker;
 use crate::notification::Object;
 use crate::settings::Settings;
+use crate::time;
 
 /// What S3 or DynamoDB answered, in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,13 +55,32 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
+/// An object whose bytes are being read.
+pub struct Opened<B> {
+    /// What identifies its content: its version, or its ETag.
+    pub identity: String,
+    /// When S3 got it, in epoch seconds, where S3 says.
+    pub uploaded_at: Option<i64>,
+    /// Its bytes.
+    pub body: B,
+}
+
+/// An object that is counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// What the ledger calls it, see [`ledger::object_key`].
+    pub name: String,
+    /// When S3 got it, in epoch seconds, where S3 said.
+    pub uploaded_at: Option<i64>,
+}
+
 /// Where objects are read from.
 pub trait Objects: Sync {
     /// A stream of an object's bytes.
     type Body: Body;
 
-    /// Opens an object and says what identifies its content: its version, or its ETag.
-    fn open(&self, object: &Object) -> impl Future<Output = Result<(String, Self::Body), Failed>> + Send;
+    /// Opens an object.
+    fn open(&self, object: &Object) -> impl Future<Output = Result<Opened<Self::Body>, Failed>> + Send;
 }
 
 /// An object's bytes, as they come.
@@ -84,7 +104,7 @@ pub trait Store: Sync {
     fn markers(&self, object: &str) -> impl Future<Output = Result<Vec<Marker>, Failed>> + Send;
 
     /// Puts a marker and adds its pairs in one transaction, unless the marker is there.
-    fn put(&self, object: &str, marker: &Marker) -> impl Future<Output = Result<Put, Failed>> + Send;
+    fn put(&self, object: &Subject, marker: &Marker) -> impl Future<Output = Result<Put, Failed>> + Send;
 }
 
 /// Amazon S3.
@@ -104,7 +124,7 @@ impl Bucket {
 impl Objects for Bucket {
     type Body = ByteStream;
 
-    async fn open(&self, object: &Object) -> Result<(String, ByteStream), Failed> {
+    async fn open(&self, object: &Object) -> Result<Opened<ByteStream>, Failed> {
         let request = self.client.get_object().bucket(&object.bucket).key(&object.key);
         let request = request.set_version_id(object.version.clone());
         let answer = request.send().await.map_err(|error| Failed::of("s3:GetObject", &error))?;
@@ -115,7 +135,7 @@ impl Objects for Bucket {
             .clone()
             .or_else(|| answer.e_tag.as_ref().map(|tag| tag.trim_matches('"').to_owned()))
             .ok_or_else(|| Failed::new("S3's answer has neither version nor ETag"))?;
-        Ok((identity, answer.body))
+        Ok(Opened { identity, uploaded_at: answer.last_modified.map(|time| time.secs()), body: answer.body })
     }
 }
 
@@ -149,7 +169,7 @@ impl Tables {
         }
     }
 
-    fn transaction(&self, object: &str, marker: &Marker) -> Result<Vec<TransactWriteItem>, Failed> {
+    fn transaction(&self, object: &Subject, marker: &Marker) -> Result<Vec<TransactWriteItem>, Failed> {
         let unbuilt = |error: aws_sdk_dynamodb::error::BuildError| Failed::new(error.to_string());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let pair = |(event, hour, count): &(String, String, i64)| {
@@ -157,7 +177,7 @@ impl Tables {
         };
         let mut put = PutItem::builder()
             .table_name(&self.ledger)
-            .item(ledger::OBJECT, text(object))
+            .item(ledger::OBJECT, text(&object.name))
             .item(ledger::CHUNK, number(marker.chunk))
             .item(ledger::RUN, text(&marker.run))
             .item(ledger::FIRST, number(marker.first))
@@ -166,6 +186,13 @@ impl Tables {
             .item(ledger::WRITTEN_AT, number(now.as_secs()))
             .condition_expression("attribute_not_exists(#object)")
             .expression_attribute_names("#object", ledger::OBJECT);
+        if marker.is_last() {
+            let hour = i64::try_from(now.as_secs() / 3600).unwrap_or(i64::MAX);
+            put = put.item(ledger::COUNTED_HOUR, text(&time::written(hour)));
+            if let Some(uploaded_at) = object.uploaded_at {
+                put = put.item(ledger::UPLOADED_AT, number(uploaded_at));
+            }
+        }
         if let Some(ttl) = self.ttl {
             put = put.item(ledger::EXPIRES_AT, number((now + ttl).as_secs()));
         }
@@ -257,7 +284,7 @@ impl Store for Tables {
             .collect()
     }
 
-    async fn put(&self, object: &str, marker: &Marker) -> Result<Put, Failed> {
+    async fn put(&self, object: &Subject, marker: &Marker) -> Result<Put, Failed> {
         let items = self.transaction(object, marker)?;
         let mut ceiling = FIRST_PAUSE;
         let mut last = Failed::new("not tried");

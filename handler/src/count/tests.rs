@@ -57,7 +57,7 @@ impl<'a> Unreliable<'a> {
 
     async fn attempt(&self, totals: &Totals) -> Result<Counted, Failed> {
         let ledger = Ledger::new(self.markers("o").await?);
-        count(self, "o", totals, ledger).await
+        count(self, &Subject { name: "o".to_owned(), uploaded_at: None }, totals, ledger).await
     }
 
     /// As Lambda does, again and again until it succeeds.
@@ -77,7 +77,7 @@ impl Store for Unreliable<'_> {
         Ok(self.memory.lock().expect("unpoisoned").ledger.values().cloned().collect())
     }
 
-    async fn put(&self, _object: &str, marker: &Marker) -> Result<Put, Failed> {
+    async fn put(&self, _object: &Subject, marker: &Marker) -> Result<Put, Failed> {
         dawdle().await;
         let (put, fault) = {
             let mut memory = self.memory.lock().expect("unpoisoned");

@@ -57,16 +57,20 @@ fn marker() -> Marker {
     }
 }
 
+fn subject() -> Subject {
+    Subject { name: "bucket/key#etag".to_owned(), uploaded_at: Some(1_438_689_296) }
+}
+
 async fn put(answers: &[(u16, Value)]) -> (Result<Put, Failed>, usize) {
     let (tables, replay) = tables(answers);
-    let result = tables.put("bucket/key#etag", &marker()).await;
+    let result = tables.put(&subject(), &marker()).await;
     (result, replay.actual_requests().count())
 }
 
 #[tokio::test]
 async fn a_chunk_is_one_transaction_with_its_marker_on_condition() {
     let (tables, replay) = tables(&[(WRITTEN.0, WRITTEN.1())]);
-    assert_eq!(tables.put("bucket/key#etag", &marker()).await, Ok(Put::Written));
+    assert_eq!(tables.put(&subject(), &marker()).await, Ok(Put::Written));
     let request = replay.actual_requests().next().expect("one request");
     let body: Value = serde_json::from_slice(request.body().bytes().expect("a body")).expect("JSON");
     let items = body["TransactItems"].as_array().expect("items");
@@ -74,8 +78,23 @@ async fn a_chunk_is_one_transaction_with_its_marker_on_condition() {
     assert_eq!(items[0]["Put"]["TableName"], "ledger");
     assert_eq!(items[0]["Put"]["ConditionExpression"], "attribute_not_exists(#object)");
     assert!(items[0]["Put"]["Item"]["expires_at"]["N"].is_string());
+    assert_eq!(items[0]["Put"]["Item"]["uploaded_at"], json!({ "N": "1438689296" }));
+    assert!(items[0]["Put"]["Item"]["counted_hour"]["S"].as_str().is_some_and(|hour| hour.ends_with(":00:00Z")));
     assert_eq!(items[1]["Update"]["UpdateExpression"], "ADD #count :count");
     assert_eq!(items[1]["Update"]["ExpressionAttributeValues"][":count"], json!({ "N": "7" }));
+}
+
+#[tokio::test]
+async fn only_the_last_chunk_of_a_run_says_when_its_object_was_counted() {
+    for (end, run, says) in [(1, "run", true), (2, "run", false), (1, "seal", false)] {
+        let (tables, replay) = tables(&[(WRITTEN.0, WRITTEN.1())]);
+        let marker = Marker { end, run: run.to_owned(), ..marker() };
+        assert_eq!(tables.put(&subject(), &marker).await, Ok(Put::Written));
+        let request = replay.actual_requests().next().expect("one request");
+        let body: Value = serde_json::from_slice(request.body().bytes().expect("a body")).expect("JSON");
+        let item = &body["TransactItems"][0]["Put"]["Item"];
+        assert_eq!((item["counted_hour"].is_object(), item["uploaded_at"].is_object()), (says, says), "{end} {run}");
+    }
 }
 
 #[tokio::test]

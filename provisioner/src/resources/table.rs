@@ -1,4 +1,5 @@
-//! The two DynamoDB tables: the counts with their index by hour, and the ledger of what was counted.
+//! The two DynamoDB tables, each with an index: the counts by event and by hour, and the ledger of what was counted, by object
+//! and by when.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -42,12 +43,40 @@ pub(super) struct Table {
     tags: BTreeMap<String, String>,
 }
 
-/// A global secondary index over all attributes.
+/// A global secondary index.
 #[derive(Debug, Clone)]
 struct Index {
     name: &'static str,
     hash: Attribute,
     range: Attribute,
+    /// The attributes in it beside the keys; nothing for all.
+    include: Option<&'static str>,
+}
+
+impl Index {
+    fn projection(&self) -> Projection {
+        let projection = Projection::builder();
+        match self.include {
+            None => projection.projection_type(ProjectionType::All).build(),
+            Some(attribute) => {
+                projection.projection_type(ProjectionType::Include).non_key_attributes(attribute).build()
+            }
+        }
+    }
+
+    fn shown(&self) -> Json {
+        let mut shown = keys_shown(self.hash, self.range);
+        shown["projection"] = projection_shown(Some(&self.projection()));
+        shown
+    }
+}
+
+fn projection_shown(projection: Option<&Projection>) -> Json {
+    let kind = projection.and_then(|p| p.projection_type.as_ref()).map(ProjectionType::as_str);
+    match projection.map(Projection::non_key_attributes).unwrap_or_default() {
+        [] => json!(kind),
+        some => json!(format!("{} {}", kind.unwrap_or_default(), some.join(", "))),
+    }
 }
 
 /// A table, as it is.
@@ -106,10 +135,6 @@ fn keys(hash: Attribute, range: Attribute) -> Result<Vec<KeySchemaElement>, Erro
             KeySchemaElement::builder().attribute_name(name).key_type(role).build().map_err(Error::from)
         })
         .collect()
-}
-
-fn everything() -> Projection {
-    Projection::builder().projection_type(ProjectionType::All).build()
 }
 
 /// The table or a setting is being changed by something else; it passes.
@@ -307,7 +332,7 @@ impl Table {
         let create = CreateGlobalSecondaryIndexAction::builder()
             .index_name(index.name)
             .set_key_schema(Some(keys(index.hash, index.range)?))
-            .projection(everything())
+            .projection(index.projection())
             .set_provisioned_throughput(self.throughput()?)
             .build()?;
         let create = GlobalSecondaryIndexUpdate::builder().create(create).build();
@@ -343,10 +368,17 @@ impl Kind for Table {
             tags: scope.pipeline.tags.clone(),
         };
         let (event, hour) = ((counts::EVENT, "S"), (counts::HOUR, "S"));
-        let by_hour = Index { name: counts::BY_HOUR, hash: hour, range: event };
+        let by_hour = Index { name: counts::BY_HOUR, hash: hour, range: event, include: None };
+        let by_counted_hour = Index {
+            name: ledger::BY_COUNTED_HOUR,
+            hash: (ledger::COUNTED_HOUR, "S"),
+            range: (ledger::WRITTEN_AT, "N"),
+            include: Some(ledger::UPLOADED_AT),
+        };
+        let (object, chunk) = ((ledger::OBJECT, "S"), (ledger::CHUNK, "N"));
         vec![
             table(&declared.counts, event, hour, Some(by_hour), None),
-            table(&declared.ledger, (ledger::OBJECT, "S"), (ledger::CHUNK, "N"), None, Some(ledger::EXPIRES_AT)),
+            table(&declared.ledger, object, chunk, Some(by_counted_hour), Some(ledger::EXPIRES_AT)),
         ]
     }
 
@@ -465,8 +497,7 @@ impl Kind for Table {
             keys: keys_read(table.key_schema(), attributes),
             index: index.map(|index| {
                 let mut shown = keys_read(index.key_schema(), attributes);
-                let projection = index.projection.as_ref().and_then(|p| p.projection_type.as_ref());
-                shown["projection"] = json!(projection.map(ProjectionType::as_str));
+                shown["projection"] = projection_shown(index.projection.as_ref());
                 shown
             }),
             index_billing,
@@ -479,11 +510,7 @@ impl Kind for Table {
     }
 
     fn diff(&self, live: Option<&Live>) -> Vec<Change> {
-        let index = self.index.as_ref().map(|index| {
-            let mut shown = keys_shown(index.hash, index.range);
-            shown["projection"] = json!("ALL");
-            shown
-        });
+        let index = self.index.as_ref().map(Index::shown);
         let billing = billing_shown(self.billing);
         Diff::new()
             .compare("key_schema", live.map(|l| &l.keys), &keys_shown(self.hash, self.range))
@@ -532,7 +559,7 @@ impl Kind for Table {
                 GlobalSecondaryIndex::builder()
                     .index_name(index.name)
                     .set_key_schema(Some(keys(index.hash, index.range)?))
-                    .projection(everything())
+                    .projection(index.projection())
                     .set_provisioned_throughput(self.throughput()?)
                     .build()?,
             ]),
@@ -632,11 +659,7 @@ mod tests {
     fn live_of(spec: &Table) -> Live {
         Live {
             keys: keys_shown(spec.hash, spec.range),
-            index: spec.index.as_ref().map(|index| {
-                let mut shown = keys_shown(index.hash, index.range);
-                shown["projection"] = json!("ALL");
-                shown
-            }),
+            index: spec.index.as_ref().map(Index::shown),
             billing: Some(billing_shown(spec.billing)),
             index_billing: spec.index.as_ref().map(|_| billing_shown(spec.billing)),
             ttl: spec.ttl.map(str::to_owned),
