@@ -68,5 +68,15 @@ pub mod ledger {
     }
 }
 
+/// The object by which `provisioner verify` proves that a pipeline works.
+pub mod verify {
+    /// The event in it, where events are counted by name.
+    pub const EVENT: &str = "provisioner verify";
+    /// The hour in it: before there was anything to count, so that no question about a period of time meets it.
+    pub const HOUR: &str = "1970-01-01T00:00:00Z";
+    /// What its key begins with, behind the notification's prefix.
+    pub const FOLDER: &str = "provisioner-verify/";
+}
+
 /// The message types of Segment's spec that a pipeline may count.
 pub const MESSAGE_TYPES: [&str; 6] = ["track", "identify", "page", "screen", "group", "alias"];

@@ -305,7 +305,9 @@ impl Store for Tables {
     }
 }
 
-fn marker(item: &HashMap<String, AttributeValue>) -> Option<Marker> {
+/// The marker that an item of the ledger is; nothing where it is none.
+#[must_use]
+pub fn marker(item: &HashMap<String, AttributeValue>) -> Option<Marker> {
     let number = |name: &str| item.get(name)?.as_n().ok()?.parse::<u32>().ok();
     let pair = |value: &AttributeValue| {
         let [event, hour, count] = value.as_l().ok()?.as_slice() else {

@@ -1,5 +1,6 @@
 //! The command line: definitions only.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -47,6 +48,9 @@ pub enum Command {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// Prove, in the end, that the pipeline counts; see `verify`
+        #[arg(long)]
+        verify: bool,
         /// What is allowed beyond the declaration
         #[command(flatten)]
         allow: Allow,
@@ -66,8 +70,72 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: EventFormat,
     },
-    /// Print the least that IAM must allow to who runs plan, apply and destroy
-    Policy,
+    /// Print the least that IAM must allow to who works with the pipeline
+    Policy {
+        /// To whom
+        #[arg(value_enum, default_value_t)]
+        to: PolicyOf,
+    },
+    /// Show on one screen what is deployed, what it has counted lately, and what is wrong
+    Status {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: EventFormat,
+    },
+    /// Upload a small object, wait until it is counted, and remove both: the proof that a deployment works
+    Verify {
+        /// How long to wait for the count, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = VERIFY_SECONDS, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        timeout: u64,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: EventFormat,
+    },
+    /// Send objects that lie in the bucket already through the function; what is counted is left out
+    Backfill {
+        /// Only keys that begin so; the notification's prefix, or longer
+        #[arg(long, value_name = "PREFIX")]
+        prefix: Option<String>,
+        /// Only objects that S3 got from this time on: 2015-08-04, 2015-08-04T12:00:00Z, yesterday
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// Only objects that S3 got before this time
+        #[arg(long, value_name = "TIME")]
+        to: Option<String>,
+        /// The zone in which times without one are: Europe/Berlin [default: UTC]
+        #[arg(long, value_name = "ZONE")]
+        tz: Option<String>,
+        /// Only keys behind this one: where a run before has said so
+        #[arg(long, value_name = "KEY")]
+        start_after: Option<String>,
+        /// Objects to send in a second, at most
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        rate: u32,
+        /// Say what would be sent, and send nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not wait until what was sent is counted
+        #[arg(long)]
+        no_wait: bool,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: EventFormat,
+    },
+    /// Run what lies in the failure queue again; what is counted then is removed from it
+    Replay {
+        /// Show what lies there, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Show what lies there, ask, and delete it without counting it
+        #[arg(long, conflicts_with = "dry_run")]
+        purge: bool,
+        /// With --purge: do not ask
+        #[arg(long, requires = "purge")]
+        yes: bool,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: EventFormat,
+    },
     /// Print a JSON Schema
     Schema {
         /// Of what
@@ -97,6 +165,27 @@ pub enum Command {
         /// How to print it
         #[arg(long, value_enum, default_value_t)]
         format: Format,
+    },
+    /// Serve a page with charts of the counts, or write it into a file
+    Dashboard {
+        /// Where to listen; nobody else reaches the machine's own 127.0.0.1
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", conflicts_with = "out")]
+        listen: SocketAddr,
+        /// A name by which it may be asked, beside addresses and localhost; may be given again
+        #[arg(long = "host", value_name = "NAME", conflicts_with = "out")]
+        hosts: Vec<String>,
+        /// Write the page into this file, which needs nothing else, and end
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Draw this event; may be given again [default: the most frequent ones]
+        #[arg(long = "event", value_name = "EVENT")]
+        events: Vec<String>,
+        /// Of what time [default: the last 7 days]
+        #[command(flatten)]
+        period: Period,
+        /// Compare with the period before
+        #[arg(long)]
+        compare: bool,
     },
     /// Print the names of all events that were ever counted
     Events {
@@ -153,15 +242,30 @@ pub enum PlanFormat {
     Markdown,
 }
 
-/// How an apply is printed.
+/// How what is done is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum EventFormat {
     /// For people
     #[default]
     Text,
-    /// For programs: one object a line
+    /// For programs: one object, or for what goes on, one a line
     Json,
 }
+
+/// For whom a policy is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum PolicyOf {
+    /// Who runs plan, apply and destroy
+    #[default]
+    Deployer,
+    /// Who runs query, events, top and dashboard
+    Reader,
+    /// Who runs status, verify, backfill and replay
+    Operator,
+}
+
+/// How long `verify` waits: a cold start and S3's delay take seconds.
+pub const VERIFY_SECONDS: u64 = 120;
 
 /// What a schema describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

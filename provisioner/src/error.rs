@@ -7,6 +7,7 @@ use aws_smithy_types::error::operation::BuildError;
 use crate::aws::AwsError;
 use crate::config::diagnostic::Invalid;
 use crate::kind::Address;
+use crate::operate::verify::Link;
 use crate::signal::Signal;
 
 /// A failure of the provisioner. Its text says what was being done, to what, what the answer was, and what to do.
@@ -102,6 +103,26 @@ pub enum Error {
         /// All steps.
         steps: usize,
     },
+    /// An object was not counted in time.
+    #[error("object {key} was not counted within {seconds} s of its upload; it is removed again\n{}", chain(.links))]
+    Unverified {
+        /// The object's key.
+        key: String,
+        /// How long it was waited for.
+        seconds: u64,
+        /// What was found of each link between upload and count.
+        links: Vec<Link>,
+    },
+    /// A signal stopped work that has no steps.
+    #[error("{signal}: {what}\nhelp: {help}")]
+    Interrupted {
+        /// Which.
+        signal: Signal,
+        /// How far it was.
+        what: String,
+        /// How to go on.
+        help: String,
+    },
     /// Several things at once, all of which the person should see.
     #[error("{}", Several(.0))]
     Several(Vec<Error>),
@@ -113,6 +134,25 @@ fn help(error: &AwsError) -> String {
 
 fn failures(failed: usize) -> String {
     if failed == 0 { String::new() } else { format!(", {failed} failed") }
+}
+
+/// A line for each link, and what to do about the first that is broken.
+fn chain(links: &[Link]) -> String {
+    let mut out = String::new();
+    for Link { link, works, found } in links {
+        let mark = match works {
+            Some(true) => "works  ",
+            Some(false) => "BROKEN ",
+            None => "unknown",
+        };
+        out.push_str(&format!("  {mark}  {link}: {found}\n"));
+    }
+    let declared = links.iter().rev().skip(1).any(|link| link.works == Some(false));
+    out + if declared {
+        "help: `provisioner plan` shows what differs, and `provisioner apply` mends it"
+    } else {
+        "help: mend what the function's log says; where it says nothing, pass a longer --timeout: S3 may be late"
+    }
 }
 
 fn last_said(said: &Option<String>) -> String {
@@ -188,7 +228,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Stopped { signal, .. } => signal.exit_code(),
+            Self::Stopped { signal, .. } | Self::Interrupted { signal, .. } => signal.exit_code(),
             Self::Config(_)
             | Self::Io { .. }
             | Self::Aws { .. }
@@ -199,6 +239,7 @@ impl Error {
             | Self::Artifact { .. }
             | Self::Refused { .. }
             | Self::Incomplete { .. }
+            | Self::Unverified { .. }
             | Self::Several(_) => 1,
         }
     }

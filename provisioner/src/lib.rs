@@ -12,12 +12,14 @@ pub mod cli;
 pub mod config;
 pub mod cost;
 pub mod counts;
+pub mod dashboard;
 pub mod document;
 pub mod error;
 pub mod event;
 pub mod graph;
 pub mod kind;
 pub mod live;
+pub mod operate;
 pub mod owner;
 pub mod plan;
 pub mod policy;
@@ -30,22 +32,27 @@ pub mod signal;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::time::Instant;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use clap::{CommandFactory as _, Parser as _};
+use serde::Serialize;
 
 use apply::Outcome;
 use artifact::Artifact;
 use aws::{Aws, Place};
-use cli::{Cli, Command, EventFormat, PlanFormat, SchemaOf};
+use cli::{Cli, Command, EventFormat, PlanFormat, PolicyOf, SchemaOf};
 use config::Pipeline;
 use cost::Estimate;
 use counts::Reader;
 use counts::period::Period;
+use dashboard::{Dashboard, View};
 use document::Document;
 use error::Error;
 use event::Reporter;
 use kind::Scope;
+use operate::replay::{Failure, What};
+use operate::{Operator, backfill};
 use plan::{Action, Allowed, Plan};
 use saved::Saved;
 use signal::Stop;
@@ -115,7 +122,7 @@ pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
             }
             Ok(if *detailed_exitcode && !plan.is_empty() { CHANGES } else { 0 })
         }
-        Command::Apply { plan: file, yes, allow, format } => {
+        Command::Apply { plan: file, yes, verify, allow, format } => {
             let pipeline = load()?;
             let saved = file.as_deref().map(Saved::read).transpose()?;
             let allowed = Allowed { adopt: allow.adopt, prune: allow.prune };
@@ -124,7 +131,12 @@ pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
             if let Some(saved) = &saved {
                 saved.check(&pipeline, &document)?;
             }
-            carry_out(&aws, &plan, &document, *yes, *format, out).await
+            let code = carry_out(&aws, &plan, &document, *yes, *format, out).await?;
+            if *verify {
+                let operator = Operator::connect(&pipeline).await?;
+                verified(&operator, cli::VERIFY_SECONDS, *format, out).await?;
+            }
+            Ok(code)
         }
         Command::Destroy { yes, delete_data, format } => {
             let pipeline = load()?;
@@ -137,7 +149,7 @@ pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
             let document = Document::new(&pipeline, &place, &plan);
             carry_out(&aws, &plan, &document, *yes, *format, out).await
         }
-        Command::Policy => {
+        Command::Policy { to } => {
             let pipeline = load()?;
             let aws = Aws::connect(&pipeline).await?;
             // Where the file says whose account it is, nobody needs to be asked.
@@ -146,7 +158,11 @@ pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
                 None => aws.whereabouts(&pipeline).await?,
             };
             let scope = Scope { pipeline: &pipeline, place: &place, artifact: None };
-            let policy = rights::deployer_policy(&scope, aws.endpoint.is_some());
+            let policy = match to {
+                PolicyOf::Deployer => rights::deployer_policy(&scope, aws.endpoint.is_some()),
+                PolicyOf::Reader => operate::rights::reader_policy(&scope),
+                PolicyOf::Operator => operate::rights::operator_policy(&scope),
+            };
             print(out, &format!("{policy:#}\n"))?;
             Ok(0)
         }
@@ -165,6 +181,81 @@ pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
             print(out, &String::from_utf8_lossy(&script))?;
             Ok(0)
         }
+        Command::Status { format } => {
+            let pipeline = load()?;
+            let status = Operator::connect(&pipeline).await?.status().await?;
+            show(out, *format, &status, || report::operate::status(&status))?;
+            Ok(0)
+        }
+        Command::Verify { timeout, format } => {
+            let pipeline = load()?;
+            let operator = Operator::connect(&pipeline).await?;
+            verified(&operator, *timeout, *format, out).await?;
+            Ok(0)
+        }
+        Command::Backfill { prefix, from, to, tz, start_after, rate, dry_run, no_wait, format } => {
+            let pipeline = load()?;
+            let moment = |flag: &str, text: &Option<String>| {
+                text.as_deref().map(|text| counts::period::moment(flag, text, tz.as_deref())).transpose()
+            };
+            let options = backfill::Options {
+                prefix: prefix.clone().unwrap_or_else(|| pipeline.notification.prefix.clone()),
+                from: moment("--from", from)?,
+                to: moment("--to", to)?,
+                after: start_after.clone(),
+                rate: *rate,
+                dry_run: *dry_run,
+                wait: !no_wait,
+            };
+            if !options.prefix.starts_with(&pipeline.notification.prefix) {
+                return Err(Error::Refused {
+                    what: format!("--prefix {} is not what the pipeline counts", options.prefix.escape_debug()),
+                    help: format!("let it begin with notification.prefix: {}", pipeline.notification.prefix),
+                });
+            }
+            let operator = Operator::connect(&pipeline).await?;
+            let stop = Stop::listen()?;
+            let bar = report::progress::Bar::for_stderr("seen and counted");
+            let (tally, result) = backfill::backfill(&operator, &options, &bar, &stop).await;
+            show(out, *format, &tally, || report::operate::backfill(&tally, &options))?;
+            result.map(|()| 0)
+        }
+        Command::Replay { dry_run, purge, yes, format } => {
+            let pipeline = load()?;
+            let operator = Operator::connect(&pipeline).await?;
+            let what = if *dry_run || *purge { What::Look } else { What::Run };
+            let stop = Stop::listen()?;
+            let mut broken = None;
+            let mut tell = |failure: &Failure| {
+                if *format == EventFormat::Text {
+                    broken = print(out, &report::operate::failure(failure)).err().or(broken.take());
+                }
+            };
+            let mut found = operator.replay(what, &stop, &mut tell).await?;
+            if let Some(error) = broken {
+                operator.give_back(&found).await;
+                return Err(error);
+            }
+            let sure = match *purge && !found.failures.is_empty() && !yes {
+                true => confirm(),
+                false => Ok(()),
+            };
+            if *purge && sure.is_ok() {
+                operator.purge(&mut found).await?;
+            } else {
+                operator.give_back(&found).await;
+            }
+            sure?;
+            show(out, *format, &found.failures, || report::operate::replay(&found.failures))?;
+            let kept = found.failures.iter().filter(|failure| !failure.state.is_counted()).count();
+            if what == What::Run && kept > 0 {
+                return Err(Error::Refused {
+                    what: format!("{kept} of {} messages stay in the failure queue", found.failures.len()),
+                    help: "mend the cause and run the command again, or delete them with --purge".to_owned(),
+                });
+            }
+            Ok(0)
+        }
         Command::Query { events, period, compare, consistent, format } => {
             let (pipeline, period) = (load()?, Period::of(period)?);
             let before = compare.then(|| period.before()).transpose()?;
@@ -172,6 +263,23 @@ pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
             let reader = Reader { aws: &aws, table: &pipeline.table.counts, is_consistent: *consistent };
             let series = reader.series(events, &period, before.as_ref()).await?;
             print(out, &report::counts::series(&series, &period, *format))?;
+            Ok(0)
+        }
+        Command::Dashboard { listen, hosts, out: file, events, period, compare } => {
+            let pipeline = load()?;
+            let dashboard = Dashboard::new(Aws::connect(&pipeline).await?, &pipeline);
+            let view = View::asked(events, period, *compare);
+            view.period()?;
+            if let Some(file) = file {
+                dashboard.write(&view, file).await?;
+                print(out, &format!("{} is written.\n", file.display()))?;
+                return Ok(0);
+            }
+            let stop = Stop::listen()?;
+            let hosts = hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+            let settings = dashboard::Settings { listen: *listen, hosts };
+            let ready = |at: SocketAddr| print(out, &report::human::listening(at, &view.query()));
+            dashboard.serve(settings, stop, ready).await?;
             Ok(0)
         }
         Command::Events { format } => {
@@ -226,6 +334,31 @@ async fn plan(pipeline: &Pipeline, allowed: Allowed) -> Result<(Aws, Plan, Docum
     plan.estimate = Estimate::new(pipeline, &plan);
     let document = Document::new(pipeline, &place, &plan);
     Ok((aws, plan, document))
+}
+
+/// Proves that the pipeline counts, and says so.
+async fn verified(
+    operator: &Operator<'_>,
+    seconds: u64,
+    format: EventFormat,
+    out: &mut (dyn Write + Send),
+) -> Result<(), Error> {
+    let stop = Stop::listen()?;
+    let verified = operator.verify(Duration::from_secs(seconds), &stop).await?;
+    show(out, format, &verified, || report::operate::verified(&verified))
+}
+
+/// Prints a result for people, or as one line of JSON.
+fn show(
+    out: &mut (dyn Write + Send),
+    format: EventFormat,
+    value: &impl Serialize,
+    text: impl FnOnce() -> String,
+) -> Result<(), Error> {
+    match format {
+        EventFormat::Text => print(out, &text()),
+        EventFormat::Json => print(out, &(serde_json::to_string(value).map_err(Error::Json)? + "\n")),
+    }
 }
 
 /// Fails where something is in the way of the plan.

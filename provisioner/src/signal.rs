@@ -71,6 +71,19 @@ impl Stop {
         Ok(Self(receiver))
     }
 
+    /// Waits for a signal; for ever, where none comes.
+    pub async fn wait(&self) -> Signal {
+        let mut asked = self.0.clone();
+        loop {
+            if let Some(signal) = *asked.borrow_and_update() {
+                return signal;
+            }
+            if asked.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// The signal that has asked, if one has.
     #[must_use]
     pub fn asked(&self) -> Option<Signal> {

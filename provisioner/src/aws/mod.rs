@@ -15,7 +15,7 @@ use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 
 pub use failure::{Answer, AwsError, Call, absent_on};
-pub use wait::{Waiting, retry_while, wait_until};
+pub use wait::{Pauses, Waiting, retry_while, wait_until};
 
 use crate::config::{LOCAL, Pipeline};
 use crate::error::Error;

@@ -22,22 +22,37 @@ pub struct Waiting<'a> {
     pub tell: &'a (dyn Fn(&str, Duration) + Send + Sync),
 }
 
-impl Waiting<'_> {
-    fn timeout(&self, last: Option<String>) -> Error {
-        Error::Timeout { what: self.what.clone(), seconds: self.deadline.as_secs(), last }
+/// The pauses between attempts, up to the deadline.
+pub struct Pauses<'a> {
+    waiting: Waiting<'a>,
+    started: Instant,
+    attempt: u32,
+}
+
+impl<'a> Pauses<'a> {
+    /// From now on.
+    #[must_use]
+    pub fn new(waiting: Waiting<'a>) -> Self {
+        Self { waiting, started: Instant::now(), attempt: 0 }
     }
 
-    /// Sleeps before the next attempt, or says that there is no time for one.
-    async fn pause(&self, started: Instant, attempt: u32) -> bool {
-        let elapsed = started.elapsed();
-        let Some(left) = self.deadline.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
-            return false;
+    /// Sleeps before the next attempt.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], with the last answer, where there is no time for another one.
+    pub async fn next(&mut self, last: Option<&str>) -> Result<(), Error> {
+        let Waiting { what, deadline, tell } = &self.waiting;
+        let elapsed = self.started.elapsed();
+        let Some(left) = deadline.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
+            let last = last.map(str::to_owned);
+            return Err(Error::Timeout { what: what.clone(), seconds: deadline.as_secs(), last });
         };
-        (self.tell)(&self.what, elapsed);
-        let ceiling = FIRST_PAUSE.saturating_mul(1 << attempt.min(10)).min(LONGEST_PAUSE);
+        tell(what, elapsed);
+        let ceiling = FIRST_PAUSE.saturating_mul(1 << self.attempt.min(10)).min(LONGEST_PAUSE);
+        self.attempt += 1;
         // Half fixed, half random: those who wait for the same thing do not ask at the same moment.
         sleep(ceiling.mul_f64(0.5 + fastrand::f64() / 2.0).min(left)).await;
-        true
+        Ok(())
     }
 }
 
@@ -49,16 +64,13 @@ pub async fn wait_until<T, F>(waiting: Waiting<'_>, mut ask: impl FnMut() -> F +
 where
     F: Future<Output = Result<Option<T>, Fault>> + Send,
 {
-    let started = Instant::now();
-    for attempt in 0.. {
+    let mut pauses = Pauses::new(waiting);
+    loop {
         if let Some(answer) = ask().await? {
             return Ok(answer);
         }
-        if !waiting.pause(started, attempt).await {
-            break;
-        }
+        pauses.next(None).await?;
     }
-    Err(waiting.timeout(None).into())
 }
 
 /// Makes a call again while its failure is one that passes by itself.
@@ -74,19 +86,15 @@ where
     E: Into<Fault>,
     F: Future<Output = Result<T, E>> + Send,
 {
-    let started = Instant::now();
-    let mut last = None;
-    for attempt in 0.. {
-        match call().await.map_err(Into::into) {
+    let mut pauses = Pauses::new(waiting);
+    loop {
+        let last = match call().await.map_err(Into::into) {
             Ok(value) => return Ok(value),
-            Err(Fault::Call(error)) if passes(&error) => last = Some(error.to_string()),
+            Err(Fault::Call(error)) if passes(&error) => error.to_string(),
             Err(fault) => return Err(fault),
-        }
-        if !waiting.pause(started, attempt).await {
-            break;
-        }
+        };
+        pauses.next(Some(&last)).await?;
     }
-    Err(waiting.timeout(last).into())
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::error::Error;
 use period::Period;
 
 /// Calls at the same time.
-const AT_ONCE: usize = 16;
+pub const AT_ONCE: usize = 16;
 /// Names that are offered for one that is not known.
 const SUGGESTIONS: usize = 3;
 /// Further off than this, a name is no help.
@@ -226,31 +226,36 @@ impl Reader<'_> {
 
     /// The sum of every event that happened in the period.
     async fn sums(&self, period: &Period) -> Result<HashMap<String, i64>, Error> {
-        let of_hour = |hour: String| async move {
-            let request = self
-                .aws
-                .dynamodb
-                .query()
-                .table_name(self.table)
-                .index_name(BY_HOUR)
-                .key_condition_expression("#hour = :hour")
-                .expression_attribute_names("#hour", HOUR)
-                .expression_attribute_values(":hour", AttributeValue::S(hour));
-            let items = request.into_paginator().items().send().collect::<Result<Vec<Item>, _>>().await;
-            items.call("dynamodb:Query").map_err(|error| self.failed(error))
-        };
         stream::iter(period.hours())
-            .map(of_hour)
+            .map(|hour| async move { self.hour(&hour).await })
             .buffer_unordered(AT_ONCE)
-            .try_fold(HashMap::<String, i64>::new(), |mut sums, items| async move {
-                for item in &items {
-                    let count = self.number(item)?;
-                    let sum = sums.entry(self.text(item, EVENT)?).or_default();
+            .try_fold(HashMap::<String, i64>::new(), |mut sums, counts| async move {
+                for (event, count) in counts {
+                    let sum = sums.entry(event).or_default();
                     *sum = sum.saturating_add(count);
                 }
                 Ok(sums)
             })
             .await
+    }
+
+    /// Every event of one hour, which is written as in the counts table.
+    ///
+    /// # Errors
+    /// AWS's answer, or that the table is not there.
+    pub async fn hour(&self, hour: &str) -> Result<Vec<(String, i64)>, Error> {
+        let request = self
+            .aws
+            .dynamodb
+            .query()
+            .table_name(self.table)
+            .index_name(BY_HOUR)
+            .key_condition_expression("#hour = :hour")
+            .expression_attribute_names("#hour", HOUR)
+            .expression_attribute_values(":hour", AttributeValue::S(hour.to_owned()));
+        let items = request.into_paginator().items().send().collect::<Result<Vec<Item>, _>>().await;
+        let items = items.call("dynamodb:Query").map_err(|error| self.failed(error))?;
+        items.iter().map(|item| Ok((self.text(item, EVENT)?, self.number(item)?))).collect()
     }
 
     fn failed(&self, error: AwsError) -> Error {

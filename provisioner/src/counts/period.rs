@@ -63,16 +63,7 @@ impl Period {
     }
 
     fn at(args: &cli::Period, now: Timestamp) -> Result<Self, Error> {
-        let zone = match &args.tz {
-            None => TimeZone::UTC,
-            Some(name) => TimeZone::get(name).map_err(|_| {
-                wrong(
-                    &format!("--tz {}", name.escape_debug()),
-                    "write a zone of the IANA database, such as Europe/Berlin",
-                )
-            })?,
-        };
-        let now = now.to_zoned(zone);
+        let now = now.to_zoned(zone(args.tz.as_deref())?);
         let (from, to) = match &args.from {
             Some(from) => {
                 let to = args.to.as_ref().map_or(Ok(now.clone()), |to| time("--to", to, &now))?;
@@ -230,6 +221,41 @@ impl Period {
         };
         start.strftime(format).to_string()
     }
+
+    /// What a part is called below a chart, where there is little room.
+    #[must_use]
+    pub fn tick(&self, part: usize) -> String {
+        let Some(start) = self.cuts.get(part) else { return String::new() };
+        let format = match self.by {
+            By::Hour => "%b %-d %H:%M",
+            By::Day => "%b %-d",
+            By::Week => "%G-W%V",
+            By::Month => "%b %Y",
+        };
+        self.zoned(*start).strftime(format).to_string()
+    }
+
+    /// Whether the part is the last one and ends before it is whole, as where it holds the present.
+    #[must_use]
+    pub fn is_cut_short(&self, part: usize) -> bool {
+        let whole = |start: &Timestamp| self.by.floor(&self.zoned(*start))?.checked_add(self.by.span()).ok();
+        part + 1 == self.len() && self.cuts.get(part).and_then(whole).is_some_and(|end| end.timestamp() > self.end())
+    }
+}
+
+fn zone(name: Option<&str>) -> Result<TimeZone, Error> {
+    let Some(name) = name else { return Ok(TimeZone::UTC) };
+    TimeZone::get(name).map_err(|_| {
+        wrong(&format!("--tz {}", name.escape_debug()), "write a zone of the IANA database, such as Europe/Berlin")
+    })
+}
+
+/// A point in time of the command line, in the zone `tz` where it names none.
+///
+/// # Errors
+/// [`Error::Refused`] where it or the zone cannot be understood.
+pub fn moment(flag: &str, text: &str, tz: Option<&str>) -> Result<Timestamp, Error> {
+    time(flag, text, &Timestamp::now().to_zoned(zone(tz)?)).map(|time| time.timestamp())
 }
 
 /// From so long ago until now. `24h` are the last 24 hours with the one that has begun, not a 25th that the minute touches;

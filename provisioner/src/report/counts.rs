@@ -195,7 +195,8 @@ fn escaped(text: &str) -> String {
 }
 
 /// Digits in groups of three.
-fn grouped(count: i64) -> String {
+#[must_use]
+pub fn grouped(count: i64) -> String {
     let digits = count.unsigned_abs().to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -222,7 +223,8 @@ fn bar(count: i64, most: i64) -> String {
 }
 
 /// The change since the period before: `+1,200 (+12.5 %)`.
-fn change(now: i64, before: i64) -> String {
+#[must_use]
+pub fn change(now: i64, before: i64) -> String {
     let difference = now.saturating_sub(before);
     let sign = if difference > 0 { "+" } else { "" };
     let numbers = format!("{sign}{}", grouped(difference));
@@ -232,9 +234,10 @@ fn change(now: i64, before: i64) -> String {
     format!("{numbers} ({:+.1} %)", share(difference, before) * 100.0)
 }
 
-/// Counts are far below 2^53, up to which a float holds every whole number.
+/// A part of a whole, from 0 to 1. Counts are far below 2^53, up to which a float holds every whole number.
 #[expect(clippy::cast_precision_loss, reason = "a percentage needs no more")]
-fn share(part: i64, whole: i64) -> f64 {
+#[must_use]
+pub fn share(part: i64, whole: i64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -270,6 +271,19 @@ fn compact(json: &Json) -> Json {
 pub fn summary(counts: Counts, took: Duration) -> String {
     let Counts { create, update, delete, .. } = counts;
     format!("\nDone: {create} created, {update} updated, {delete} deleted, in {:.1} s.\n", took.as_secs_f64())
+}
+
+/// Where the dashboard is, and who can see it.
+#[must_use]
+pub fn listening(at: SocketAddr, query: &str) -> String {
+    let mut out = format!("The dashboard is at http://{at}/?{query}\nCtrl-C stops it.\n");
+    if !at.ip().is_loopback() {
+        out.push_str(
+            "Whoever can reach this address can read all counts: there is no sign-in, and no encryption. Let a firewall or a \
+             proxy that signs people in stand before it.\n",
+        );
+    }
+    out
 }
 
 /// An error as its last word to the person.

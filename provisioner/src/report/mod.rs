@@ -4,6 +4,7 @@ pub mod counts;
 pub mod human;
 pub mod json;
 pub mod markdown;
+pub mod operate;
 pub mod progress;
 
 /// The text with everything in it that a terminal would obey, or that would lay it out otherwise, made visible.

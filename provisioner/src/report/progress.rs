@@ -131,3 +131,58 @@ impl Reporter for Live {
         }
     }
 }
+
+/// Progress of one long piece of work, on stderr: a bar with the time that is left where somebody watches, a line now and
+/// then elsewhere.
+pub struct Bar {
+    what: &'static str,
+    bar: Option<ProgressBar>,
+    plain: Mutex<(Option<u64>, Instant)>,
+}
+
+impl Bar {
+    /// For work that is called `what`: `counted`.
+    #[must_use]
+    pub fn for_stderr(what: &'static str) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{spinner} {msg} {human_pos} {elapsed}");
+            let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.set_message(what);
+            bar.enable_steady_tick(TICK);
+            bar
+        });
+        Self { what, bar, plain: Mutex::new((None, Instant::now())) }
+    }
+
+    /// How much there is to do, once that is known.
+    pub fn total(&self, total: u64) {
+        self.plain.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(total);
+        if let Some(bar) = &self.bar {
+            let style = ProgressStyle::with_template("{spinner} {msg} {bar:30} {human_pos}/{human_len} {eta} left");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_length(total);
+        }
+    }
+
+    /// How much of it is done.
+    pub fn done(&self, done: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            return;
+        }
+        let mut plain = self.plain.lock().unwrap_or_else(PoisonError::into_inner);
+        if plain.1.elapsed() < LONG_WAIT {
+            return;
+        }
+        plain.1 = Instant::now();
+        let of = plain.0.map_or_else(String::new, |total| format!(" of {total}"));
+        let _ = writeln!(anstream::stderr(), "  {} {done}{of}", self.what);
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -30,7 +30,7 @@ const DEFAULT_EVENT_AGE: i32 = 21_600;
 const DESCRIPTION: &str = "Counts the events of Segment's files per event and hour";
 /// Tag with the git revision that the code was deployed from. It is written with the code and not compared: the same
 /// code may be built from many revisions.
-const REVISION_TAG: &str = "revision";
+pub const REVISION_TAG: &str = "revision";
 /// In place of the values of environment variables that are not ours: they may be secrets.
 const HIDDEN: &str = "(hidden)";
 
@@ -89,7 +89,8 @@ pub(super) fn arn(scope: &Scope<'_>, name: &str) -> String {
 }
 
 /// Where Lambda writes the function's log.
-pub(super) fn log_group(function: &str) -> String {
+#[must_use]
+pub fn log_group_name(function: &str) -> String {
     format!("/aws/lambda/{function}")
 }
 
@@ -295,7 +296,7 @@ impl Kind for Function {
             role_arn: role::function_role_arn(scope),
             needs: vec![
                 Address::of::<role::Role>(&pipeline.role_name),
-                Address::of::<log_group::LogGroup>(log_group(&declared.name)),
+                Address::of::<log_group::LogGroup>(log_group_name(&declared.name)),
                 Address::of::<queue::Queue>(&declared.failure_queue),
             ],
             artifact: scope.artifact.cloned(),
@@ -318,7 +319,7 @@ impl Kind for Function {
 
     fn called(scope: &Scope<'_>, name: &str) -> Option<Self> {
         let like = Self::declared(scope).into_iter().next()?;
-        let group = Address::of::<log_group::LogGroup>(log_group(name));
+        let group = Address::of::<log_group::LogGroup>(log_group_name(name));
         let mut needs = like.needs;
         needs.retain(|need| need.kind != group.kind);
         needs.push(group);

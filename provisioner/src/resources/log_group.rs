@@ -56,14 +56,14 @@ impl Kind for LogGroup {
     type Live = Live;
 
     fn declared(scope: &Scope<'_>) -> Vec<Self> {
-        Self::called(scope, &function::log_group(&scope.pipeline.function.name)).into_iter().collect()
+        Self::called(scope, &function::log_group_name(&scope.pipeline.function.name)).into_iter().collect()
     }
 
     fn name_in(arn: &str) -> Option<String> {
         // The group of a function goes with it, also where the tagging API does not tell of groups.
         let group =
             || resource_in(arn, "logs")?.strip_prefix("log-group:").map(|name| name.trim_end_matches(":*").into());
-        group().or_else(|| Function::name_in(arn).map(|name| function::log_group(&name)))
+        group().or_else(|| Function::name_in(arn).map(|name| function::log_group_name(&name)))
     }
 
     fn called(scope: &Scope<'_>, name: &str) -> Option<Self> {

@@ -11,6 +11,8 @@ mod table;
 
 use std::sync::Arc;
 
+pub use function::{REVISION_TAG, log_group_name};
+
 use crate::kind::{Kind, Resource, Scope, declare, found};
 
 type Resources = Vec<Arc<dyn Resource>>;

@@ -66,7 +66,7 @@ fn function_policy(scope: &Scope<'_>) -> Json {
         read.push("s3:GetObjectVersion");
     }
     let table = |name: &str| place.arn("dynamodb", &format!("table/{name}"));
-    let log_streams = format!("log-group:{}:*", function::log_group(&pipeline.function.name));
+    let log_streams = format!("log-group:{}:*", function::log_group_name(&pipeline.function.name));
     let mut statements = vec![
         json!({
             "Sid": "ReadObjects", "Effect": "Allow",

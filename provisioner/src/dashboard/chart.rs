@@ -1,0 +1,236 @@
+//! Counts over time, as SVG. Its colours are names in disguise: the page's style sheet gives each one its own, by light and
+//! by dark. Nothing in it comes from outside but numbers and times.
+
+use plotters::prelude::*;
+
+use super::view::Chart;
+use crate::counts::period::Period;
+use crate::report::counts::grouped;
+
+/// Series that have a colour of their own.
+pub const COLOURS: usize = 8;
+/// `series[n]`, as the style sheet knows them; behind them all others, and the period before.
+const SERIES: [RGBColor; COLOURS + 1] = [
+    RGBColor(0x25, 0x63, 0xEB),
+    RGBColor(0xD9, 0x77, 0x06),
+    RGBColor(0x05, 0x96, 0x69),
+    RGBColor(0xDB, 0x27, 0x77),
+    RGBColor(0x7C, 0x3A, 0xED),
+    RGBColor(0x08, 0x91, 0xB2),
+    RGBColor(0x65, 0xA3, 0x0D),
+    RGBColor(0xDC, 0x26, 0x26),
+    RGBColor(0x6B, 0x72, 0x80),
+];
+const GRID: RGBColor = RGBColor(0xE5, 0xE7, 0xEB);
+const TEXT: RGBColor = RGBColor(0x52, 0x52, 0x5B);
+
+/// How large it is drawn, in its own units, and how large its letters are. Twice the pixels of a screen, as it has whole
+/// numbers alone.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Width and height.
+    pub area: (u32, u32),
+    /// Height of letters.
+    pub letters: u32,
+    /// Labels below it, at most.
+    pub labels: usize,
+}
+
+/// For a desktop.
+pub const WIDE: Size = Size { area: (1880, 640), letters: 24, labels: 9 };
+/// For a phone.
+pub const NARROW: Size = Size { area: (760, 600), letters: 26, labels: 3 };
+
+/// Room for the labels below, and for a pixel at the right and at the top.
+const BELOW: u32 = 64;
+const EDGE: u32 = 24;
+
+/// One line, or one layer of bars.
+#[derive(Debug, Clone, Copy)]
+pub struct Drawn<'a> {
+    /// Which colour it has, counted from 0; [`COLOURS`] is the one for all others.
+    pub colour: usize,
+    /// Its counts, by part.
+    pub parts: &'a [i64],
+    /// Whether it is a line of dashes.
+    pub dashed: bool,
+}
+
+/// A drawing, and where in it the parts are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drawing {
+    /// The SVG element.
+    pub svg: String,
+    /// Where the first part is, in thousandths of the width.
+    pub left: u32,
+    /// Where the last part is.
+    pub right: u32,
+}
+
+fn colour(n: usize) -> RGBColor {
+    SERIES.get(n).copied().unwrap_or(SERIES[COLOURS])
+}
+
+/// Counts are far below 2^53, up to which a float holds every whole number.
+#[expect(clippy::cast_precision_loss, reason = "a pixel needs no more")]
+fn height(count: i64) -> f64 {
+    count as f64
+}
+
+/// A number in few signs: 950, 12k, 3.4M.
+fn short(value: f64) -> String {
+    let (divisor, unit) = match value.abs() {
+        v if v >= 1e9 => (1e9, "G"),
+        v if v >= 1e6 => (1e6, "M"),
+        v if v >= 1e4 => (1e3, "k"),
+        _ => (1.0, ""),
+    };
+    let scaled = format!("{:.1}", value / divisor);
+    let plain = scaled.strip_suffix(".0").unwrap_or(&scaled);
+    if divisor == 1.0 { plain.parse().map_or_else(|_| plain.to_owned(), grouped) } else { format!("{plain}{unit}") }
+}
+
+/// Draws the series of a period.
+///
+/// # Errors
+/// What the drawing crate says; it has no way to fail in memory.
+pub fn draw(series: &[Drawn<'_>], period: &Period, chart: Chart, size: Size) -> Result<Drawing, String> {
+    let mut svg = String::new();
+    let edges = plot(&mut svg, series, period, chart, size).map_err(|error| error.to_string())?;
+    let share = |x: i32| u32::try_from(i64::from(x) * 1000 / i64::from(size.area.0).max(1)).unwrap_or(0);
+    Ok(Drawing { svg, left: share(edges.0), right: share(edges.1) })
+}
+
+/// Draws into `svg`; gives where the first and the last part are.
+fn plot(
+    svg: &mut String,
+    series: &[Drawn<'_>],
+    period: &Period,
+    chart: Chart,
+    size: Size,
+) -> Result<(i32, i32), Box<dyn std::error::Error>> {
+    let length = period.len();
+    let parts = i32::try_from(length)?;
+    let stacked = chart == Chart::Bars;
+    let sum = |part: usize| -> i64 {
+        let layers = series.iter().filter(|drawn| !drawn.dashed);
+        layers.filter_map(|drawn| drawn.parts.get(part)).fold(0, |sum, count| sum.saturating_add(*count))
+    };
+    let highest = series.iter().flat_map(|drawn| drawn.parts).copied().max().unwrap_or(0);
+    let highest = if stacked { (0..length).map(sum).max().unwrap_or(0).max(highest) } else { highest };
+    // An empty chart has an axis too.
+    let top = height(highest.max(4)) * 1.05;
+    let root = SVGBackend::with_string(svg, size.area).into_drawing_area();
+    let widest = (0..=4).map(|n| short(top * f64::from(n) / 4.0).len()).max().unwrap_or(1);
+    let beside = u32::try_from(widest)? * size.letters * 5 / 8 + 28;
+    // Half a part of room at either side, so that bars and single points have their place.
+    let mut chart = ChartBuilder::on(&root)
+        .margin_top(EDGE)
+        .margin_right(EDGE)
+        .x_label_area_size(BELOW)
+        .y_label_area_size(beside)
+        .build_cartesian_2d(-0.5..f64::from(parts) - 0.5, 0.0..top)?;
+    let letters = ("sans-serif", size.letters).into_font().color(&TEXT);
+    let pixels = chart.plotting_area().get_pixel_range();
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .disable_x_axis()
+        .y_labels(5)
+        .y_max_light_lines(1)
+        .axis_style(TRANSPARENT)
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(GRID.stroke_width(2))
+        .label_style(letters.clone())
+        .y_label_formatter(&|value| short(*value))
+        .draw()?;
+    // The labels below are our own: where parts begin, and as many as have room.
+    let step = length.div_ceil(size.labels.max(1)).max(1);
+    let width = f64::from(pixels.0.end - pixels.0.start) / f64::from(parts.max(1));
+    let at = |part: f64| pixels.0.start + rounded((part + 0.5) * width);
+    let centred = letters.pos(plotters::style::text_anchor::Pos::new(
+        plotters::style::text_anchor::HPos::Center,
+        plotters::style::text_anchor::VPos::Top,
+    ));
+    for part in (0..length).step_by(step) {
+        let text = period.tick(part);
+        let x = at(f64::from(i32::try_from(part)?));
+        // The first and the last one stay inside.
+        let half = i32::try_from(text.chars().count())? * i32::try_from(size.letters)? * 3 / 10;
+        let x = x.clamp(half, i32::try_from(size.area.0)? - half);
+        root.draw(&Text::new(text, (x, pixels.1.end + 16), centred.clone()))?;
+    }
+    if stacked {
+        let mut floors = vec![0_i64; length];
+        let narrow = if width > 6.0 { 0.4 } else { 0.5 };
+        for drawn in series.iter().filter(|drawn| !drawn.dashed) {
+            let layer = drawn.parts.iter().zip(&mut floors).enumerate().filter_map(|(part, (count, floor))| {
+                let (low, x) = (*floor, f64::from(i32::try_from(part).ok()?));
+                *floor = floor.saturating_add(*count);
+                let corners = [(x - narrow, height(low)), (x + narrow, height(*floor))];
+                (*count != 0).then(|| Rectangle::new(corners, colour(drawn.colour).filled()))
+            });
+            chart.draw_series(layer.collect::<Vec<_>>())?;
+        }
+    }
+    for drawn in series.iter().filter(|drawn| drawn.dashed || !stacked) {
+        let points = drawn
+            .parts
+            .iter()
+            .enumerate()
+            .filter_map(|(part, count)| Some((f64::from(i32::try_from(part).ok()?), height(*count))));
+        let style = colour(drawn.colour).stroke_width(if drawn.dashed { 3 } else { 5 });
+        if drawn.dashed {
+            chart.draw_series(DashedLineSeries::new(points, 10, 8, style))?;
+        } else {
+            // A line of few points shows where they are; one point is no line.
+            let dots = if length <= 40 { 7 } else { 0 };
+            chart.draw_series(LineSeries::new(points, style.filled()).point_size(dots))?;
+        }
+    }
+    root.present()?;
+    let edges = (at(0.0), at(f64::from(parts - 1)));
+    drop(chart);
+    Ok(edges)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "pixels are few")]
+fn rounded(pixels: f64) -> i32 {
+    pixels.round() as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dashboard::view::View;
+
+    fn drawing(parts: &[&[i64]], chart: Chart) -> Drawing {
+        let period = View::of("from=2015-08-01&to=2015-08-04").period().expect("a period");
+        let series: Vec<Drawn<'_>> =
+            parts.iter().enumerate().map(|(colour, parts)| Drawn { colour, parts, dashed: false }).collect();
+        draw(&series, &period, chart, WIDE).expect("a drawing")
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!([0.0, 950.0, 1234.0, 12_345.0, 3_400_000.0].map(short), ["0", "950", "1,234", "12.3k", "3.4M"]);
+    }
+
+    #[test]
+    fn a_layer_stands_on_the_one_below_it() {
+        let svg = drawing(&[&[1, 2, 3], &[3, 0, 1]], Chart::Bars).svg;
+        assert_eq!(svg.matches("fill=\"#2563EB\"").count(), 3);
+        assert_eq!(svg.matches("fill=\"#D97706\"").count(), 2, "nothing is drawn for nothing");
+    }
+
+    #[test]
+    fn nothing_and_very_much_can_be_drawn() {
+        for parts in [[0, 0, 0], [i64::MAX, 0, i64::MAX], [-3, 1, 0]] {
+            for chart in [Chart::Lines, Chart::Bars] {
+                let drawing = drawing(&[&parts, &parts], chart);
+                assert!(drawing.svg.ends_with("</svg>\n") && drawing.left < drawing.right, "{parts:?}");
+            }
+        }
+        assert!(drawing(&[], Chart::Lines).svg.contains("Aug"));
+    }
+}

@@ -1,0 +1,176 @@
+//! The counts of a period, by event and part; pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::cache::Hours;
+use crate::counts::Series;
+use crate::counts::period::Period;
+
+/// One event in a period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its counts, by part.
+    pub parts: Vec<i64>,
+    /// Their sum.
+    pub total: i64,
+    /// The counts of the period before, by part, where it was read.
+    pub before: Option<Vec<i64>>,
+}
+
+/// All events of a period, the most frequent first, then by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// The events; some may have happened in the period before alone.
+    pub events: Vec<Event>,
+    /// How many events there were in all.
+    pub total: i64,
+    /// How many there were in the period before, where it was read.
+    pub before: Option<i64>,
+    /// How many parts the period has.
+    length: usize,
+}
+
+fn sum(counts: &[i64]) -> i64 {
+    counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
+}
+
+fn by_event(hours: &Hours, period: &Period) -> HashMap<Arc<str>, Vec<i64>> {
+    let mut events: HashMap<Arc<str>, Vec<i64>> = HashMap::new();
+    for (hour, counts) in &hours.counts {
+        let Some(part) = period.part_of(hour) else { continue };
+        for (event, count) in counts.iter() {
+            let parts = match events.get_mut(event) {
+                Some(parts) => parts,
+                None => events.entry(Arc::clone(event)).or_insert_with(|| vec![0; period.len()]),
+            };
+            if let Some(sum) = parts.get_mut(part) {
+                *sum = sum.saturating_add(*count);
+            }
+        }
+    }
+    events
+}
+
+impl Event {
+    /// The sum of the period before, where it was read.
+    #[must_use]
+    pub fn total_before(&self) -> Option<i64> {
+        self.before.as_deref().map(sum)
+    }
+
+    /// Several as one.
+    #[must_use]
+    pub fn joined(name: &str, events: &[&Self], length: usize) -> Self {
+        let add = |all: &mut Vec<i64>, parts: &[i64]| {
+            for (all, part) in all.iter_mut().zip(parts) {
+                *all = all.saturating_add(*part);
+            }
+        };
+        let mut parts = vec![0; length];
+        let mut before: Option<Vec<i64>> = None;
+        for event in events {
+            add(&mut parts, &event.parts);
+            if let Some(theirs) = &event.before {
+                let all = before.get_or_insert_with(|| vec![0; theirs.len()]);
+                add(all, theirs);
+            }
+        }
+        Self { name: Arc::from(name), total: sum(&parts), parts, before }
+    }
+}
+
+impl From<&Event> for Series {
+    fn from(event: &Event) -> Self {
+        Self { event: event.name.to_string(), parts: event.parts.clone(), before: event.total_before() }
+    }
+}
+
+impl Frame {
+    /// Of what was read of a period, and of the one before.
+    #[must_use]
+    pub fn new(hours: &Hours, period: &Period, before: Option<(&Hours, &Period)>) -> Self {
+        let now = by_event(hours, period);
+        let mut earlier = before.map(|(hours, period)| (by_event(hours, period), period.len()));
+        let mut events: Vec<Event> = now
+            .into_iter()
+            .map(|(name, parts)| {
+                let before =
+                    earlier.as_mut().map(|(events, length)| events.remove(&name).unwrap_or_else(|| vec![0; *length]));
+                Event { name, total: sum(&parts), parts, before }
+            })
+            .collect();
+        let silent = earlier.into_iter().flat_map(|(events, _)| events);
+        events.extend(silent.map(|(name, before)| Event {
+            name,
+            parts: vec![0; period.len()],
+            total: 0,
+            before: Some(before),
+        }));
+        events.sort_unstable_by(|a, b| b.total.cmp(&a.total).then_with(|| a.name.cmp(&b.name)));
+        let total = events.iter().fold(0_i64, |all, event| all.saturating_add(event.total));
+        let sums = events.iter().filter_map(Event::total_before);
+        let before = before.map(|_| sums.fold(0_i64, i64::saturating_add));
+        Self { events, total, before, length: period.len() }
+    }
+
+    /// How many different events there were in the period.
+    #[must_use]
+    pub fn distinct(&self) -> usize {
+        self.events.iter().filter(|event| event.total != 0).count()
+    }
+
+    /// An event, also where it did not happen.
+    #[must_use]
+    pub fn event(&self, name: &str) -> Event {
+        let found = self.events.iter().find(|event| &*event.name == name);
+        found.cloned().unwrap_or_else(|| Event {
+            name: Arc::from(name),
+            parts: vec![0; self.length],
+            total: 0,
+            before: self.before.map(|_| Vec::new()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::dashboard::view::View;
+
+    #[test]
+    fn events_are_summed_by_part_and_ranked() {
+        let period = View::of("from=2015-08-02&to=2015-08-04&by=day").period().expect("a period");
+        let earlier = period.before().expect("a period");
+        let hours = |counts: &[(&str, &str, i64)]| Hours {
+            counts: counts
+                .iter()
+                .map(|(hour, event, count)| ((*hour).to_owned(), Arc::from([(Arc::from(*event), *count)])))
+                .collect(),
+            age: Duration::ZERO,
+            is_fresh: true,
+        };
+        let now = hours(&[
+            ("2015-08-02T00:00:00Z", "a", 1),
+            ("2015-08-02T23:00:00Z", "a", 2),
+            ("2015-08-03T00:00:00Z", "a", 4),
+            ("2015-08-03T05:00:00Z", "b", 9),
+            ("2015-08-04T00:00:00Z", "c", 99),
+        ]);
+        let then = hours(&[("2015-08-01T00:00:00Z", "a", 5), ("2015-08-01T00:00:00Z", "old", 6)]);
+        let frame = Frame::new(&now, &period, Some((&then, &earlier)));
+        let names: Vec<&str> = frame.events.iter().map(|event| &*event.name).collect();
+        assert_eq!(names, ["b", "a", "old"]);
+        assert_eq!((frame.total, frame.before, frame.distinct()), (16, Some(11), 2));
+        assert_eq!(frame.event("a").parts, [3, 4]);
+        assert_eq!(frame.event("a").before, Some(vec![0, 5]));
+        assert_eq!(frame.event("none").parts, [0, 0]);
+        let all: Vec<&Event> = frame.events.iter().collect();
+        let joined = Event::joined("all", &all, 2);
+        assert_eq!((joined.parts, joined.before), (vec![3, 13], Some(vec![0, 11])));
+    }
+}

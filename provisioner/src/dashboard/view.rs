@@ -1,0 +1,235 @@
+//! What a page shows, as its address says it: so that every view can be linked to.
+
+use crate::cli::{self, By};
+use crate::counts::period::Period;
+use crate::error::Error;
+
+/// Rows of the table of events where the address names no number.
+pub const ROWS: usize = 25;
+/// Rows at most.
+const MOST_ROWS: usize = 10_000;
+/// Parts at most: a chart has so many pixels, and a table beside it no reader.
+const MOST_PARTS: usize = 1_500;
+/// Hours at most: two years.
+const MOST_HOURS: usize = 2 * 366 * 24;
+
+/// How counts are drawn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Chart {
+    /// A line for each event.
+    #[default]
+    Lines,
+    /// Bars, the events one upon the other.
+    Bars,
+}
+
+/// What a page shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// The events that are drawn; the most frequent ones where none is named.
+    pub events: Vec<String>,
+    /// Up to now, from so long ago.
+    pub last: String,
+    /// The first day, in place of `last`.
+    pub from: String,
+    /// The day behind the last, or now.
+    pub to: String,
+    /// By which parts; by what suits the length where it is empty.
+    pub by: String,
+    /// Whose days these are.
+    pub tz: String,
+    /// Whether the period before is shown too.
+    pub compare: bool,
+    /// How counts are drawn.
+    pub chart: Chart,
+    /// Rows of the table of events.
+    pub rows: usize,
+    /// Whether the page draws itself anew every now and then.
+    pub refresh: bool,
+}
+
+impl View {
+    /// What the query part of an address asks for. Whatever it does not know, it leaves out.
+    #[must_use]
+    pub fn of(query: &str) -> Self {
+        let mut view = Self { rows: ROWS, ..Self::default() };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let value = value.into_owned();
+            match name.as_ref() {
+                "event" if !value.is_empty() && !view.events.contains(&value) => view.events.push(value),
+                "last" => view.last = value,
+                "from" => view.from = value,
+                "to" => view.to = value,
+                "by" => view.by = value,
+                "tz" => view.tz = value,
+                "compare" => view.compare = value == "on",
+                "chart" => view.chart = if value == "bars" { Chart::Bars } else { Chart::Lines },
+                "rows" => view.rows = value.parse().unwrap_or(ROWS).clamp(1, MOST_ROWS),
+                "refresh" => view.refresh = value == "on",
+                _ => {}
+            }
+        }
+        if view.last.is_empty() && view.from.is_empty() {
+            view.last = "7d".to_owned();
+        }
+        view
+    }
+
+    /// What the command line asks for.
+    #[must_use]
+    pub fn asked(events: &[String], period: &cli::Period, compare: bool) -> Self {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let last = match (&period.last, &period.from) {
+            (None, None) => "7d".to_owned(),
+            (last, _) => text(last),
+        };
+        Self {
+            events: events.to_vec(),
+            last,
+            from: text(&period.from),
+            to: text(&period.to),
+            by: period.by.map(|by| by.name().to_owned()).unwrap_or_default(),
+            tz: text(&period.tz),
+            compare,
+            rows: ROWS,
+            ..Self::default()
+        }
+    }
+
+    /// The query part of this view's address.
+    #[must_use]
+    pub fn query(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        for event in &self.events {
+            query.append_pair("event", event);
+        }
+        let last = if self.from.is_empty() { self.last.as_str() } else { "" };
+        for (name, value) in
+            [("last", last), ("from", &self.from), ("to", &self.to), ("by", &self.by), ("tz", &self.tz)]
+        {
+            if !value.is_empty() {
+                query.append_pair(name, value);
+            }
+        }
+        if self.compare {
+            query.append_pair("compare", "on");
+        }
+        if self.chart == Chart::Bars {
+            query.append_pair("chart", "bars");
+        }
+        if self.rows != ROWS {
+            query.append_pair("rows", &self.rows.to_string());
+        }
+        if self.refresh {
+            query.append_pair("refresh", "on");
+        }
+        query.finish()
+    }
+
+    /// The same view with one event more, or less where it has it.
+    #[must_use]
+    pub fn toggled(&self, event: &str) -> Self {
+        let mut view = self.clone();
+        match view.events.iter().position(|other| other == event) {
+            Some(at) => drop(view.events.remove(at)),
+            None => view.events.push(event.to_owned()),
+        }
+        view
+    }
+
+    /// The period that it shows.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where a time, a unit or a zone cannot be understood, or where there is too much of it.
+    pub fn period(&self) -> Result<Period, Error> {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let by = match self.by.as_str() {
+            "" => None,
+            "hour" => Some(By::Hour),
+            "day" => Some(By::Day),
+            "week" => Some(By::Week),
+            "month" => Some(By::Month),
+            other => {
+                return Err(Error::Refused {
+                    what: format!("the unit {} cannot be used", other.escape_debug()),
+                    help: "choose hour, day, week or month".to_owned(),
+                });
+            }
+        };
+        let last = if self.from.is_empty() { some(&self.last) } else { None };
+        let mut args =
+            cli::Period { last, from: some(&self.from), to: some(&self.to), by: Some(By::Hour), tz: some(&self.tz) };
+        let hours = Period::of(&args)?.len();
+        args.by = Some(by.unwrap_or(match hours {
+            0..=49 => By::Hour,
+            50..=2400 => By::Day,
+            2401..=4800 => By::Week,
+            _ => By::Month,
+        }));
+        let too_much = |what: &str, help: &str| Error::Refused { what: what.to_owned(), help: help.to_owned() };
+        if hours > MOST_HOURS {
+            return Err(too_much("the period is longer than a page can show", "choose at most two years"));
+        }
+        let period = Period::of(&args)?;
+        if period.len() > MOST_PARTS {
+            return Err(too_much("the period has more parts than a page can show", "choose a coarser unit"));
+        }
+        Ok(period)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_view_has_an_address(
+            events in prop::collection::vec(".{1,20}", 0..4), tz in "[A-Za-z/]{0,12}", compare: bool, bars: bool,
+            rows in 1_usize..500, refresh: bool, from in "[0-9-]{0,10}",
+        ) {
+            let mut view = View { tz, compare, rows, refresh, from, ..View::default() };
+            view.chart = if bars { Chart::Bars } else { Chart::Lines };
+            for event in events {
+                if !view.events.contains(&event) {
+                    view.events.push(event);
+                }
+            }
+            if view.from.is_empty() {
+                view.last = "30d".to_owned();
+            }
+            prop_assert_eq!(View::of(&view.query()), view);
+        }
+
+        #[test]
+        fn any_address_is_a_view(query in ".{0,60}") {
+            let _ = View::of(&query).period();
+        }
+    }
+
+    #[test]
+    fn the_unit_suits_the_length_where_none_is_chosen() {
+        let by = |query: &str| View::of(query).period().expect("a period").by();
+        assert_eq!(
+            ["last=24h", "last=48h", "", "last=30d", "last=90d", "last=6mo", "last=12mo"].map(by),
+            [By::Hour, By::Hour, By::Day, By::Day, By::Day, By::Week, By::Month]
+        );
+        assert_eq!(by("last=24h&by=day"), By::Day);
+    }
+
+    #[test]
+    fn what_is_too_much_is_refused() {
+        for query in ["last=5y", "last=1y&by=hour", "by=minute", "last=soon", "tz=Mars/Olympus", "from=x"] {
+            assert!(View::of(query).period().is_err(), "{query}");
+        }
+    }
+
+    #[test]
+    fn an_event_is_added_and_taken_away() {
+        let view = View::of("event=a&event=b");
+        assert_eq!(view.toggled("a").events, ["b"]);
+        assert_eq!(view.toggled("c").events, ["a", "b", "c"]);
+    }
+}

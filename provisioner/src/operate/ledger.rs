@@ -1,0 +1,137 @@
+//! What the ledger says of objects: whether they are counted.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use contract::ledger;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use handler::count::{Ledger, Marker};
+
+use super::objects::Object;
+use super::{Operator, failed};
+use crate::aws::{Call, Pauses, Waiting};
+use crate::error::Error;
+
+/// DynamoDB takes so many keys in a BatchGetItem (API reference).
+const KEYS_A_BATCH: usize = 100;
+/// Calls at the same time.
+const AT_ONCE: usize = 16;
+/// What DynamoDB leaves out of a batch, because it is busy, is asked for again for so long.
+const BUSY: Duration = Duration::from_secs(60);
+
+type Item = HashMap<String, AttributeValue>;
+
+/// A marker without its pairs, which say nothing about how far its object is.
+fn marker(item: &Item) -> Option<Marker> {
+    let number = |name: &str| item.get(name)?.as_n().ok()?.parse::<u32>().ok();
+    Some(Marker {
+        chunk: number(ledger::CHUNK)?,
+        run: item.get(ledger::RUN)?.as_s().ok()?.clone(),
+        first: number(ledger::FIRST)?,
+        end: number(ledger::END)?,
+        pairs: Vec::new(),
+    })
+}
+
+impl Operator<'_> {
+    fn unclear(&self) -> Error {
+        Error::Answer { doing: format!("read table {}", self.pipeline.table.ledger), missing: "marker" }
+    }
+
+    fn unread(&self) -> String {
+        format!("read table {}", self.pipeline.table.ledger)
+    }
+
+    /// Which of these objects are counted, in their order.
+    pub(super) async fn counted<'o>(
+        &self,
+        objects: impl IntoIterator<Item = &'o Object> + Send,
+    ) -> Result<Vec<bool>, Error> {
+        let bucket = &self.pipeline.bucket.name;
+        let names: Vec<Vec<String>> = objects
+            .into_iter()
+            .map(|object| object.identities.iter().map(|id| ledger::object_key(bucket, &object.key, id)).collect())
+            .collect();
+        let all: HashSet<&String> = names.iter().flatten().collect();
+        let all: Vec<&String> = all.into_iter().collect();
+        let counted: HashSet<String> = stream::iter(all.chunks(KEYS_A_BATCH))
+            .map(|batch| self.counted_of(batch))
+            .buffer_unordered(AT_ONCE)
+            .try_concat()
+            .await?
+            .into_iter()
+            .collect();
+        Ok(names.iter().map(|names| names.iter().any(|name| counted.contains(name))).collect())
+    }
+
+    /// Those of at most [`KEYS_A_BATCH`] objects that are counted, by the ledger's names.
+    async fn counted_of(&self, names: &[&String]) -> Result<Vec<String>, Error> {
+        let first = self.first_markers(names).await?;
+        let one = |(name, marker): (String, Marker)| async move {
+            let alone = Ledger::new(vec![marker]);
+            // Most objects have one chunk; of the others, all markers say whether they are complete.
+            let complete = alone.is_complete() || Ledger::new(self.markers(&name).await?).is_complete();
+            Ok::<_, Error>(complete.then_some(name))
+        };
+        let complete: Vec<Option<String>> =
+            stream::iter(first).map(one).buffer_unordered(AT_ONCE).try_collect().await?;
+        Ok(complete.into_iter().flatten().collect())
+    }
+
+    /// The marker of the first chunk of each object that has one.
+    async fn first_markers(&self, names: &[&String]) -> Result<Vec<(String, Marker)>, Error> {
+        let table = &self.pipeline.table.ledger;
+        let mut keys = KeysAndAttributes::builder()
+            .consistent_read(true)
+            .projection_expression("#object, #chunk, #run, #first, #end");
+        let attributes = [ledger::OBJECT, ledger::CHUNK, ledger::RUN, ledger::FIRST, ledger::END];
+        for name in attributes {
+            keys = keys.expression_attribute_names(format!("#{name}"), name);
+        }
+        for name in names {
+            keys = keys.keys(HashMap::from([
+                (ledger::OBJECT.to_owned(), AttributeValue::S((*name).clone())),
+                (ledger::CHUNK.to_owned(), AttributeValue::N("0".to_owned())),
+            ]));
+        }
+        let mut asked = HashMap::from([(table.clone(), keys.build()?)]);
+        let mut found = Vec::new();
+        let what = format!("table {table} to answer");
+        let mut pauses = Pauses::new(Waiting { what, deadline: BUSY, tell: &|_, _| {} });
+        loop {
+            let request = self.aws.dynamodb.batch_get_item().set_request_items(Some(asked));
+            let answer = request.send().await.call("dynamodb:BatchGetItem").map_err(failed(self.unread()))?;
+            found.extend(answer.responses.unwrap_or_default().into_values().flatten());
+            // What this call left open, the next one asks for.
+            asked = answer.unprocessed_keys.unwrap_or_default();
+            if asked.is_empty() {
+                break;
+            }
+            pauses.next(None).await?;
+        }
+        found
+            .iter()
+            .map(|item: &Item| {
+                let name = item.get(ledger::OBJECT).and_then(|name| name.as_s().ok()).cloned();
+                name.zip(marker(item)).ok_or_else(|| self.unclear())
+            })
+            .collect()
+    }
+
+    /// All markers of an object, by the ledger's name.
+    async fn markers(&self, name: &str) -> Result<Vec<Marker>, Error> {
+        let request = self
+            .aws
+            .dynamodb
+            .query()
+            .table_name(&self.pipeline.table.ledger)
+            .consistent_read(true)
+            .key_condition_expression("#object = :object")
+            .expression_attribute_names("#object", ledger::OBJECT)
+            .expression_attribute_values(":object", AttributeValue::S(name.to_owned()));
+        let items: Result<Vec<Item>, _> = request.into_paginator().items().send().collect().await;
+        let items = items.call("dynamodb:Query").map_err(failed(self.unread()))?;
+        items.iter().map(|item| marker(item).ok_or_else(|| self.unclear())).collect()
+    }
+}

@@ -1,0 +1,150 @@
+//! The objects in the bucket, as the notification would have told of them.
+
+use std::collections::VecDeque;
+
+use aws_sdk_s3::types::ObjectVersion;
+use futures_util::stream::{self, Stream};
+use jiff::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value as Json, json};
+
+use super::{Operator, failed};
+use crate::aws::Call;
+use crate::error::Error;
+
+/// What S3 leaves as it is in the keys of notifications; a space becomes `+`.
+const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*').remove(b'/').remove(b' ');
+
+/// The version id of what was put without versioning.
+const NULL: &str = "null";
+
+/// One object, or one version of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its key.
+    pub key: String,
+    /// Its version, where a notification would name one.
+    pub version: Option<String>,
+    /// What the ledger may know its content by.
+    pub identities: Vec<String>,
+    /// Bytes.
+    pub size: i64,
+    /// When S3 got it.
+    pub uploaded: Timestamp,
+}
+
+impl Object {
+    /// What a listing tells of a version; nothing where it leaves out what identifies it.
+    fn listed(version: &ObjectVersion) -> Option<Self> {
+        let etag = version.e_tag()?.trim_matches('"').to_owned();
+        let id = version.version_id().unwrap_or(NULL);
+        let is_latest = version.is_latest() != Some(false);
+        // Of what was put without versioning a notification names no version, and the function knows it by its ETag. Once
+        // there is a later version, it can be read by the id `null` alone.
+        let (version_id, identities) = match (id == NULL, is_latest) {
+            (true, true) => (None, vec![etag]),
+            (true, false) => (Some(NULL.to_owned()), vec![etag, NULL.to_owned()]),
+            (false, _) => (Some(id.to_owned()), vec![id.to_owned()]),
+        };
+        let uploaded = version.last_modified().and_then(|time| Timestamp::from_second(time.secs()).ok());
+        Some(Self {
+            key: version.key()?.to_owned(),
+            version: version_id,
+            identities,
+            size: version.size().unwrap_or_default(),
+            uploaded: uploaded.unwrap_or(Timestamp::UNIX_EPOCH),
+        })
+    }
+
+    /// The notification that S3 would send of it.
+    #[must_use]
+    pub fn notification(&self, bucket: &str, bucket_arn: &str, region: &str) -> Json {
+        let key = utf8_percent_encode(&self.key, &KEPT).to_string().replace(' ', "+");
+        let mut object = json!({ "key": key, "size": self.size });
+        if let Some(version) = &self.version {
+            object["versionId"] = json!(version);
+        } else if let Some(etag) = self.identities.first() {
+            object["eTag"] = json!(etag);
+        }
+        json!({ "Records": [{
+            "eventVersion": "2.1",
+            "eventSource": "aws:s3",
+            "awsRegion": region,
+            "eventTime": self.uploaded.to_string(),
+            "eventName": "ObjectCreated:Put",
+            "s3": {
+                "s3SchemaVersion": "1.0",
+                "configurationId": "backfill",
+                "bucket": { "name": bucket, "arn": bucket_arn },
+                "object": object,
+            },
+        }]})
+    }
+}
+
+/// Where a page begins.
+#[derive(Debug, Default)]
+struct Cursor {
+    key: Option<String>,
+    version: Option<String>,
+}
+
+impl Operator<'_> {
+    /// Every version of every object under a prefix, in the order of keys, page after page; only keys behind `after`,
+    /// where it is given. Never more than a page is kept.
+    pub(super) fn pages<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<String>,
+    ) -> impl Stream<Item = Result<VecDeque<Object>, Error>> + Send + 'a {
+        let first = Cursor { key: after, version: None };
+        stream::try_unfold(Some(first), move |cursor| async move {
+            let Some(cursor) = cursor else { return Ok(None) };
+            let bucket = &self.pipeline.bucket.name;
+            // This lists what a bucket without versions holds too, and tells apart what had them once.
+            let request = self.aws.s3.list_object_versions().bucket(bucket).prefix(prefix);
+            let request = request.expected_bucket_owner(&self.place.account);
+            let request = request.set_key_marker(cursor.key).set_version_id_marker(cursor.version);
+            let page = request.send().await.call("s3:ListBucketVersions");
+            let page = page.map_err(failed(format!("list bucket {bucket}")))?;
+            let objects = page.versions().iter().filter_map(Object::listed).collect();
+            let more = page.is_truncated == Some(true) && page.next_key_marker.is_some();
+            let next = more.then_some(Cursor { key: page.next_key_marker, version: page.next_version_id_marker });
+            Ok(Some((objects, next)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::primitives::DateTime;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn version(id: &str, is_latest: bool) -> Object {
+        let version = ObjectVersion::builder().key("a b/ä+.gz").e_tag("\"tag\"").version_id(id).is_latest(is_latest);
+        let version = version.last_modified(DateTime::from_secs(1_438_689_296)).size(7).build();
+        Object::listed(&version).expect("an object")
+    }
+
+    #[test]
+    fn an_object_is_known_by_what_its_notification_named() {
+        assert_eq!((version("null", true).version, version("null", true).identities), (None, vec!["tag".to_owned()]));
+        let old = version("null", false);
+        assert_eq!((old.version.as_deref(), old.identities), (Some("null"), vec!["tag".to_owned(), "null".to_owned()]));
+        let new = version("v1", true);
+        assert_eq!((new.version.as_deref(), new.identities), (Some("v1"), vec!["v1".to_owned()]));
+    }
+
+    proptest! {
+        #[test]
+        fn the_function_reads_every_key_as_it_was_meant(key in ".{1,40}") {
+            let object = Object { key: key.clone(), ..version("v1", true) };
+            let told = handler::notification::objects(object.notification("b", "arn:aws:s3:::b", "us-east-1"))
+                .expect("a notification");
+            prop_assert_eq!(&told[0].key, &key);
+            prop_assert_eq!((told[0].bucket.as_str(), told[0].version.as_deref()), ("b", Some("v1")));
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! The failure queue: what lies in it, and another try for it.
+//!
+//! A message is what Lambda says of an invocation that it has given up: the notification, and the last error. The
+//! notification is run again, at once and to its end, so that another failure is known here and makes no second message. A
+//! message goes only when the ledger says that all of its objects are counted.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use aws_sdk_lambda::types::InvocationType;
+use aws_sdk_sqs::types::Message;
+use futures_util::stream::{self, StreamExt};
+use handler::notification;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::objects::Object;
+use super::{Operator, failed, unless_stopped};
+use crate::aws::{Call, absent_on};
+use crate::error::Error;
+use crate::signal::{Signal, Stop};
+
+/// SQS gives at most so many messages at a time (API reference, ReceiveMessage).
+const BATCH: i32 = 10;
+/// How long a message that we look at is hidden from others, in seconds. What stays is given back at the end.
+const HIDDEN: i32 = 15 * 60;
+/// SQS may hold a message back that is there; a long poll asks all of its servers.
+const POLL_SECONDS: i32 = 1;
+/// So many empty answers mean that the queue is.
+const EMPTY: u32 = 2;
+
+/// What a message says of the invocation that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// The message's id.
+    pub message: String,
+    /// The keys of the objects in its notification.
+    pub objects: Vec<String>,
+    /// The error's type and text, as the function gave it.
+    pub error: String,
+    /// When Lambda gave it up, RFC 3339.
+    pub when: String,
+    /// How often it was tried.
+    pub attempts: u64,
+    /// What became of it now.
+    pub state: State,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "is", content = "why")]
+pub enum State {
+    /// Its objects are not counted.
+    Waiting,
+    /// Its objects were counted before this.
+    CountedBefore,
+    /// Its objects are counted now.
+    Counted,
+    /// It failed again, for this reason.
+    FailedAgain(String),
+    /// An object of it is not in the bucket any more.
+    Gone(String),
+    /// It is nothing that Lambda says of a failed notification for this bucket.
+    Unknown(String),
+    /// It was deleted, its objects uncounted.
+    Deleted,
+}
+
+impl State {
+    /// Whether its objects are counted, so that nothing is left to do.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        matches!(self, Self::Counted | Self::CountedBefore)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waiting => f.write_str("not counted"),
+            Self::CountedBefore => f.write_str("counted by now"),
+            Self::Counted => f.write_str("counted now"),
+            Self::FailedAgain(why) => write!(f, "failed again: {why}"),
+            Self::Gone(key) => write!(f, "cannot be counted: {key} is not in the bucket any more"),
+            Self::Unknown(why) => write!(f, "left alone: {why}"),
+            Self::Deleted => f.write_str("deleted, not counted"),
+        }
+    }
+}
+
+/// What Lambda sends to a failure destination (Lambda developer guide, asynchronous invocation records).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    timestamp: String,
+    #[serde(default)]
+    request_context: Context,
+    request_payload: Json,
+    #[serde(default)]
+    response_payload: Json,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Context {
+    #[serde(default)]
+    approximate_invoke_count: u64,
+    #[serde(default)]
+    condition: String,
+}
+
+/// A message of the queue, read.
+struct Received {
+    receipt: String,
+    failure: Failure,
+    /// The notification that failed; nothing where the message is none of Lambda's.
+    notification: Option<(Json, Vec<notification::Object>)>,
+}
+
+/// The error of a function's answer, in a line.
+fn error_in(payload: &Json) -> Option<String> {
+    let text = |name: &str| payload.get(name).and_then(Json::as_str);
+    match (text("errorType"), text("errorMessage")) {
+        (Some(kind), Some(message)) => Some(format!("{kind}: {message}")),
+        (None, Some(message)) => Some(message.to_owned()),
+        (Some(kind), None) => Some(kind.to_owned()),
+        (None, None) => None,
+    }
+}
+
+impl Received {
+    fn of(message: Message, bucket: &str) -> Option<Self> {
+        let (receipt, body) = (message.receipt_handle?, message.body.unwrap_or_default());
+        let mut failure = Failure {
+            message: message.message_id.unwrap_or_default(),
+            objects: Vec::new(),
+            error: String::new(),
+            when: String::new(),
+            attempts: 0,
+            state: State::Waiting,
+        };
+        let mut notification = None;
+        let unknown = |why: String| State::Unknown(why);
+        match serde_json::from_str::<Record>(&body) {
+            Err(error) => failure.state = unknown(format!("it is not Lambda's record of a failure ({error})")),
+            Ok(record) => {
+                // Where the function never answered, as when it ran out of time, the condition is all there is.
+                failure.error = error_in(&record.response_payload).unwrap_or(record.request_context.condition);
+                failure.attempts = record.request_context.approximate_invoke_count;
+                let when = record.timestamp.parse::<Timestamp>().ok();
+                failure.when = when.map_or(record.timestamp, |when| super::timestamp(when.as_second()));
+                match notification::objects(record.request_payload.clone()) {
+                    Ok(objects) => {
+                        failure.objects = objects.iter().map(|object| object.key.clone()).collect();
+                        if let Some(other) = objects.iter().find(|object| object.bucket != bucket) {
+                            failure.state = unknown(format!("it is about bucket {}", other.bucket));
+                        } else {
+                            notification = Some((record.request_payload, objects));
+                        }
+                    }
+                    Err(error) => failure.state = unknown(error.to_string()),
+                }
+            }
+        }
+        Some(Self { receipt, failure, notification })
+    }
+}
+
+/// What is to be done with what is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// Nothing.
+    Look,
+    /// To be run again.
+    Run,
+}
+
+/// What was found in the queue.
+pub struct Found {
+    /// The messages, as they are now.
+    pub failures: Vec<Failure>,
+    /// What identifies those that are still in the queue to SQS, and which of `failures` they are.
+    kept: Vec<(String, usize)>,
+    url: String,
+}
+
+impl Operator<'_> {
+    fn queue(&self) -> &str {
+        &self.pipeline.function.failure_queue
+    }
+
+    /// The queue's address.
+    pub(super) async fn queue_url(&self) -> Result<String, Error> {
+        let doing = || format!("find queue {}", self.queue());
+        let answer = self.aws.sqs.get_queue_url().queue_name(self.queue()).send().await;
+        let answer = answer.call("sqs:GetQueueUrl").map_err(|error| failed(doing())(error))?;
+        answer.queue_url.ok_or_else(|| Error::Answer { doing: doing(), missing: "URL" })
+    }
+
+    /// The object of a notification as it is in the bucket; nothing where it is not there any more.
+    async fn head(&self, told: &notification::Object) -> Result<Option<Object>, Error> {
+        let request = self.aws.s3.head_object().bucket(&told.bucket).key(&told.key);
+        let request = request.set_version_id(told.version.clone()).expected_bucket_owner(&self.place.account);
+        // An answer to HEAD has no body, and so no code but `NotFound`.
+        let answer = absent_on(request.send().await.call("s3:GetObject"), &["NotFound", "NoSuchKey", "NoSuchVersion"]);
+        let Some(answer) = answer.map_err(failed(format!("look at object {}", told.key)))? else { return Ok(None) };
+        // What the function knows it by: the version that was told of, or else the ETag of what is there.
+        let etag = answer.e_tag.map(|etag| etag.trim_matches('"').to_owned());
+        let identity = told.version.clone().or(etag);
+        let identity =
+            identity.ok_or_else(|| Error::Answer { doing: format!("look at object {}", told.key), missing: "ETag" })?;
+        Ok(Some(Object {
+            key: told.key.clone(),
+            version: told.version.clone(),
+            identities: vec![identity],
+            size: answer.content_length.unwrap_or_default(),
+            uploaded: Timestamp::UNIX_EPOCH,
+        }))
+    }
+
+    /// Whether all objects of a notification are counted: `Some(key)` of the first that is gone, where one is.
+    async fn all_counted(&self, objects: &[notification::Object]) -> Result<(bool, Option<String>), Error> {
+        let mut there = Vec::with_capacity(objects.len());
+        let mut gone = None;
+        for told in objects {
+            match self.head(told).await? {
+                Some(object) => there.push(object),
+                None => gone = gone.or_else(|| Some(told.key.clone())),
+            }
+        }
+        let counted = self.counted(&there).await?;
+        Ok((gone.is_none() && counted.into_iter().all(|counted| counted), gone))
+    }
+
+    /// What becomes of one notification.
+    async fn retry(&self, told: &Json, objects: &[notification::Object], what: What) -> Result<State, Error> {
+        let (counted, gone) = self.all_counted(objects).await?;
+        if counted {
+            return Ok(State::CountedBefore);
+        }
+        // Where some of several objects are gone, the others can still be counted, but the message stays.
+        let hopeless = gone.is_some() && objects.len() == 1;
+        if what == What::Look || hopeless {
+            return Ok(gone.map_or(State::Waiting, State::Gone));
+        }
+        let name = &self.pipeline.function.name;
+        let answer = self.invoke(told, InvocationType::RequestResponse).await;
+        let answer = answer.map_err(failed(format!("run function {name}")))?;
+        if answer.function_error.is_some() {
+            let payload = answer.payload.map(aws_sdk_lambda::primitives::Blob::into_inner).unwrap_or_default();
+            let said = serde_json::from_slice(&payload).ok().and_then(|payload| error_in(&payload));
+            return Ok(State::FailedAgain(said.unwrap_or_else(|| "the function gave no reason".to_owned())));
+        }
+        match self.all_counted(objects).await? {
+            (true, _) => Ok(State::Counted),
+            (false, Some(gone)) => Ok(State::Gone(gone)),
+            (false, None) => {
+                Ok(State::FailedAgain("the function ran, but the ledger does not have the object".to_owned()))
+            }
+        }
+    }
+
+    async fn delete(&self, url: &str, receipt: &str) -> Result<(), Error> {
+        let request = self.aws.sqs.delete_message().queue_url(url).receipt_handle(receipt);
+        request
+            .send()
+            .await
+            .call("sqs:DeleteMessage")
+            .map(drop)
+            .map_err(failed(format!("remove a message from queue {}", self.queue())))
+    }
+
+    async fn receive(&self, url: &str) -> Result<Vec<Message>, Error> {
+        let request = self.aws.sqs.receive_message().queue_url(url).max_number_of_messages(BATCH);
+        let request = request.visibility_timeout(HIDDEN).wait_time_seconds(POLL_SECONDS);
+        let answer = request.send().await.call("sqs:ReceiveMessage");
+        Ok(answer.map_err(failed(format!("read queue {}", self.queue())))?.messages.unwrap_or_default())
+    }
+
+    /// Looks at every message of the failure queue, and runs it again if asked to. Counted ones are removed, unless it only
+    /// looks. `tell` hears of each as soon as it is known. What stays is given back, also where it ends early.
+    ///
+    /// # Errors
+    /// What AWS answered; a signal.
+    pub async fn replay(
+        &self,
+        what: What,
+        stop: &Stop,
+        tell: &mut (dyn FnMut(&Failure) + Send),
+    ) -> Result<Found, Error> {
+        let mut found = Found { failures: Vec::new(), kept: Vec::new(), url: self.queue_url().await? };
+        let result = self.walk(&mut found, what, stop, tell).await;
+        // What we give back may be had again at once.
+        if result.is_err() || what == What::Run {
+            self.give_back(&found).await;
+        }
+        result.map(|()| found)
+    }
+
+    async fn walk(
+        &self,
+        found: &mut Found,
+        what: What,
+        stop: &Stop,
+        tell: &mut (dyn FnMut(&Failure) + Send),
+    ) -> Result<(), Error> {
+        let (mut seen, mut empty) = (HashSet::new(), 0);
+        while empty < EMPTY {
+            let stopped = |signal: Signal, done: usize| Error::Interrupted {
+                signal,
+                what: format!("stopped after {done} messages"),
+                help: "what is counted is removed and the rest is in the queue: run the command again".to_owned(),
+            };
+            let messages = unless_stopped(stop, self.receive(&found.url)).await;
+            let messages = messages.map_err(|signal| stopped(signal, found.failures.len()))??;
+            let bucket = &self.pipeline.bucket.name;
+            let fresh: Vec<Received> = messages
+                .into_iter()
+                .filter_map(|message| Received::of(message, bucket))
+                .filter(|received| seen.insert(received.failure.message.clone()))
+                .collect();
+            empty = if fresh.is_empty() { empty + 1 } else { 0 };
+            let url = &found.url;
+            let one = |mut received: Received| async move {
+                if let Some((told, objects)) = &received.notification {
+                    received.failure.state = self.retry(told, objects, what).await?;
+                }
+                if what == What::Run && received.failure.state.is_counted() {
+                    self.delete(url, &received.receipt).await?;
+                }
+                Ok::<_, Error>(received)
+            };
+            // What has begun is finished, whatever comes.
+            let receipts: Vec<String> = fresh.iter().map(|received| received.receipt.clone()).collect();
+            let done: Vec<Result<Received, Error>> =
+                stream::iter(fresh).map(one).buffered(usize::try_from(BATCH).unwrap_or(1)).collect().await;
+            let mut error = None;
+            for (result, receipt) in done.into_iter().zip(receipts) {
+                match result {
+                    Ok(received) => {
+                        tell(&received.failure);
+                        if what == What::Look || !received.failure.state.is_counted() {
+                            found.kept.push((receipt, found.failures.len()));
+                        }
+                        found.failures.push(received.failure);
+                    }
+                    Err(failure) => {
+                        found.kept.push((receipt, usize::MAX));
+                        error = error.or(Some(failure));
+                    }
+                }
+            }
+            if let Some(error) = error {
+                return Err(error);
+            }
+            if let Some(signal) = stop.asked() {
+                return Err(stopped(signal, found.failures.len()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets others see what stays in the queue. Where that fails, SQS does it by itself a while later.
+    pub async fn give_back(&self, found: &Found) {
+        let back = |(receipt, _): &(String, usize)| {
+            let request = self.aws.sqs.change_message_visibility().queue_url(&found.url);
+            request.receipt_handle(receipt).visibility_timeout(0).send()
+        };
+        stream::iter(&found.kept)
+            .map(back)
+            .buffer_unordered(usize::try_from(BATCH).unwrap_or(1))
+            .map(drop)
+            .collect::<Vec<()>>()
+            .await;
+    }
+
+    /// Deletes what was found, and nothing that came since.
+    ///
+    /// # Errors
+    /// What SQS answered.
+    pub async fn purge(&self, found: &mut Found) -> Result<(), Error> {
+        for (receipt, at) in &found.kept {
+            self.delete(&found.url, receipt).await?;
+            if let Some(failure) = found.failures.get_mut(*at)
+                && !failure.state.is_counted()
+            {
+                failure.state = State::Deleted;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn received(body: &str) -> Failure {
+        let message = Message::builder().message_id("m").receipt_handle("r").body(body).build();
+        Received::of(message, "b").expect("a message").failure
+    }
+
+    #[test]
+    fn a_message_says_what_failed_when_and_how_often() {
+        let record = |key: &str| json!({ "eventName": "ObjectCreated:Put", "s3": { "bucket": { "name": "b" }, "object": { "key": key } } });
+        let body = json!({
+            "version": "1.0", "timestamp": "2015-08-04T12:34:56.789Z",
+            "requestContext": { "condition": "RetriesExhausted", "approximateInvokeCount": 3 },
+            "requestPayload": { "Records": [record("in/red+flower.gz"), record("in/b.gz")] },
+            "responseContext": { "statusCode": 200 },
+            "responsePayload": { "errorType": "ObjectDamaged", "errorMessage": "cut short" },
+        });
+        let failure = received(&body.to_string());
+        assert_eq!(failure.objects, ["in/red flower.gz", "in/b.gz"]);
+        assert_eq!((failure.error.as_str(), failure.attempts), ("ObjectDamaged: cut short", 3));
+        assert_eq!((failure.when.as_str(), failure.state), ("2015-08-04T12:34:56Z", State::Waiting));
+        // The function ran out of time, or never ran.
+        let mut silent = body.clone();
+        silent["responsePayload"] = json!(null);
+        assert_eq!(received(&silent.to_string()).error, "RetriesExhausted");
+    }
+
+    #[test]
+    fn anything_else_is_left_alone() {
+        let foreign = json!({
+            "timestamp": "2015-08-04T12:34:56Z",
+            "requestPayload": { "Records": [{ "s3": { "bucket": { "name": "other" }, "object": { "key": "k" } } }] },
+        });
+        let nonsense = json!({ "timestamp": "soon", "requestPayload": { "hello": "world" } });
+        for body in ["", "hello", "{}", "[1]", &foreign.to_string(), &nonsense.to_string()] {
+            assert!(matches!(received(body).state, State::Unknown(_)), "{body}");
+        }
+    }
+}

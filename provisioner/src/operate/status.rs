@@ -1,0 +1,263 @@
+//! What is deployed, what it has counted lately, and what is wrong, on one screen.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use contract::ledger;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Operator, failed};
+use crate::aws::{AwsError, Call, absent_on};
+use crate::error::Error;
+use crate::resources::{REVISION_TAG, log_group_name};
+
+const HOUR: i64 = 3600;
+const DAY: i64 = 24 * HOUR;
+/// Calls at the same time.
+const AT_ONCE: usize = 16;
+/// Errors that are shown.
+const ERRORS: usize = 5;
+/// Lines that are read for them.
+const LINES: i32 = 1_000;
+/// What lines of failures have in them: the function's own, and Lambda's where the function ran out of time.
+const FAILURE_WORDS: [&str; 2] = ["ERROR", "\"Task timed out\""];
+
+/// One screen.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Its region.
+    pub region: String,
+    /// Its account.
+    pub account: String,
+    /// When this was, RFC 3339.
+    pub at: String,
+    /// What is deployed; nothing where there is no function.
+    pub function: Option<Deployed>,
+    /// Objects counted in the last hour.
+    pub last_hour: Counted,
+    /// Objects counted in the last 24 hours.
+    pub last_day: Counted,
+    /// Messages in the failure queue, roughly, as SQS counts them.
+    pub failures: u64,
+    /// The queue's name.
+    pub failure_queue: String,
+    /// The last errors in the function's log of the last 24 hours, the latest first.
+    pub errors: Vec<Line>,
+}
+
+/// The function, as it is.
+#[derive(Debug, Clone, Serialize)]
+pub struct Deployed {
+    /// Its name.
+    pub name: String,
+    /// `Active`, `Pending`, `Inactive` or `Failed`.
+    pub state: String,
+    /// Base64 of its code's SHA-256.
+    pub code_sha256: String,
+    /// The git revision that the code was deployed from, where it is known.
+    pub revision: Option<String>,
+    /// When it was last changed, as Lambda writes it.
+    pub changed: String,
+}
+
+/// Objects, and how long after their upload they were counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Counted {
+    /// How many.
+    pub objects: usize,
+    /// Seconds from upload to count: half of them were faster.
+    pub median_seconds: Option<i64>,
+    /// Seconds from upload to count of the slowest.
+    pub longest_seconds: Option<i64>,
+}
+
+/// A line of the function's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Line {
+    /// When, RFC 3339.
+    pub at: String,
+    /// What it says.
+    pub message: String,
+}
+
+/// An entry of the ledger's index: when an object was counted, and when it was uploaded.
+struct Entry {
+    object: String,
+    written_at: i64,
+    uploaded_at: Option<i64>,
+}
+
+impl Counted {
+    /// Of those that were counted from `since` on, each object once.
+    fn since(entries: &[Entry], since: i64) -> Self {
+        let mut lags: HashMap<&str, Option<i64>> = HashMap::new();
+        for entry in entries.iter().filter(|entry| entry.written_at >= since) {
+            // Clocks of S3 and Lambda may differ by a little.
+            let lag = entry.uploaded_at.map(|uploaded| (entry.written_at - uploaded).max(0));
+            let known = lags.entry(&entry.object).or_default();
+            *known = (*known).max(lag);
+        }
+        let objects = lags.len();
+        let mut lags: Vec<i64> = lags.into_values().flatten().collect();
+        lags.sort_unstable();
+        Self { objects, median_seconds: lags.get(lags.len() / 2).copied(), longest_seconds: lags.last().copied() }
+    }
+}
+
+impl Operator<'_> {
+    /// Looks at everything, at once.
+    ///
+    /// # Errors
+    /// What AWS answered; that something is not there but the function is.
+    pub async fn status(&self) -> Result<Status, Error> {
+        let now = Timestamp::now().as_second();
+        let (function, entries, failures, errors) = tokio::try_join!(
+            self.deployed(),
+            self.counted_since(now - DAY, now),
+            self.failures_waiting(),
+            self.last_errors()
+        )?;
+        Ok(Status {
+            pipeline: self.pipeline.name.clone(),
+            region: self.place.region.clone(),
+            account: self.place.account.clone(),
+            at: super::timestamp(now),
+            function,
+            last_hour: Counted::since(&entries, now - HOUR),
+            last_day: Counted::since(&entries, now - DAY),
+            failures,
+            failure_queue: self.pipeline.function.failure_queue.clone(),
+            errors,
+        })
+    }
+
+    async fn deployed(&self) -> Result<Option<Deployed>, Error> {
+        let name = &self.pipeline.function.name;
+        let answer = self.aws.lambda.get_function().function_name(name).send().await.call("lambda:GetFunction");
+        let answer =
+            absent_on(answer, &["ResourceNotFoundException"]).map_err(failed(format!("read function {name}")))?;
+        let Some(answer) = answer else { return Ok(None) };
+        let missing = || Error::Answer { doing: format!("read function {name}"), missing: "configuration" };
+        let configuration = answer.configuration.ok_or_else(missing)?;
+        Ok(Some(Deployed {
+            name: name.clone(),
+            state: configuration.state.map(|state| state.as_str().to_owned()).unwrap_or_default(),
+            code_sha256: configuration.code_sha256.unwrap_or_default(),
+            revision: answer.tags.unwrap_or_default().remove(REVISION_TAG),
+            changed: configuration.last_modified.unwrap_or_default(),
+        }))
+    }
+
+    /// What the ledger says was counted between two times, in epoch seconds.
+    async fn counted_since(&self, since: i64, now: i64) -> Result<Vec<Entry>, Error> {
+        let table = &self.pipeline.table.ledger;
+        let of_hour = |hour: i64| async move {
+            let number = |n: i64| AttributeValue::N(n.to_string());
+            let request = self
+                .aws
+                .dynamodb
+                .query()
+                .table_name(table)
+                .index_name(ledger::BY_COUNTED_HOUR)
+                .key_condition_expression("#hour = :hour AND #at >= :since")
+                .expression_attribute_names("#hour", ledger::COUNTED_HOUR)
+                .expression_attribute_names("#at", ledger::WRITTEN_AT)
+                .expression_attribute_values(":hour", AttributeValue::S(handler::time::written(hour)))
+                .expression_attribute_values(":since", number(since));
+            let items: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
+            items.call("dynamodb:Query").map_err(failed(format!("read table {table} by its index")))
+        };
+        let items: Vec<Vec<HashMap<String, AttributeValue>>> =
+            stream::iter(since / HOUR..=now / HOUR).map(of_hour).buffer_unordered(AT_ONCE).try_collect().await?;
+        let entry = |item: &HashMap<String, AttributeValue>| {
+            let number = |name: &str| item.get(name)?.as_n().ok()?.parse::<i64>().ok();
+            Some(Entry {
+                object: item.get(ledger::OBJECT)?.as_s().ok()?.clone(),
+                written_at: number(ledger::WRITTEN_AT)?,
+                uploaded_at: number(ledger::UPLOADED_AT),
+            })
+        };
+        let entries = items.iter().flatten().map(entry).collect::<Option<Vec<Entry>>>();
+        entries.ok_or_else(|| Error::Answer { doing: format!("read table {table} by its index"), missing: "marker" })
+    }
+
+    /// Messages in the failure queue, those included that somebody is looking at.
+    async fn failures_waiting(&self) -> Result<u64, Error> {
+        use aws_sdk_sqs::types::QueueAttributeName as Name;
+
+        let url = self.queue_url().await?;
+        let names = [Name::ApproximateNumberOfMessages, Name::ApproximateNumberOfMessagesNotVisible];
+        let request = self.aws.sqs.get_queue_attributes().queue_url(url).set_attribute_names(Some(names.to_vec()));
+        let answer = request.send().await.call("sqs:GetQueueAttributes");
+        let doing = format!("read queue {}", self.pipeline.function.failure_queue);
+        let attributes = answer.map_err(failed(doing))?.attributes.unwrap_or_default();
+        Ok(names.iter().filter_map(|name| attributes.get(name)?.parse::<u64>().ok()).sum())
+    }
+
+    async fn last_errors(&self) -> Result<Vec<Line>, Error> {
+        let since = SystemTime::now() - Duration::from_secs(DAY.unsigned_abs());
+        let answers =
+            futures_util::future::try_join_all(FAILURE_WORDS.map(|word| self.log(Some(word), since, LINES))).await;
+        let name = log_group_name(&self.pipeline.function.name);
+        // A function that has never run may have no log yet.
+        let answers = absent_on(answers, &["ResourceNotFoundException"]).map_err(failed(format!("read log {name}")))?;
+        let mut lines: Vec<Line> = answers.unwrap_or_default().into_iter().flatten().collect();
+        lines.sort_by(|a, b| b.at.cmp(&a.at).then_with(|| a.message.cmp(&b.message)));
+        lines.dedup();
+        lines.truncate(ERRORS);
+        Ok(lines)
+    }
+
+    /// The last lines of the function's log since then, at most `most` of them; only those that have `word` in them.
+    pub(super) async fn log(&self, word: Option<&str>, since: SystemTime, most: i32) -> Result<Vec<Line>, AwsError> {
+        let most = usize::try_from(most).unwrap_or_default();
+        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let request = self
+            .aws
+            .logs
+            .filter_log_events()
+            .log_group_name(log_group_name(&self.pipeline.function.name))
+            .start_time(i64::try_from(since).unwrap_or(i64::MAX))
+            .set_filter_pattern(word.map(str::to_owned));
+        let mut pages = request.into_paginator().send();
+        let mut lines = std::collections::VecDeque::new();
+        // The oldest come first, and a page may be empty while there are more.
+        while let Some(page) = pages.next().await {
+            for event in page.call("logs:FilterLogEvents")?.events.unwrap_or_default() {
+                if lines.len() == most {
+                    lines.pop_front();
+                }
+                let at = super::timestamp(event.timestamp.unwrap_or_default().div_euclid(1000));
+                lines.push_back(Line { at, message: event.message.unwrap_or_default() });
+            }
+        }
+        Ok(lines.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_object_counts_once_with_its_longest_lag() {
+        let entry =
+            |object: &str, written_at, uploaded_at| Entry { object: object.to_owned(), written_at, uploaded_at };
+        let entries = [
+            entry("a", 100, Some(98)),
+            entry("b", 101, Some(102)),
+            entry("c", 102, Some(92)),
+            entry("c", 103, Some(92)),
+            entry("d", 104, None),
+            entry("old", 10, Some(0)),
+        ];
+        let counted = Counted { objects: 4, median_seconds: Some(2), longest_seconds: Some(11) };
+        assert_eq!(Counted::since(&entries, 100), counted);
+        assert_eq!(Counted::since(&entries, 200), Counted::default());
+    }
+}

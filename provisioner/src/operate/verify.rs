@@ -1,0 +1,313 @@
+//! Proves that a deployment works: a small object goes the way of all objects, and its count comes out.
+//!
+//! The object has a key of its own under the notification's prefix and one message of a reserved event, in an hour of 1970
+//! that nobody asks about. In the end the count is taken back and everything is removed, also after a failure or a signal.
+//! What a killed run leaves behind is removed by a later one. Where the count does not come, each link of the chain is
+//! looked at.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use aws_sdk_dynamodb::types::{AttributeValue, Delete, TransactWriteItem, Update};
+use contract::{counts, ledger, verify as reserved};
+use flate2::{Compression, write::GzEncoder};
+use futures_util::stream::TryStreamExt;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+
+use super::objects::Object;
+use super::{Operator, failed, unless_stopped};
+use crate::aws::{Call, Pauses, Waiting, absent_on};
+use crate::error::Error;
+use crate::kind::Scope;
+use crate::resources;
+use crate::signal::{Signal, Stop};
+
+/// Another run may be using an object that is younger.
+const LEFT_BEHIND: Duration = Duration::from_secs(60 * 60);
+/// Lines of the log that are looked through for the object.
+const LINES: i32 = 50;
+
+/// A pipeline that counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    /// The object's key.
+    pub key: String,
+    /// Milliseconds from the end of the upload until the count was there.
+    pub milliseconds: u64,
+}
+
+/// One link of the chain from upload to count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// What it is called.
+    pub link: String,
+    /// Whether it is as it should be; nothing where that could not be found out.
+    pub works: Option<bool>,
+    /// What was found.
+    pub found: String,
+}
+
+/// What is to be counted.
+#[derive(Debug, Clone)]
+struct Probe {
+    id: String,
+    key: String,
+    kind: String,
+    /// What it is counted under.
+    event: String,
+}
+
+impl Probe {
+    fn new(operator: &Operator<'_>) -> Self {
+        let pipeline = operator.pipeline;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let id = format!("{now:x}-{:08x}", fastrand::u32(..));
+        let key = format!("{}{id}{}", operator.probes(), pipeline.notification.suffix);
+        // Track messages are counted under their event's name, all others under their type's.
+        let is_track = pipeline.count.iter().any(|kind| kind == "track");
+        let kind = if is_track { "track" } else { pipeline.count.first().map_or("track", String::as_str) };
+        let event = if is_track { reserved::EVENT } else { kind };
+        Self { id, key, kind: kind.to_owned(), event: event.to_owned() }
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let message = json!({
+            "type": self.kind, "event": self.event, "messageId": self.id, "timestamp": reserved::HOUR,
+        });
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+        // Writing to memory does not fail.
+        gzip.write_all(format!("{message}\n").as_bytes()).and_then(|()| gzip.finish()).unwrap_or_default()
+    }
+}
+
+/// How waiting for the count ended.
+enum Waited {
+    Counted(Duration),
+    Late,
+    Stopped(Signal),
+}
+
+fn text(value: &str) -> AttributeValue {
+    AttributeValue::S(value.to_owned())
+}
+
+impl Operator<'_> {
+    /// What the keys of such objects begin with.
+    pub(super) fn probes(&self) -> String {
+        format!("{}{}", self.pipeline.notification.prefix, reserved::FOLDER)
+    }
+
+    /// Uploads an object, waits until it is counted, and removes both.
+    ///
+    /// # Errors
+    /// What AWS answered; [`Error::Unverified`], with what was found of each link, where the count does not come within
+    /// `deadline`; a signal.
+    pub async fn verify(&self, deadline: Duration, stop: &Stop) -> Result<Verified, Error> {
+        self.sweep().await?;
+        let probe = Probe::new(self);
+        let began = SystemTime::now();
+        let object = self.upload(&probe).await?;
+        let uploaded = Instant::now();
+        let waited = self.wait(&object, &probe, deadline, uploaded, stop).await;
+        // Before anything is taken away, or else the chain would look broken for that.
+        let links = match &waited {
+            Ok(Waited::Late) => self.links(&probe, began).await,
+            _ => Vec::new(),
+        };
+        let removed = self.remove(&object).await;
+        match waited? {
+            Waited::Counted(took) => {
+                removed?;
+                let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                Ok(Verified { key: probe.key, milliseconds })
+            }
+            Waited::Late => Err(Error::Unverified { key: probe.key, seconds: deadline.as_secs(), links }),
+            Waited::Stopped(signal) => Err(Error::Interrupted {
+                signal,
+                what: match removed {
+                    Ok(()) => "stopped before the count was there; the object is removed".to_owned(),
+                    Err(error) => format!("stopped before the count was there; {error}"),
+                },
+                help: "run the command again".to_owned(),
+            }),
+        }
+    }
+
+    async fn upload(&self, probe: &Probe) -> Result<Object, Error> {
+        let bucket = &self.pipeline.bucket.name;
+        let doing = format!("upload object {} to bucket {bucket}", probe.key);
+        let request = self.aws.s3.put_object().bucket(bucket).key(&probe.key).body(probe.body().into());
+        let answer = request.expected_bucket_owner(&self.place.account).send().await.call("s3:PutObject");
+        let answer = answer.map_err(failed(doing.clone()))?;
+        let version = answer.version_id.filter(|version| version != "null");
+        let etag = answer.e_tag.map(|etag| etag.trim_matches('"').to_owned());
+        let identity = version.clone().or(etag).ok_or(Error::Answer { doing, missing: "ETag" })?;
+        Ok(Object { key: probe.key.clone(), version, identities: vec![identity], size: 0, uploaded: Timestamp::now() })
+    }
+
+    async fn wait(
+        &self,
+        object: &Object,
+        probe: &Probe,
+        deadline: Duration,
+        uploaded: Instant,
+        stop: &Stop,
+    ) -> Result<Waited, Error> {
+        let waiting = Waiting { what: "the count".to_owned(), deadline, tell: &|_, _| {} };
+        let mut pauses = Pauses::new(waiting);
+        loop {
+            let look = async {
+                let counted = self.counted([object]).await?.into_iter().all(|counted| counted);
+                Ok::<_, Error>(counted && self.count(&probe.event).await? > 0)
+            };
+            match unless_stopped(stop, look).await {
+                Err(signal) => return Ok(Waited::Stopped(signal)),
+                Ok(Err(error)) => return Err(error),
+                Ok(Ok(true)) => return Ok(Waited::Counted(uploaded.elapsed())),
+                Ok(Ok(false)) => {}
+            }
+            match unless_stopped(stop, pauses.next(None)).await {
+                Err(signal) => return Ok(Waited::Stopped(signal)),
+                Ok(Err(_)) => return Ok(Waited::Late),
+                Ok(Ok(())) => {}
+            }
+        }
+    }
+
+    fn pair(&self, event: &str, hour: &str) -> HashMap<String, AttributeValue> {
+        HashMap::from([(counts::EVENT.to_owned(), text(event)), (counts::HOUR.to_owned(), text(hour))])
+    }
+
+    /// How often the counts table says that the reserved hour had an event.
+    async fn count(&self, event: &str) -> Result<i64, Error> {
+        let table = &self.pipeline.table.counts;
+        let request = self.aws.dynamodb.get_item().table_name(table).consistent_read(true);
+        let answer = request.set_key(Some(self.pair(event, reserved::HOUR))).send().await.call("dynamodb:GetItem");
+        let item = answer.map_err(failed(format!("read table {table}")))?.item.unwrap_or_default();
+        let number = item.get(counts::COUNT).and_then(|count| count.as_n().ok()).and_then(|digits| digits.parse().ok());
+        Ok(number.unwrap_or(0))
+    }
+
+    /// Takes the object away, and then its count: a notification that comes late finds nothing to count.
+    async fn remove(&self, object: &Object) -> Result<(), Error> {
+        let bucket = &self.pipeline.bucket.name;
+        let request = self.aws.s3.delete_object().bucket(bucket).key(&object.key);
+        let request = request.set_version_id(object.version.clone()).expected_bucket_owner(&self.place.account);
+        let answer = request.send().await.call("s3:DeleteObject");
+        absent_on(answer, &["NoSuchKey", "NoSuchVersion"])
+            .map_err(failed(format!("remove object {} from bucket {bucket}", object.key)))?;
+        for identity in &object.identities {
+            self.uncount(&ledger::object_key(bucket, &object.key, identity)).await?;
+        }
+        Ok(())
+    }
+
+    /// The opposite of counting, by the same rule: each marker goes in one transaction with what it added.
+    async fn uncount(&self, name: &str) -> Result<(), Error> {
+        let (counted, marked) = (&self.pipeline.table.counts, &self.pipeline.table.ledger);
+        let doing = || format!("take back what was counted of {name}");
+        let unclear = || Error::Answer { doing: doing(), missing: "marker" };
+        let request = self.aws.dynamodb.query().table_name(marked).consistent_read(true);
+        let request = request
+            .key_condition_expression("#object = :object")
+            .expression_attribute_names("#object", ledger::OBJECT)
+            .expression_attribute_values(":object", text(name));
+        let markers: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
+        for marker in markers.call("dynamodb:Query").map_err(failed(doing()))? {
+            let chunk = marker.get(ledger::CHUNK).cloned().ok_or_else(unclear)?;
+            let marker = handler::store::marker(&marker).ok_or_else(unclear)?;
+            let delete = Delete::builder()
+                .table_name(marked)
+                .key(ledger::OBJECT, text(name))
+                .key(ledger::CHUNK, chunk)
+                .condition_expression("attribute_exists(#object)")
+                .expression_attribute_names("#object", ledger::OBJECT)
+                .build()?;
+            let mut items = vec![TransactWriteItem::builder().delete(delete).build()];
+            for (event, hour, count) in &marker.pairs {
+                let update = Update::builder()
+                    .table_name(counted)
+                    .set_key(Some(self.pair(event, hour)))
+                    .update_expression("ADD #count :less")
+                    .expression_attribute_names("#count", counts::COUNT)
+                    .expression_attribute_values(":less", AttributeValue::N(count.saturating_neg().to_string()))
+                    .build()?;
+                items.push(TransactWriteItem::builder().update(update).build());
+            }
+            let request = self.aws.dynamodb.transact_write_items().set_transact_items(Some(items));
+            request.send().await.call("dynamodb:TransactWriteItems").map_err(failed(doing()))?;
+            for (event, hour, _) in &marker.pairs {
+                // Another run may have counted meanwhile.
+                let request = self
+                    .aws
+                    .dynamodb
+                    .delete_item()
+                    .table_name(counted)
+                    .set_key(Some(self.pair(event, hour)))
+                    .condition_expression("#count = :zero")
+                    .expression_attribute_names("#count", counts::COUNT)
+                    .expression_attribute_values(":zero", AttributeValue::N("0".to_owned()));
+                let answer = request.send().await.call("dynamodb:DeleteItem");
+                absent_on(answer, &["ConditionalCheckFailedException"]).map_err(failed(doing()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what runs that were killed have left.
+    async fn sweep(&self) -> Result<(), Error> {
+        let limit = Timestamp::now().checked_sub(LEFT_BEHIND).unwrap_or(Timestamp::UNIX_EPOCH);
+        let prefix = self.probes();
+        let left = self.pages(&prefix, None);
+        left.try_for_each(|page| async move {
+            for object in page.iter().filter(|object| object.uploaded < limit) {
+                self.remove(object).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Looks at each link of the chain, in the order in which an object passes them.
+    async fn links(&self, probe: &Probe, began: SystemTime) -> Vec<Link> {
+        let scope = Scope { pipeline: self.pipeline, place: &self.place, artifact: None };
+        let mut links = Vec::new();
+        for kind in ["bucket", "notification", "permission", "function", "role", "log group", "table"] {
+            for resource in resources::declared(&scope).into_iter().filter(|r| r.address().kind == kind) {
+                let address = resource.address().clone();
+                let (works, found) = match resource.observe(&self.aws).await {
+                    Err(error) => (None, error.to_string().lines().next().unwrap_or_default().to_owned()),
+                    Ok(observed) if !observed.exists() => (Some(false), "is not there".to_owned()),
+                    Ok(observed) if observed.changes().is_empty() => (Some(true), "is as declared".to_owned()),
+                    Ok(observed) => {
+                        let settings: Vec<&str> = observed.changes().iter().map(|change| change.setting).collect();
+                        (Some(false), format!("differs from pipeline.toml in {}", settings.join(", ")))
+                    }
+                };
+                links.push(Link { link: address.to_string(), works, found });
+            }
+        }
+        links.push(self.invocation(probe, began).await);
+        links
+    }
+
+    /// Whether the function was run with the object, by what it has written to its log.
+    async fn invocation(&self, probe: &Probe, began: SystemTime) -> Link {
+        let link = "invocation".to_owned();
+        let lines = match self.log(Some(&probe.id), began, LINES).await {
+            Ok(lines) => lines,
+            Err(error) => {
+                let found = error.to_string().lines().next().unwrap_or_default().to_owned();
+                return Link { link, works: None, found };
+            }
+        };
+        let Some(last) = lines.last() else {
+            let found = "the function's log has nothing of the object: it was not run with it".to_owned();
+            return Link { link, works: Some(false), found };
+        };
+        Link { link, works: Some(false), found: format!("the function's log says: {}", last.message.trim()) }
+    }
+}
