@@ -26,8 +26,8 @@ pub struct Series {
     pub event: String,
     /// By part of the period, those in which there were none too.
     pub parts: Vec<i64>,
-    /// The sum of the period before, where it was asked for.
-    pub before: Option<i64>,
+    /// The same of the period before, where it was asked for. It may have a part more or less.
+    pub before: Option<Vec<i64>>,
 }
 
 impl Series {
@@ -35,6 +35,12 @@ impl Series {
     #[must_use]
     pub fn total(&self) -> i64 {
         sum(self.parts.iter().copied())
+    }
+
+    /// The sum of all parts of the period before, where it was asked for.
+    #[must_use]
+    pub fn total_before(&self) -> Option<i64> {
+        self.before.as_ref().map(|parts| sum(parts.iter().copied()))
     }
 }
 
@@ -94,7 +100,7 @@ impl Reader<'_> {
             let parts = self.event(&event, period);
             let earlier = async {
                 match before {
-                    Some(before) => Ok(Some(sum(self.event(&event, before).await?.into_iter()))),
+                    Some(before) => self.event(&event, before).await.map(Some),
                     None => Ok(None),
                 }
             };
@@ -104,7 +110,7 @@ impl Reader<'_> {
         let all: Vec<Series> = stream::iter(events.to_vec()).map(one).buffered(AT_ONCE).try_collect().await?;
         // Nothing at all may be a slip of the pen.
         let silent = all.iter().filter(|series| series.parts.iter().all(|count| *count == 0));
-        for series in silent.filter(|series| series.before.unwrap_or(0) == 0) {
+        for series in silent.filter(|series| series.total_before().unwrap_or(0) == 0) {
             self.check(&series.event).await?;
         }
         Ok(all)

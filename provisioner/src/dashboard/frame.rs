@@ -84,7 +84,7 @@ impl Event {
 
 impl From<&Event> for Series {
     fn from(event: &Event) -> Self {
-        Self { event: event.name.to_string(), parts: event.parts.clone(), before: event.total_before() }
+        Self { event: event.name.to_string(), parts: event.parts.clone(), before: event.before.clone() }
     }
 }
 

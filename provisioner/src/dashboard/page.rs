@@ -105,6 +105,8 @@ struct Data {
     narrow: Drawing,
     parts: Vec<Part>,
     totals: Vec<String>,
+    /// Whether the last part is not over.
+    is_cut_short: bool,
     rows: Vec<Row>,
     hidden_rows: usize,
     all_rows: String,
@@ -286,6 +288,7 @@ impl Data {
             narrow: chart::draw(&all, period, view.chart, chart::NARROW)?,
             parts: parts.collect(),
             totals: events.iter().map(|(_, event)| grouped(event.total)).collect(),
+            is_cut_short: period.is_cut_short(period.len().saturating_sub(1)),
             rows: rows.collect(),
             hidden_rows: ranked.len().saturating_sub(view.rows),
             all_rows: View { rows: if view.rows > ROWS { ROWS } else { ranked.len().max(1) }, ..view.clone() }.query(),

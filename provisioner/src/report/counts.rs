@@ -24,7 +24,7 @@ pub fn series(all: &[Series], period: &Period, format: Format) -> String {
                     .map(|(part, count)| json!({ "start": period.start_of(part), "count": count }))
                     .collect();
                 let mut event = json!({ "event": series.event, "total": series.total(), "counts": counts });
-                if let Some(before) = series.before {
+                if let Some(before) = series.total_before() {
                     event["before"] = json!(before);
                 }
                 event
@@ -37,9 +37,17 @@ pub fn series(all: &[Series], period: &Period, format: Format) -> String {
             format!("{whole:#}\n")
         }
         Format::Csv | Format::Tsv => {
-            let header = std::iter::once("start".to_owned()).chain(all.iter().map(|series| series.event.clone()));
+            let names = all.iter().flat_map(|series| {
+                let before = series.before.as_ref().map(|_| format!("{} (before)", series.event));
+                std::iter::once(series.event.clone()).chain(before)
+            });
+            let header = std::iter::once("start".to_owned()).chain(names);
             let rows = (0..period.len()).map(|part| {
-                let counts = all.iter().map(|series| count_at(series, part).to_string());
+                let counts = all.iter().flat_map(|series| {
+                    let before = series.before.as_ref();
+                    let before = before.map(|parts| parts.get(part).map(i64::to_string).unwrap_or_default());
+                    std::iter::once(count_at(series, part).to_string()).chain(before)
+                });
                 std::iter::once(period.start_of(part)).chain(counts).collect()
             });
             lines(std::iter::once(header.collect()).chain(rows), format)
@@ -53,19 +61,25 @@ fn count_at(series: &Series, part: usize) -> i64 {
 }
 
 fn series_table(all: &[Series], period: &Period) -> String {
+    // With the period before comes the change from part to part: whether it grows, month over month.
+    let compares = all.iter().any(|series| series.before.is_some());
     let mut header = vec![format!("{} ({})", period.by().name(), period.zone())];
     for series in all {
         header.push(printable(&series.event));
         header.push(String::new());
+        header.extend(compares.then(|| "change".to_owned()));
     }
     let mut table = empty(&header);
     let most: Vec<i64> = all.iter().map(|series| series.parts.iter().copied().max().unwrap_or(0)).collect();
     for part in 0..period.len() {
-        let mut row = vec![period.label(part)];
+        let so_far = if period.is_cut_short(part) { " (so far)" } else { "" };
+        let mut row = vec![period.label(part) + so_far];
         for (series, most) in all.iter().zip(&most) {
             let count = count_at(series, part);
             row.push(grouped(count));
             row.push(bar(count, *most));
+            let since = part.checked_sub(1).map(|earlier| change(count, count_at(series, earlier)));
+            row.extend(compares.then(|| since.unwrap_or_default()));
         }
         table.add_row(row);
     }
@@ -73,18 +87,18 @@ fn series_table(all: &[Series], period: &Period) -> String {
     for series in all {
         totals.push(grouped(series.total()));
         totals.push(String::new());
+        totals.extend(compares.then(|| change(series.total(), series.total_before().unwrap_or(0))));
     }
     table.add_row(totals);
-    if all.iter().any(|series| series.before.is_some()) {
+    if compares {
         let mut row = vec!["before".to_owned()];
         for series in all {
-            let before = series.before.unwrap_or(0);
-            row.push(grouped(before));
-            row.push(change(series.total(), before));
+            row.extend([grouped(series.total_before().unwrap_or(0)), String::new(), String::new()]);
         }
         table.add_row(row);
     }
-    right_aligned(&mut table, (1..header.len()).step_by(2));
+    let width = if compares { 3 } else { 2 };
+    right_aligned(&mut table, (1..header.len()).filter(|column| (column - 1) % width != 1));
     format!("from {} to {}\n{table}\n", period.from(), period.to())
 }
 
@@ -231,7 +245,13 @@ pub fn change(now: i64, before: i64) -> String {
     if before == 0 {
         return if now == 0 { numbers } else { format!("{numbers} (new)") };
     }
-    format!("{numbers} ({:+.1} %)", share(difference, before) * 100.0)
+    let percent = share(difference, before) * 100.0;
+    // Of thousands of per cent nobody reads the tenths.
+    if percent.abs() < 1000.0 {
+        return format!("{numbers} ({percent:+.1} %)");
+    }
+    let percent = format!("{percent:.0}").parse().map(grouped).unwrap_or_default();
+    format!("{numbers} ({sign}{percent} %)")
 }
 
 /// A part of a whole, from 0 to 1. Counts are far below 2^53, up to which a float holds every whole number.
@@ -295,6 +315,7 @@ mod tests {
         assert_eq!([0, 999, 1000, -1_234_567].map(grouped), ["0", "999", "1,000", "-1,234,567"]);
         assert_eq!(change(1125, 1000), "+125 (+12.5 %)");
         assert_eq!(change(500, 1000), "-500 (-50.0 %)");
+        assert_eq!(change(123_456, 10), "+123,446 (+1,234,460 %)");
         assert_eq!((change(5, 0).as_str(), change(0, 0).as_str()), ("+5 (new)", "0"));
     }
 
