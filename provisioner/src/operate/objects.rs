@@ -16,7 +16,7 @@ use crate::error::Error;
 const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*').remove(b'/').remove(b' ');
 
 /// The version id of what was put without versioning.
-const NULL: &str = "null";
+pub(super) const NULL: &str = "null";
 
 /// One object, or one version of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use aws_sdk_lambda::types::InvocationType;
-use aws_sdk_sqs::types::Message;
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use futures_util::stream::{self, StreamExt};
 use handler::notification;
 use jiff::Timestamp;
@@ -27,6 +27,8 @@ const BATCH: i32 = 10;
 const HIDDEN: i32 = 15 * 60;
 /// SQS may hold a message back that is there; a long poll asks all of its servers.
 const POLL_SECONDS: i32 = 1;
+/// When a message came into the queue, in milliseconds of the Unix epoch.
+const SENT: MessageSystemAttributeName = MessageSystemAttributeName::SentTimestamp;
 /// So many empty answers mean that the queue is.
 const EMPTY: u32 = 2;
 
@@ -93,7 +95,8 @@ impl fmt::Display for State {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Record {
-    timestamp: String,
+    #[serde(default)]
+    timestamp: Option<String>,
     #[serde(default)]
     request_context: Context,
     request_payload: Json,
@@ -132,6 +135,9 @@ fn error_in(payload: &Json) -> Option<String> {
 impl Received {
     fn of(message: Message, bucket: &str) -> Option<Self> {
         let (receipt, body) = (message.receipt_handle?, message.body.unwrap_or_default());
+        // Where the record does not say when it failed, the queue says when it came.
+        let sent = message.attributes.unwrap_or_default().remove(&SENT);
+        let sent = sent.and_then(|millis| millis.parse().ok()).and_then(|ms| Timestamp::from_millisecond(ms).ok());
         let mut failure = Failure {
             message: message.message_id.unwrap_or_default(),
             objects: Vec::new(),
@@ -148,8 +154,8 @@ impl Received {
                 // Where the function never answered, as when it ran out of time, the condition is all there is.
                 failure.error = error_in(&record.response_payload).unwrap_or(record.request_context.condition);
                 failure.attempts = record.request_context.approximate_invoke_count;
-                let when = record.timestamp.parse::<Timestamp>().ok();
-                failure.when = when.map_or(record.timestamp, |when| super::timestamp(when.as_second()));
+                let when = record.timestamp.and_then(|text| text.parse::<Timestamp>().ok()).or(sent);
+                failure.when = when.map(|when| super::timestamp(when.as_second())).unwrap_or_default();
                 match notification::objects(record.request_payload.clone()) {
                     Ok(objects) => {
                         failure.objects = objects.iter().map(|object| object.key.clone()).collect();
@@ -274,6 +280,7 @@ impl Operator<'_> {
     async fn receive(&self, url: &str) -> Result<Vec<Message>, Error> {
         let request = self.aws.sqs.receive_message().queue_url(url).max_number_of_messages(BATCH);
         let request = request.visibility_timeout(HIDDEN).wait_time_seconds(POLL_SECONDS);
+        let request = request.message_system_attribute_names(SENT);
         let answer = request.send().await.call("sqs:ReceiveMessage");
         Ok(answer.map_err(failed(format!("read queue {}", self.queue())))?.messages.unwrap_or_default())
     }
@@ -417,6 +424,12 @@ mod tests {
         assert_eq!(failure.objects, ["in/red flower.gz", "in/b.gz"]);
         assert_eq!((failure.error.as_str(), failure.attempts), ("ObjectDamaged: cut short", 3));
         assert_eq!((failure.when.as_str(), failure.state), ("2015-08-04T12:34:56Z", State::Waiting));
+        // The record says no time: the queue does.
+        let mut timeless = body.clone();
+        timeless["timestamp"] = json!(null);
+        let message = Message::builder().message_id("m").receipt_handle("r").body(timeless.to_string());
+        let message = message.attributes(SENT, "1438691696789").build();
+        assert_eq!(Received::of(message, "b").expect("a message").failure.when, "2015-08-04T12:34:56Z");
         // The function ran out of time, or never ran.
         let mut silent = body.clone();
         silent["responsePayload"] = json!(null);

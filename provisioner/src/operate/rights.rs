@@ -38,16 +38,15 @@ pub fn operator_policy(scope: &Scope<'_>) -> Json {
     let probes = format!("{bucket}/{}{}*", pipeline.notification.prefix, contract::verify::FOLDER);
     let queue = place.arn("sqs", &pipeline.function.failure_queue);
     let mut read = vec!["s3:GetObject"];
-    let mut replace = vec!["s3:PutObject", "s3:DeleteObject"];
     if pipeline.bucket.versioning {
         read.push("s3:GetObjectVersion");
-        replace.push("s3:DeleteObjectVersion");
     }
     policy::document(&[
         statement("SeeObjects", &["s3:ListBucketVersions", "s3:ListBucket"], &[bucket]),
         // A HEAD, which needs the right to read.
         statement("KnowObjects", &read, &[objects]),
-        statement("ProbeObjects", &replace, &[probes]),
+        // In a bucket that has, or once had, versions, a removal is that of a version.
+        statement("ProbeObjects", &["s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"], &[probes]),
         statement(
             "ReadLedger",
             &["dynamodb:Query", "dynamodb:BatchGetItem"],

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
-use super::objects::Object;
+use super::objects::{NULL, Object};
 use super::{Operator, failed, unless_stopped};
 use crate::aws::{Call, Pauses, Waiting, absent_on};
 use crate::error::Error;
@@ -142,9 +142,14 @@ impl Operator<'_> {
         let request = self.aws.s3.put_object().bucket(bucket).key(&probe.key).body(probe.body().into());
         let answer = request.expected_bucket_owner(&self.place.account).send().await.call("s3:PutObject");
         let answer = answer.map_err(failed(doing.clone()))?;
-        let version = answer.version_id.filter(|version| version != "null");
+        // Where versions are suspended, it may say `null`; then the object's notification names no version.
+        let version = answer.version_id;
         let etag = answer.e_tag.map(|etag| etag.trim_matches('"').to_owned());
-        let identity = version.clone().or(etag).ok_or(Error::Answer { doing, missing: "ETag" })?;
+        let identity = version
+            .clone()
+            .filter(|version| version != NULL)
+            .or(etag)
+            .ok_or(Error::Answer { doing, missing: "ETag" })?;
         Ok(Object { key: probe.key.clone(), version, identities: vec![identity], size: 0, uploaded: Timestamp::now() })
     }
 
@@ -194,11 +199,17 @@ impl Operator<'_> {
     /// Takes the object away, and then its count: a notification that comes late finds nothing to count.
     async fn remove(&self, object: &Object) -> Result<(), Error> {
         let bucket = &self.pipeline.bucket.name;
-        let request = self.aws.s3.delete_object().bucket(bucket).key(&object.key);
-        let request = request.set_version_id(object.version.clone()).expected_bucket_owner(&self.place.account);
-        let answer = request.send().await.call("s3:DeleteObject");
-        absent_on(answer, &["NoSuchKey", "NoSuchVersion"])
-            .map_err(failed(format!("remove object {} from bucket {bucket}", object.key)))?;
+        let delete = |version: Option<String>| async {
+            let request = self.aws.s3.delete_object().bucket(bucket).key(&object.key).set_version_id(version);
+            let request = request.expected_bucket_owner(&self.place.account);
+            let answer = absent_on(request.send().await.call("s3:DeleteObject"), &["NoSuchKey", "NoSuchVersion"]);
+            answer.map_err(failed(format!("remove object {} from bucket {bucket}", object.key)))
+        };
+        let answer = delete(object.version.clone()).await?;
+        // Where versions are suspended, a marker stands in the object's place.
+        if let Some(marker) = answer.filter(|answer| answer.delete_marker == Some(true) && object.version.is_none()) {
+            delete(marker.version_id).await?;
+        }
         for identity in &object.identities {
             self.uncount(&ledger::object_key(bucket, &object.key, identity)).await?;
         }

@@ -13,27 +13,28 @@ use tests::pipeline::{Pipeline, Ran};
 use crate::{pipeline, verdict};
 
 /// An IAM user whose one policy can be changed.
-struct Deployer<'a> {
+pub(crate) struct User<'a> {
     pipeline: &'a Pipeline<'a>,
+    name: &'static str,
     iam: aws_sdk_iam::Client,
     key: aws_sdk_iam::types::AccessKey,
 }
 
-impl<'a> Deployer<'a> {
-    async fn new(pipeline: &'a Pipeline<'a>) -> Result<Self> {
+impl<'a> User<'a> {
+    pub(crate) async fn new(pipeline: &'a Pipeline<'a>, name: &'static str) -> Result<Self> {
         let iam = aws_sdk_iam::Client::new(&pipeline.sdk().await?);
-        iam.create_user().user_name("deployer").send().await?;
-        let key = iam.create_access_key().user_name("deployer").send().await?.access_key.context("a key")?;
-        Ok(Self { pipeline, iam, key })
+        iam.create_user().user_name(name).send().await?;
+        let key = iam.create_access_key().user_name(name).send().await?.access_key.context("a key")?;
+        Ok(Self { pipeline, name, iam, key })
     }
 
-    async fn allow(&self, policy: &Value) -> Result<()> {
-        let request = self.iam.put_user_policy().user_name("deployer").policy_name("deploy");
+    pub(crate) async fn allow(&self, policy: &Value) -> Result<()> {
+        let request = self.iam.put_user_policy().user_name(self.name).policy_name("deploy");
         request.policy_document(policy.to_string()).send().await?;
         Ok(())
     }
 
-    fn run(&self, args: &[&str]) -> Result<Ran> {
+    pub(crate) fn run(&self, args: &[&str]) -> Result<Ran> {
         let mut command = self.pipeline.command(args)?;
         command.env("AWS_ACCESS_KEY_ID", &self.key.access_key_id);
         let output = command.env("AWS_SECRET_ACCESS_KEY", &self.key.secret_access_key).output()?;
@@ -139,7 +140,7 @@ async fn disturb(pipeline: &Pipeline<'_>, round: usize) -> Result<()> {
 #[tokio::test]
 async fn the_printed_policy_is_enough() -> Result<()> {
     let pipeline = pipeline()?;
-    let deployer = Deployer::new(&pipeline).await?;
+    let deployer = User::new(&pipeline, "deployer").await?;
     for (i, declared) in DECLARED.iter().enumerate() {
         pipeline.declare(declared)?;
         let policy = serde_json::from_str(&pipeline.expect(0, &["policy"])?.out)?;
@@ -164,7 +165,7 @@ async fn the_printed_policy_is_enough() -> Result<()> {
 #[tokio::test]
 async fn the_plan_says_what_the_caller_may_not_do() -> Result<()> {
     let pipeline = pipeline()?;
-    let deployer = Deployer::new(&pipeline).await?;
+    let deployer = User::new(&pipeline, "deployer").await?;
     let policy: Value = serde_json::from_str(&pipeline.expect(0, &["policy"])?.out)?;
     let mut some = actions(&policy);
     for missing in ["sqs:CreateQueue", "lambda:AddPermission"] {
@@ -196,7 +197,7 @@ async fn the_plan_says_what_the_caller_may_not_do() -> Result<()> {
 #[tokio::test]
 async fn nothing_in_the_printed_policy_is_too_much() -> Result<()> {
     let pipeline = pipeline()?;
-    let deployer = Deployer::new(&pipeline).await?;
+    let deployer = User::new(&pipeline, "deployer").await?;
     let (mut granted, mut printed) = (BTreeSet::new(), BTreeSet::new());
     // From no rights at all: whatever is refused for want of a right gets that right, and no other.
     for (i, declared) in DECLARED.iter().enumerate() {
@@ -219,7 +220,7 @@ async fn nothing_in_the_printed_policy_is_too_much() -> Result<()> {
 /// Runs a command until it is refused nothing.
 async fn grow(
     pipeline: &Pipeline<'_>,
-    deployer: &Deployer<'_>,
+    deployer: &User<'_>,
     granted: &mut BTreeSet<String>,
     printed: &mut BTreeSet<String>,
     command: &[&str],

@@ -17,19 +17,19 @@ use crate::pipeline;
 
 const HOUR: &str = "2015-08-04T12:00:00Z";
 
-fn track(event: &str) -> String {
+pub(crate) fn track(event: &str) -> String {
     json!({ "type": "track", "event": event, "timestamp": HOUR }).to_string()
 }
 
 /// A file of so many different pairs, each once.
-fn file_of(pairs: usize) -> (Vec<u8>, Counts) {
+pub(crate) fn file_of(pairs: usize) -> (Vec<u8>, Counts) {
     let names: Vec<String> = (0..pairs).map(|n| format!("event {n}")).collect();
     let text = names.iter().map(|name| track(name)).collect::<Vec<_>>().join("\n");
     (gzip(text.as_bytes()), names.into_iter().map(|name| ((name, HOUR.to_owned()), 1)).collect())
 }
 
 /// A notification as S3 sends it.
-fn notification(bucket: &str, keys: &[&str]) -> Value {
+pub(crate) fn notification(bucket: &str, keys: &[&str]) -> Value {
     let record = |key: &&str| {
         json!({
             "eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",

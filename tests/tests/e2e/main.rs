@@ -18,6 +18,7 @@ mod formats;
 mod lifecycle;
 mod memory;
 mod mistakes;
+mod operate;
 mod ownership;
 mod patience;
 mod rights;

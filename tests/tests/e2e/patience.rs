@@ -244,7 +244,7 @@ async fn networks_that_fail_are_said_so() -> Result<()> {
 }
 
 /// Sends a signal to a process by its id.
-fn signal(name: &str, process: u32) -> Result<()> {
+pub(crate) fn signal(name: &str, process: u32) -> Result<()> {
     let status = std::process::Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status()?;
     ensure!(status.success(), "no process {process}");
     Ok(())
