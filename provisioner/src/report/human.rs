@@ -276,14 +276,14 @@ pub fn summary(counts: Counts, took: Duration) -> String {
 /// Where the dashboard is, and who can see it.
 #[must_use]
 pub fn listening(at: SocketAddr, query: &str) -> String {
-    let mut out = format!("The dashboard is at http://{at}/?{query}\nCtrl-C stops it.\n");
+    let mut out = format!("The dashboard is at http://{at}/?{query}\n");
     if !at.ip().is_loopback() {
         out.push_str(
             "Whoever can reach this address can read all counts: there is no sign-in, and no encryption. Let a firewall or a \
              proxy that signs people in stand before it.\n",
         );
     }
-    out
+    out + "Ctrl-C stops it.\n"
 }
 
 /// An error as its last word to the person.

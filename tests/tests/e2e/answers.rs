@@ -20,7 +20,7 @@ fn begin() -> DateTime<Utc> {
 }
 
 /// Thirty days of two hundred events, in files of twelve hours each, counted by the function.
-async fn counted(pipeline: &Pipeline<'_>) -> Result<Counts> {
+pub(crate) async fn counted(pipeline: &Pipeline<'_>) -> Result<Counts> {
     pipeline.expect(0, &["apply", "--yes"])?;
     let mut rng = Rng::with_seed(30);
     let mut expected = Counts::new();

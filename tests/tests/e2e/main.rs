@@ -9,7 +9,9 @@ use tests::local_aws::{LocalAws, Scheme};
 use tests::pipeline::Pipeline;
 
 mod answers;
+mod browser;
 mod counting;
+mod dashboard;
 mod deployer;
 mod drift;
 mod exactly_once;

@@ -60,7 +60,7 @@ async fn a_deployment_is_proved_and_nothing_of_the_proof_stays() -> Result<()> {
         "",
         "[bucket]\nversioning = true",
         "[rollup]\ncount = [\"page\", \"screen\"]",
-        "[notification]\nprefix = \"a b/ä+/\"\nsuffix = \"\"",
+        "[notification]\nprefix = \"a b/ä+/\"\nsuffix = \".json\"",
     ];
     for declared in declared {
         pipeline.declare(declared)?;

@@ -1,0 +1,160 @@
+//! The dashboard as a server: its figures are those of a recount, and it does nothing that a page should not.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tests::recount::{self, Counts};
+use tests::samples::gzip;
+use tests::served::Served;
+
+use crate::answers::counted;
+use crate::patience::signal;
+use crate::pipeline;
+
+/// What a request is answered: status, headers, body.
+fn get(url: &str, host: Option<&str>) -> Result<(u16, ureq::http::HeaderMap, String)> {
+    let agent = ureq::Agent::new_with_config(ureq::config::Config::builder().http_status_as_error(false).build());
+    let mut request = agent.get(url);
+    if let Some(host) = host {
+        request = request.header("host", host);
+    }
+    let mut answer = request.call().with_context(|| format!("failed to get {url}"))?;
+    let body = answer.body_mut().read_to_string().context("failed to read the answer")?;
+    Ok((answer.status().as_u16(), answer.headers().clone(), body))
+}
+
+/// The text of the first element that has this id, where it holds no other.
+fn text_of(page: &str, id: &str) -> Result<String> {
+    let rest = page.split_once(&format!("id=\"{id}\"")).with_context(|| format!("no {id} in the page"))?.1;
+    let rest = rest.split_once('>').context("an open tag")?.1;
+    Ok(rest.split('<').next().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn a_month_of_two_hundred_events_is_as_recounted() -> Result<()> {
+    let pipeline = pipeline()?;
+    let expected = counted(&pipeline).await?;
+    let served = Served::start(&pipeline, "127.0.0.1:0", &[])?;
+    let query = "from=2015-07-05&to=2015-08-04&by=day&rows=500&event=Event+000&event=Event+007";
+    let (status, _, page) = get(&format!("{}/?{query}", served.url), None)?;
+    ensure!(status == 200, "{status}\n{page}");
+    let total: u64 = expected.values().sum();
+    ensure!(text_of(&page, "total")?.replace(',', "") == total.to_string(), "{}", text_of(&page, "total")?);
+    let names: std::collections::BTreeSet<&String> = expected.keys().map(|(event, _)| event).collect();
+    ensure!(text_of(&page, "distinct")? == names.len().to_string(), "{}", text_of(&page, "distinct")?);
+    for name in names.iter().filter(|name| name.starts_with("Event")) {
+        let count: u64 = expected.iter().filter(|((event, _), _)| *event == **name).map(|(_, count)| count).sum();
+        let row = page.split_once(&format!("<bdi class=\"name\">{name}</bdi></a></th>"));
+        let cell = row.with_context(|| format!("no row of {name}"))?.1.split_once("<td class=\"right\">");
+        let shown = cell.context("a cell")?.1.split('<').next().unwrap_or_default().replace(',', "");
+        ensure!(shown == count.to_string(), "{name}: {shown} is not {count}");
+    }
+
+    // The same numbers as the command line gives.
+    let args = ["query", "Event 000", "Event 007", "--from", "2015-07-05", "--to", "2015-08-04", "--by", "day"];
+    let asked = pipeline.expect(0, &[&args[..], &["--format", "csv"]].concat())?.out;
+    let (status, headers, csv) = get(&format!("{}/counts.csv?{query}", served.url), None)?;
+    ensure!(status == 200 && csv == asked, "{csv}\n{asked}");
+    ensure!(headers["content-type"] == "text/csv; charset=utf-8", "{headers:?}");
+
+    // And in a file of its own.
+    pipeline.expect(0, &["dashboard", "--out", "report.html", "--from", "2015-07-05", "--to", "2015-08-04"])?;
+    let folder = pipeline.config().parent().context("a folder")?.to_owned();
+    let report = std::fs::read_to_string(folder.join("report.html"))?;
+    ensure!(text_of(&report, "total")?.replace(',', "") == total.to_string(), "{}", text_of(&report, "total")?);
+    for outside in ["href=\"style", "src=\"", "href=\"http", "url("] {
+        ensure!(!report.contains(outside), "the report needs {outside}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn names_are_text_whatever_they_hold() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let long = "long ".repeat(200);
+    let names = ["<script>alert(1)</script>", "\"quotes' & <b>bold</b>", "שלום עולם", "\u{202e}reversed", &long];
+    let lines: String = names
+        .iter()
+        .map(|name| json!({ "type": "track", "event": name, "timestamp": "2015-08-04T12:00:00Z" }).to_string() + "\n")
+        .collect();
+    let (bytes, mut expected) = (gzip(lines.as_bytes()), Counts::new());
+    recount::add(&mut expected, &bytes)?;
+    pipeline.upload("segment-logs/x/1/a.gz", &bytes).await?;
+    pipeline.counted(&expected).await?;
+    let served = Served::start(&pipeline, "127.0.0.1:0", &[])?;
+    let mut query = "from=2015-08-04&to=2015-08-05&chart=bars&compare=on".to_owned();
+    let encode =
+        |name: &str| percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string();
+    for name in names {
+        query.push_str(&format!("&event={}", encode(name)));
+    }
+    // What is asked for is shown too.
+    query.push_str(&format!("&tz=UTC&event={}", encode("\"><img src=x onerror=alert(2)>")));
+    let (status, headers, page) = get(&format!("{}/?{query}", served.url), None)?;
+    ensure!(status == 200, "{page}");
+    for bad in ["<script>alert", "<b>bold", "<img", "\u{202e}"] {
+        ensure!(!page.contains(bad) || bad == "\u{202e}", "{bad} is in the page");
+    }
+    ensure!(page.contains("שלום עולם") && page.contains("\\u{202e}reversed"), "{page}");
+    let policy = headers["content-security-policy"].to_str()?;
+    ensure!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    ensure!(!page.contains(" style=\"") && !page.contains(" onclick"), "what the policy forbids is in the page");
+    let (status, _, page) = get(&format!("{}/?tz={}", served.url, encode("<script>alert(3)</script>")), None)?;
+    ensure!(status == 400 && !page.contains("<script>alert"), "{status} {page}");
+    ensure!(page.contains("cannot be used") && page.contains("Europe/Berlin"), "{page}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_this_machine_and_known_names_are_answered() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let mut served = Served::start(&pipeline, "127.0.0.1:0", &["--host", "counts.example.com", "--last", "30d"])?;
+    ensure!(served.said.contains("/?last=30d") && !served.said.contains("no sign-in"), "{}", served.said);
+    for path in ["/", "/counts.csv", "/style.css", "/script.js"] {
+        let url = format!("{}{path}", served.url);
+        ensure!(get(&url, None)?.0 == 200, "{url}");
+        ensure!(get(&url, Some("counts.example.com"))?.0 == 200, "{url}");
+        let (status, headers, body) = get(&url, Some("evil.example.net"))?;
+        ensure!(status == 421 && body.contains("--host NAME"), "{url}: {status} {body}");
+        ensure!(headers.contains_key("content-security-policy"), "{headers:?}");
+    }
+    ensure!(get(&format!("{}/etc/passwd", served.url), None)?.0 == 404, "a page that is none");
+    let posted = ureq::Agent::new_with_config(ureq::config::Config::builder().http_status_as_error(false).build())
+        .post(&served.url)
+        .send("event=x")?;
+    ensure!(posted.status() == 405, "{posted:?}");
+    // The end of a server is no failure.
+    signal("INT", served.id())?;
+    ensure!(served.ended()? == Some(0), "it does not end well");
+
+    let open = Served::start(&pipeline, "0.0.0.0:0", &[])?;
+    ensure!(open.said.contains("no sign-in, and no encryption"), "{}", open.said);
+    let taken = pipeline.expect(1, &["dashboard", "--listen", open.url.trim_start_matches("http://")])?;
+    ensure!(taken.err.contains("failed to listen on") && taken.err.contains("--listen"), "{}", taken.err);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_on_the_page() -> Result<()> {
+    let pipeline = pipeline()?;
+    // Nothing is there yet; then it is.
+    let served = Served::start(&pipeline, "127.0.0.1:0", &[])?;
+    let (status, _, page) = get(&served.url, None)?;
+    ensure!(status == 400 && page.contains("is not there") && page.contains("provisioner apply"), "{status} {page}");
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let (status, _, page) = get(&served.url, None)?;
+    ensure!(status == 200 && page.contains("Nothing was counted in this period."), "{status} {page}");
+    for (query, part) in [
+        ("last=soon", "--last soon cannot be used"),
+        ("from=2015-08-05&to=2015-08-04", "let it begin before it ends"),
+        ("last=9y", "choose at most two years"),
+        ("last=12mo&by=hour", "choose a coarser unit"),
+    ] {
+        let (status, _, page) = get(&format!("{}/?{query}", served.url), None)?;
+        ensure!(status == 400 && page.contains(part), "{query}: {status} {page}");
+    }
+    let wrong = pipeline.expect(1, &["dashboard", "--out", "no/such/folder.html"])?;
+    ensure!(wrong.err.contains("failed to write no/such/folder.html"), "{}", wrong.err);
+    Ok(())
+}
