@@ -71,7 +71,7 @@ impl Drop for Served {
 
 /// A headless browser with files of its own. Dropping it stops it.
 pub struct Browser {
-    /// The session. It ends before the driver does, which it is ended by.
+    /// The session.
     pub page: WebDriver,
     _driver: Group,
     /// What it has downloaded.
@@ -94,17 +94,18 @@ impl Browser {
             "there is no chromedriver on the PATH: install Chromium with it (Debian: chromium, chromium-driver)",
         )?;
         let port = TcpListener::bind("127.0.0.1:0").and_then(|s| s.local_addr()).context("no free port")?.port();
+        let (downloads, profile) = (TempDir::with_prefix("downloads-")?, TempDir::with_prefix("browser-")?);
         // A group of its own: whatever the driver has started ends with it.
         let driver = Command::new(program)
             .arg(format!("--port={port}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            .env("HOME", profile.path())
             .process_group(0)
             .spawn()
             .context("failed to start chromedriver")?;
         let driver = Group(driver);
-        let (downloads, profile) = (TempDir::with_prefix("downloads-")?, TempDir::with_prefix("browser-")?);
         let started = Instant::now();
         while ureq::get(format!("http://127.0.0.1:{port}/status")).call().is_err() {
             ensure!(started.elapsed() < START, "chromedriver did not start");
@@ -123,6 +124,7 @@ impl Browser {
             "--disable-component-update",
             "--disable-sync",
             "--disable-quic",
+            "--disable-breakpad",
             "--disable-dev-shm-usage",
             "--window-size=1280,1000",
             &profile_argument,
@@ -185,6 +187,13 @@ impl Browser {
     /// It cannot be taken or written.
     pub async fn picture(&self, file: &Path) -> Result<()> {
         Ok(self.page.screenshot(file).await?)
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The driver is ended with all that it has started, so that nobody needs to wait for the end of a session.
+        let _ = self.page.clone().leak();
     }
 }
 

@@ -431,7 +431,7 @@ mod tests {
         let message = message.attributes(SENT, "1438691696789").build();
         assert_eq!(Received::of(message, "b").expect("a message").failure.when, "2015-08-04T12:34:56Z");
         // The function ran out of time, or never ran.
-        let mut silent = body.clone();
+        let mut silent = body;
         silent["responsePayload"] = json!(null);
         assert_eq!(received(&silent.to_string()).error, "RetriesExhausted");
     }
