@@ -43,6 +43,18 @@ plan: build handler ## show what differs from AWS; changes nothing
 apply: build handler ## make AWS what pipeline.toml says; asks, or YES=1
 	$(PROVISIONER) apply $(if $(YES),--yes) $(ARGS)
 
+.PHONY: verify
+verify: build ## prove that the pipeline counts: an object goes in, its count comes out
+	$(PROVISIONER) verify $(ARGS)
+
+.PHONY: status
+status: build ## show what is deployed, what was counted lately, and what failed
+	$(PROVISIONER) status $(ARGS)
+
+.PHONY: dashboard
+dashboard: build ## serve a page of the counts at http://127.0.0.1:8080/
+	$(PROVISIONER) dashboard $(ARGS)
+
 .PHONY: destroy
 destroy: build ## delete what the pipeline declares, but no data; asks, or YES=1
 	$(PROVISIONER) destroy $(if $(YES),--yes) $(ARGS)

@@ -213,6 +213,14 @@ pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
                     help: format!("let it begin with notification.prefix: {}", pipeline.notification.prefix),
                 });
             }
+            if let (Some(from), Some(to)) = (options.from, options.to)
+                && from >= to
+            {
+                return Err(Error::Refused {
+                    what: format!("the time from {from} until before {to} is none"),
+                    help: "let --from be earlier than --to".to_owned(),
+                });
+            }
             let operator = Operator::connect(&pipeline).await?;
             let stop = Stop::listen()?;
             let bar = report::progress::Bar::for_stderr("seen and counted");
@@ -223,34 +231,27 @@ pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
         Command::Replay { dry_run, purge, yes, format } => {
             let pipeline = load()?;
             let operator = Operator::connect(&pipeline).await?;
-            let what = if *dry_run || *purge { What::Look } else { What::Run };
             let stop = Stop::listen()?;
-            let mut broken = None;
-            let mut tell = |failure: &Failure| {
-                if *format == EventFormat::Text {
-                    broken = print(out, &report::operate::failure(failure)).err().or(broken.take());
-                }
+            let mut tell = |failure: &Failure| match format {
+                EventFormat::Text => print(out, &report::operate::failure(failure)),
+                EventFormat::Json => Ok(()),
             };
+            let what = if *dry_run || *purge { What::Look } else { What::Run };
             let mut found = operator.replay(what, &stop, &mut tell).await?;
-            if let Some(error) = broken {
-                operator.give_back(&found).await;
-                return Err(error);
+            if *purge && !found.is_empty() {
+                if !yes {
+                    confirm()?;
+                }
+                // Those that were shown, and none that has come since.
+                let shown = found.iter().map(|failure| failure.message.clone()).collect();
+                found = operator.replay(What::Delete(&shown), &stop, &mut |_| Ok(())).await?;
+                found.retain(|failure| shown.contains(&failure.message));
             }
-            let sure = match *purge && !found.failures.is_empty() && !yes {
-                true => confirm(),
-                false => Ok(()),
-            };
-            if *purge && sure.is_ok() {
-                operator.purge(&mut found).await?;
-            } else {
-                operator.give_back(&found).await;
-            }
-            sure?;
-            show(out, *format, &found.failures, || report::operate::replay(&found.failures))?;
-            let kept = found.failures.iter().filter(|failure| !failure.state.is_counted()).count();
+            show(out, *format, &found, || report::operate::replay(&found))?;
+            let kept = found.iter().filter(|failure| !failure.state.is_counted()).count();
             if what == What::Run && kept > 0 {
                 return Err(Error::Refused {
-                    what: format!("{kept} of {} messages stay in the failure queue", found.failures.len()),
+                    what: format!("{kept} of {} messages stay in the failure queue", found.len()),
                     help: "mend the cause and run the command again, or delete them with --purge".to_owned(),
                 });
             }
@@ -345,7 +346,11 @@ async fn verified(
 ) -> Result<(), Error> {
     let stop = Stop::listen()?;
     let verified = operator.verify(Duration::from_secs(seconds), &stop).await?;
-    show(out, format, &verified, || report::operate::verified(&verified))
+    match format {
+        EventFormat::Text => print(out, &report::operate::verified(&verified))?,
+        EventFormat::Json => report::json::print(&report::json::Line::Verified(&verified)),
+    }
+    Ok(())
 }
 
 /// Prints a result for people, or as one line of JSON.

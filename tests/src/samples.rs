@@ -35,21 +35,37 @@ pub fn make(seed: u64, now: DateTime<Utc>, files: usize, messages: usize) -> Vec
     let mut rng = Rng::with_seed(seed);
     // No message is from the future, and both hours get some.
     let minutes = now.timestamp().rem_euclid(3600) / 60 + 60;
-    (0..files)
-        .map(|file| {
-            let mut text = Vec::new();
-            for _ in 0..messages {
-                let time = now - Duration::seconds(rng.i64(0..=minutes * 60));
-                let line = message(&mut rng, time);
-                text.extend_from_slice(line.to_string().as_bytes());
-                text.push(b'\n');
-            }
-            let day = now.timestamp().div_euclid(86_400) * 86_400_000;
-            let source = ["VhBYQcAjH5", "q7PzMKdW2n"][file % 2];
-            let name: String = (0..12).map(|_| rng.alphanumeric()).collect();
-            Sample { key: format!("segment-logs/{source}/{day}/{name}.{file}.gz"), bytes: gzip(&text), messages }
+    (0..files).map(|file| one(&mut rng, file, now, minutes * 60, messages)).collect()
+}
+
+/// Makes a file for each of so many months before `now`, of 30 days each, the first of `messages` messages and each later one
+/// of more: a business that grows.
+#[must_use]
+pub fn history(seed: u64, now: DateTime<Utc>, months: usize, messages: usize) -> Vec<Sample> {
+    let mut rng = Rng::with_seed(seed);
+    let month = Duration::days(30);
+    let ends = (1..=months).rev().map(|ago| now - month * i32::try_from(ago).unwrap_or(0));
+    ends.enumerate()
+        .map(|(n, begin)| {
+            let messages = messages + n * messages * 2 / 5 + rng.usize(0..=messages / 4);
+            one(&mut rng, n, begin + month, month.num_seconds(), messages)
         })
         .collect()
+}
+
+/// The file with this number, of messages within so many seconds before `end`.
+fn one(rng: &mut Rng, number: usize, end: DateTime<Utc>, seconds: i64, messages: usize) -> Sample {
+    let mut text = Vec::new();
+    for _ in 0..messages {
+        let time = end - Duration::seconds(rng.i64(0..=seconds));
+        let line = message(rng, time);
+        text.extend_from_slice(line.to_string().as_bytes());
+        text.push(b'\n');
+    }
+    let day = end.timestamp().div_euclid(86_400) * 86_400_000;
+    let source = ["VhBYQcAjH5", "q7PzMKdW2n"][number % 2];
+    let name: String = (0..12).map(|_| rng.alphanumeric()).collect();
+    Sample { key: format!("segment-logs/{source}/{day}/{name}.{number}.gz"), bytes: gzip(&text), messages }
 }
 
 /// One message with all that Segment puts around it.

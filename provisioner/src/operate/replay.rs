@@ -175,20 +175,22 @@ impl Received {
 
 /// What is to be done with what is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub enum What<'a> {
     /// Nothing.
     Look,
     /// To be run again.
     Run,
+    /// To be deleted, if it is among these messages.
+    Delete(&'a HashSet<String>),
 }
 
 /// What was found in the queue.
-pub struct Found {
+#[derive(Default)]
+struct Found {
     /// The messages, as they are now.
-    pub failures: Vec<Failure>,
-    /// What identifies those that are still in the queue to SQS, and which of `failures` they are.
-    kept: Vec<(String, usize)>,
-    url: String,
+    failures: Vec<Failure>,
+    /// What identifies those that are still in the queue to SQS.
+    kept: Vec<String>,
 }
 
 impl Operator<'_> {
@@ -240,14 +242,14 @@ impl Operator<'_> {
     }
 
     /// What becomes of one notification.
-    async fn retry(&self, told: &Json, objects: &[notification::Object], what: What) -> Result<State, Error> {
+    async fn retry(&self, told: &Json, objects: &[notification::Object], what: What<'_>) -> Result<State, Error> {
         let (counted, gone) = self.all_counted(objects).await?;
         if counted {
             return Ok(State::CountedBefore);
         }
         // Where some of several objects are gone, the others can still be counted, but the message stays.
         let hopeless = gone.is_some() && objects.len() == 1;
-        if what == What::Look || hopeless {
+        if what != What::Run || hopeless {
             return Ok(gone.map_or(State::Waiting, State::Gone));
         }
         let name = &self.pipeline.function.name;
@@ -285,41 +287,40 @@ impl Operator<'_> {
         Ok(answer.map_err(failed(format!("read queue {}", self.queue())))?.messages.unwrap_or_default())
     }
 
-    /// Looks at every message of the failure queue, and runs it again if asked to. Counted ones are removed, unless it only
-    /// looks. `tell` hears of each as soon as it is known. What stays is given back, also where it ends early.
+    /// Looks at every message of the failure queue, and does with it what is asked. Where messages are run again, counted ones
+    /// are removed. `tell` hears of each as soon as it is known. What stays is given back, also where this ends early.
     ///
     /// # Errors
     /// What AWS answered; a signal.
     pub async fn replay(
         &self,
-        what: What,
+        what: What<'_>,
         stop: &Stop,
-        tell: &mut (dyn FnMut(&Failure) + Send),
-    ) -> Result<Found, Error> {
-        let mut found = Found { failures: Vec::new(), kept: Vec::new(), url: self.queue_url().await? };
-        let result = self.walk(&mut found, what, stop, tell).await;
-        // What we give back may be had again at once.
-        if result.is_err() || what == What::Run {
-            self.give_back(&found).await;
-        }
-        result.map(|()| found)
+        tell: &mut (dyn FnMut(&Failure) -> Result<(), Error> + Send),
+    ) -> Result<Vec<Failure>, Error> {
+        let url = self.queue_url().await?;
+        let mut found = Found::default();
+        let result = self.walk(&url, &mut found, what, stop, tell).await;
+        self.give_back(&url, &found.kept).await;
+        result.map(|()| found.failures)
     }
 
     async fn walk(
         &self,
+        url: &str,
         found: &mut Found,
-        what: What,
+        what: What<'_>,
         stop: &Stop,
-        tell: &mut (dyn FnMut(&Failure) + Send),
+        tell: &mut (dyn FnMut(&Failure) -> Result<(), Error> + Send),
     ) -> Result<(), Error> {
         let (mut seen, mut empty) = (HashSet::new(), 0);
+        let stopped = |signal: Signal, done: usize| Error::Interrupted {
+            signal,
+            what: format!("stopped after {done} messages"),
+            help: "what is counted is removed and the rest is in the queue: run the command again".to_owned(),
+        };
         while empty < EMPTY {
-            let stopped = |signal: Signal, done: usize| Error::Interrupted {
-                signal,
-                what: format!("stopped after {done} messages"),
-                help: "what is counted is removed and the rest is in the queue: run the command again".to_owned(),
-            };
-            let messages = unless_stopped(stop, self.receive(&found.url)).await;
+            let messages = unless_stopped(stop, self.receive(url)).await;
             let messages = messages.map_err(|signal| stopped(signal, found.failures.len()))??;
             let bucket = &self.pipeline.bucket.name;
             let fresh: Vec<Received> = messages
@@ -328,33 +329,23 @@ impl Operator<'_> {
                 .filter(|received| seen.insert(received.failure.message.clone()))
                 .collect();
             empty = if fresh.is_empty() { empty + 1 } else { 0 };
-            let url = &found.url;
-            let one = |mut received: Received| async move {
-                if let Some((told, objects)) = &received.notification {
-                    received.failure.state = self.retry(told, objects, what).await?;
-                }
-                if what == What::Run && received.failure.state.is_counted() {
-                    self.delete(url, &received.receipt).await?;
-                }
-                Ok::<_, Error>(received)
-            };
             // What has begun is finished, whatever comes.
-            let receipts: Vec<String> = fresh.iter().map(|received| received.receipt.clone()).collect();
-            let done: Vec<Result<Received, Error>> =
+            let one = |received: Received| self.handle(url, received, what);
+            let done: Vec<(String, Result<(Failure, bool), Error>)> =
                 stream::iter(fresh).map(one).buffered(usize::try_from(BATCH).unwrap_or(1)).collect().await;
             let mut error = None;
-            for (result, receipt) in done.into_iter().zip(receipts) {
+            for (receipt, result) in done {
                 match result {
-                    Ok(received) => {
-                        tell(&received.failure);
-                        if what == What::Look || !received.failure.state.is_counted() {
-                            found.kept.push((receipt, found.failures.len()));
+                    Ok((failure, is_removed)) => {
+                        if let Err(broken) = tell(&failure) {
+                            error = error.or(Some(broken));
                         }
-                        found.failures.push(received.failure);
+                        found.kept.extend((!is_removed).then_some(receipt));
+                        found.failures.push(failure);
                     }
-                    Err(failure) => {
-                        found.kept.push((receipt, usize::MAX));
-                        error = error.or(Some(failure));
+                    Err(failed) => {
+                        found.kept.push(receipt);
+                        error = error.or(Some(failed));
                     }
                 }
             }
@@ -368,34 +359,38 @@ impl Operator<'_> {
         Ok(())
     }
 
-    /// Lets others see what stays in the queue. Where that fails, SQS does it by itself a while later.
-    pub async fn give_back(&self, found: &Found) {
-        let back = |(receipt, _): &(String, usize)| {
-            let request = self.aws.sqs.change_message_visibility().queue_url(&found.url);
-            request.receipt_handle(receipt).visibility_timeout(0).send()
+    /// Does with one message what is asked; says what became of it, and whether it is removed.
+    async fn handle(&self, url: &str, received: Received, what: What<'_>) -> (String, Result<(Failure, bool), Error>) {
+        let Received { receipt, mut failure, notification } = received;
+        let result = async {
+            if let Some((told, objects)) = &notification {
+                failure.state = self.retry(told, objects, what).await?;
+            }
+            let is_removed = match what {
+                What::Look => false,
+                What::Run => failure.state.is_counted(),
+                What::Delete(these) => these.contains(&failure.message),
+            };
+            if is_removed {
+                self.delete(url, &receipt).await?;
+                if !failure.state.is_counted() {
+                    failure.state = State::Deleted;
+                }
+            }
+            Ok((failure, is_removed))
         };
-        stream::iter(&found.kept)
-            .map(back)
-            .buffer_unordered(usize::try_from(BATCH).unwrap_or(1))
-            .map(drop)
-            .collect::<Vec<()>>()
-            .await;
+        let result = result.await;
+        (receipt, result)
     }
 
-    /// Deletes what was found, and nothing that came since.
-    ///
-    /// # Errors
-    /// What SQS answered.
-    pub async fn purge(&self, found: &mut Found) -> Result<(), Error> {
-        for (receipt, at) in &found.kept {
-            self.delete(&found.url, receipt).await?;
-            if let Some(failure) = found.failures.get_mut(*at)
-                && !failure.state.is_counted()
-            {
-                failure.state = State::Deleted;
-            }
-        }
-        Ok(())
+    /// Lets others see what stays in the queue. Where that fails, SQS does it by itself a while later.
+    async fn give_back(&self, url: &str, receipts: &[String]) {
+        let back = |receipt: &String| {
+            let request = self.aws.sqs.change_message_visibility().queue_url(url);
+            request.receipt_handle(receipt).visibility_timeout(0).send()
+        };
+        let at_once = usize::try_from(BATCH).unwrap_or(1);
+        stream::iter(receipts).map(back).buffer_unordered(at_once).for_each(|_| std::future::ready(())).await;
     }
 }
 

@@ -14,6 +14,7 @@ use contract::{counts, ledger, verify as reserved};
 use flate2::{Compression, write::GzEncoder};
 use futures_util::stream::TryStreamExt;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
@@ -31,7 +32,7 @@ const LEFT_BEHIND: Duration = Duration::from_secs(60 * 60);
 const LINES: i32 = 50;
 
 /// A pipeline that counts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Verified {
     /// The object's key.
     pub key: String,

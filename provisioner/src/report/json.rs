@@ -9,6 +9,7 @@ use crate::document::Document;
 use crate::error::Error;
 use crate::event::{Event, Reporter};
 use crate::kind::Address;
+use crate::operate::verify::Verified;
 use crate::plan::Action;
 
 /// A plan as one document.
@@ -19,7 +20,7 @@ pub fn plan(document: &Document) -> Result<String, Error> {
     Ok(serde_json::to_string_pretty(document).map_err(Error::Json)? + "\n")
 }
 
-/// One line of the stream. The first is the plan, the last is `finished`.
+/// One line of the stream. The first is the plan, the last is `finished`, or `verified`.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Line<'a> {
@@ -89,6 +90,8 @@ pub enum Line<'a> {
         /// How long all of it took.
         seconds: f64,
     },
+    /// The proof that the pipeline counts; behind the end, where it was asked for.
+    Verified(&'a Verified),
 }
 
 /// Which step.

@@ -166,6 +166,22 @@ async fn a_table() {
     rests::<table::Table>("[table]\nbilling = { read = 5, write = 5 }", &TABLE).await;
 }
 
+#[tokio::test]
+async fn a_table_that_goes_while_it_is_read_is_not_there() {
+    const GONE: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ResourceNotFoundException","message":"gone"}"#;
+    const NO_TABLE: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#TableNotFoundException","message":"gone"}"#;
+    const GOING: [[Recorded; 4]; 3] = [
+        [TABLE[0], ("DescribeTimeToLive", 400, GONE), TABLE[2], TABLE[3]],
+        [TABLE[0], TABLE[1], ("DescribeContinuousBackups", 400, NO_TABLE), TABLE[3]],
+        [TABLE[0], TABLE[1], TABLE[2], ("ListTagsOfResource", 400, GONE)],
+    ];
+    for answers in &GOING {
+        let resource = in_scope("", declare::<table::Table>).into_iter().next().expect("a declaration");
+        let observed = resource.observe(&replay(answers).0).await.unwrap_or_else(|error| panic!("{error}"));
+        assert!(!observed.exists(), "{answers:?}");
+    }
+}
+
 /// IAM gives documents back URL-encoded, and lists in an order of its own.
 const ROLE: [Recorded; 5] = [
     (

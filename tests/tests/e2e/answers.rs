@@ -121,6 +121,12 @@ async fn figures_equal_a_recount_of_the_files() -> Result<()> {
     ensure!(top["total"] == wanted.values().map(|[count, _]| count).sum::<u64>(), "{}", top["total"]);
     ensure!(top["total_before"] == wanted.values().map(|[_, before]| before).sum::<u64>(), "{}", top["total_before"]);
 
+    // The files, by what the ledger has of them.
+    let status = json(&["status"])?;
+    ensure!(status["last_day"]["objects"] == 60 && status["last_hour"]["objects"] == 60, "{status}");
+    let files = json(&["backfill", "--dry-run"])?;
+    ensure!(files["listed"] == 60 && files["counted_before"] == 60 && files["due"] == 0, "{files}");
+
     // All names.
     let names: BTreeSet<String> = serde_json::from_value(json(&["events"])?)?;
     ensure!(names == expected.keys().map(|(event, _)| event.clone()).collect(), "{names:?}");

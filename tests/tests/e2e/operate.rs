@@ -67,6 +67,7 @@ async fn a_deployment_is_proved_and_nothing_of_the_proof_stays() -> Result<()> {
         let ran = pipeline.expect(0, &["apply", "--yes", "--verify"])?;
         ensure!(ran.out.contains("The pipeline works: an object was counted"), "{}", ran.out);
         let verified = json_of(&pipeline, 0, &["verify"])?;
+        ensure!(verified["event"] == "verified", "{verified}");
         ensure!(verified["milliseconds"].as_u64().is_some_and(|ms| ms < 60_000), "{verified}");
         let traces = traces(&pipeline).await?;
         ensure!(traces == (0, 0, Counts::new()), "{declared}: {traces:?}");
@@ -185,6 +186,8 @@ async fn objects_from_before_are_counted_once() -> Result<()> {
 
     let wrong = pipeline.expect(1, &["backfill", "--prefix", "elsewhere/"])?;
     ensure!(wrong.err.contains("notification.prefix: segment-logs/"), "{}", wrong.err);
+    let wrong = pipeline.expect(1, &["backfill", "--from", "today", "--to", "yesterday"])?;
+    ensure!(wrong.err.contains("let --from be earlier than --to"), "{}", wrong.err);
     let wrong = pipeline.expect(1, &["backfill", "--from", "soon"])?;
     ensure!(wrong.err.contains("--from soon cannot be used"), "{}", wrong.err);
     Ok(())

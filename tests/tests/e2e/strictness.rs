@@ -227,8 +227,8 @@ async fn another_tool_finds_nothing_that_it_would_change() -> Result<()> {
         (
             format!("{name}-ledger"),
             json!([["object", "HASH"], ["chunk", "RANGE"]]),
-            json!([["chunk", "N"], ["object", "S"]]),
-            json!([]),
+            json!([["chunk", "N"], ["counted_hour", "S"], ["object", "S"], ["written_at", "N"]]),
+            json!([["by-counted-hour", [["counted_hour", "HASH"], ["written_at", "RANGE"]], "INCLUDE"]]),
             json!(["ENABLED", "expires_at"]),
         ),
     ] {
