@@ -137,7 +137,12 @@ pub fn status(status: &Status) -> String {
 fn counted(counted: &Counted) -> String {
     let lag = match (counted.median_seconds, counted.longest_seconds) {
         (Some(median), Some(longest)) => {
-            format!(", half of them within {} s of their upload, all within {} s", grouped(median), grouped(longest))
+            // The ledger's clock knows whole seconds.
+            let within = |seconds: i64| match seconds {
+                0 | 1 => "a second".to_owned(),
+                more => format!("{} seconds", grouped(more)),
+            };
+            format!(", half of them within {} of their upload, all within {}", within(median), within(longest))
         }
         _ => String::new(),
     };

@@ -84,7 +84,7 @@ async fn demo(args: &Args) -> Result<()> {
     demo.provisioner(&["plan"])?;
 
     let now = Utc::now();
-    let mut samples = samples::history(args.seed, now, MONTHS, args.messages / 5);
+    let mut samples = samples::history(args.seed, now, MONTHS, args.messages * 3);
     samples.extend(samples::make(args.seed, now, args.files, args.messages));
     let folder = root().join("target/demo");
     if folder.exists() {
@@ -129,8 +129,8 @@ async fn demo(args: &Args) -> Result<()> {
     say("\nHow many purchases did I get in the past hour?");
     demo.provisioner(&["query", "Order Completed", "--last", "1h"])?;
     say("\nAre my sign-ups increasing month over month?");
-    demo.provisioner(&["query", "Signed Up", "--last", "7mo", "--by", "month", "--compare"])?;
-    demo.provisioner(&["dashboard", "--out", "target/demo/dashboard.html", "--last", "7mo", "--by", "week"])?;
+    demo.provisioner(&["query", "Signed Up", "--last", "6mo", "--by", "month", "--compare"])?;
+    demo.provisioner(&["dashboard", "--out", "target/demo/dashboard.html", "--last", "30d", "--compare"])?;
     demo.provisioner(&["verify"])?;
     demo.provisioner(&["status"])?;
 
