@@ -39,7 +39,7 @@ pub struct Size {
 /// For a desktop.
 pub const WIDE: Size = Size { area: (1880, 640), letters: 24, labels: 9 };
 /// For a phone.
-pub const NARROW: Size = Size { area: (760, 600), letters: 26, labels: 3 };
+pub const NARROW: Size = Size { area: (760, 640), letters: 30, labels: 3 };
 
 /// Room for the labels below, and for a pixel at the right and at the top.
 const BELOW: u32 = 64;

@@ -14,7 +14,7 @@ use crate::counts::Series;
 use crate::counts::period::Period;
 use crate::error::Error;
 use crate::report;
-use crate::report::counts::{change, grouped, share};
+use crate::report::counts::{self, grouped, share};
 use crate::report::printable;
 
 /// How the page looks.
@@ -44,6 +44,11 @@ struct Choice {
     value: String,
     text: String,
     is_chosen: bool,
+}
+
+/// The change, which does not break before its sign for per cent.
+fn change(now: i64, before: i64) -> String {
+    counts::change(now, before).replace(" %", "\u{a0}%")
 }
 
 fn choices(all: &[(&str, &str)], chosen: &str) -> Vec<Choice> {
