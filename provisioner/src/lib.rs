@@ -223,7 +223,7 @@ pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
             }
             let operator = Operator::connect(&pipeline).await?;
             let stop = Stop::listen()?;
-            let bar = report::progress::Bar::for_stderr("seen and counted");
+            let bar = report::progress::Bar::for_stderr("objects done:");
             let (tally, result) = backfill::backfill(&operator, &options, &bar, &stop).await;
             show(out, *format, &tally, || report::operate::backfill(&tally, &options))?;
             result.map(|()| 0)

@@ -76,10 +76,6 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn seen(&self) -> u64 {
-        self.left_out + self.counted_before + self.counted
-    }
-
     fn example(&mut self, key: &str) {
         if self.examples.len() < EXAMPLES {
             self.examples.push(key.to_owned());
@@ -203,7 +199,13 @@ impl Run<'_> {
     }
 
     fn progress(&self) {
-        self.bar.done(self.tally.seen() + self.late);
+        let Tally { left_out, counted_before, due, sent, counted, .. } = self.tally;
+        let done = match (self.options.dry_run, self.options.wait) {
+            (true, _) => due,
+            (false, true) => counted + self.late,
+            (false, false) => sent,
+        };
+        self.bar.done(left_out + counted_before + done);
     }
 
     async fn go(&mut self) -> Result<(), End> {

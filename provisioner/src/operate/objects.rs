@@ -82,11 +82,20 @@ impl Object {
     }
 }
 
-/// Where a page begins.
-#[derive(Debug, Default)]
+/// Where a page begins: behind this version of this key, or behind all versions of the key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Cursor {
     key: Option<String>,
     version: Option<String>,
+}
+
+impl Cursor {
+    /// Whether a version was on the page before. Some stores begin a page with the last one of the page before, where it was
+    /// put without versioning.
+    fn has_passed(&self, version: &ObjectVersion) -> bool {
+        let same_key = self.key.is_some() && self.key.as_deref() == version.key();
+        same_key && (self.version.is_none() || self.version.as_deref() == version.version_id())
+    }
 }
 
 impl Operator<'_> {
@@ -104,10 +113,11 @@ impl Operator<'_> {
             // This lists what a bucket without versions holds too, and tells apart what had them once.
             let request = self.aws.s3.list_object_versions().bucket(bucket).prefix(prefix);
             let request = request.expected_bucket_owner(&self.place.account);
-            let request = request.set_key_marker(cursor.key).set_version_id_marker(cursor.version);
+            let request = request.set_key_marker(cursor.key.clone()).set_version_id_marker(cursor.version.clone());
             let page = request.send().await.call("s3:ListBucketVersions");
             let page = page.map_err(failed(format!("list bucket {bucket}")))?;
-            let objects = page.versions().iter().filter_map(Object::listed).collect();
+            let fresh = page.versions().iter().filter(|version| !cursor.has_passed(version));
+            let objects = fresh.filter_map(Object::listed).collect();
             let more = page.is_truncated == Some(true) && page.next_key_marker.is_some();
             let next = more.then_some(Cursor { key: page.next_key_marker, version: page.next_version_id_marker });
             Ok(Some((objects, next)))
@@ -135,6 +145,17 @@ mod tests {
         assert_eq!((old.version.as_deref(), old.identities), (Some("null"), vec!["tag".to_owned(), "null".to_owned()]));
         let new = version("v1", true);
         assert_eq!((new.version.as_deref(), new.identities), (Some("v1"), vec!["v1".to_owned()]));
+    }
+
+    #[test]
+    fn a_page_begins_behind_the_one_before() {
+        let version = |key: &str, id: &str| ObjectVersion::builder().key(key).version_id(id).build();
+        let cursor = |id: Option<&str>| Cursor { key: Some("b".to_owned()), version: id.map(str::to_owned) };
+        assert!(cursor(Some("1")).has_passed(&version("b", "1")));
+        assert!(!cursor(Some("1")).has_passed(&version("b", "2")));
+        assert!(cursor(None).has_passed(&version("b", "2")));
+        assert!(!cursor(Some("1")).has_passed(&version("c", "1")));
+        assert!(!Cursor::default().has_passed(&version("b", "1")));
     }
 
     proptest! {
