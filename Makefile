@@ -72,7 +72,7 @@ WITHOUT_BROWSER := $(if $(CI)$(shell command -v chromedriver),,yes)
 
 .PHONY: test
 test: build handler ## run every test
-	cargo test --locked --workspace $(ARGS) $(if $(WITHOUT_BROWSER),$(if $(findstring --,$(ARGS)),,--) --skip browser::)
+	cargo test --locked --workspace $(ARGS) $(if $(WITHOUT_BROWSER),$(if $(filter --,$(ARGS)),,--) --skip browser::)
 ifeq ($(WITHOUT_BROWSER),yes)
 	@echo
 	@echo "LEFT OUT: the tests of the dashboard in a browser. There is no chromedriver on the PATH; install Chromium"

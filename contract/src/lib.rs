@@ -57,8 +57,13 @@ pub mod ledger {
     /// was counted lately, without reading what was counted ever.
     pub const BY_COUNTED_HOUR: &str = "by-counted-hour";
 
+    /// The version id that S3 gives what was put while a bucket had no versions. It is no identity: the next object put
+    /// that way has it too.
+    pub const NULL_VERSION: &str = "null";
+
     /// The ledger's name for one stored object: bucket, key, and what tells one content of that key from the
-    /// next, which is the version id where the bucket has versions and the ETag (without quotes) elsewhere.
+    /// next, which is the version id where the object has one (other than [`NULL_VERSION`]) and the ETag (without quotes)
+    /// elsewhere.
     ///
     /// A bucket's name cannot hold a slash, and the identity comes last behind a `#`, so two objects never share one
     /// name.

@@ -133,6 +133,7 @@ impl Objects for Bucket {
         let identity = object
             .version
             .clone()
+            .filter(|version| version != ledger::NULL_VERSION)
             .or_else(|| answer.e_tag.as_ref().map(|tag| tag.trim_matches('"').to_owned()))
             .ok_or_else(|| Failed::new("S3's answer has neither version nor ETag"))?;
         Ok(Opened { identity, uploaded_at: answer.last_modified.map(|time| time.secs()), body: answer.body })

@@ -264,8 +264,9 @@ pub enum PolicyOf {
     Operator,
 }
 
-/// How long `verify` waits: a cold start and S3's delay take seconds.
-pub const VERIFY_SECONDS: u64 = 120;
+/// How long `verify` waits. Counting takes a second or two; a bucket's new notification, up to five minutes (S3 user guide,
+/// enabling event notifications).
+pub const VERIFY_SECONDS: u64 = 330;
 
 /// What a schema describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -104,12 +104,14 @@ pub enum Error {
         steps: usize,
     },
     /// An object was not counted in time.
-    #[error("object {key} was not counted within {seconds} s of its upload; it is removed again\n{}", chain(.links))]
+    #[error("object {key} was not counted within {seconds} s of its upload; {left}\n{}", chain(.links))]
     Unverified {
         /// The object's key.
         key: String,
         /// How long it was waited for.
         seconds: u64,
+        /// What is left of what was uploaded.
+        left: String,
         /// What was found of each link between upload and count.
         links: Vec<Link>,
     },

@@ -77,7 +77,11 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
             let reads = matches!(
                 cli.command,
-                Command::Query { .. } | Command::Events { .. } | Command::Top { .. } | Command::Rollup { .. }
+                Command::Query { .. }
+                    | Command::Events { .. }
+                    | Command::Top { .. }
+                    | Command::Rollup { .. }
+                    | Command::Status { .. }
             );
             u8::from(!reads)
         }
@@ -183,9 +187,13 @@ pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
         }
         Command::Status { format } => {
             let pipeline = load()?;
-            let status = Operator::connect(&pipeline).await?.status().await?;
+            let (status, mut unknown) = Operator::connect(&pipeline).await?.status().await;
             show(out, *format, &status, || report::operate::status(&status))?;
-            Ok(0)
+            match unknown.len() {
+                0 => Ok(0),
+                1 => Err(unknown.remove(0)),
+                _ => Err(Error::Several(unknown)),
+            }
         }
         Command::Verify { timeout, format } => {
             let pipeline = load()?;
@@ -240,7 +248,10 @@ pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
             let mut found = operator.replay(what, &stop, &mut tell).await?;
             if *purge && !found.is_empty() {
                 if !yes {
-                    confirm()?;
+                    if *format == EventFormat::Json {
+                        show(out, *format, &found, String::new)?;
+                    }
+                    confirm_unless(&stop).await?;
                 }
                 // Those that were shown, and none that has come since.
                 let shown = found.iter().map(|failure| failure.message.clone()).collect();
@@ -420,6 +431,20 @@ async fn carry_out(
         print(out, &report::human::summary(document.counts, took))?;
     }
     Ok(0)
+}
+
+/// [`confirm`], where a signal would otherwise wait for the answer.
+async fn confirm_unless(stop: &Stop) -> Result<(), Error> {
+    let (sender, answer) = tokio::sync::oneshot::channel();
+    // A thread of its own: the process may end while it waits.
+    std::thread::spawn(move || drop(sender.send(confirm())));
+    let nothing = "nothing was deleted".to_owned();
+    tokio::select! {
+        answer = answer => answer.unwrap_or_else(|_| Err(Error::Refused { what: nothing, help: "pass --yes".to_owned() })),
+        signal = stop.wait() => {
+            Err(Error::Interrupted { signal, what: nothing, help: "run the command again".to_owned() })
+        }
+    }
 }
 
 /// Asks on stderr and reads the answer from stdin.

@@ -2,7 +2,6 @@
 "use strict";
 (() => {
   const MINUTE = 60000, SOON = 3000;
-  const form = document.getElementById("choose");
   const told = document.getElementById("told");
 
   // The numbers of the part under the pointer, from the table below the chart.
@@ -12,6 +11,7 @@
     const tip = figure.querySelector(".tip");
     const names = [...document.querySelectorAll(".numbers thead th")].slice(1).map((cell) => cell.textContent);
     const rows = document.querySelector(".numbers tbody").rows;
+    const hide = () => { tip.hidden = true; };
     const show = (event) => {
       const plot = event.target.closest(".plot");
       if (!plot || rows.length === 0) return hide();
@@ -32,70 +32,111 @@
       tip.style.left = Math.max(0, Math.min(x + 16, box.width - tip.offsetWidth)) + "px";
       tip.style.top = Math.max(0, event.clientY - box.top - tip.offsetHeight - 12) + "px";
     };
-    const hide = () => { tip.hidden = true; };
     figure.addEventListener("pointermove", show);
     figure.addEventListener("pointerdown", show);
     figure.addEventListener("pointerleave", hide);
   };
 
   watch();
-  if (!form) return;
-
-  // A choice shows at once; typing does when it is done.
+  if (!document.getElementById("choose")) return;
   document.documentElement.classList.add("handy");
-  form.addEventListener("change", (event) => {
-    if (event.target.name === "last" && event.target.value) {
-      form.elements.from.value = "";
-      form.elements.to.value = "";
-    }
-    if (event.target.name === "from" && event.target.value) form.elements.last.value = "";
-    form.requestSubmit();
-  });
-  // An address without what is not chosen is easier to read and to send on.
-  form.addEventListener("formdata", (event) => {
-    for (const [name, value] of [...event.formData]) {
-      if (value === "" && !event.formData.getAll(name).some((other) => other !== "")) event.formData.delete(name);
-    }
-    const events = event.formData.getAll("event").filter((name) => name !== "");
-    event.formData.delete("event");
-    for (const name of events) event.formData.append("event", name);
-    if (event.formData.get("chart") === "lines") event.formData.delete("chart");
-  });
 
-  // The numbers anew, in place: what is open, focused or scrolled stays so.
-  const refresh = async () => {
-    const old = document.getElementById("data");
+  // A part of the page in place of the old one: what is open, focused or scrolled stays so.
+  const replace = (id, page) => {
+    const old = document.getElementById(id), fresh = page.getElementById(id);
+    if (!old || !fresh) return;
+    for (const details of old.querySelectorAll("details[open]")) {
+      const same = fresh.querySelector("#" + details.id);
+      if (same) same.open = true;
+    }
+    const scrolled = old.querySelector(".scroll")?.scrollTop;
+    old.replaceWith(document.adoptNode(fresh));
+    if (scrolled) fresh.querySelector(".scroll")?.scrollTo(0, scrolled);
+  };
+  const refocus = (id, event) => {
+    const links = event === undefined ? [] : [...document.querySelectorAll("[data-event]")];
+    const target = links.find((link) => link.dataset.event === event) || (id && document.getElementById(id));
+    if (target && target !== document.activeElement) target.focus({ preventScroll: true });
+  };
+
+  // Shows another view, or the same one anew, without leaving the page.
+  let waiting = 0, shown = 0, soon = SOON;
+  const show = async (url, anew) => {
+    const turn = ++shown;
+    clearTimeout(waiting);
+    const main = document.getElementById("data");
+    main.setAttribute("aria-busy", "true");
     try {
-      const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+      const answer = await fetch(url, { headers: anew ? { "x-dashboard-anew": "1" } : {} });
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const fresh = page.getElementById("data");
-      if (!answer.ok || !fresh) throw new Error(page.querySelector(".problem p")?.textContent || answer.statusText);
-      const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
-      for (const details of old.querySelectorAll("details[open]")) {
-        const same = fresh.querySelector("#" + details.id);
-        if (same) same.open = true;
-      }
-      const scrolled = old.querySelector(".scroll")?.scrollTop;
-      old.replaceWith(document.adoptNode(fresh));
-      if (scrolled) fresh.querySelector(".scroll")?.scrollTo(0, scrolled);
-      if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+      if (turn !== shown) return;
+      if (!page.getElementById("data")) throw new Error(answer.statusText || "no answer");
+      if (anew && !answer.ok) throw new Error(page.querySelector(".problem p")?.textContent || answer.statusText);
+      const { id, dataset } = document.activeElement || {};
+      if (!anew) replace("choose", page);
+      replace("data", page);
+      document.title = page.title;
+      refocus(id, dataset?.event);
       watch();
       told.textContent = "";
     } catch (error) {
-      told.textContent = "The numbers could not be read again: " + error.message;
+      if (turn !== shown) return;
+      main.removeAttribute("aria-busy");
+      told.textContent = "The numbers could not be read: " + error.message;
     }
     plan();
   };
-  let waiting = 0;
+  const go = (url) => {
+    if (new URL(url, location.href).href !== location.href) history.pushState(null, "", url);
+    soon = SOON;
+    return show(url, false);
+  };
   const plan = () => {
     clearTimeout(waiting);
+    if (document.hidden) return;
     const stale = document.querySelector("footer")?.textContent.includes("newer numbers are being read");
-    if (stale) waiting = setTimeout(refresh, SOON);
-    else if (form.elements.refresh.checked) waiting = setTimeout(refresh, MINUTE);
+    soon = stale ? Math.min(soon * 2, MINUTE) : SOON;
+    if (stale) waiting = setTimeout(() => show(location.href, true), soon);
+    else if (document.getElementById("refresh").checked) waiting = setTimeout(() => show(location.href, true), MINUTE);
   };
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden) clearTimeout(waiting);
-    else plan();
-  });
   plan();
+  document.addEventListener("visibilitychange", plan);
+  window.addEventListener("popstate", () => show(location.href, false));
+
+  // A choice shows at once. What is typed, a date among it, does when it is done: at Enter, or when the field is left.
+  const submit = (form) => {
+    const data = new FormData(form), query = new URLSearchParams();
+    for (const [name, value] of data) {
+      if (value !== "" && !(name === "chart" && value === "lines")) query.append(name, value);
+    }
+    go("/?" + query);
+  };
+  document.addEventListener("submit", (event) => {
+    if (event.target.id !== "choose") return;
+    event.preventDefault();
+    submit(event.target);
+  });
+  document.addEventListener("change", (event) => {
+    const { form, name, type } = event.target;
+    if (form?.id !== "choose") return;
+    const last = form.elements.last;
+    if (name === "last" && last.value) form.elements.from.value = form.elements.to.value = "";
+    if ((name === "from" || name === "to") && event.target.value) last.value = "";
+    if (name === "last" && !last.value) {
+      document.getElementById("more").open = true;
+      form.elements.from.focus();
+    } else if (type !== "date") {
+      submit(form);
+    }
+  });
+  document.addEventListener("focusout", (event) => {
+    const { form, type, value, defaultValue } = event.target;
+    if (form?.id === "choose" && type === "date" && value !== defaultValue) submit(form);
+  });
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('#data a[href^="/?"]');
+    if (!link || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    event.preventDefault();
+    go(link.getAttribute("href"));
+  });
 })();

@@ -22,6 +22,8 @@ pub struct Period {
     by: By,
     /// Where each part begins, and at the end where the last one ends.
     cuts: Vec<Timestamp>,
+    /// Whether it holds the present, so that its last part is not over.
+    is_running: bool,
 }
 
 impl By {
@@ -71,8 +73,9 @@ impl Period {
             }
             None => last(args.last.as_deref().unwrap_or("24h"), args.by.unwrap_or(By::Hour), &now)?,
         };
-        let by = args.by.unwrap_or(By::Hour);
-        Self::new(&from, &to, by)
+        let mut period = Self::new(&from, &to, args.by.unwrap_or(By::Hour))?;
+        period.is_running = period.first() <= now.timestamp() && now.timestamp() < period.end();
+        Ok(period)
     }
 
     /// The hours that the time from `from` to before `to` touches.
@@ -110,7 +113,7 @@ impl Period {
             }
         }
         cuts.push(end.timestamp());
-        Ok(Self { zone: from.time_zone().clone(), by, cuts })
+        Ok(Self { zone: from.time_zone().clone(), by, cuts, is_running: false })
     }
 
     /// The period of the same length that ends where this one begins: by the calendar where this one is whole days.
@@ -131,7 +134,14 @@ impl Period {
         };
         let length = from.until((unit, &to)).map_err(|_| unclear())?;
         let earlier = from.checked_sub(length).map_err(|_| unclear())?;
-        Self::new(&earlier, &from, self.by)
+        let mut before = Self::new(&earlier, &from, self.by)?;
+        if !whole {
+            // Part beside part: cut where this one is, so much earlier.
+            let back = self.first().duration_since(before.first());
+            let cuts: Result<Vec<Timestamp>, _> = self.cuts.iter().map(|cut| cut.checked_sub(back)).collect();
+            before.cuts = cuts.map_err(|_| unclear())?;
+        }
+        Ok(before)
     }
 
     fn zoned(&self, time: Timestamp) -> Zoned {
@@ -239,7 +249,8 @@ impl Period {
     #[must_use]
     pub fn is_cut_short(&self, part: usize) -> bool {
         let whole = |start: &Timestamp| self.by.floor(&self.zoned(*start))?.checked_add(self.by.span()).ok();
-        part + 1 == self.len() && self.cuts.get(part).and_then(whole).is_some_and(|end| end.timestamp() > self.end())
+        let is_cut = || self.cuts.get(part).and_then(whole).is_some_and(|end| end.timestamp() > self.end());
+        part + 1 == self.len() && (self.is_running || is_cut())
     }
 }
 
@@ -407,6 +418,36 @@ mod tests {
             before("2015-08-04T10:00:00Z", "2015-08-04T12:00:00Z", By::Hour),
             is("2015-08-04T08:00:00Z", "2015-08-04T10:00:00Z", 2)
         );
+    }
+
+    #[test]
+    fn parts_stand_beside_parts_as_long() {
+        let seven = period(Some("7d"), None, None, By::Day, "UTC").expect("a period");
+        let before = seven.before().expect("a period");
+        assert_eq!((seven.len(), before.len()), (7, 7));
+        assert_eq!(
+            (before.start_of(0).as_str(), before.start_of(1).as_str()),
+            ("2015-07-22T11:00:00Z", "2015-07-23T11:00:00Z")
+        );
+        assert_eq!(before.to(), seven.from());
+        assert_eq!(before.hours().count(), seven.hours().count());
+        // By the calendar, months may have more days than the next.
+        let february = period(None, Some("2015-02-01"), Some("2015-03-01"), By::Day, "UTC").expect("a period");
+        assert_eq!((february.len(), february.before().expect("a period").len()), (28, 31));
+    }
+
+    #[test]
+    fn the_part_that_holds_the_present_is_not_over() {
+        let of = |last: &str, by| period(Some(last), None, None, by, "UTC").expect("a period");
+        for (last, by) in [("1h", By::Hour), ("24h", By::Hour), ("7d", By::Day), ("12mo", By::Month)] {
+            let period = of(last, by);
+            assert!(period.is_cut_short(period.len() - 1) && (period.len() == 1 || !period.is_cut_short(0)), "{last}");
+        }
+        let past = |from, to, by| period(None, Some(from), Some(to), by, "UTC").expect("a period");
+        let day = past("2015-08-03", "2015-08-04", By::Hour);
+        assert!(!day.is_cut_short(day.len() - 1));
+        let week = past("2015-07-20", "2015-07-22", By::Week);
+        assert!(week.is_cut_short(0), "it has two days of a week");
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! What was read of the counts, hour by hour, so that a page of a month is drawn at once.
 //!
-//! Every page reads its hours anew. Where that takes longer than a moment, and the hours were read before, the page is drawn
-//! from what is there by then, and says how old that is; the reading goes on, and the next page has it.
+//! Every page reads its hours anew, but for those that were read a moment ago. Where that takes longer than a moment, and the
+//! hours were read before, the page is drawn from what is there by then, and says how old that is; the reading goes on,
+//! and the next page has it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Semaphore, TryAcquireError};
 
 use crate::aws::Aws;
 use crate::counts::{AT_ONCE, Reader};
@@ -16,9 +19,26 @@ use crate::error::Error;
 /// How long a page waits for hours that were read before.
 const PATIENCE: Duration = Duration::from_millis(400);
 /// What was read longer ago than this is not shown.
-const TOO_OLD: Duration = Duration::from_secs(300);
-/// Hours that are kept. Those read longest ago go first.
-const MOST_HOURS: usize = 20_000;
+const TOO_OLD: Duration = Duration::from_secs(900);
+/// What was read within this time is not read again.
+const FRESH: Duration = Duration::from_secs(5);
+/// The same for hours long past, where a page comes anew by itself: little is added to them, and a page may be open all day.
+const FRESH_PAST: Duration = Duration::from_secs(600);
+/// Hours are long past from here on.
+const PAST: SignedDuration = SignedDuration::from_hours(48);
+/// Hours that are kept: two of the longest periods, so that the longest can be compared. Those read longest ago go first.
+const MOST_HOURS: usize = 2 * super::view::MOST_HOURS + 5_000;
+/// Pages that are read for at the same time.
+const MOST_PAGES: usize = 16;
+
+/// Why a page is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Somebody asked for it.
+    Asked,
+    /// It comes anew by itself.
+    Anew,
+}
 
 /// The counts of one hour.
 type Counts = Arc<[(Arc<str>, i64)]>;
@@ -30,7 +50,7 @@ pub struct Hours {
     pub counts: Vec<(String, Counts)>,
     /// Since the first of them was read.
     pub age: Duration,
-    /// Whether all of them were read for this page.
+    /// Whether all of them were read lately enough.
     pub is_fresh: bool,
 }
 
@@ -60,7 +80,7 @@ impl Memory {
         if self.hours.len() > MOST_HOURS {
             let mut reads: Vec<Instant> = self.hours.values().map(|kept| kept.read).collect();
             reads.sort_unstable();
-            let limit = reads.get(MOST_HOURS / 4).copied();
+            let limit = reads.get(MOST_HOURS / 20).copied();
             self.hours.retain(|_, kept| Some(kept.read) > limit);
             self.names.retain(|_, name| Arc::strong_count(name) > 1);
         }
@@ -73,15 +93,27 @@ pub struct Cache {
     aws: Aws,
     table: String,
     memory: Mutex<Memory>,
-    /// One reads at a time: those who come meanwhile want much the same.
-    turn: tokio::sync::Mutex<()>,
+    /// Calls at the same time, of all pages together.
+    calls: Semaphore,
+    pages: Arc<Semaphore>,
+}
+
+/// Whether an hour that was read at `read` need not be read again for a page that was asked for at `asked`.
+fn is_fresh(hour: &str, read: Instant, asked: Instant, why: Why) -> bool {
+    let is_past = || {
+        let hour: Option<Timestamp> = hour.parse().ok();
+        hour.is_some_and(|hour| Timestamp::now().duration_since(hour) > PAST)
+    };
+    let limit = if why == Why::Anew && is_past() { FRESH_PAST } else { FRESH };
+    asked.saturating_duration_since(read) < limit
 }
 
 impl Cache {
     /// Of this table.
     #[must_use]
     pub fn new(aws: Aws, table: String) -> Arc<Self> {
-        Arc::new(Self { aws, table, memory: Mutex::default(), turn: tokio::sync::Mutex::new(()) })
+        let (calls, pages) = (Semaphore::new(AT_ONCE), Arc::new(Semaphore::new(MOST_PAGES)));
+        Arc::new(Self { aws, table, memory: Mutex::default(), calls, pages })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Memory> {
@@ -91,67 +123,92 @@ impl Cache {
     /// The hours as they are now, or, where that takes long, as they were a while ago.
     ///
     /// # Errors
-    /// What AWS answered.
-    pub async fn read(self: &Arc<Self>, hours: Vec<String>) -> Result<Hours, Error> {
+    /// What AWS answered; that too many pages are being read for.
+    pub async fn read(self: &Arc<Self>, hours: Vec<String>, why: Why) -> Result<Hours, Error> {
         let asked = Instant::now();
+        let refused = |what: &str, help: &str| Error::Refused { what: what.to_owned(), help: help.to_owned() };
+        let page = Arc::clone(&self.pages).try_acquire_owned().map_err(|_: TryAcquireError| {
+            refused("too many pages are being read for at this moment", "try again in a moment")
+        })?;
         // A task of its own goes on where the page does not wait for it.
-        let mut reading = tokio::spawn(Arc::clone(self).refresh(hours.clone(), asked));
-        if let Ok(done) = tokio::time::timeout(PATIENCE, &mut reading).await {
-            done.map_err(|error| Error::Io {
-                doing: "read the counts".to_owned(),
-                help: "run the command again".to_owned(),
-                source: std::io::Error::other(error),
-            })??;
-        } else if let Some(known) = self.known(&hours, asked).filter(|known| known.age < TOO_OLD) {
-            return Ok(known);
-        } else {
-            reading.await.map_err(|error| Error::Io {
-                doing: "read the counts".to_owned(),
-                help: "run the command again".to_owned(),
-                source: std::io::Error::other(error),
-            })??;
-        }
-        match self.known(&hours, asked) {
-            Some(known) => Ok(known),
-            // They did not fit.
-            None => Err(Error::Refused {
-                what: "the period has more hours than can be kept".to_owned(),
-                help: "choose a shorter one".to_owned(),
-            }),
-        }
+        let refreshing = Arc::clone(self).refresh(hours.clone(), asked, why);
+        let mut reading = tokio::spawn(async move {
+            let _page = page;
+            refreshing.await
+        });
+        let done = match tokio::time::timeout(PATIENCE, &mut reading).await {
+            Ok(done) => done,
+            Err(_) => match self.known(&hours, asked, why).filter(|known| known.age < TOO_OLD) {
+                Some(known) => return Ok(known),
+                None => reading.await,
+            },
+        };
+        done.map_err(|_| refused("reading the counts broke off", "try again"))??;
+        let known = self.known(&hours, asked, why);
+        known.ok_or_else(|| refused("the period has more hours than can be kept", "choose a shorter one"))
     }
 
     /// What is there of these hours; nothing where one of them never was read.
-    fn known(&self, hours: &[String], asked: Instant) -> Option<Hours> {
+    fn known(&self, hours: &[String], asked: Instant, why: Why) -> Option<Hours> {
         let memory = self.lock();
         let kept: Option<Vec<&Kept>> = hours.iter().map(|hour| memory.hours.get(hour)).collect();
         let kept = kept?;
         let oldest = kept.iter().map(|kept| kept.read).min().unwrap_or(asked);
+        let is_fresh = hours.iter().zip(&kept).all(|(hour, kept)| is_fresh(hour, kept.read, asked, why));
         let counts = hours.iter().cloned().zip(kept.iter().map(|kept| Arc::clone(&kept.counts))).collect();
-        Some(Hours { counts, age: oldest.elapsed(), is_fresh: oldest >= asked })
+        Some(Hours { counts, age: oldest.elapsed(), is_fresh })
     }
 
-    /// Reads the hours that were not read since `asked`, the latest first.
-    async fn refresh(self: Arc<Self>, hours: Vec<String>, asked: Instant) -> Result<(), Error> {
-        let _turn = self.turn.lock().await;
-        let mut stale: Vec<String> = {
-            let memory = self.lock();
-            let is_stale = |hour: &String| memory.hours.get(hour).is_none_or(|kept| kept.read < asked);
-            hours.into_iter().filter(is_stale).collect()
-        };
-        stale.sort_unstable_by(|a, b| b.cmp(a));
-        let reader = Reader { aws: &self.aws, table: &self.table, is_consistent: false };
-        stream::iter(stale)
+    /// Reads the hours that are not fresh, the latest first.
+    async fn refresh(self: Arc<Self>, mut hours: Vec<String>, asked: Instant, why: Why) -> Result<(), Error> {
+        hours.sort_unstable_by(|a, b| b.cmp(a));
+        let this = &*self;
+        let reader = Reader { aws: &this.aws, table: &this.table, is_consistent: false };
+        stream::iter(hours)
             .map(|hour| async move {
+                // Without a semaphore's closing, which none of ours has, this is always a turn.
+                let _call = this.calls.acquire().await.ok();
+                // Another page may have read it meanwhile.
+                if this.lock().hours.get(&hour).is_some_and(|kept| is_fresh(&hour, kept.read, asked, why)) {
+                    return Ok(());
+                }
                 let read = Instant::now();
                 let counts = reader.hour(&hour).await?;
-                Ok::<_, Error>((hour, counts, read))
+                this.lock().keep(hour, counts, read);
+                Ok(())
             })
             .buffer_unordered(AT_ONCE)
-            .try_for_each(|(hour, counts, read)| {
-                self.lock().keep(hour, counts, read);
-                std::future::ready(Ok(()))
-            })
+            .try_collect()
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hours_long_past_are_left_alone_where_a_page_comes_anew() {
+        let read = Instant::now();
+        let hours =
+            |ago: i64| Timestamp::now().checked_sub(SignedDuration::from_hours(ago)).expect("a time").to_string();
+        let fresh = |ago, seconds, why| is_fresh(&hours(ago), read, read + Duration::from_secs(seconds), why);
+        assert!(fresh(1, 4, Why::Asked) && fresh(100, 4, Why::Asked));
+        assert!(!fresh(1, 6, Why::Asked) && !fresh(100, 6, Why::Asked));
+        assert!(!fresh(1, 6, Why::Anew) && fresh(100, 599, Why::Anew) && !fresh(100, 601, Why::Anew));
+    }
+
+    #[test]
+    fn what_was_read_longest_ago_goes_first() {
+        let mut memory = Memory::default();
+        let began = Instant::now();
+        for n in 0..=MOST_HOURS {
+            let read = began + Duration::from_millis(u64::try_from(n).expect("a number"));
+            memory.keep(n.to_string(), vec![("e".to_owned(), 1)], read);
+        }
+        assert!(memory.hours.len() < MOST_HOURS && memory.hours.contains_key(&MOST_HOURS.to_string()));
+        assert!(!memory.hours.contains_key("0") && memory.names.len() == 1);
+        // The longest period and the one before it stay whole.
+        assert!(memory.hours.len() > 2 * crate::dashboard::view::MOST_HOURS);
     }
 }

@@ -26,8 +26,11 @@ pub const SCRIPT: &str = include_str!("../../templates/script.js");
 const DRAWN: usize = 5;
 /// With more lines than this, dashes for the period before would be a thicket.
 const COMPARED: usize = 3;
+/// Names that are offered for typing.
+const OFFERED: usize = 1_000;
 /// Spans to choose from.
-const SPANS: [(&str, &str); 6] = [
+const SPANS: [(&str, &str); 7] = [
+    ("", "from and to"),
     ("24h", "last 24 hours"),
     ("7d", "last 7 days"),
     ("30d", "last 30 days"),
@@ -77,6 +80,8 @@ struct Entry {
 /// A row of the table of events.
 struct Row {
     name: String,
+    /// The name as it is, by which a row is found again.
+    event: String,
     toggle: String,
     colour: Option<usize>,
     count: String,
@@ -110,6 +115,8 @@ struct Data {
     narrow: Drawing,
     parts: Vec<Part>,
     totals: Vec<String>,
+    /// Whether there are dashes for the period before.
+    is_dashed: bool,
     /// Whether the last part is not over.
     is_cut_short: bool,
     rows: Vec<Row>,
@@ -186,12 +193,11 @@ impl Source<'_> {
                 (None, Some(Problem { what: what.to_owned(), help: help.to_owned() }))
             }
         };
-        let chosen = if view.from.is_empty() { view.last.as_str() } else { "" };
         let page = Page {
             pipeline: self.pipeline,
             place: self.place,
             view,
-            spans: choices(&SPANS, chosen),
+            spans: choices(&SPANS, &view.last),
             units: choices(&UNITS, &view.by),
             data,
             problem,
@@ -204,13 +210,18 @@ impl Source<'_> {
     }
 }
 
+/// The events that are asked for, or the most frequent ones.
+fn chosen(view: &View, frame: &Frame) -> Vec<Event> {
+    match view.events.as_slice() {
+        [] => frame.events.iter().filter(|event| event.total != 0).take(DRAWN).cloned().collect(),
+        names => names.iter().map(|name| frame.event(name)).collect(),
+    }
+}
+
 /// The events that are drawn: those chosen, or the most frequent ones; what has no colour of its own goes together.
 #[must_use]
 pub fn drawn(view: &View, frame: &Frame, length: usize) -> Vec<(usize, Event)> {
-    let mut drawn: Vec<(usize, Event)> = match view.events.as_slice() {
-        [] => frame.events.iter().filter(|event| event.total != 0).take(DRAWN).cloned().enumerate().collect(),
-        names => names.iter().map(|name| frame.event(name)).enumerate().collect(),
-    };
+    let mut drawn: Vec<(usize, Event)> = chosen(view, frame).into_iter().enumerate().collect();
     let mut others: Vec<Event> = if drawn.len() > COLOURS {
         drawn.split_off(COLOURS).into_iter().map(|(_, event)| event).collect()
     } else if view.events.is_empty() && view.chart == Chart::Bars {
@@ -226,11 +237,10 @@ pub fn drawn(view: &View, frame: &Frame, length: usize) -> Vec<(usize, Event)> {
     drawn
 }
 
-/// The chosen events' counts as CSV.
+/// The chosen events' counts as CSV, each for itself.
 #[must_use]
 pub fn csv(view: &View, found: &Found<'_>) -> String {
-    let events = drawn(view, found.frame, found.period.len());
-    let series: Vec<Series> = events.iter().map(|(_, event)| Series::from(event)).collect();
+    let series: Vec<Series> = chosen(view, found.frame).iter().map(Series::from).collect();
     report::counts::series(&series, found.period, Format::Csv)
 }
 
@@ -262,6 +272,7 @@ impl Data {
         let shown = if alone { ranked.len() } else { view.rows };
         let rows = ranked.iter().take(shown).map(|event| Row {
             name: printable(&event.name),
+            event: event.name.to_string(),
             toggle: view.toggled(&event.name).query(),
             colour: colour_of(event),
             count: grouped(event.total),
@@ -293,11 +304,12 @@ impl Data {
             narrow: chart::draw(&all, period, view.chart, chart::NARROW)?,
             parts: parts.collect(),
             totals: events.iter().map(|(_, event)| grouped(event.total)).collect(),
+            is_dashed: all.iter().any(|drawn| drawn.dashed),
             is_cut_short: period.is_cut_short(period.len().saturating_sub(1)),
             rows: rows.collect(),
             hidden_rows: ranked.len().saturating_sub(view.rows),
             all_rows: View { rows: if view.rows > ROWS { ROWS } else { ranked.len().max(1) }, ..view.clone() }.query(),
-            names: frame.events.iter().map(|event| event.name.to_string()).collect(),
+            names: frame.events.iter().take(OFFERED).map(|event| event.name.to_string()).collect(),
             csv: if alone {
                 format!("data:text/csv;charset=utf-8,{}", utf8_percent_encode(&csv(view, found), NON_ALPHANUMERIC))
             } else {

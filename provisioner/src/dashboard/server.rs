@@ -8,20 +8,21 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use super::cache::{Cache, Hours};
+use super::cache::{Cache, Hours, Why};
 use super::frame::Frame;
 use super::page::{self, Found, SCRIPT, STYLE, Source};
 use super::view::View;
@@ -37,6 +38,12 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
 
 /// Read when the server starts, so that the first page of a month is drawn at once.
 const WARM: &str = "last=30d";
+
+/// How long the start waits for that.
+const WARMING: Duration = Duration::from_secs(3);
+
+/// The header of a request that the page makes by itself.
+const ANEW: HeaderName = HeaderName::from_static("x-dashboard-anew");
 
 /// How the server is reached.
 #[derive(Debug, Clone)]
@@ -84,13 +91,13 @@ impl Dashboard {
     }
 
     /// Reads what a view shows.
-    async fn read(&self, view: &View) -> Result<Read, Error> {
+    async fn read(&self, view: &View, why: Why) -> Result<Read, Error> {
         let period = view.period()?;
         let before = view.compare.then(|| period.before()).transpose()?;
         // One reading of both, so that both are from the same moment.
         let length = period.hours().count();
         let hours = period.hours().chain(before.iter().flat_map(Period::hours)).collect();
-        let Hours { mut counts, age, is_fresh } = self.cache.read(hours).await?;
+        let Hours { mut counts, age, is_fresh } = self.cache.read(hours, why).await?;
         let earlier = Hours { counts: counts.split_off(length), age, is_fresh };
         let hours = Hours { counts, age, is_fresh };
         let frame = Frame::new(&hours, &period, before.as_ref().map(|before| (&earlier, before)));
@@ -106,7 +113,7 @@ impl Dashboard {
     /// # Errors
     /// What AWS answered; that the view or the file is none.
     pub async fn write(&self, view: &View, file: &Path) -> Result<(), Error> {
-        let read = self.read(view).await?;
+        let read = self.read(view, Why::Asked).await?;
         let failed = |source| Error::Io {
             doing: format!("write {}", file.display()),
             help: "pass --out with a file in a folder that is there and can be written to".to_owned(),
@@ -134,12 +141,13 @@ impl Dashboard {
         };
         self.hosts = settings.hosts;
         let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
-        ready(listener.local_addr().map_err(failed)?)?;
         if let Ok(period) = View::of(WARM).period() {
             let cache = Arc::clone(&self.cache);
-            // A failure shows on the first page.
-            tokio::spawn(async move { cache.read(period.hours().collect()).await });
+            let warm = tokio::spawn(async move { cache.read(period.hours().collect(), Why::Asked).await });
+            // Where it takes long, it goes on beside the first pages. A failure shows on these.
+            let _ = tokio::time::timeout(WARMING, warm).await;
         }
+        ready(listener.local_addr().map_err(failed)?)?;
         let dashboard = Arc::new(self);
         let router = Router::new()
             .route("/", get(page))
@@ -174,13 +182,19 @@ fn asset(kind: &'static str, text: &'static str) -> Response {
 
 /// Takes only requests by our own names, and says what browsers may do with the answers.
 async fn guard(State(dashboard): State<Arc<Dashboard>>, request: Request, next: Next) -> Response {
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    let mut response = match host {
-        Some(host) if dashboard.is_ours(host) => next.run(request).await,
-        _ => {
-            let text = "The dashboard does not answer to this name. To let it, start it with --host NAME.\n";
-            (StatusCode::MISDIRECTED_REQUEST, text).into_response()
-        }
+    let (is_ours, unseen) = {
+        let header = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        // A page of somebody else's may link here, but not make us work unseen.
+        let unseen = header("sec-fetch-site") == Some("cross-site") && header("sec-fetch-mode") != Some("navigate");
+        (header("host").is_some_and(|host| dashboard.is_ours(host)), unseen)
+    };
+    let mut response = if !is_ours {
+        let text = "The dashboard does not answer to this name. To let it, start it with --host NAME.\n";
+        (StatusCode::MISDIRECTED_REQUEST, text).into_response()
+    } else if unseen {
+        (StatusCode::FORBIDDEN, "The dashboard is not for other sites' pages.\n").into_response()
+    } else {
+        next.run(request).await
     };
     let headers = response.headers_mut();
     let ours: [(HeaderName, &str); 6] = [
@@ -207,9 +221,10 @@ fn status(error: &Error) -> StatusCode {
     }
 }
 
-async fn page(State(dashboard): State<Arc<Dashboard>>, RawQuery(query): RawQuery) -> Response {
+async fn page(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let view = View::of(&query.unwrap_or_default());
-    let read = dashboard.read(&view).await;
+    let why = if headers.contains_key(ANEW) { Why::Anew } else { Why::Asked };
+    let read = dashboard.read(&view, why).await;
     let code = read.as_ref().map_or_else(status, |_| StatusCode::OK);
     // Drawing is work for a processor, not for the loop that serves the others.
     let drawn = tokio::task::spawn_blocking(move || {
@@ -224,7 +239,7 @@ async fn page(State(dashboard): State<Arc<Dashboard>>, RawQuery(query): RawQuery
 
 async fn csv(State(dashboard): State<Arc<Dashboard>>, RawQuery(query): RawQuery) -> Response {
     let view = View::of(&query.unwrap_or_default());
-    match dashboard.read(&view).await {
+    match dashboard.read(&view, Why::Asked).await {
         Ok(read) => {
             let headers = [
                 (CONTENT_TYPE, "text/csv; charset=utf-8"),

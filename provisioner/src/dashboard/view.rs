@@ -11,7 +11,7 @@ const MOST_ROWS: usize = 10_000;
 /// Parts at most: a chart has so many pixels, and a table beside it no reader.
 const MOST_PARTS: usize = 1_500;
 /// Hours at most: two years.
-const MOST_HOURS: usize = 2 * 366 * 24;
+pub const MOST_HOURS: usize = 2 * 366 * 24;
 
 /// How counts are drawn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -69,8 +69,13 @@ impl View {
                 _ => {}
             }
         }
-        if view.last.is_empty() && view.from.is_empty() {
+        if view.last.is_empty() && view.from.is_empty() && view.to.is_empty() {
             view.last = "7d".to_owned();
+        }
+        // A span up to now has no other ends.
+        if !view.last.is_empty() {
+            view.from.clear();
+            view.to.clear();
         }
         view
     }
@@ -103,9 +108,8 @@ impl View {
         for event in &self.events {
             query.append_pair("event", event);
         }
-        let last = if self.from.is_empty() { self.last.as_str() } else { "" };
         for (name, value) in
-            [("last", last), ("from", &self.from), ("to", &self.to), ("by", &self.by), ("tz", &self.tz)]
+            [("last", &self.last), ("from", &self.from), ("to", &self.to), ("by", &self.by), ("tz", &self.tz)]
         {
             if !value.is_empty() {
                 query.append_pair(name, value);
@@ -124,6 +128,14 @@ impl View {
             query.append_pair("refresh", "on");
         }
         query.finish()
+    }
+
+    /// Whether the dates can be chosen in a field for dates: it has no words, and no times.
+    #[must_use]
+    pub fn has_plain_dates(&self) -> bool {
+        let is_plain =
+            |text: &String| text.is_empty() || (text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok());
+        is_plain(&self.from) && is_plain(&self.to)
     }
 
     /// The same view with one event more, or less where it has it.
@@ -156,9 +168,19 @@ impl View {
                 });
             }
         };
-        let last = if self.from.is_empty() { some(&self.last) } else { None };
-        let mut args =
-            cli::Period { last, from: some(&self.from), to: some(&self.to), by: Some(By::Hour), tz: some(&self.tz) };
+        if self.from.is_empty() && !self.to.is_empty() {
+            return Err(Error::Refused {
+                what: format!("the time until before {} has no beginning", self.to.escape_debug()),
+                help: "choose when it begins, too".to_owned(),
+            });
+        }
+        let mut args = cli::Period {
+            last: some(&self.last),
+            from: some(&self.from),
+            to: some(&self.to),
+            by: Some(By::Hour),
+            tz: some(&self.tz),
+        };
         let hours = Period::of(&args)?.len();
         args.by = Some(by.unwrap_or(match hours {
             0..=49 => By::Hour,
@@ -188,16 +210,16 @@ mod tests {
         #[test]
         fn every_view_has_an_address(
             events in prop::collection::vec(".{1,20}", 0..4), tz in "[A-Za-z/]{0,12}", compare: bool, bars: bool,
-            rows in 1_usize..500, refresh: bool, from in "[0-9-]{0,10}",
+            rows in 1_usize..500, refresh: bool, from in "[0-9-]{0,10}", to in "[0-9-]{0,10}",
         ) {
-            let mut view = View { tz, compare, rows, refresh, from, ..View::default() };
+            let mut view = View { tz, compare, rows, refresh, from, to, ..View::default() };
             view.chart = if bars { Chart::Bars } else { Chart::Lines };
             for event in events {
                 if !view.events.contains(&event) {
                     view.events.push(event);
                 }
             }
-            if view.from.is_empty() {
+            if view.from.is_empty() && view.to.is_empty() {
                 view.last = "30d".to_owned();
             }
             prop_assert_eq!(View::of(&view.query()), view);
@@ -221,9 +243,19 @@ mod tests {
 
     #[test]
     fn what_is_too_much_is_refused() {
-        for query in ["last=5y", "last=1y&by=hour", "by=minute", "last=soon", "tz=Mars/Olympus", "from=x"] {
+        for query in
+            ["last=5y", "last=1y&by=hour", "by=minute", "to=2015-08-04", "last=soon", "tz=Mars/Olympus", "from=x"]
+        {
             assert!(View::of(query).period().is_err(), "{query}");
         }
+    }
+
+    #[test]
+    fn a_span_up_to_now_has_no_other_ends() {
+        let view = View::of("last=30d&from=2015-08-04&to=2015-08-05");
+        assert_eq!((view.last.as_str(), view.from.as_str(), view.to.as_str()), ("30d", "", ""));
+        assert!(View::of("from=2015-08-04").has_plain_dates() && !View::of("from=yesterday").has_plain_dates());
+        assert!(!View::of("from=2015-08-04T12:00:00Z").has_plain_dates());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use serde_json::Value as Json;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
+use super::ledger::Reading;
 use super::objects::Object;
 use super::{Operator, failed, unless_stopped};
 use crate::aws::{Pauses, Waiting};
@@ -30,6 +31,10 @@ const STRIDE: usize = 50;
 const AT_ONCE: usize = 16;
 /// How long an object may take to be counted beyond the function's own limit: it may wait for its turn.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Objects that are looked for at a time: one batch of the ledger's.
+const LOOKS: usize = 100;
+/// With so many late ones and none counted between them, something is broken that sending more does not mend.
+const LATE_IN_A_ROW: u64 = 100;
 /// Keys that are named where there are more.
 const EXAMPLES: usize = 10;
 
@@ -98,6 +103,7 @@ struct Run<'a> {
     /// What is sent and not counted yet, and since when.
     flight: Vec<(Object, Instant)>,
     late: u64,
+    late_in_a_row: u64,
     tally: Tally,
 }
 
@@ -141,6 +147,7 @@ pub async fn backfill(
         patience: Duration::from_secs(seconds) + PATIENCE,
         flight: Vec::new(),
         late: 0,
+        late_in_a_row: 0,
         tally: Tally::default(),
     };
     let ended = {
@@ -215,7 +222,7 @@ impl Run<'_> {
         while let Some(page) = unless_stopped(self.stop, pages.next()).await? {
             let mut page = page?;
             self.tally.listed += number(page.len());
-            let mut whole = self.tally.last_key.take();
+            let mut whole = self.tally.last_key.clone();
             for object in &page {
                 // A page may end between the versions of a key, so a key is whole when another one follows.
                 if before.as_ref().is_some_and(|before| *before != object.key) {
@@ -226,7 +233,7 @@ impl Run<'_> {
             page.retain(|object| self.is_wanted(object));
             let wanted = number(page.len());
             self.tally.left_out = self.tally.listed - (self.tally.counted_before + self.tally.due + wanted);
-            let counted = unless_stopped(self.stop, operator.counted(&page)).await??;
+            let counted = unless_stopped(self.stop, operator.counted(&page, Reading::Lately)).await??;
             let due: Vec<Object> =
                 page.into_iter().zip(counted).filter(|(_, counted)| !counted).map(|(object, _)| object).collect();
             self.tally.counted_before += wanted - number(due.len());
@@ -265,14 +272,20 @@ impl Run<'_> {
             Ok::<_, End>(object)
         };
         let sent: Vec<Result<Object, End>> = stream::iter(objects).map(one).buffer_unordered(AT_ONCE).collect().await;
+        // What Lambda took is noted first, whatever became of the others.
+        let mut ended = Ok(());
         for result in sent {
-            let object = result?;
-            self.tally.sent += 1;
-            if self.options.wait {
-                self.flight.push((object, Instant::now()));
+            match result {
+                Ok(object) => {
+                    self.tally.sent += 1;
+                    if self.options.wait {
+                        self.flight.push((object, Instant::now()));
+                    }
+                }
+                Err(end) => ended = Err(end),
             }
         }
-        Ok(())
+        ended
     }
 
     fn notification(&self, object: &Object) -> Json {
@@ -282,20 +295,38 @@ impl Run<'_> {
 
     /// Takes out of the flight what is counted, and what is late.
     async fn look(&mut self) -> Result<(), End> {
-        let looking = self.operator.counted(self.flight.iter().map(|(object, _)| object));
+        // The oldest ones, which are the first: they are likely to have landed.
+        let looked_at = self.flight.len().min(LOOKS);
+        let looking = self.operator.counted(self.flight.iter().take(LOOKS).map(|(object, _)| object), Reading::Lately);
         let counted = unless_stopped(self.stop, looking).await??;
-        let flight = std::mem::take(&mut self.flight);
+        let rest = self.flight.split_off(looked_at);
+        let flight = std::mem::replace(&mut self.flight, rest);
+        let mut back = Vec::new();
         for ((object, sent), counted) in flight.into_iter().zip(counted) {
             if counted {
                 self.tally.counted += 1;
+                self.late_in_a_row = 0;
             } else if sent.elapsed() > self.patience {
                 self.late += 1;
+                self.late_in_a_row += 1;
                 self.tally.example(&object.key);
             } else {
-                self.flight.push((object, sent));
+                back.push((object, sent));
             }
         }
+        self.flight.splice(0..0, back);
         self.progress();
+        if self.late_in_a_row >= LATE_IN_A_ROW {
+            return Err(End::Failed(Error::Refused {
+                what: format!(
+                    "the function does not count: {} objects in a row were sent and not counted within {} s",
+                    self.late_in_a_row,
+                    self.patience.as_secs()
+                ),
+                help: "`provisioner status` and `provisioner verify` say why; then run the same command again"
+                    .to_owned(),
+            }));
+        }
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use handler::count::{Ledger, Marker};
 
 use super::objects::Object;
 use super::{Operator, failed};
-use crate::aws::{Call, Pauses, Waiting};
+use crate::aws::{AwsError, Call, Pauses, Waiting};
 use crate::error::Error;
 
 /// DynamoDB takes so many keys in a BatchGetItem (API reference).
@@ -18,7 +18,23 @@ const KEYS_A_BATCH: usize = 100;
 /// Calls at the same time.
 const AT_ONCE: usize = 16;
 /// What DynamoDB leaves out of a batch, because it is busy, is asked for again for so long.
-const BUSY: Duration = Duration::from_secs(60);
+const BUSY: Duration = Duration::from_secs(300);
+
+/// How much of what was written a moment ago has to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// All of it, at twice the price.
+    UpToNow,
+    /// What is there within a second: enough where the function decides again.
+    Lately,
+}
+
+fn is_throttle(error: &AwsError) -> bool {
+    matches!(
+        error.code(),
+        Some("ProvisionedThroughputExceededException" | "ThrottlingException" | "RequestLimitExceeded")
+    )
+}
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -47,27 +63,27 @@ impl Operator<'_> {
     pub(super) async fn counted<'o>(
         &self,
         objects: impl IntoIterator<Item = &'o Object> + Send,
+        reading: Reading,
     ) -> Result<Vec<bool>, Error> {
         let bucket = &self.pipeline.bucket.name;
-        let names: Vec<Vec<String>> = objects
-            .into_iter()
-            .map(|object| object.identities.iter().map(|id| ledger::object_key(bucket, &object.key, id)).collect())
-            .collect();
-        let all: HashSet<&String> = names.iter().flatten().collect();
+        let names: Vec<String> =
+            objects.into_iter().map(|object| ledger::object_key(bucket, &object.key, &object.identity)).collect();
+        // A batch must not ask twice for the same.
+        let all: HashSet<&String> = names.iter().collect();
         let all: Vec<&String> = all.into_iter().collect();
         let counted: HashSet<String> = stream::iter(all.chunks(KEYS_A_BATCH))
-            .map(|batch| self.counted_of(batch))
+            .map(|batch| self.counted_of(batch, reading))
             .buffer_unordered(AT_ONCE)
             .try_concat()
             .await?
             .into_iter()
             .collect();
-        Ok(names.iter().map(|names| names.iter().any(|name| counted.contains(name))).collect())
+        Ok(names.iter().map(|name| counted.contains(name)).collect())
     }
 
     /// Those of at most [`KEYS_A_BATCH`] objects that are counted, by the ledger's names.
-    async fn counted_of(&self, names: &[&String]) -> Result<Vec<String>, Error> {
-        let first = self.first_markers(names).await?;
+    async fn counted_of(&self, names: &[&String], reading: Reading) -> Result<Vec<String>, Error> {
+        let first = self.first_markers(names, reading).await?;
         let one = |(name, marker): (String, Marker)| async move {
             let alone = Ledger::new(vec![marker]);
             // Most objects have one chunk; of the others, all markers say whether they are complete.
@@ -80,10 +96,10 @@ impl Operator<'_> {
     }
 
     /// The marker of the first chunk of each object that has one.
-    async fn first_markers(&self, names: &[&String]) -> Result<Vec<(String, Marker)>, Error> {
+    async fn first_markers(&self, names: &[&String], reading: Reading) -> Result<Vec<(String, Marker)>, Error> {
         let table = &self.pipeline.table.ledger;
         let mut keys = KeysAndAttributes::builder()
-            .consistent_read(true)
+            .consistent_read(reading == Reading::UpToNow)
             .projection_expression("#object, #chunk, #run, #first, #end");
         let attributes = [ledger::OBJECT, ledger::CHUNK, ledger::RUN, ledger::FIRST, ledger::END];
         for name in attributes {
@@ -100,15 +116,22 @@ impl Operator<'_> {
         let what = format!("table {table} to answer");
         let mut pauses = Pauses::new(Waiting { what, deadline: BUSY, tell: &|_, _| {} });
         loop {
-            let request = self.aws.dynamodb.batch_get_item().set_request_items(Some(asked));
-            let answer = request.send().await.call("dynamodb:BatchGetItem").map_err(failed(self.unread()))?;
-            found.extend(answer.responses.unwrap_or_default().into_values().flatten());
-            // What this call left open, the next one asks for.
-            asked = answer.unprocessed_keys.unwrap_or_default();
+            let request = self.aws.dynamodb.batch_get_item().set_request_items(Some(asked.clone()));
+            let last = match request.send().await.call("dynamodb:BatchGetItem") {
+                // Units are bought by the second, and a backfill may need many.
+                Err(error) if is_throttle(&error) => Some(error.to_string()),
+                Err(error) => return Err(failed(self.unread())(error)),
+                Ok(answer) => {
+                    found.extend(answer.responses.unwrap_or_default().into_values().flatten());
+                    // What this call left open, the next one asks for.
+                    asked = answer.unprocessed_keys.unwrap_or_default();
+                    None
+                }
+            };
             if asked.is_empty() {
                 break;
             }
-            pauses.next(None).await?;
+            pauses.next(last.as_deref()).await?;
         }
         found
             .iter()

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use aws_sdk_s3::types::ObjectVersion;
+use contract::ledger::NULL_VERSION;
 use futures_util::stream::{self, Stream};
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -15,9 +16,6 @@ use crate::error::Error;
 /// What S3 leaves as it is in the keys of notifications; a space becomes `+`.
 const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*').remove(b'/').remove(b' ');
 
-/// The version id of what was put without versioning.
-pub(super) const NULL: &str = "null";
-
 /// One object, or one version of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
@@ -25,8 +23,8 @@ pub struct Object {
     pub key: String,
     /// Its version, where a notification would name one.
     pub version: Option<String>,
-    /// What the ledger may know its content by.
-    pub identities: Vec<String>,
+    /// What the ledger knows its content by.
+    pub identity: String,
     /// Bytes.
     pub size: i64,
     /// When S3 got it.
@@ -37,20 +35,19 @@ impl Object {
     /// What a listing tells of a version; nothing where it leaves out what identifies it.
     fn listed(version: &ObjectVersion) -> Option<Self> {
         let etag = version.e_tag()?.trim_matches('"').to_owned();
-        let id = version.version_id().unwrap_or(NULL);
+        let id = version.version_id().unwrap_or(NULL_VERSION).to_owned();
         let is_latest = version.is_latest() != Some(false);
-        // Of what was put without versioning a notification names no version, and the function knows it by its ETag. Once
-        // there is a later version, it can be read by the id `null` alone.
-        let (version_id, identities) = match (id == NULL, is_latest) {
-            (true, true) => (None, vec![etag]),
-            (true, false) => (Some(NULL.to_owned()), vec![etag, NULL.to_owned()]),
-            (false, _) => (Some(id.to_owned()), vec![id.to_owned()]),
+        // What was put without versioning can be read without a version, until there is a later one.
+        let (version_id, identity) = match (id == NULL_VERSION, is_latest) {
+            (true, true) => (None, etag),
+            (true, false) => (Some(id), etag),
+            (false, _) => (Some(id.clone()), id),
         };
         let uploaded = version.last_modified().and_then(|time| Timestamp::from_second(time.secs()).ok());
         Some(Self {
             key: version.key()?.to_owned(),
             version: version_id,
-            identities,
+            identity,
             size: version.size().unwrap_or_default(),
             uploaded: uploaded.unwrap_or(Timestamp::UNIX_EPOCH),
         })
@@ -63,8 +60,8 @@ impl Object {
         let mut object = json!({ "key": key, "size": self.size });
         if let Some(version) = &self.version {
             object["versionId"] = json!(version);
-        } else if let Some(etag) = self.identities.first() {
-            object["eTag"] = json!(etag);
+        } else {
+            object["eTag"] = json!(self.identity);
         }
         json!({ "Records": [{
             "eventVersion": "2.1",
@@ -140,11 +137,10 @@ mod tests {
 
     #[test]
     fn an_object_is_known_by_what_its_notification_named() {
-        assert_eq!((version("null", true).version, version("null", true).identities), (None, vec!["tag".to_owned()]));
-        let old = version("null", false);
-        assert_eq!((old.version.as_deref(), old.identities), (Some("null"), vec!["tag".to_owned(), "null".to_owned()]));
-        let new = version("v1", true);
-        assert_eq!((new.version.as_deref(), new.identities), (Some("v1"), vec!["v1".to_owned()]));
+        let known = |id: &str, is_latest| (version(id, is_latest).version, version(id, is_latest).identity);
+        assert_eq!(known("null", true), (None, "tag".to_owned()));
+        assert_eq!(known("null", false), (Some("null".to_owned()), "tag".to_owned()));
+        assert_eq!(known("v1", true), (Some("v1".to_owned()), "v1".to_owned()));
     }
 
     #[test]

@@ -9,12 +9,14 @@ use std::fmt;
 
 use aws_sdk_lambda::types::InvocationType;
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use contract::ledger::NULL_VERSION;
 use futures_util::stream::{self, StreamExt};
 use handler::notification;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::ledger::Reading;
 use super::objects::Object;
 use super::{Operator, failed, unless_stopped};
 use crate::aws::{Call, absent_on};
@@ -63,6 +65,8 @@ pub enum State {
     FailedAgain(String),
     /// An object of it is not in the bucket any more.
     Gone(String),
+    /// What became of it could not be found out, for this reason.
+    Unclear(String),
     /// It is nothing that Lambda says of a failed notification for this bucket.
     Unknown(String),
     /// It was deleted, its objects uncounted.
@@ -85,6 +89,7 @@ impl fmt::Display for State {
             Self::Counted => f.write_str("counted now"),
             Self::FailedAgain(why) => write!(f, "failed again: {why}"),
             Self::Gone(key) => write!(f, "cannot be counted: {key} is not in the bucket any more"),
+            Self::Unclear(why) => write!(f, "unclear: {why}"),
             Self::Unknown(why) => write!(f, "left alone: {why}"),
             Self::Deleted => f.write_str("deleted, not counted"),
         }
@@ -215,13 +220,13 @@ impl Operator<'_> {
         let Some(answer) = answer.map_err(failed(format!("look at object {}", told.key)))? else { return Ok(None) };
         // What the function knows it by: the version that was told of, or else the ETag of what is there.
         let etag = answer.e_tag.map(|etag| etag.trim_matches('"').to_owned());
-        let identity = told.version.clone().or(etag);
+        let identity = told.version.clone().filter(|version| version != NULL_VERSION).or(etag);
         let identity =
             identity.ok_or_else(|| Error::Answer { doing: format!("look at object {}", told.key), missing: "ETag" })?;
         Ok(Some(Object {
             key: told.key.clone(),
             version: told.version.clone(),
-            identities: vec![identity],
+            identity,
             size: answer.content_length.unwrap_or_default(),
             uploaded: Timestamp::UNIX_EPOCH,
         }))
@@ -237,7 +242,7 @@ impl Operator<'_> {
                 None => gone = gone.or_else(|| Some(told.key.clone())),
             }
         }
-        let counted = self.counted(&there).await?;
+        let counted = self.counted(&there, Reading::UpToNow).await?;
         Ok((gone.is_none() && counted.into_iter().all(|counted| counted), gone))
     }
 
@@ -267,6 +272,12 @@ impl Operator<'_> {
                 Ok(State::FailedAgain("the function ran, but the ledger does not have the object".to_owned()))
             }
         }
+    }
+
+    /// Messages that are handled at the same time: no more than the function takes.
+    fn at_once(&self) -> usize {
+        let most = self.pipeline.function.max_concurrency.unwrap_or(BATCH).clamp(1, BATCH);
+        usize::try_from(most).unwrap_or(1)
     }
 
     async fn delete(&self, url: &str, receipt: &str) -> Result<(), Error> {
@@ -332,7 +343,7 @@ impl Operator<'_> {
             // What has begun is finished, whatever comes.
             let one = |received: Received| self.handle(url, received, what);
             let done: Vec<(String, Result<(Failure, bool), Error>)> =
-                stream::iter(fresh).map(one).buffered(usize::try_from(BATCH).unwrap_or(1)).collect().await;
+                stream::iter(fresh).map(one).buffered(self.at_once()).collect().await;
             let mut error = None;
             for (receipt, result) in done {
                 match result {
@@ -364,7 +375,11 @@ impl Operator<'_> {
         let Received { receipt, mut failure, notification } = received;
         let result = async {
             if let Some((told, objects)) = &notification {
-                failure.state = self.retry(told, objects, what).await?;
+                // One that cannot be looked at keeps none of the others from being handled, nor itself from being deleted.
+                let state = self.retry(told, objects, what).await;
+                failure.state = state.unwrap_or_else(|error| {
+                    State::Unclear(error.to_string().lines().next().unwrap_or_default().to_owned())
+                });
             }
             let is_removed = match what {
                 What::Look => false,
@@ -389,8 +404,7 @@ impl Operator<'_> {
             let request = self.aws.sqs.change_message_visibility().queue_url(url);
             request.receipt_handle(receipt).visibility_timeout(0).send()
         };
-        let at_once = usize::try_from(BATCH).unwrap_or(1);
-        stream::iter(receipts).map(back).buffer_unordered(at_once).for_each(|_| std::future::ready(())).await;
+        stream::iter(receipts).map(back).buffer_unordered(self.at_once()).for_each(|_| std::future::ready(())).await;
     }
 }
 

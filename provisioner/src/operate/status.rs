@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use contract::ledger;
+use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -22,8 +23,9 @@ const AT_ONCE: usize = 16;
 const ERRORS: usize = 5;
 /// Lines that are read for them.
 const LINES: i32 = 1_000;
-/// What lines of failures have in them: the function's own, and Lambda's where the function ran out of time.
-const FAILURE_WORDS: [&str; 2] = ["ERROR", "\"Task timed out\""];
+/// What lines of failures have in them: the function's own, and Lambda's where the function ran out of time or memory, or did
+/// not start.
+const FAILURE_WORDS: [&str; 4] = ["ERROR", "\"Task timed out\"", "\"Runtime exited\"", "\"Runtime.ExitError\""];
 
 /// One screen.
 #[derive(Debug, Clone, Serialize)]
@@ -38,16 +40,20 @@ pub struct Status {
     pub at: String,
     /// What is deployed; nothing where there is no function.
     pub function: Option<Deployed>,
-    /// Objects counted in the last hour.
-    pub last_hour: Counted,
+    /// Objects counted in the last hour; this and what follows, where it could be found out.
+    pub last_hour: Option<Counted>,
     /// Objects counted in the last 24 hours.
-    pub last_day: Counted,
+    pub last_day: Option<Counted>,
     /// Messages in the failure queue, roughly, as SQS counts them.
-    pub failures: u64,
+    pub failures: Option<u64>,
     /// The queue's name.
     pub failure_queue: String,
     /// The last errors in the function's log of the last 24 hours, the latest first.
-    pub errors: Vec<Line>,
+    pub errors: Option<Vec<Line>>,
+}
+
+fn known<T>(result: Result<T, Error>, unknown: &mut Vec<Error>) -> Option<T> {
+    result.map_err(|error| unknown.push(error)).ok()
 }
 
 /// The function, as it is.
@@ -110,30 +116,32 @@ impl Counted {
 }
 
 impl Operator<'_> {
-    /// Looks at everything, at once.
-    ///
-    /// # Errors
-    /// What AWS answered; that something is not there but the function is.
-    pub async fn status(&self) -> Result<Status, Error> {
+    /// Looks at everything, at once. What could not be looked at is none of what is shown, but of the errors.
+    pub async fn status(&self) -> (Status, Vec<Error>) {
         let now = Timestamp::now().as_second();
-        let (function, entries, failures, errors) = tokio::try_join!(
+        let (function, entries, failures, errors) = tokio::join!(
             self.deployed(),
             self.counted_since(now - DAY, now),
             self.failures_waiting(),
             self.last_errors()
-        )?;
-        Ok(Status {
+        );
+        let mut unknown = Vec::new();
+        let (function, entries) = (known(function, &mut unknown), known(entries, &mut unknown));
+        let (failures, errors) = (known(failures, &mut unknown), known(errors, &mut unknown));
+        let counted = |since| entries.as_ref().map(|entries| Counted::since(entries, since));
+        let status = Status {
             pipeline: self.pipeline.name.clone(),
             region: self.place.region.clone(),
             account: self.place.account.clone(),
             at: super::timestamp(now),
-            function,
-            last_hour: Counted::since(&entries, now - HOUR),
-            last_day: Counted::since(&entries, now - DAY),
+            function: function.flatten(),
+            last_hour: counted(now - HOUR),
+            last_day: counted(now - DAY),
             failures,
             failure_queue: self.pipeline.function.failure_queue.clone(),
             errors,
-        })
+        };
+        (status, unknown)
     }
 
     async fn deployed(&self) -> Result<Option<Deployed>, Error> {
@@ -170,7 +178,13 @@ impl Operator<'_> {
                 .expression_attribute_values(":hour", AttributeValue::S(handler::time::written(hour)))
                 .expression_attribute_values(":since", number(since));
             let items: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
-            items.call("dynamodb:Query").map_err(failed(format!("read table {table} by its index")))
+            items.call("dynamodb:Query").map_err(|error| match error.says("ValidationException", "index") {
+                true => Error::Refused {
+                    what: format!("table {table} has no index {}, or is still making it", ledger::BY_COUNTED_HOUR),
+                    help: "`provisioner apply` adds it; DynamoDB then takes a while to fill it".to_owned(),
+                },
+                false => failed(format!("read table {table} by its index"))(error),
+            })
         };
         let items: Vec<Vec<HashMap<String, AttributeValue>>> =
             stream::iter(since / HOUR..=now / HOUR).map(of_hour).buffer_unordered(AT_ONCE).try_collect().await?;
@@ -200,16 +214,22 @@ impl Operator<'_> {
     }
 
     async fn last_errors(&self) -> Result<Vec<Line>, Error> {
-        let since = SystemTime::now() - Duration::from_secs(DAY.unsigned_abs());
-        let answers =
-            futures_util::future::try_join_all(FAILURE_WORDS.map(|word| self.log(Some(word), since, LINES))).await;
         let name = log_group_name(&self.pipeline.function.name);
-        // A function that has never run may have no log yet.
-        let answers = absent_on(answers, &["ResourceNotFoundException"]).map_err(failed(format!("read log {name}")))?;
-        let mut lines: Vec<Line> = answers.unwrap_or_default().into_iter().flatten().collect();
-        lines.sort_by(|a, b| b.at.cmp(&a.at).then_with(|| a.message.cmp(&b.message)));
-        lines.dedup();
-        lines.truncate(ERRORS);
+        let mut lines = Vec::new();
+        // The log is read from its oldest line on. Where much fails, the last hour has enough of it.
+        for span in [HOUR, DAY] {
+            let since = SystemTime::now() - Duration::from_secs(span.unsigned_abs());
+            let answers = try_join_all(FAILURE_WORDS.map(|word| self.log(Some(word), since, LINES))).await;
+            // A function that has never run may have no log yet.
+            let answers = absent_on(answers, &["ResourceNotFoundException"]);
+            lines = answers.map_err(failed(format!("read log {name}")))?.unwrap_or_default().concat();
+            lines.sort_by(|a: &Line, b| b.at.cmp(&a.at).then_with(|| a.message.cmp(&b.message)));
+            lines.dedup();
+            lines.truncate(ERRORS);
+            if lines.len() == ERRORS {
+                break;
+            }
+        }
         Ok(lines)
     }
 

@@ -18,7 +18,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
-use super::objects::{NULL, Object};
+use super::ledger::Reading;
+use super::objects::Object;
 use super::{Operator, failed, unless_stopped};
 use crate::aws::{Call, Pauses, Waiting, absent_on};
 use crate::error::Error;
@@ -28,6 +29,8 @@ use crate::signal::{Signal, Stop};
 
 /// Another run may be using an object that is younger.
 const LEFT_BEHIND: Duration = Duration::from_secs(60 * 60);
+/// While nothing is counted, another object is uploaded after so long.
+const ANOTHER: Duration = Duration::from_secs(30);
 /// Lines of the log that are looked through for the object.
 const LINES: i32 = 50;
 
@@ -84,9 +87,18 @@ impl Probe {
     }
 }
 
+/// What was uploaded.
+struct Sent {
+    probe: Probe,
+    object: Object,
+    /// When the upload was done.
+    at: Instant,
+}
+
 /// How waiting for the count ended.
 enum Waited {
-    Counted(Duration),
+    /// The object with this key was, so long after its upload.
+    Counted(String, Duration),
     Late,
     Stopped(Signal),
 }
@@ -101,37 +113,42 @@ impl Operator<'_> {
         format!("{}{}", self.pipeline.notification.prefix, reserved::FOLDER)
     }
 
-    /// Uploads an object, waits until it is counted, and removes both.
+    /// Uploads an object, waits until it is counted, and removes both. A bucket may begin to tell of objects only some minutes
+    /// after it was set up to, so while none is counted, another is uploaded now and then.
     ///
     /// # Errors
-    /// What AWS answered; [`Error::Unverified`], with what was found of each link, where the count does not come within
-    /// `deadline`; a signal.
+    /// What AWS answered; [`Error::Unverified`], with what was found of each link, where no count comes within `deadline`; a
+    /// signal.
     pub async fn verify(&self, deadline: Duration, stop: &Stop) -> Result<Verified, Error> {
         self.sweep().await?;
-        let probe = Probe::new(self);
         let began = SystemTime::now();
-        let object = self.upload(&probe).await?;
-        let uploaded = Instant::now();
-        let waited = self.wait(&object, &probe, deadline, uploaded, stop).await;
+        let mut sent = Vec::new();
+        let waited = self.wait(&mut sent, deadline, stop).await;
         // Before anything is taken away, or else the chain would look broken for that.
-        let links = match &waited {
-            Ok(Waited::Late) => self.links(&probe, began).await,
+        let links = match (&waited, sent.first()) {
+            (Ok(Waited::Late), Some(first)) => self.links(&first.probe, began).await,
             _ => Vec::new(),
         };
-        let removed = self.remove(&object).await;
+        let mut removed = Ok(());
+        for Sent { object, .. } in &sent {
+            removed = removed.and(self.remove(object).await);
+        }
+        let left = |removed: Result<(), Error>| match removed {
+            Ok(()) => "what was uploaded is removed".to_owned(),
+            Err(error) => format!("what was uploaded could not be removed: {error}"),
+        };
         match waited? {
-            Waited::Counted(took) => {
+            Waited::Counted(key, took) => {
                 removed?;
-                let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-                Ok(Verified { key: probe.key, milliseconds })
+                Ok(Verified { key, milliseconds: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) })
             }
-            Waited::Late => Err(Error::Unverified { key: probe.key, seconds: deadline.as_secs(), links }),
+            Waited::Late => {
+                let key = sent.into_iter().next().map(|sent| sent.probe.key).unwrap_or_default();
+                Err(Error::Unverified { key, seconds: deadline.as_secs(), left: left(removed), links })
+            }
             Waited::Stopped(signal) => Err(Error::Interrupted {
                 signal,
-                what: match removed {
-                    Ok(()) => "stopped before the count was there; the object is removed".to_owned(),
-                    Err(error) => format!("stopped before the count was there; {error}"),
-                },
+                what: format!("stopped before the count was there; {}", left(removed)),
                 help: "run the command again".to_owned(),
             }),
         }
@@ -148,32 +165,33 @@ impl Operator<'_> {
         let etag = answer.e_tag.map(|etag| etag.trim_matches('"').to_owned());
         let identity = version
             .clone()
-            .filter(|version| version != NULL)
+            .filter(|version| version != ledger::NULL_VERSION)
             .or(etag)
             .ok_or(Error::Answer { doing, missing: "ETag" })?;
-        Ok(Object { key: probe.key.clone(), version, identities: vec![identity], size: 0, uploaded: Timestamp::now() })
+        Ok(Object { key: probe.key.clone(), version, identity, size: 0, uploaded: Timestamp::now() })
     }
 
-    async fn wait(
-        &self,
-        object: &Object,
-        probe: &Probe,
-        deadline: Duration,
-        uploaded: Instant,
-        stop: &Stop,
-    ) -> Result<Waited, Error> {
+    async fn wait(&self, sent: &mut Vec<Sent>, deadline: Duration, stop: &Stop) -> Result<Waited, Error> {
         let waiting = Waiting { what: "the count".to_owned(), deadline, tell: &|_, _| {} };
         let mut pauses = Pauses::new(waiting);
         loop {
+            if sent.last().is_none_or(|last| last.at.elapsed() > ANOTHER) {
+                let probe = Probe::new(self);
+                let object = self.upload(&probe).await?;
+                sent.push(Sent { probe, object, at: Instant::now() });
+            }
             let look = async {
-                let counted = self.counted([object]).await?.into_iter().all(|counted| counted);
-                Ok::<_, Error>(counted && self.count(&probe.event).await? > 0)
+                let objects = sent.iter().map(|sent| &sent.object);
+                let counted = self.counted(objects, Reading::UpToNow).await?;
+                let Some((first, _)) = sent.iter().zip(counted).find(|(_, counted)| *counted) else { return Ok(None) };
+                let is_there = self.count(&first.probe.event).await? > 0;
+                Ok::<_, Error>(is_there.then(|| (first.probe.key.clone(), first.at.elapsed())))
             };
             match unless_stopped(stop, look).await {
                 Err(signal) => return Ok(Waited::Stopped(signal)),
                 Ok(Err(error)) => return Err(error),
-                Ok(Ok(true)) => return Ok(Waited::Counted(uploaded.elapsed())),
-                Ok(Ok(false)) => {}
+                Ok(Ok(Some((key, took)))) => return Ok(Waited::Counted(key, took)),
+                Ok(Ok(None)) => {}
             }
             match unless_stopped(stop, pauses.next(None)).await {
                 Err(signal) => return Ok(Waited::Stopped(signal)),
@@ -211,10 +229,7 @@ impl Operator<'_> {
         if let Some(marker) = answer.filter(|answer| answer.delete_marker == Some(true) && object.version.is_none()) {
             delete(marker.version_id).await?;
         }
-        for identity in &object.identities {
-            self.uncount(&ledger::object_key(bucket, &object.key, identity)).await?;
-        }
-        Ok(())
+        self.uncount(&ledger::object_key(bucket, &object.key, &object.identity)).await
     }
 
     /// The opposite of counting, by the same rule: each marker goes in one transaction with what it added.
@@ -309,7 +324,8 @@ impl Operator<'_> {
     /// Whether the function was run with the object, by what it has written to its log.
     async fn invocation(&self, probe: &Probe, began: SystemTime) -> Link {
         let link = "invocation".to_owned();
-        let lines = match self.log(Some(&probe.id), began, LINES).await {
+        // In quotes, as the id holds a hyphen (CloudWatch Logs user guide, filter pattern syntax).
+        let lines = match self.log(Some(&format!("\"{}\"", probe.id)), began, LINES).await {
             Ok(lines) => lines,
             Err(error) => {
                 let found = error.to_string().lines().next().unwrap_or_default().to_owned();
@@ -320,6 +336,7 @@ impl Operator<'_> {
             let found = "the function's log has nothing of the object: it was not run with it".to_owned();
             return Link { link, works: Some(false), found };
         };
-        Link { link, works: Some(false), found: format!("the function's log says: {}", last.message.trim()) }
+        let is_counted = last.message.contains("\"message\":\"counted");
+        Link { link, works: Some(is_counted), found: format!("the function's log says: {}", last.message.trim()) }
     }
 }

@@ -42,13 +42,18 @@ pub fn series(all: &[Series], period: &Period, format: Format) -> String {
                 std::iter::once(series.event.clone()).chain(before)
             });
             let header = std::iter::once("start".to_owned()).chain(names);
-            let rows = (0..period.len()).map(|part| {
+            // A month before may have a day more: it stands beside nothing.
+            let longest = all.iter().filter_map(|series| Some(series.before.as_ref()?.len())).max().unwrap_or(0);
+            let rows = (0..period.len().max(longest)).map(|part| {
+                let is_there = part < period.len();
                 let counts = all.iter().flat_map(|series| {
+                    let now = if is_there { count_at(series, part).to_string() } else { String::new() };
                     let before = series.before.as_ref();
                     let before = before.map(|parts| parts.get(part).map(i64::to_string).unwrap_or_default());
-                    std::iter::once(count_at(series, part).to_string()).chain(before)
+                    std::iter::once(now).chain(before)
                 });
-                std::iter::once(period.start_of(part)).chain(counts).collect()
+                let start = if is_there { period.start_of(part) } else { String::new() };
+                std::iter::once(start).chain(counts).collect()
             });
             lines(std::iter::once(header.collect()).chain(rows), format)
         }

@@ -118,17 +118,19 @@ pub fn status(status: &Status) -> String {
             )
         }
     });
-    out.push_str(&format!("last hour   {}\nlast day    {}\n", counted(last_hour), counted(last_day)));
+    let objects = |span: &Option<Counted>| span.as_ref().map_or_else(|| "unknown".to_owned(), counted);
+    out.push_str(&format!("last hour   {}\nlast day    {}\n", objects(last_hour), objects(last_day)));
     out.push_str(&match failures {
-        0 => "failures    none is waiting\n".to_owned(),
-        n => format!("failures    {n} waiting in {failure_queue}: `provisioner replay --dry-run` shows them\n"),
+        None => "failures    unknown\n".to_owned(),
+        Some(0) => "failures    none is waiting\n".to_owned(),
+        Some(n) => format!("failures    {n} waiting in {failure_queue}: `provisioner replay --dry-run` shows them\n"),
     });
-    if errors.is_empty() {
-        out.push_str("errors      none in the log of the last day\n");
-    } else {
-        out.push_str("errors      the last ones in the log:\n");
-    }
-    for Line { at, message } in errors {
+    out.push_str(match errors.as_deref() {
+        None => "errors      unknown\n",
+        Some([]) => "errors      none in the log of the last day\n",
+        Some(_) => "errors      the last ones in the log:\n",
+    });
+    for Line { at, message } in errors.iter().flatten() {
         out.push_str(&format!("            {at} {}\n", printable(message.trim())));
     }
     out

@@ -50,6 +50,15 @@ async fn rows(browser: &Browser, selector: &str) -> Result<Vec<Vec<String>>> {
     Ok(serde_json::from_value(browser.value(&script).await?)?)
 }
 
+/// Waits until the page shows what its address says, of which this is a part.
+async fn shown(browser: &Browser, part: &str) -> Result<()> {
+    browser
+        .until(&format!(
+            "return location.search.includes('{part}') && !!document.getElementById('data') && !document.querySelector('[aria-busy]')"
+        ))
+        .await
+}
+
 #[tokio::test]
 async fn numbers_and_download_are_as_recounted() -> Result<()> {
     let pipeline = pipeline()?;
@@ -134,16 +143,17 @@ async fn periods_units_and_charts_are_chosen() -> Result<()> {
         async move { page.find(By::Css(format!("#{id} option[value='{value}']"))).await?.click().await }
     };
     choose("last", "24h").await?;
-    browser.until("return location.search.includes('last=24h') && !!document.querySelector('#chart-title')").await?;
+    shown(&browser, "last=24h").await?;
     ensure!(heading().await? == "Most frequent events by hour", "{}", heading().await?);
     let total: u64 = expected.values().sum();
     ensure!(browser.text("#total").await?.replace(',', "") == total.to_string(), "{}", browser.text("#total").await?);
     choose("by", "day").await?;
-    browser.until("return location.search.includes('by=day') && !!document.querySelector('#chart-title')").await?;
+    shown(&browser, "by=day").await?;
     choose("chart", "bars").await?;
-    browser.until("return location.search.includes('chart=bars') && !!document.querySelector('.plot rect')").await?;
+    shown(&browser, "chart=bars").await?;
+    browser.until("return !!document.querySelector('.plot rect')").await?;
     browser.page.find(By::Id("compare")).await?.click().await?;
-    browser.until("return location.search.includes('compare=on') && !!document.querySelector('#before')").await?;
+    shown(&browser, "compare=on").await?;
     ensure!(browser.text("#before").await? == "0", "{}", browser.text("#before").await?);
 
     // A link is the whole view: another browser, or tomorrow, shows the same.
@@ -156,8 +166,8 @@ async fn periods_units_and_charts_are_chosen() -> Result<()> {
     // Dates and a zone, which are folded away.
     browser.page.find(By::Css(".more summary")).await?.click().await?;
     let today = Utc::now().format("%m%d%Y").to_string();
-    browser.page.find(By::Id("from")).await?.send_keys(today).await?;
-    browser.until("return location.search.includes('from=') && !!document.querySelector('#total')").await?;
+    browser.page.find(By::Id("from")).await?.send_keys(today + Key::Enter).await?;
+    shown(&browser, "from=").await?;
     browser.page.find(By::Id("tz")).await?.send_keys("Asia/Kolkata" + Key::Enter).await?;
     browser.until("return document.querySelector('footer')?.textContent.includes('Asia/Kolkata') === true").await?;
     ensure!(browser.value("return document.getElementById('last').value").await? == "", "two periods at once");
@@ -166,7 +176,7 @@ async fn periods_units_and_charts_are_chosen() -> Result<()> {
     browser.page.goto(format!("{}/?tz=Mars%2FOlympus", served.url)).await?;
     ensure!(browser.text(".problem").await?.contains("--tz Mars/Olympus cannot be used"), "no word of the zone");
     choose("last", "30d").await?;
-    browser.until("return location.search.includes('last=30d')").await
+    shown(&browser, "last=30d").await
 }
 
 #[tokio::test]
@@ -249,16 +259,16 @@ async fn hostile_names_are_text_and_nothing_spills() -> Result<()> {
     let browser = Browser::start().await?;
     browser.page.goto(format!("{}/?last=24h&compare=on", served.url)).await?;
     let title = browser.page.title().await?;
-    let shown: BTreeSet<String> = rows(&browser, ".top tbody").await?.into_iter().map(|row| row[0].clone()).collect();
-    ensure!(shown == names.iter().cloned().collect(), "{shown:?}");
+    let listed: BTreeSet<String> = rows(&browser, ".top tbody").await?.into_iter().map(|row| row[0].clone()).collect();
+    ensure!(listed == names.iter().cloned().collect(), "{listed:?}");
     // Each one onto the chart, and off it.
     for n in 1..=names.len() {
         browser.page.find(By::Id(format!("event-{n}"))).await?.click().await?;
-        browser.until("return location.search.includes('event=') && !!document.querySelector('.legend li')").await?;
+        shown(&browser, "event=").await?;
         let name = browser.value("return document.querySelector('.legend .name').textContent").await?;
         ensure!(names.iter().any(|known| name == known.as_str()), "{name}");
         browser.page.find(By::Css(".legend .remove")).await?.click().await?;
-        browser.until("return !location.search.includes('event=') && !!document.querySelector('.legend li')").await?;
+        browser.until("return !location.search.includes('event=') && !document.querySelector('[aria-busy]')").await?;
     }
     ensure!(browser.page.title().await? == title && title.starts_with(&pipeline.name), "the page has another title");
     // Nothing came from anywhere else, and nothing was kept from coming: style and script are at work.
@@ -323,14 +333,14 @@ async fn numbers_come_anew_in_place() -> Result<()> {
     let browser = Browser::start().await?;
     browser.page.goto(&served.url).await?;
     browser.page.find(By::Id("refresh")).await?.click().await?;
-    browser.until("return location.search.includes('refresh=on') && !!document.querySelector('#numbers')").await?;
+    shown(&browser, "refresh=on").await?;
     browser.page.find(By::Css("#numbers summary")).await?.click().await?;
     browser.page.find(By::Id("event-1")).await?.focus().await?;
     browser.value("window.same = true").await?;
     count_names(&pipeline, "b", &["second".to_owned(), "second".to_owned()], &mut expected).await?;
     browser.until("return document.getElementById('total').textContent === '3'").await?;
-    let kept = "return [window.same, document.getElementById('numbers').open, document.activeElement.id]";
-    ensure!(browser.value(kept).await? == json!([true, true, "event-1"]), "{}", browser.value(kept).await?);
+    let kept = "return [window.same, document.getElementById('numbers').open, document.activeElement.dataset.event]";
+    ensure!(browser.value(kept).await? == json!([true, true, "first"]), "{}", browser.value(kept).await?);
     Ok(())
 }
 

@@ -119,6 +119,12 @@ async fn only_this_machine_and_known_names_are_answered() -> Result<()> {
         ensure!(status == 421 && body.contains("--host NAME"), "{url}: {status} {body}");
         ensure!(headers.contains_key("content-security-policy"), "{headers:?}");
     }
+    // Another site's page may link here, but neither show this nor make it work.
+    for (mode, answer) in [("no-cors", 403), ("cors", 403), ("navigate", 200)] {
+        let agent = ureq::Agent::new_with_config(ureq::config::Config::builder().http_status_as_error(false).build());
+        let request = agent.get(&served.url).header("sec-fetch-site", "cross-site").header("sec-fetch-mode", mode);
+        ensure!(request.call()?.status() == answer, "{mode}");
+    }
     ensure!(get(&format!("{}/etc/passwd", served.url), None)?.0 == 404, "a page that is none");
     let posted = ureq::Agent::new_with_config(ureq::config::Config::builder().http_status_as_error(false).build())
         .post(&served.url)
@@ -148,6 +154,7 @@ async fn what_is_wrong_is_said_on_the_page() -> Result<()> {
     for (query, part) in [
         ("last=soon", "--last soon cannot be used"),
         ("from=2015-08-05&to=2015-08-04", "let it begin before it ends"),
+        ("to=2015-08-04", "has no beginning"),
         ("last=9y", "choose at most two years"),
         ("last=12mo&by=hour", "choose a coarser unit"),
     ] {

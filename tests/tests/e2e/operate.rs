@@ -137,7 +137,7 @@ async fn a_proof_that_is_stopped_takes_its_object_away() -> Result<()> {
     }
     signal("INT", run.id())?;
     let ran = Ran::of(&run.wait_with_output()?);
-    ensure!(ran.code == Some(130) && ran.err.contains("the object is removed"), "{ran:?}");
+    ensure!(ran.code == Some(130) && ran.err.contains("what was uploaded is removed"), "{ran:?}");
     ensure!(traces(&pipeline).await?.0 == 0, "the object stays");
     Ok(())
 }
