@@ -10,6 +10,7 @@ pub mod aws;
 pub mod change;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod cost;
 pub mod counts;
 pub mod dashboard;
@@ -36,13 +37,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use clap::{CommandFactory as _, Parser as _};
-use serde::Serialize;
 
 use apply::Outcome;
 use artifact::Artifact;
 use aws::{Aws, Place};
 use cli::{Cli, Command, EventFormat, PlanFormat, PolicyOf, SchemaOf};
 use config::Pipeline;
+use console::{confirm, confirm_unless, print, show};
 use cost::Estimate;
 use counts::Reader;
 use counts::period::Period;
@@ -364,19 +365,6 @@ async fn verified(
     Ok(())
 }
 
-/// Prints a result for people, or as one line of JSON.
-fn show(
-    out: &mut (dyn Write + Send),
-    format: EventFormat,
-    value: &impl Serialize,
-    text: impl FnOnce() -> String,
-) -> Result<(), Error> {
-    match format {
-        EventFormat::Text => print(out, &text()),
-        EventFormat::Json => print(out, &(serde_json::to_string(value).map_err(Error::Json)? + "\n")),
-    }
-}
-
 /// Fails where something is in the way of the plan.
 fn refused(document: &Document) -> Result<(), Error> {
     if document.counts.refuse == 0 {
@@ -431,45 +419,4 @@ async fn carry_out(
         print(out, &report::human::summary(document.counts, took))?;
     }
     Ok(0)
-}
-
-/// [`confirm`], where a signal would otherwise wait for the answer.
-async fn confirm_unless(stop: &Stop) -> Result<(), Error> {
-    let (sender, answer) = tokio::sync::oneshot::channel();
-    // A thread of its own: the process may end while it waits.
-    std::thread::spawn(move || drop(sender.send(confirm())));
-    let nothing = "nothing was deleted".to_owned();
-    tokio::select! {
-        answer = answer => answer.unwrap_or_else(|_| Err(Error::Refused { what: nothing, help: "pass --yes".to_owned() })),
-        signal = stop.wait() => {
-            Err(Error::Interrupted { signal, what: nothing, help: "run the command again".to_owned() })
-        }
-    }
-}
-
-/// Asks on stderr and reads the answer from stdin.
-fn confirm() -> Result<(), Error> {
-    let failed = |source| Error::Io { doing: "ask".to_owned(), help: "pass --yes".to_owned(), source };
-    let mut err = anstream::stderr();
-    write!(err, "\nDo this? Only `yes` does it: ").and_then(|()| err.flush()).map_err(failed)?;
-    let mut answer = String::new();
-    let read = io::stdin().read_line(&mut answer).map_err(failed)?;
-    if answer.trim() == "yes" {
-        return Ok(());
-    }
-    if read == 0 {
-        let _ = writeln!(err);
-    }
-    Err(Error::Refused {
-        what: "nothing was done: the answer was not `yes`".to_owned(),
-        help: "answer `yes`, or pass --yes (with make: YES=1)".to_owned(),
-    })
-}
-
-fn print(out: &mut (dyn Write + Send), text: &str) -> Result<(), Error> {
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|source| Error::Io {
-        doing: "write to stdout".to_owned(),
-        help: "check where the output goes".to_owned(),
-        source,
-    })
 }

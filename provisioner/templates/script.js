@@ -79,6 +79,11 @@
       refocus(id, dataset?.event);
       watch();
       told.textContent = "";
+      // Those who do not see the page hear that it is another one.
+      const texts = anew ? [] : [...document.querySelectorAll(".problem p, #chart-title")].map((text) => text.textContent);
+      const total = document.getElementById("total");
+      if (!anew && total) texts.push(total.textContent + " events in all");
+      document.getElementById("said").textContent = texts.join(", ");
     } catch (error) {
       if (turn !== shown) return;
       main.removeAttribute("aria-busy");

@@ -158,3 +158,92 @@ impl Operator<'_> {
         items.iter().map(|item| marker(item).ok_or_else(|| self.unclear())).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use aws_config::{BehaviorVersion, Region, SdkConfig};
+    use aws_credential_types::Credentials;
+    use aws_credential_types::provider::SharedCredentialsProvider;
+    use aws_smithy_http_client::test_util::infallible_client_fn;
+    use aws_smithy_types::body::SdkBody;
+    use jiff::Timestamp;
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::aws::{Aws, Place};
+    use crate::config;
+
+    /// A client whose batches get these answers, one after the other, and whose queries find two markers of one object and one of
+    /// any other; and what it asked.
+    fn replay(answers: Vec<(u16, Json)>) -> (Aws, Arc<Mutex<Vec<Json>>>) {
+        let (asked, answers) = (Arc::new(Mutex::new(Vec::new())), Mutex::new(answers.into_iter()));
+        let log = Arc::clone(&asked);
+        let client = infallible_client_fn(move |request: http::Request<SdkBody>| {
+            let asked: Json = request.body().bytes().map(serde_json::from_slice).expect("a body").expect("JSON");
+            let (status, body) = match asked["ExpressionAttributeValues"][":object"]["S"].as_str() {
+                Some(name) if name.contains("whole") => {
+                    (200, json!({ "Items": [item("whole", 0, 2), item("whole", 1, 2)] }))
+                }
+                Some(_) => (200, json!({ "Items": [item("half", 0, 2)] })),
+                None => answers.lock().expect("answers").next().expect("an answer"),
+            };
+            log.lock().expect("a log").push(asked);
+            http::Response::builder().status(status).body(body.to_string()).expect("a response")
+        });
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::for_tests()))
+            .http_client(client)
+            .endpoint_url("http://127.0.0.1:9")
+            .build();
+        (Aws::new(&config), asked)
+    }
+
+    fn item(key: &str, chunk: u32, end: u32) -> Json {
+        json!({
+            "object": { "S": format!("events/{key}#tag") }, "chunk": { "N": chunk.to_string() }, "run": { "S": "run" },
+            "first": { "N": "0" }, "end": { "N": end.to_string() },
+        })
+    }
+
+    #[tokio::test]
+    async fn what_a_batch_leaves_open_is_asked_for_again_and_of_many_chunks_all_are_looked_at() {
+        let key = |key: &str| json!({ "object": { "S": format!("events/{key}#tag") }, "chunk": { "N": "0" } });
+        let busy = json!({
+            "__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException", "message": "slow down",
+        });
+        let (aws, asked) = replay(vec![
+            (400, busy),
+            (
+                200,
+                json!({
+                    "Responses": { "events-ledger": [item("one", 0, 1), item("half", 0, 2)] },
+                    "UnprocessedKeys": { "events-ledger": { "Keys": [key("whole"), key("none")] } },
+                }),
+            ),
+            (200, json!({ "Responses": { "events-ledger": [item("whole", 0, 2)] } })),
+        ]);
+        let text = "[pipeline]\nname = \"events\"\nregion = \"us-east-1\"\naccount = \"123456789012\"";
+        let pipeline = config::parse("pipeline.toml", text, None).expect("a pipeline");
+        let place = Place::declared(&pipeline).expect("a place");
+        let operator = Operator { aws, place, pipeline: &pipeline };
+        let objects = ["one", "half", "whole", "none"].map(|key| Object {
+            key: key.to_owned(),
+            version: None,
+            identity: "tag".to_owned(),
+            size: 0,
+            uploaded: Timestamp::UNIX_EPOCH,
+        });
+        let counted = operator.counted(&objects, Reading::Lately).await.expect("answers");
+        assert_eq!(counted, [true, false, true, false]);
+        let asked = asked.lock().expect("a log");
+        let batches =
+            asked.iter().filter_map(|asked| asked["RequestItems"]["events-ledger"]["Keys"].as_array().map(Vec::len));
+        assert_eq!(batches.collect::<Vec<_>>(), [4, 4, 2]);
+        assert_eq!(asked[1]["RequestItems"]["events-ledger"]["ConsistentRead"], false);
+        assert_eq!(asked.iter().filter(|asked| asked["KeyConditionExpression"].is_string()).count(), 2);
+    }
+}

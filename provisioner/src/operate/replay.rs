@@ -189,6 +189,9 @@ pub enum What<'a> {
     Delete(&'a HashSet<String>),
 }
 
+/// What became of a message, and whether it is removed.
+type Handled = Result<(Failure, bool), Error>;
+
 /// What was found in the queue.
 #[derive(Default)]
 struct Found {
@@ -342,8 +345,7 @@ impl Operator<'_> {
             empty = if fresh.is_empty() { empty + 1 } else { 0 };
             // What has begun is finished, whatever comes.
             let one = |received: Received| self.handle(url, received, what);
-            let done: Vec<(String, Result<(Failure, bool), Error>)> =
-                stream::iter(fresh).map(one).buffered(self.at_once()).collect().await;
+            let done: Vec<(String, Handled)> = stream::iter(fresh).map(one).buffered(self.at_once()).collect().await;
             let mut error = None;
             for (receipt, result) in done {
                 match result {
@@ -371,7 +373,7 @@ impl Operator<'_> {
     }
 
     /// Does with one message what is asked; says what became of it, and whether it is removed.
-    async fn handle(&self, url: &str, received: Received, what: What<'_>) -> (String, Result<(Failure, bool), Error>) {
+    async fn handle(&self, url: &str, received: Received, what: What<'_>) -> (String, Handled) {
         let Received { receipt, mut failure, notification } = received;
         let result = async {
             if let Some((told, objects)) = &notification {

@@ -242,6 +242,8 @@ async fn everything_can_be_done_by_keyboard() -> Result<()> {
         .until("return location.search.includes('event=') && document.querySelectorAll('.legend li').length === 1")
         .await?;
     ensure!(browser.text(".legend .name").await? == chosen, "{chosen} was chosen");
+    let said = browser.value("return document.getElementById('said').textContent").await?;
+    ensure!(said == "Chosen events by day, 8 events in all", "{said} is said");
     ensure!(
         browser.value("return document.querySelectorAll('[aria-current=true]').length").await? == 1,
         "none is marked"
