@@ -285,7 +285,12 @@ impl<K: Kind> Resource for Declared<K> {
 
     fn observe<'a>(self: Arc<Self>, aws: &'a Aws) -> Boxed<'a, Result<Box<dyn Observed>, Error>> {
         Box::pin(async move {
-            let live = self.spec.read(aws).await.map_err(|fault| fault.on("read", &self.address))?;
+            let mut read = self.spec.read(aws).await;
+            // What another run deletes at this moment is there at one call and not at the next. Reading again finds it gone.
+            if matches!(&read, Err(Fault::Call(error)) if error.is_not_found()) {
+                read = self.spec.read(aws).await;
+            }
+            let live = read.map_err(|fault| fault.on("read", &self.address))?;
             let changes = self.spec.diff(live.as_ref().filter(|live| K::is_there(live)));
             Ok(Box::new(Read { declared: self, live, changes }) as Box<dyn Observed>)
         })

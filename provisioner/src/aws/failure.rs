@@ -62,6 +62,13 @@ impl AwsError {
         }
     }
 
+    /// Whether the service answered that what was asked about, or something that it is part of, is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        let names = ["NotFound", "NoSuch", "NonExistent", "DoesNotExist"];
+        self.status() == Some(404) || self.code().is_some_and(|code| names.iter().any(|name| code.contains(name)))
+    }
+
     /// Whether the service answered with this code and a message that contains `text`. For the few answers that AWS
     /// tells apart by their text alone; the callers name their source.
     #[must_use]

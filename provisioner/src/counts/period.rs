@@ -269,8 +269,9 @@ pub fn moment(flag: &str, text: &str, tz: Option<&str>) -> Result<Timestamp, Err
     time(flag, text, &Timestamp::now().to_zoned(zone(tz)?)).map(|time| time.timestamp())
 }
 
-/// From so long ago until now. `24h` are the last 24 hours with the one that has begun, not a 25th that the minute touches;
-/// `7d` by day are seven days, today included; and so on for the coarsest part that the span is made of and shown by.
+/// From so long ago until now. Less than two hours have all hours that they touch; `24h` are the last 24 hours with the one
+/// that has begun, not a 25th that the minute touches; `7d` by day are seven days, today included; and so on for the coarsest
+/// part that the span is made of and shown by.
 fn last(text: &str, by: By, now: &Zoned) -> Result<(Zoned, Zoned), Error> {
     let help = "write a span such as 90m, 24h, 7d or 12mo";
     let unclear = || wrong(&format!("--last {}", text.escape_debug()), help);
@@ -289,9 +290,10 @@ fn last(text: &str, by: By, now: &Zoned) -> Result<(Zoned, Zoned), Error> {
         By::Month
     };
     let part = by.min(made_of);
-    let shorter_than_an_hour = span.total((Unit::Hour, now)).is_ok_and(|hours| hours < 1.0);
+    // Of less than two hours, the one that has begun may be next to nothing.
+    let is_short = span.total((Unit::Hour, now)).is_ok_and(|hours| hours < 2.0);
     let start = part.floor(&then).ok_or_else(unclear)?;
-    let from = match start == then || shorter_than_an_hour {
+    let from = match start == then || is_short {
         true => start,
         false => part.floor(&start.checked_add(part.span()).map_err(|_| unclear())?).ok_or_else(unclear)?,
     };
@@ -346,7 +348,9 @@ mod tests {
     #[test]
     fn so_many_parts_as_asked_for_with_the_one_that_has_begun() {
         assert_eq!(bounds("24h", By::Hour), is("2015-08-03T13:00:00Z", "2015-08-04T13:00:00Z", 24));
-        assert_eq!(bounds("1h", By::Hour), is("2015-08-04T12:00:00Z", "2015-08-04T13:00:00Z", 1));
+        assert_eq!(bounds("1h", By::Hour), is("2015-08-04T11:00:00Z", "2015-08-04T13:00:00Z", 2));
+        assert_eq!(bounds("2h", By::Hour), is("2015-08-04T11:00:00Z", "2015-08-04T13:00:00Z", 2));
+        assert_eq!(bounds("3h", By::Hour), is("2015-08-04T10:00:00Z", "2015-08-04T13:00:00Z", 3));
         assert_eq!(bounds("7d", By::Day), is("2015-07-29T00:00:00Z", "2015-08-04T13:00:00Z", 7));
         assert_eq!(bounds("7d", By::Hour), is("2015-07-28T13:00:00Z", "2015-08-04T13:00:00Z", 168));
         assert_eq!(bounds("2w", By::Week), is("2015-07-27T00:00:00Z", "2015-08-04T13:00:00Z", 2));
@@ -356,7 +360,9 @@ mod tests {
     }
 
     #[test]
-    fn minutes_touch_the_hours_that_they_lie_in() {
+    fn short_spans_have_all_hours_that_they_touch() {
+        assert_eq!(bounds("60m", By::Hour), bounds("1h", By::Hour));
+        assert_eq!(bounds("90m", By::Hour), is("2015-08-04T11:00:00Z", "2015-08-04T13:00:00Z", 2));
         assert_eq!(bounds("40m", By::Hour), is("2015-08-04T11:00:00Z", "2015-08-04T13:00:00Z", 2));
     }
 

@@ -295,13 +295,12 @@ impl Run<'_> {
 
     /// Takes out of the flight what is counted, and what is late.
     async fn look(&mut self) -> Result<(), End> {
-        // The oldest ones, which are the first: they are likely to have landed.
+        // Those that were looked at longest ago, which are the first.
         let looked_at = self.flight.len().min(LOOKS);
         let looking = self.operator.counted(self.flight.iter().take(LOOKS).map(|(object, _)| object), Reading::Lately);
         let counted = unless_stopped(self.stop, looking).await??;
         let rest = self.flight.split_off(looked_at);
         let flight = std::mem::replace(&mut self.flight, rest);
-        let mut back = Vec::new();
         for ((object, sent), counted) in flight.into_iter().zip(counted) {
             if counted {
                 self.tally.counted += 1;
@@ -311,10 +310,9 @@ impl Run<'_> {
                 self.late_in_a_row += 1;
                 self.tally.example(&object.key);
             } else {
-                back.push((object, sent));
+                self.flight.push((object, sent));
             }
         }
-        self.flight.splice(0..0, back);
         self.progress();
         if self.late_in_a_row >= LATE_IN_A_ROW {
             return Err(End::Failed(Error::Refused {
@@ -332,11 +330,19 @@ impl Run<'_> {
 
     /// Waits until at most so many are in flight. Each lands or is late, so this ends.
     async fn land(&mut self, most: usize) -> Result<(), End> {
-        let what = "the function to count".to_owned();
-        let mut pauses = Pauses::new(Waiting { what, deadline: Duration::MAX, tell: &|_, _| {} });
+        let pauses = || {
+            let what = "the function to count".to_owned();
+            Pauses::new(Waiting { what, deadline: Duration::MAX, tell: &|_, _| {} })
+        };
+        let mut slow = pauses();
         while self.flight.len() > most {
-            unless_stopped(self.stop, pauses.next(None)).await??;
+            let before = self.flight.len();
             self.look().await?;
+            if self.flight.len() < before {
+                slow = pauses();
+            } else {
+                unless_stopped(self.stop, slow.next(None)).await??;
+            }
         }
         Ok(())
     }

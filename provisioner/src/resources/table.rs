@@ -25,9 +25,6 @@ use crate::owner::{self, Owner};
 /// later run finds it.
 const TABLE_DEADLINE: u64 = 300;
 
-/// What DynamoDB answers where there is no table; the second of what is asked about its backups.
-const GONE: [&str; 2] = ["ResourceNotFoundException", "TableNotFoundException"];
-
 /// A key attribute: name and DynamoDB's letter for its type.
 type Attribute = (&'static str, &'static str);
 
@@ -184,7 +181,7 @@ impl Table {
 
     async fn describe(&self, aws: &Aws) -> Result<Option<TableDescription>, AwsError> {
         let answer = aws.dynamodb.describe_table().table_name(&self.name).send().await;
-        let found = absent_on(answer.call("dynamodb:DescribeTable"), &GONE)?;
+        let found = absent_on(answer.call("dynamodb:DescribeTable"), &["ResourceNotFoundException"])?;
         Ok(found.and_then(|answer| answer.table))
     }
 
@@ -452,29 +449,26 @@ impl Kind for Table {
         let (ttl, backups, tags) = tokio::try_join!(
             async {
                 let answer = aws.dynamodb.describe_time_to_live().table_name(&self.name).send().await;
-                absent_on(answer.call("dynamodb:DescribeTimeToLive"), &GONE)
+                answer.call("dynamodb:DescribeTimeToLive")
             },
             async {
                 let answer = aws.dynamodb.describe_continuous_backups().table_name(&self.name).send().await;
-                absent_on(answer.call("dynamodb:DescribeContinuousBackups"), &GONE)
+                answer.call("dynamodb:DescribeContinuousBackups")
             },
             async {
                 let mut tags = BTreeMap::new();
                 let mut token = None;
                 loop {
                     let request = aws.dynamodb.list_tags_of_resource().resource_arn(&self.arn);
-                    let answer = request.set_next_token(token).send().await.call("dynamodb:ListTagsOfResource");
-                    let Some(page) = absent_on(answer, &GONE)? else { return Ok(None) };
+                    let page = request.set_next_token(token).send().await.call("dynamodb:ListTagsOfResource")?;
                     tags.extend(page.tags.unwrap_or_default().into_iter().map(|tag| (tag.key, tag.value)));
                     token = page.next_token;
                     if token.is_none() {
-                        return Ok::<_, AwsError>(Some(tags));
+                        return Ok::<_, AwsError>(tags);
                     }
                 }
             },
         )?;
-        // Another run deletes it at this moment.
-        let (Some(ttl), Some(backups), Some(tags)) = (ttl, backups, tags) else { return Ok(None) };
         let attributes = table.attribute_definitions();
         let index = self.index.as_ref().and_then(|wanted| {
             // One that is going is as good as gone; whoever makes it anew waits for that first.
@@ -628,12 +622,13 @@ impl Kind for Table {
     }
 
     async fn delete(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
+        let gone = &["ResourceNotFoundException"];
         if live.deletion_protection {
             let waiting = step.waiting("the table to take another change", TABLE_DEADLINE);
             let lifted = retry_while(waiting, is_busy, || async {
                 let request =
                     step.aws.dynamodb.update_table().table_name(&self.name).deletion_protection_enabled(false);
-                absent_on(request.send().await.call("dynamodb:UpdateTable"), &GONE)
+                absent_on(request.send().await.call("dynamodb:UpdateTable"), gone)
             })
             .await?;
             if lifted.is_none() {
@@ -643,7 +638,7 @@ impl Kind for Table {
         let waiting = step.waiting("the table to be free for deletion", TABLE_DEADLINE);
         let deleted = retry_while(waiting, is_busy, || async {
             let answer = step.aws.dynamodb.delete_table().table_name(&self.name).send().await;
-            absent_on(answer.call("dynamodb:DeleteTable"), &GONE)
+            absent_on(answer.call("dynamodb:DeleteTable"), gone)
         })
         .await?;
         if deleted.is_none() {
