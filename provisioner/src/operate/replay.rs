@@ -25,8 +25,10 @@ use crate::signal::{Signal, Stop};
 
 /// SQS gives at most so many messages at a time (API reference, ReceiveMessage).
 const BATCH: i32 = 10;
-/// How long a message that we look at is hidden from others, in seconds. What stays is given back at the end.
+/// How long a message that is run again is hidden from others, in seconds; and one that is merely looked at. What stays is given
+/// back at the end, unless the process is killed.
 const HIDDEN: i32 = 15 * 60;
+const HIDDEN_FOR_A_LOOK: i32 = 60;
 /// SQS may hold a message back that is there; a long poll asks all of its servers.
 const POLL_SECONDS: i32 = 1;
 /// When a message came into the queue, in milliseconds of the Unix epoch.
@@ -293,9 +295,10 @@ impl Operator<'_> {
             .map_err(failed(format!("remove a message from queue {}", self.queue())))
     }
 
-    async fn receive(&self, url: &str) -> Result<Vec<Message>, Error> {
+    async fn receive(&self, url: &str, what: What<'_>) -> Result<Vec<Message>, Error> {
+        let hidden = if what == What::Look { HIDDEN_FOR_A_LOOK } else { HIDDEN };
         let request = self.aws.sqs.receive_message().queue_url(url).max_number_of_messages(BATCH);
-        let request = request.visibility_timeout(HIDDEN).wait_time_seconds(POLL_SECONDS);
+        let request = request.visibility_timeout(hidden).wait_time_seconds(POLL_SECONDS);
         let request = request.message_system_attribute_names(SENT);
         let answer = request.send().await.call("sqs:ReceiveMessage");
         Ok(answer.map_err(failed(format!("read queue {}", self.queue())))?.messages.unwrap_or_default())
@@ -334,7 +337,7 @@ impl Operator<'_> {
             help: "what is counted is removed and the rest is in the queue: run the command again".to_owned(),
         };
         while empty < EMPTY {
-            let messages = unless_stopped(stop, self.receive(url)).await;
+            let messages = unless_stopped(stop, self.receive(url, what)).await;
             let messages = messages.map_err(|signal| stopped(signal, found.failures.len()))??;
             let bucket = &self.pipeline.bucket.name;
             let fresh: Vec<Received> = messages

@@ -9,6 +9,7 @@ use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use super::{Operator, failed};
 use crate::aws::{AwsError, Call, absent_on};
@@ -113,6 +114,32 @@ impl Counted {
         lags.sort_unstable();
         Self { objects, median_seconds: lags.get(lags.len() / 2).copied(), longest_seconds: lags.last().copied() }
     }
+}
+
+/// What a line of the log says, without what is around it; and of an invocation, one line: the function and Lambda's runtime
+/// both tell of a failure, and the function says why.
+fn told_once(lines: Vec<Line>) -> Vec<Line> {
+    let mut told: Vec<(Option<String>, bool, Line)> = Vec::new();
+    for Line { at, message } in lines {
+        let line: Json = serde_json::from_str(&message).unwrap_or_default();
+        let text = |name: &str| line[name].as_str();
+        let (says_why, message) = match (text("error"), text("why"), text("message")) {
+            (Some(error), Some(why), _) => (true, format!("{error}: {why}")),
+            (_, _, Some(message)) => (false, message.to_owned()),
+            _ => (false, message.trim().to_owned()),
+        };
+        let request = line["span"]["requestId"].as_str().map(str::to_owned);
+        let known = told.iter_mut().find(|(other, ..)| request.is_some() && *other == request);
+        let new = (request, says_why, Line { at, message });
+        match known {
+            Some(known) if says_why && !known.1 => *known = new,
+            Some(known) if !says_why || known.2 == new.2 => {}
+            _ => told.push(new),
+        }
+    }
+    let mut lines: Vec<Line> = told.into_iter().map(|(_, _, line)| line).collect();
+    lines.dedup();
+    lines
 }
 
 impl Operator<'_> {
@@ -224,7 +251,7 @@ impl Operator<'_> {
             let answers = absent_on(answers, &["ResourceNotFoundException"]);
             lines = answers.map_err(failed(format!("read log {name}")))?.unwrap_or_default().concat();
             lines.sort_by(|a: &Line, b| b.at.cmp(&a.at).then_with(|| a.message.cmp(&b.message)));
-            lines.dedup();
+            lines = told_once(lines);
             lines.truncate(ERRORS);
             if lines.len() == ERRORS {
                 break;
@@ -263,6 +290,22 @@ impl Operator<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_is_told_once_and_says_why() {
+        let line = |message: &str| Line { at: "2015-08-04T12:00:00Z".to_owned(), message: message.to_owned() };
+        let lines = vec![
+            line(r#"{"level":"ERROR","message":"Diagnostic { .. }","span":{"requestId":"1"}}"#),
+            line(
+                r#"{"level":"ERROR","message":"not counted","error":"ObjectDamaged","why":"cut","span":{"requestId":"1"}}"#,
+            ),
+            line(r#"{"level":"ERROR","message":"Diagnostic { other }","span":{"requestId":"2"}}"#),
+            line("2015-08-04T12:00:00Z 3 Task timed out after 60.00 seconds\n"),
+        ];
+        let said: Vec<String> = told_once(lines).into_iter().map(|line| line.message).collect();
+        let timed_out = "2015-08-04T12:00:00Z 3 Task timed out after 60.00 seconds";
+        assert_eq!(said, ["ObjectDamaged: cut", "Diagnostic { other }", timed_out]);
+    }
 
     #[test]
     fn each_object_counts_once_with_its_longest_lag() {
