@@ -259,7 +259,8 @@ pub async fn run(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<u8, Error> {
                 found = operator.replay(What::Delete(&shown), &stop, &mut |_| Ok(())).await?;
                 found.retain(|failure| shown.contains(&failure.message));
             }
-            show(out, *format, &found, || report::operate::replay(&found))?;
+            let hidden = if found.is_empty() { operator.failures_waiting().await? } else { 0 };
+            show(out, *format, &found, || report::operate::replay(&found, hidden))?;
             let kept = found.iter().filter(|failure| !failure.state.is_counted()).count();
             if what == What::Run && kept > 0 {
                 return Err(Error::Refused {

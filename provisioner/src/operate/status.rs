@@ -228,7 +228,10 @@ impl Operator<'_> {
     }
 
     /// Messages in the failure queue, those included that somebody is looking at.
-    async fn failures_waiting(&self) -> Result<u64, Error> {
+    ///
+    /// # Errors
+    /// What SQS answered.
+    pub async fn failures_waiting(&self) -> Result<u64, Error> {
         use aws_sdk_sqs::types::QueueAttributeName as Name;
 
         let url = self.queue_url().await?;

@@ -65,10 +65,17 @@ pub fn failure(failure: &Failure) -> String {
     out + &format!("    {}\n", printable(&state.to_string()))
 }
 
-/// What became of all messages.
+/// What became of all messages, where the queue has so many others that somebody else looks at.
 #[must_use]
-pub fn replay(failures: &[Failure]) -> String {
+pub fn replay(failures: &[Failure], hidden: u64) -> String {
     let count = |is: fn(&State) -> bool| failures.iter().filter(|failure| is(&failure.state)).count() as u64;
+    if failures.is_empty() && hidden > 0 {
+        return format!(
+            "The failure queue gives out nothing, but has {}: another run looks at them, or was killed while it did. They are \
+             given out again within 15 minutes.\n",
+            of(hidden, "message")
+        );
+    }
     if failures.is_empty() {
         return "The failure queue is empty.\n".to_owned();
     }
