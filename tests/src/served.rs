@@ -125,6 +125,8 @@ impl Browser {
             "--disable-sync",
             "--disable-quic",
             "--disable-breakpad",
+            // Dates are typed in the order of a language.
+            "--lang=en-US",
             "--disable-dev-shm-usage",
             "--window-size=1280,1000",
             &profile_argument,

@@ -116,7 +116,7 @@ async fn a_broken_chain_is_shown_link_by_link() -> Result<()> {
     for policy in &policies {
         iam.delete_role_policy().role_name(&role).policy_name(policy).send().await?;
     }
-    let ran = pipeline.expect(1, &["verify", "--timeout", "5"])?;
+    let ran = pipeline.expect(1, &["verify", "--timeout", "15"])?;
     ensure!(broken(&ran) == [format!("role {role}"), "invocation".to_owned()].into(), "{}", ran.err);
     ensure!(ran.err.contains("AccessDenied"), "{}", ran.err);
     ensure!(traces(&pipeline).await? == (0, 0, Counts::new()), "something stays");
