@@ -286,8 +286,9 @@ impl<K: Kind> Resource for Declared<K> {
     fn observe<'a>(self: Arc<Self>, aws: &'a Aws) -> Boxed<'a, Result<Box<dyn Observed>, Error>> {
         Box::pin(async move {
             let mut read = self.spec.read(aws).await;
-            // What another run deletes at this moment is there at one call and not at the next. Reading again finds it gone.
-            if matches!(&read, Err(Fault::Call(error)) if error.is_not_found()) {
+            // What another run deletes at this moment is there at one call and not at the next, which says so, or, as DynamoDB does
+            // of tags, that nobody may ask. Reading again finds it gone, or is refused again.
+            if matches!(&read, Err(Fault::Call(error)) if error.is_not_found() || error.is_refusal()) {
                 read = self.spec.read(aws).await;
             }
             let live = read.map_err(|fault| fault.on("read", &self.address))?;

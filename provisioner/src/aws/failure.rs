@@ -69,6 +69,12 @@ impl AwsError {
         self.status() == Some(404) || self.code().is_some_and(|code| names.iter().any(|name| code.contains(name)))
     }
 
+    /// Whether the service answered that the caller may not ask.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        self.status() == Some(403) || self.code().is_some_and(|code| code.starts_with("AccessDenied"))
+    }
+
     /// Whether the service answered with this code and a message that contains `text`. For the few answers that AWS
     /// tells apart by their text alone; the callers name their source.
     #[must_use]

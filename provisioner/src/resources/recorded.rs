@@ -174,8 +174,11 @@ async fn a_table() {
 #[tokio::test]
 async fn what_goes_while_it_is_read_is_not_there() {
     const GONE: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ResourceNotFoundException","message":"gone"}"#;
+    const REFUSED: &str = r#"{"__type":"com.amazon.coral.service#AccessDeniedException","message":"not authorized"}"#;
     const TABLE_GOES: [Recorded; 5] =
         [TABLE[0], ("DescribeTimeToLive", 400, GONE), TABLE[2], TABLE[3], ("DescribeTable", 400, GONE)];
+    const ITS_TAGS_GO: [Recorded; 5] =
+        [TABLE[0], TABLE[1], TABLE[2], ("ListTagsOfResource", 400, REFUSED), ("DescribeTable", 400, GONE)];
     const BUCKET_GOES: [Recorded; 9] = [
         BUCKET[0],
         BUCKET[1],
@@ -192,6 +195,7 @@ async fn what_goes_while_it_is_read_is_not_there() {
         assert!(!observed.exists(), "{}", observed.address());
     };
     read(in_scope("", declare::<table::Table>).remove(0), &TABLE_GOES).await;
+    read(in_scope("", declare::<table::Table>).remove(0), &ITS_TAGS_GO).await;
     read(in_scope("[bucket]\nexpire_days = 30", declare::<bucket::Bucket>).remove(0), &BUCKET_GOES).await;
 }
 
