@@ -61,6 +61,14 @@ pub mod ledger {
     /// that way has it too.
     pub const NULL_VERSION: &str = "null";
 
+    /// What tells one content of a key from the next: its version id, where it has one other than [`NULL_VERSION`], or else
+    /// its ETag, as S3 gives it. Nothing where S3 gives neither.
+    #[must_use]
+    pub fn identity(version: Option<&str>, etag: Option<&str>) -> Option<String> {
+        let version = version.filter(|version| *version != NULL_VERSION);
+        version.or(etag.map(|etag| etag.trim_matches('"'))).map(str::to_owned)
+    }
+
     /// The ledger's name for one stored object: bucket, key, and what tells one content of that key from the
     /// next, which is the version id where the object has one (other than [`NULL_VERSION`]) and the ETag (without quotes)
     /// elsewhere.

@@ -130,11 +130,7 @@ impl Objects for Bucket {
         let answer = request.send().await.map_err(|error| Failed::of("s3:GetObject", &error))?;
         // The ETag of what is read, not of what the notification told: between the two, the object may have been
         // replaced. The content that is there now is what can be counted, and its own notification finds it done.
-        let identity = object
-            .version
-            .clone()
-            .filter(|version| version != ledger::NULL_VERSION)
-            .or_else(|| answer.e_tag.as_ref().map(|tag| tag.trim_matches('"').to_owned()))
+        let identity = ledger::identity(object.version.as_deref(), answer.e_tag.as_deref())
             .ok_or_else(|| Failed::new("S3's answer has neither version nor ETag"))?;
         Ok(Opened { identity, uploaded_at: answer.last_modified.map(|time| time.secs()), body: answer.body })
     }

@@ -143,7 +143,7 @@ impl Operator<'_> {
     }
 
     /// All markers of an object, by the ledger's name.
-    async fn markers(&self, name: &str) -> Result<Vec<Marker>, Error> {
+    pub(super) async fn markers(&self, name: &str) -> Result<Vec<Marker>, Error> {
         let request = self
             .aws
             .dynamodb
@@ -155,7 +155,7 @@ impl Operator<'_> {
             .expression_attribute_values(":object", AttributeValue::S(name.to_owned()));
         let items: Result<Vec<Item>, _> = request.into_paginator().items().send().collect().await;
         let items = items.call("dynamodb:Query").map_err(failed(self.unread()))?;
-        items.iter().map(|item| marker(item).ok_or_else(|| self.unclear())).collect()
+        items.iter().map(|item| handler::store::marker(item).ok_or_else(|| self.unclear())).collect()
     }
 }
 
@@ -205,7 +205,7 @@ mod tests {
     fn item(key: &str, chunk: u32, end: u32) -> Json {
         json!({
             "object": { "S": format!("events/{key}#tag") }, "chunk": { "N": chunk.to_string() }, "run": { "S": "run" },
-            "first": { "N": "0" }, "end": { "N": end.to_string() },
+            "first": { "N": "0" }, "end": { "N": end.to_string() }, "pairs": { "L": [] },
         })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use aws_sdk_s3::types::ObjectVersion;
-use contract::ledger::NULL_VERSION;
+use contract::ledger::{self, NULL_VERSION};
 use futures_util::stream::{self, Stream};
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -34,20 +34,14 @@ pub struct Object {
 impl Object {
     /// What a listing tells of a version; nothing where it leaves out what identifies it.
     fn listed(version: &ObjectVersion) -> Option<Self> {
-        let etag = version.e_tag()?.trim_matches('"').to_owned();
-        let id = version.version_id().unwrap_or(NULL_VERSION).to_owned();
-        let is_latest = version.is_latest() != Some(false);
+        let id = version.version_id().unwrap_or(NULL_VERSION);
         // What was put without versioning can be read without a version, until there is a later one.
-        let (version_id, identity) = match (id == NULL_VERSION, is_latest) {
-            (true, true) => (None, etag),
-            (true, false) => (Some(id), etag),
-            (false, _) => (Some(id.clone()), id),
-        };
+        let needs_id = id != NULL_VERSION || version.is_latest() == Some(false);
         let uploaded = version.last_modified().and_then(|time| Timestamp::from_second(time.secs()).ok());
         Some(Self {
             key: version.key()?.to_owned(),
-            version: version_id,
-            identity,
+            version: needs_id.then(|| id.to_owned()),
+            identity: ledger::identity(Some(id), version.e_tag())?,
             size: version.size().unwrap_or_default(),
             uploaded: uploaded.unwrap_or(Timestamp::UNIX_EPOCH),
         })

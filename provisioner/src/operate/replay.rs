@@ -9,7 +9,7 @@ use std::fmt;
 
 use aws_sdk_lambda::types::InvocationType;
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
-use contract::ledger::NULL_VERSION;
+use contract::ledger;
 use futures_util::stream::{self, StreamExt};
 use handler::notification;
 use jiff::Timestamp;
@@ -224,8 +224,7 @@ impl Operator<'_> {
         let answer = absent_on(request.send().await.call("s3:GetObject"), &["NotFound", "NoSuchKey", "NoSuchVersion"]);
         let Some(answer) = answer.map_err(failed(format!("look at object {}", told.key)))? else { return Ok(None) };
         // What the function knows it by: the version that was told of, or else the ETag of what is there.
-        let etag = answer.e_tag.map(|etag| etag.trim_matches('"').to_owned());
-        let identity = told.version.clone().filter(|version| version != NULL_VERSION).or(etag);
+        let identity = ledger::identity(told.version.as_deref(), answer.e_tag.as_deref());
         let identity =
             identity.ok_or_else(|| Error::Answer { doing: format!("look at object {}", told.key), missing: "ETag" })?;
         Ok(Some(Object {

@@ -162,12 +162,8 @@ impl Operator<'_> {
         let answer = answer.map_err(failed(doing.clone()))?;
         // Where versions are suspended, it may say `null`; then the object's notification names no version.
         let version = answer.version_id;
-        let etag = answer.e_tag.map(|etag| etag.trim_matches('"').to_owned());
-        let identity = version
-            .clone()
-            .filter(|version| version != ledger::NULL_VERSION)
-            .or(etag)
-            .ok_or(Error::Answer { doing, missing: "ETag" })?;
+        let identity = ledger::identity(version.as_deref(), answer.e_tag.as_deref());
+        let identity = identity.ok_or(Error::Answer { doing, missing: "ETag" })?;
         Ok(Object { key: probe.key.clone(), version, identity, size: 0, uploaded: Timestamp::now() })
     }
 
@@ -236,20 +232,11 @@ impl Operator<'_> {
     async fn uncount(&self, name: &str) -> Result<(), Error> {
         let (counted, marked) = (&self.pipeline.table.counts, &self.pipeline.table.ledger);
         let doing = || format!("take back what was counted of {name}");
-        let unclear = || Error::Answer { doing: doing(), missing: "marker" };
-        let request = self.aws.dynamodb.query().table_name(marked).consistent_read(true);
-        let request = request
-            .key_condition_expression("#object = :object")
-            .expression_attribute_names("#object", ledger::OBJECT)
-            .expression_attribute_values(":object", text(name));
-        let markers: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
-        for marker in markers.call("dynamodb:Query").map_err(failed(doing()))? {
-            let chunk = marker.get(ledger::CHUNK).cloned().ok_or_else(unclear)?;
-            let marker = handler::store::marker(&marker).ok_or_else(unclear)?;
+        for marker in self.markers(name).await? {
             let delete = Delete::builder()
                 .table_name(marked)
                 .key(ledger::OBJECT, text(name))
-                .key(ledger::CHUNK, chunk)
+                .key(ledger::CHUNK, AttributeValue::N(marker.chunk.to_string()))
                 .condition_expression("attribute_exists(#object)")
                 .expression_attribute_names("#object", ledger::OBJECT)
                 .build()?;
