@@ -122,7 +122,7 @@ impl AwsError {
                     "the resource is in another region: check pipeline.region".to_owned()
                 }
                 "OptInRequired" | "InvalidRegion" => "enable the region in the account, or choose another".to_owned(),
-                _ if *status == 403 || code.starts_with("AccessDenied") => format!("allow the caller {}", self.call),
+                _ if self.is_refusal() => format!("allow the caller {}", self.call),
                 _ if *status == 429 || *status >= 500 => "AWS is busy: run the command again to continue".to_owned(),
                 _ => "run the command again: what is done stays done; if the answer stays, it says what to change"
                     .to_owned(),
