@@ -1,29 +1,27 @@
-//! Counts the events of Segment's files per event and hour into DynamoDB, exactly once per object however often it is
-//! told of it.
+//! Counts the events of Segment's files per event and hour into DynamoDB, exactly once per object, however often
+//! it is notified.
 //!
-//! [`handle`] reads each object of a notification as a stream ([`rollup`]) and writes its totals ([`count`]) through the
-//! two traits of [`store`].
+//! [`handle`] reads each object of a notification as a stream ([`s3`]), rolls it up, and writes its totals with the
+//! counting protocol ([`counting::protocol`]) to DynamoDB ([`dynamodb`]).
 
-pub mod count;
-pub mod failure;
-pub mod line;
-pub mod notification;
-pub mod rollup;
+pub mod dynamodb;
+pub mod error;
+pub mod s3;
 pub mod settings;
-pub mod store;
-pub mod time;
 
 use std::time::Instant;
 
+use counting::ledger::Ledger;
+use counting::names::{self, log_message};
+use counting::notification::{self, NotifiedObject};
+use counting::protocol::{self, Counted, ObjectId, Store, StoreError};
+use counting::rollup::{Rollup, RollupError};
 use serde_json::Value;
 use tracing::{error, info};
 
-use count::{Counted, Ledger};
-use failure::Failure;
-use notification::Object;
-use rollup::{Broken, Rollup};
+use error::Error;
+use s3::{Body, ObjectStream, Objects};
 use settings::Settings;
-use store::{Body, Objects, Opened, Store, Subject};
 
 /// Counts every object of one notification. A bad object does not keep the others from being counted.
 ///
@@ -35,43 +33,49 @@ pub async fn handle(
     settings: &Settings,
     objects: &impl Objects,
     store: &impl Store,
-) -> Result<(), Failure> {
+) -> Result<(), Error> {
     let named = notification::objects(payload)?;
-    let mut failures = Vec::new();
+    let mut errors = Vec::new();
     for object in &named {
-        if let Err(failure) = one(object, settings, objects, store).await {
+        if let Err(failed) = count_object(object, settings, objects, store).await {
             error!(
                 bucket = object.bucket,
                 key = object.key,
-                error = failure.name(),
-                why = failure.to_string(),
-                "not counted"
+                error = failed.name(),
+                why = failed.to_string(),
+                "{}",
+                log_message::NOT_COUNTED
             );
-            failures.push(failure);
+            errors.push(failed);
         }
     }
-    match failures.len() {
+    match errors.len() {
         0 => Ok(()),
-        1 if named.len() == 1 => Err(failures.remove(0)),
-        _ => Err(Failure::Several { all: named.len(), failures }),
+        1 if named.len() == 1 => Err(errors.remove(0)),
+        _ => Err(Error::Several { all: named.len(), errors }),
     }
 }
 
-async fn one(object: &Object, settings: &Settings, objects: &impl Objects, store: &impl Store) -> Result<(), Failure> {
+async fn count_object(
+    object: &NotifiedObject,
+    settings: &Settings,
+    objects: &impl Objects,
+    store: &impl Store,
+) -> Result<(), Error> {
     let started = Instant::now();
     let name = format!("{}/{}", object.bucket, object.key);
-    let unreadable = |error: store::Failed| Failure::Read { object: name.clone(), why: error.to_string() };
-    let uncounted = |error: store::Failed| Failure::Count { object: name.clone(), why: error.to_string() };
-    let broken = |error: Broken| match error {
-        Broken::Gzip(error) => Failure::Inflate { object: name.clone(), why: error.to_string() },
-        Broken::TooManyPairs => Failure::TooManyPairs { object: name.clone(), why: error.to_string() },
+    let unreadable = |error: StoreError| Error::Read { object: name.clone(), why: error.to_string() };
+    let uncounted = |error: StoreError| Error::Count { object: name.clone(), why: error.to_string() };
+    let broken = |error: RollupError| match error {
+        RollupError::Gzip(error) => Error::Inflate { object: name.clone(), why: error.to_string() },
+        RollupError::TooManyPairs => Error::TooManyPairs { object: name.clone(), why: error.to_string() },
     };
 
-    let Opened { identity, uploaded_at, mut body } = objects.open(object).await.map_err(unreadable)?;
-    let subject = Subject { name: contract::ledger::object_key(&object.bucket, &object.key, &identity), uploaded_at };
-    let ledger = Ledger::new(store.markers(&subject.name).await.map_err(uncounted)?);
+    let ObjectStream { identity, uploaded_at, mut body } = objects.open(object).await.map_err(unreadable)?;
+    let id = ObjectId { name: names::ledger::object_key(&object.bucket, &object.key, &identity), uploaded_at };
+    let ledger = Ledger::new(store.markers(&id.name).await.map_err(uncounted)?);
     if ledger.is_complete() {
-        info!(bucket = object.bucket, key = object.key, "counted before");
+        info!(bucket = object.bucket, key = object.key, "{}", log_message::COUNTED_BEFORE);
         return Ok(());
     }
 
@@ -80,22 +84,23 @@ async fn one(object: &Object, settings: &Settings, objects: &impl Objects, store
     while let Some(bytes) = body.next().await.map_err(unreadable)? {
         rollup.push(&bytes).map_err(broken)?;
     }
-    let (totals, seen) = rollup.finish().map_err(broken)?;
-    let Counted { transactions } = count::count(store, &subject, &totals, ledger).await.map_err(uncounted)?;
+    let (totals, stats) = rollup.finish().map_err(broken)?;
+    let Counted { transactions } = protocol::count(store, &id, &totals, ledger).await.map_err(uncounted)?;
 
     info!(
         bucket = object.bucket,
         key = object.key,
-        events = seen.events,
+        events = stats.events,
         pairs = totals.len(),
-        lines = seen.lines,
-        skipped = seen.skipped(),
-        skipped_by_reason = seen.reasons(),
-        first_skipped = seen.examples(),
-        bytes = seen.bytes,
+        lines = stats.lines,
+        skipped = stats.skipped(),
+        skipped_by_reason = stats.reasons(),
+        first_skipped = stats.examples(),
+        bytes = stats.bytes,
         transactions,
         milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        "counted"
+        "{}",
+        log_message::COUNTED
     );
     Ok(())
 }

@@ -2,8 +2,9 @@
 
 use aws_config::retry::RetryConfig;
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+use handler::dynamodb::Tables;
+use handler::s3::Bucket;
 use handler::settings::Settings;
-use handler::store::{Bucket, Tables};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use contract::env;
+use counting::names::env;
 
 /// The function's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct Settings {
 /// A variable that is missing or cannot be used. Apply sets all of them, so this is a function changed by hand.
 #[derive(Debug, thiserror::Error)]
 #[error("the environment variable {name} {why}: run `provisioner apply`")]
-pub struct Unset {
+pub struct SettingsError {
     name: &'static str,
     why: &'static str,
 }
@@ -30,12 +30,12 @@ impl Settings {
     ///
     /// # Errors
     /// The first one that is missing or cannot be used.
-    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Unset> {
-        let needed = |name| variable(name).filter(|v| !v.is_empty()).ok_or(Unset { name, why: "is missing" });
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        let needed = |name| variable(name).filter(|v| !v.is_empty()).ok_or(SettingsError { name, why: "is missing" });
         let ledger_ttl_days = match variable(env::LEDGER_TTL_DAYS) {
             None => None,
             Some(days) => {
-                Some(days.parse().map_err(|_| Unset { name: env::LEDGER_TTL_DAYS, why: "is not a number of days" })?)
+                Some(days.parse().map_err(|_| SettingsError { name: env::LEDGER_TTL_DAYS, why: "is not a number of days" })?)
             }
         };
         Ok(Self {

@@ -1,12 +1,14 @@
 //! The protocol against a store that fails, loses answers and interleaves at will.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use fastrand::Rng;
 use futures_util::future::join_all;
 
 use super::*;
+use crate::ledger::PAIRS_PER_CHUNK;
 
 /// The two tables, as DynamoDB keeps them: a put and its additions happen together or not at all.
 #[derive(Default)]
@@ -55,9 +57,9 @@ impl<'a> Unreliable<'a> {
         counts
     }
 
-    async fn attempt(&self, totals: &Totals) -> Result<Counted, Failed> {
+    async fn attempt(&self, totals: &Totals) -> Result<Counted, StoreError> {
         let ledger = Ledger::new(self.markers("o").await?);
-        count(self, &Subject { name: "o".to_owned(), uploaded_at: None }, totals, ledger).await
+        count(self, &ObjectId { name: "o".to_owned(), uploaded_at: None }, totals, ledger).await
     }
 
     /// As Lambda does, again and again until it succeeds.
@@ -72,19 +74,19 @@ impl<'a> Unreliable<'a> {
 }
 
 impl Store for Unreliable<'_> {
-    async fn markers(&self, _object: &str) -> Result<Vec<Marker>, Failed> {
+    async fn markers(&self, _object: &str) -> Result<Vec<Marker>, StoreError> {
         dawdle().await;
         Ok(self.memory.lock().expect("unpoisoned").ledger.values().cloned().collect())
     }
 
-    async fn put(&self, _object: &Subject, marker: &Marker) -> Result<Put, Failed> {
+    async fn put(&self, _object: &ObjectId, marker: &Marker) -> Result<Put, StoreError> {
         dawdle().await;
         let (put, fault) = {
             let mut memory = self.memory.lock().expect("unpoisoned");
             memory.puts += 1;
             let fault = (self.weather)(memory.puts);
             if fault == Fault::Before {
-                return Err(Failed::new("before"));
+                return Err(StoreError::new("before"));
             }
             if memory.ledger.contains_key(&marker.chunk) {
                 (Put::Exists, fault)
@@ -97,7 +99,7 @@ impl Store for Unreliable<'_> {
             }
         };
         dawdle().await;
-        if fault == Fault::After { Err(Failed::new("the answer was lost")) } else { Ok(put) }
+        if fault == Fault::After { Err(StoreError::new("the answer was lost")) } else { Ok(put) }
     }
 }
 

@@ -80,7 +80,7 @@ fn types(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-fn roll(parts: &[&[u8]], types: &BTreeSet<String>) -> Result<(Totals, Seen), Broken> {
+fn roll(parts: &[&[u8]], types: &BTreeSet<String>) -> Result<(Totals, Stats), RollupError> {
     let mut rollup = Rollup::new(types);
     for part in parts {
         rollup.push(part)?;
@@ -224,8 +224,8 @@ fn too_many_pairs_are_an_error_not_an_exhaustion() {
             break;
         }
     }
-    assert!(matches!(result, Err(Broken::TooManyPairs)));
-    assert!(matches!(rollup.finish(), Err(Broken::TooManyPairs)));
+    assert!(matches!(result, Err(RollupError::TooManyPairs)));
+    assert!(matches!(rollup.finish(), Err(RollupError::TooManyPairs)));
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn a_file_that_ends_early_counts_as_the_reference_says_or_not_at_all() {
         assert_eq!((totals, seen.skips), reference_totals(&plain[..end], &types), "cut at {end}");
     }
     for end in 2..zipped.len() {
-        assert!(matches!(roll(&[&zipped[..end]], &types), Err(Broken::Gzip(_))), "cut at {end}");
+        assert!(matches!(roll(&[&zipped[..end]], &types), Err(RollupError::Gzip(_))), "cut at {end}");
     }
 }
 

@@ -4,11 +4,9 @@ use percent_encoding::percent_decode;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::failure::Failure;
-
 /// One object that S3 says was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Object {
+pub struct NotifiedObject {
     /// The bucket's name.
     pub bucket: String,
     /// The object's key, decoded.
@@ -16,6 +14,11 @@ pub struct Object {
     /// The object's version, in a bucket that has versions.
     pub version: Option<String>,
 }
+
+/// A payload that is not an S3 notification, and why not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the event is not an S3 notification: {0}")]
+pub struct NotificationError(String);
 
 #[derive(Deserialize)]
 struct Notification {
@@ -51,14 +54,14 @@ struct Key {
 /// The objects of a notification, in its order, each once.
 ///
 /// # Errors
-/// [`Failure::Notification`] where it is none.
-pub fn objects(payload: Value) -> Result<Vec<Object>, Failure> {
+/// [`NotificationError`] if the payload is not an S3 notification.
+pub fn objects(payload: Value) -> Result<Vec<NotifiedObject>, NotificationError> {
     // S3 sends this when a notification is set up. There is nothing to count in it.
     if payload.get("Event").and_then(Value::as_str) == Some("s3:TestEvent") {
         return Ok(Vec::new());
     }
     let notification: Notification =
-        serde_json::from_value(payload).map_err(|error| Failure::Notification { why: error.to_string() })?;
+        serde_json::from_value(payload).map_err(|error| NotificationError(error.to_string()))?;
     let mut objects = Vec::with_capacity(notification.records.len());
     for record in notification.records {
         // A removed object cannot be counted. Events come with or without the prefix, depending on who sends them.
@@ -66,7 +69,7 @@ pub fn objects(payload: Value) -> Result<Vec<Object>, Failure> {
         if !(name.is_empty() || name.starts_with("ObjectCreated")) {
             continue;
         }
-        let object = Object {
+        let object = NotifiedObject {
             bucket: record.s3.bucket.name,
             key: decode(&record.s3.object.key)?,
             version: record.s3.object.version.filter(|version| !version.is_empty()),
@@ -79,11 +82,11 @@ pub fn objects(payload: Value) -> Result<Vec<Object>, Failure> {
 }
 
 /// Keys come as in a form: `+` for a space and the rest in percent signs.
-fn decode(key: &str) -> Result<String, Failure> {
+fn decode(key: &str) -> Result<String, NotificationError> {
     let spaced: Vec<u8> = key.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
     match percent_decode(&spaced).decode_utf8() {
         Ok(key) => Ok(key.into_owned()),
-        Err(_) => Err(Failure::Notification { why: "a key is not UTF-8".to_owned() }),
+        Err(_) => Err(NotificationError("a key is not UTF-8".to_owned())),
     }
 }
 

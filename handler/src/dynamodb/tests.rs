@@ -57,20 +57,20 @@ fn marker() -> Marker {
     }
 }
 
-fn subject() -> Subject {
-    Subject { name: "bucket/key#etag".to_owned(), uploaded_at: Some(1_438_689_296) }
+fn object() -> ObjectId {
+    ObjectId { name: "bucket/key#etag".to_owned(), uploaded_at: Some(1_438_689_296) }
 }
 
-async fn put(answers: &[(u16, Value)]) -> (Result<Put, Failed>, usize) {
+async fn put(answers: &[(u16, Value)]) -> (Result<Put, StoreError>, usize) {
     let (tables, replay) = tables(answers);
-    let result = tables.put(&subject(), &marker()).await;
+    let result = tables.put(&object(), &marker()).await;
     (result, replay.actual_requests().count())
 }
 
 #[tokio::test]
 async fn a_chunk_is_one_transaction_with_its_marker_on_condition() {
     let (tables, replay) = tables(&[(WRITTEN.0, WRITTEN.1())]);
-    assert_eq!(tables.put(&subject(), &marker()).await, Ok(Put::Written));
+    assert_eq!(tables.put(&object(), &marker()).await, Ok(Put::Written));
     let request = replay.actual_requests().next().expect("one request");
     let body: Value = serde_json::from_slice(request.body().bytes().expect("a body")).expect("JSON");
     let items = body["TransactItems"].as_array().expect("items");
@@ -89,7 +89,7 @@ async fn only_the_last_chunk_of_a_run_says_when_its_object_was_counted() {
     for (end, run, says) in [(1, "run", true), (2, "run", false), (1, "seal", false)] {
         let (tables, replay) = tables(&[(WRITTEN.0, WRITTEN.1())]);
         let marker = Marker { end, run: run.to_owned(), ..marker() };
-        assert_eq!(tables.put(&subject(), &marker).await, Ok(Put::Written));
+        assert_eq!(tables.put(&object(), &marker).await, Ok(Put::Written));
         let request = replay.actual_requests().next().expect("one request");
         let body: Value = serde_json::from_slice(request.body().bytes().expect("a body")).expect("JSON");
         let item = &body["TransactItems"][0]["Put"]["Item"];
@@ -99,7 +99,7 @@ async fn only_the_last_chunk_of_a_run_says_when_its_object_was_counted() {
 
 #[tokio::test]
 async fn a_marker_that_is_there_is_no_failure_whatever_else_was_in_the_way() {
-    for reasons in [["ConditionalCheckFailed", "None"], ["ConditionalCheckFailed", "TransactionConflict"]] {
+    for reasons in [["ConditionalCheckStoreError", "None"], ["ConditionalCheckStoreError", "TransactionConflict"]] {
         assert_eq!(put(&[cancel(&reasons)]).await, (Ok(Put::Exists), 1));
     }
 }

@@ -1,8 +1,8 @@
-//! What the provisioner and the handler must agree on, kept once.
+//! The names on which the provisioner and the function agree.
 //!
-//! The provisioner makes the tables and sets the function's environment; the handler reads that environment and
-//! writes the tables; the reader commands of the provisioner read them again. Every name that crosses one of these
-//! borders stands here.
+//! The provisioner creates the tables and sets the function's environment; the function reads that environment and
+//! writes the tables; the provisioner's commands read them. Every name that crosses one of these borders is defined
+//! here, once.
 
 /// The function's environment variables.
 pub mod env {
@@ -36,7 +36,7 @@ pub mod ledger {
     pub const OBJECT: &str = "object";
     /// Sort key (N): the chunk's number, from 0.
     pub const CHUNK: &str = "chunk";
-    /// Attribute (S): identifies the totals that the chunk was cut from, see the handler's `store` module.
+    /// Attribute (S): identifies the totals that the chunk was cut from, see [`crate::protocol`].
     pub const RUN: &str = "run";
     /// Attribute (N): the first chunk number of that run.
     pub const FIRST: &str = "first";
@@ -89,6 +89,16 @@ pub mod verify {
     pub const HOUR: &str = "1970-01-01T00:00:00Z";
     /// What its key begins with, behind the notification's prefix.
     pub const FOLDER: &str = "provisioner-verify/";
+}
+
+/// The function's log: one JSON object a line, with these texts in its `message`.
+pub mod log_message {
+    /// An object was counted by this invocation.
+    pub const COUNTED: &str = "counted";
+    /// An object was complete before this invocation.
+    pub const COUNTED_BEFORE: &str = "counted before";
+    /// An object failed; the line has `error` and `why`.
+    pub const NOT_COUNTED: &str = "not counted";
 }
 
 /// The message types of Segment's spec that a pipeline may count.

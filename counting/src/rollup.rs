@@ -10,8 +10,8 @@ use std::mem;
 use flate2::write::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
+use crate::hour;
 use crate::line::{self, Field, Malformed, Stops, Text};
-use crate::time;
 
 /// Event and hour to count, sorted.
 pub type Totals = BTreeMap<(String, String), i64>;
@@ -93,7 +93,7 @@ impl From<Malformed> for Skip {
 
 /// Why a file has no totals.
 #[derive(Debug, thiserror::Error)]
-pub enum Broken {
+pub enum RollupError {
     /// The gzip stream is damaged or cut short.
     #[error("{0}")]
     Gzip(#[from] io::Error),
@@ -104,7 +104,7 @@ pub enum Broken {
 
 /// What was seen on the way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct Stats {
     /// Inflated bytes.
     pub bytes: u64,
     /// Lines that are not blank.
@@ -117,7 +117,7 @@ pub struct Seen {
     pub first_skips: Vec<(u64, Skip)>,
 }
 
-impl Seen {
+impl Stats {
     /// Lines that were not counted although they should have been: messages of other types are none of them.
     #[must_use]
     pub fn skipped(&self) -> u64 {
@@ -157,8 +157,8 @@ impl Rollup {
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// [`Broken`], and then nothing more can be taken.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+    /// [`RollupError`], and then nothing more can be taken.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), RollupError> {
         let lines = match &mut self.0 {
             Input::Gzip(decoder) => {
                 decoder.write_all(bytes)?;
@@ -182,14 +182,14 @@ impl Rollup {
                 return self.push(&begun);
             }
         };
-        if lines.tally.is_full() { Err(Broken::TooManyPairs) } else { Ok(()) }
+        if lines.tally.is_full() { Err(RollupError::TooManyPairs) } else { Ok(()) }
     }
 
     /// The totals, when all bytes were taken.
     ///
     /// # Errors
-    /// [`Broken`]: the gzip stream ends early, or its checksum is wrong.
-    pub fn finish(self) -> Result<(Totals, Seen), Broken> {
+    /// [`RollupError`]: the gzip stream ends early, or its checksum is wrong.
+    pub fn finish(self) -> Result<(Totals, Stats), RollupError> {
         let mut lines = match self.0 {
             Input::Gzip(decoder) => decoder.finish()?,
             Input::Plain(lines) => lines,
@@ -202,9 +202,9 @@ impl Rollup {
             lines.end();
         }
         if lines.tally.is_full() {
-            return Err(Broken::TooManyPairs);
+            return Err(RollupError::TooManyPairs);
         }
-        Ok((lines.tally.totals(), lines.seen))
+        Ok((lines.tally.totals(), lines.stats))
     }
 }
 
@@ -212,7 +212,7 @@ impl Rollup {
 #[derive(Default)]
 struct Lines {
     tally: Tally,
-    seen: Seen,
+    stats: Stats,
     /// Lines so far, blank ones included.
     number: u64,
     /// The beginning of a line whose end has not come yet.
@@ -227,7 +227,7 @@ impl Lines {
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        self.seen.bytes += bytes.len() as u64;
+        self.stats.bytes += bytes.len() as u64;
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', bytes) {
             let line = bytes.get(start..end).unwrap_or_default();
@@ -255,7 +255,7 @@ impl Lines {
         let mut line = mem::take(&mut self.begun);
         if mem::take(&mut self.overlong) {
             self.number += 1;
-            self.seen.lines += 1;
+            self.stats.lines += 1;
             self.skip(Skip::TooLong);
         } else {
             self.line(&line);
@@ -268,24 +268,24 @@ impl Lines {
         self.number += 1;
         let line = if self.number == 1 { line.strip_prefix(BOM).unwrap_or(line) } else { line };
         if line.len() > LONGEST_LINE {
-            self.seen.lines += 1;
+            self.stats.lines += 1;
             return self.skip(Skip::TooLong);
         }
         // What JSON takes for space; mostly the one carriage return of CRLF, if anything.
         if line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
             return;
         }
-        self.seen.lines += 1;
+        self.stats.lines += 1;
         match self.tally.count(line) {
-            Ok(()) => self.seen.events += 1,
+            Ok(()) => self.stats.events += 1,
             Err(skip) => self.skip(skip),
         }
     }
 
     fn skip(&mut self, skip: Skip) {
-        *self.seen.skips.entry(skip).or_default() += 1;
-        if skip != Skip::OtherType && self.seen.first_skips.len() < REMEMBERED {
-            self.seen.first_skips.push((self.number, skip));
+        *self.stats.skips.entry(skip).or_default() += 1;
+        if skip != Skip::OtherType && self.stats.first_skips.len() < REMEMBERED {
+            self.stats.first_skips.push((self.number, skip));
         }
     }
 }
@@ -339,7 +339,7 @@ impl Tally {
             Some(time) => time,
             None => text(message.received_at)?.ok_or(Skip::NoTime)?,
         };
-        let hour = time.decode().and_then(|time| time::hour(&time)).ok_or(Skip::BadTime)?;
+        let hour = time.decode().and_then(|time| hour::parse(&time)).ok_or(Skip::BadTime)?;
         if name.len() > LONGEST_NAME {
             self.add(&shortened(&name), hour)
         } else {
@@ -364,7 +364,7 @@ impl Tally {
         let mut totals = Totals::new();
         for (name, hours) in self.counts {
             for (hour, count) in hours {
-                totals.insert((name.to_string(), time::written(hour)), count);
+                totals.insert((name.to_string(), hour::format(hour)), count);
             }
         }
         totals

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use handler::rollup::{Broken, Rollup, Seen, Totals};
+use counting::rollup::{RollupError, Rollup, Stats, Totals};
 use libfuzzer_sys::fuzz_target;
 
-fn roll(parts: &[&[u8]]) -> Result<(Totals, Seen), Broken> {
+fn roll(parts: &[&[u8]]) -> Result<(Totals, Stats), RollupError> {
     let mut rollup = Rollup::new(&BTreeSet::from(["track".to_owned(), "page".to_owned()]));
     for part in parts {
         rollup.push(part)?;

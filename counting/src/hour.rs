@@ -6,7 +6,7 @@
 /// Taken are `T`, `t` or a space between date and time, `Z`, `z` or an offset, any number of fractional digits, and
 /// second 60, which is a leap second.
 #[must_use]
-pub fn hour(text: &str) -> Option<i64> {
+pub fn parse(text: &str) -> Option<i64> {
     let bytes = text.as_bytes();
     let (fixed, rest) = bytes.split_first_chunk::<19>()?;
     let pair = |at: usize| digits(fixed[at], fixed[at + 1]);
@@ -87,10 +87,10 @@ const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 
 /// The hour as it is written in the counts table: `2015-08-04T12:00:00Z`.
 #[must_use]
-pub fn written(hour: i64) -> String {
+pub fn format(hour: i64) -> String {
     let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
     let time = jiff::Span::new().try_hours(hour).and_then(|span| epoch.checked_add(span));
-    // `hour` gives none that cannot be written.
+    // `parse` gives none that cannot be written.
     time.map_or_else(|_| hour.to_string(), |time| format!("{time}Z"))
 }
 
@@ -122,7 +122,7 @@ mod tests {
             ("9999-12-31T23:59:59Z", "9999-12-31T23:00:00Z"),
             ("1969-12-31T23:59:59.999999999999Z", "1969-12-31T23:00:00Z"),
         ] {
-            assert_eq!(hour(text).map(written).as_deref(), Some(expected), "{text}");
+            assert_eq!(parse(text).map(super::format).as_deref(), Some(expected), "{text}");
         }
     }
 
@@ -147,7 +147,7 @@ mod tests {
             "２015-08-04T12:34:56Z",
             "2015-08-04T12:34:5６Z",
         ] {
-            assert_eq!(hour(text), None, "{text}");
+            assert_eq!(parse(text), None, "{text}");
         }
     }
 
@@ -158,22 +158,22 @@ mod tests {
             separator in "[Tt ]", fraction in "(\\.[0-9]{0,12})?", zone in "[Zz]|[+-][0-2][0-9]:[0-6][0-9]|",
         ) {
             let text = format!("{y:04}-{mo:02}-{d:02}{separator}{h:02}:{m:02}:{s:02}{fraction}{zone}");
-            prop_assert_eq!(hour(&text), reference(&text), "{}", text);
+            prop_assert_eq!(parse(&text), reference(&text), "{}", text);
         }
 
         #[test]
         fn never_panics(text in "\\PC{0,40}") {
-            let _ = hour(&text);
+            let _ = parse(&text);
         }
 
         #[test]
         fn written_hours_read_back(hours in FIRST..=LAST) {
-            prop_assert_eq!(hour(&written(hours)), Some(hours));
+            prop_assert_eq!(parse(&super::format(hours)), Some(hours));
         }
 
         #[test]
         fn written_hours_at_the_end_of_time_read_back(hours in LAST - 100..=LAST) {
-            prop_assert_eq!(hour(&written(hours)), Some(hours));
+            prop_assert_eq!(parse(&super::format(hours)), Some(hours));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The scanner takes exactly the lines that serde_json takes for an object, and never panics.
 #![no_main]
 
-use handler::line::{Malformed, Stops, scan};
+use counting::line::{Malformed, Stops, scan};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 

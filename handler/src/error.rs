@@ -1,16 +1,19 @@
 //! Why an invocation failed: each kind has a name of its own, which Lambda shows and counts as the error's type.
 
+use std::error::Error as StdError;
+use std::fmt;
+
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use counting::notification::NotificationError;
+use counting::protocol::StoreError;
 use lambda_runtime::Diagnostic;
 
 /// A failed invocation. Lambda runs it again, and hands it to the failure destination in the end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
+pub enum Error {
     /// What came is no notification of S3's.
-    #[error("the event is not a notification of S3's: {why}")]
-    Notification {
-        /// What is wrong with it.
-        why: String,
-    },
+    #[error(transparent)]
+    Notification(#[from] NotificationError),
     /// The object could not be read.
     #[error("failed to read object {object}: {why}")]
     Read {
@@ -44,25 +47,25 @@ pub enum Failure {
         why: String,
     },
     /// Some objects of a notification failed; the others are counted.
-    #[error("{} of {all} objects failed: {}", .failures.len(), join(.failures))]
+    #[error("{} of {all} objects failed: {}", .errors.len(), join(.errors))]
     Several {
         /// How many objects the notification named.
         all: usize,
         /// What failed.
-        failures: Vec<Failure>,
+        errors: Vec<Error>,
     },
 }
 
-fn join(failures: &[Failure]) -> String {
-    failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+fn join(errors: &[Error]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-impl Failure {
+impl Error {
     /// The error's type, as Lambda shows it.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Notification { .. } => "NotificationUnknown",
+            Self::Notification(_) => "NotificationUnknown",
             Self::Read { .. } => "ObjectUnreadable",
             Self::Inflate { .. } => "ObjectDamaged",
             Self::TooManyPairs { .. } => "TooManyPairs",
@@ -72,8 +75,27 @@ impl Failure {
     }
 }
 
-impl From<Failure> for Diagnostic {
-    fn from(failure: Failure) -> Self {
-        Self { error_type: failure.name().to_owned(), error_message: failure.to_string() }
+impl From<Error> for Diagnostic {
+    fn from(error: Error) -> Self {
+        Self { error_type: error.name().to_owned(), error_message: error.to_string() }
     }
+}
+
+/// The service's answer to `call` in one line, or the causes if there was no answer.
+pub(crate) fn sdk_error<E, R>(call: &str, error: &SdkError<E, R>) -> StoreError
+where
+    E: ProvideErrorMetadata + StdError + 'static,
+    R: fmt::Debug + 'static,
+{
+    let meta = error.as_service_error().map(ProvideErrorMetadata::meta);
+    match meta.and_then(|meta| meta.code().map(|code| (code, meta.message().unwrap_or_default()))) {
+        Some((code, message)) => StoreError::new(format!("{call} answered {code}: {message}")),
+        None => StoreError::new(format!("{call} failed: {}", error_chain(error))),
+    }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn error_chain(error: &(dyn StdError + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -1,0 +1,132 @@
+//! The ledger of one object: its markers, the state they describe, and the run that is still missing.
+//!
+//! The [protocol](crate::protocol) explains chunks, runs and seals.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use sha2::{Digest, Sha256};
+
+use crate::rollup::Totals;
+
+/// Pairs in a chunk. DynamoDB takes 100 actions in a transaction (API reference, TransactWriteItems); one is the marker.
+pub const PAIRS_PER_CHUNK: usize = 99;
+/// The run of a marker that seals.
+pub(crate) const SEAL: &str = "seal";
+
+/// One marker: a chunk that was applied, or is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marker {
+    /// The chunk's number.
+    pub chunk: u32,
+    /// What the chunk was cut from, or [`SEAL`].
+    pub run: String,
+    /// The number of the run's first chunk.
+    pub first: u32,
+    /// The number after the run's last chunk.
+    pub end: u32,
+    /// What is added: event, hour, count.
+    pub pairs: Vec<(String, String, i64)>,
+}
+
+impl Marker {
+    /// Whether it is its run's last, without which its object is not counted.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.chunk.saturating_add(1) == self.end && self.run != SEAL
+    }
+}
+
+/// What the ledger says of one object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger {
+    markers: BTreeMap<u32, Marker>,
+}
+
+/// How far an object is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nothing is open; the next run begins here. Complete where the last range was not sealed.
+    Closed { next: u32, complete: bool },
+    /// A run has begun.
+    Open { run: String, first: u32, end: u32, missing: Vec<u32> },
+}
+
+impl Ledger {
+    /// Of these markers.
+    #[must_use]
+    pub fn new(markers: Vec<Marker>) -> Self {
+        Self { markers: markers.into_iter().map(|marker| (marker.chunk, marker)).collect() }
+    }
+
+    /// Whether there is nothing left to do.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        matches!(self.state(), State::Closed { complete: true, .. })
+    }
+
+    /// Walks the ranges, one after the other.
+    pub(crate) fn state(&self) -> State {
+        let (mut next, mut complete) = (0, false);
+        // A range begins with its first chunk, which is written before the others.
+        while let Some(leader) = self.markers.get(&next) {
+            let (first, end) = (next, leader.end.max(next + 1));
+            let missing: Vec<u32> = (first..end).filter(|chunk| !self.markers.contains_key(chunk)).collect();
+            if !missing.is_empty() {
+                return State::Open { run: leader.run.clone(), first, end, missing };
+            }
+            complete = !self.is_sealed(first..end);
+            next = end;
+        }
+        State::Closed { next, complete }
+    }
+
+    pub(crate) fn is_sealed(&self, range: Range<u32>) -> bool {
+        self.markers.range(range).any(|(_, marker)| marker.run == SEAL)
+    }
+
+    /// What was applied before chunk `end`.
+    pub(crate) fn applied(&self, end: u32) -> BTreeMap<(&str, &str), i64> {
+        let mut applied = BTreeMap::new();
+        for marker in self.markers.range(..end).map(|(_, marker)| marker) {
+            for (event, hour, count) in &marker.pairs {
+                *applied.entry((event.as_str(), hour.as_str())).or_default() += count;
+            }
+        }
+        applied
+    }
+
+    /// The run that brings what was applied before `first` to `totals`.
+    pub(crate) fn run(&self, totals: &Totals, first: u32) -> Vec<Marker> {
+        let applied = self.applied(first);
+        let keys: BTreeSet<(&str, &str)> =
+            totals.keys().map(|(event, hour)| (event.as_str(), hour.as_str())).chain(applied.keys().copied()).collect();
+        let mut pairs = Vec::new();
+        let mut digest = Sha256::new();
+        digest.update(first.to_be_bytes());
+        // How they are cut belongs to what is cut.
+        digest.update(PAIRS_PER_CHUNK.to_be_bytes());
+        for (event, hour) in keys {
+            let wanted = totals.get(&(event.to_owned(), hour.to_owned())).copied().unwrap_or(0);
+            let missing = wanted - applied.get(&(event, hour)).copied().unwrap_or(0);
+            if missing == 0 {
+                continue;
+            }
+            // Lengths first, so that no two lists of pairs give the same bytes.
+            digest.update((event.len() as u64).to_be_bytes());
+            digest.update(event);
+            digest.update(hour);
+            digest.update(missing.to_be_bytes());
+            pairs.push((event.to_owned(), hour.to_owned(), missing));
+        }
+        let run: String = digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        // A run without pairs has one chunk too: its marker says that the object is done.
+        let chunks: Vec<&[(String, String, i64)]> =
+            if pairs.is_empty() { vec![&[]] } else { pairs.chunks(PAIRS_PER_CHUNK).collect() };
+        let end = first.saturating_add(u32::try_from(chunks.len()).unwrap_or(u32::MAX));
+        (first..end)
+            .zip(chunks)
+            .map(|(chunk, pairs)| Marker { chunk, run: run.clone(), first, end, pairs: pairs.to_vec() })
+            .collect()
+    }
+}

@@ -1,0 +1,17 @@
+//! Counting events exactly once: what the Lambda function and the provisioner share.
+//!
+//! ```text
+//! notification -> objects -> bytes -> rollup (line, hour) -> totals -> protocol (ledger) -> Store
+//! ```
+//!
+//! The crate has no runtime and no clients: the function implements [`protocol::Store`] over DynamoDB, and the tests
+//! implement it over a store that fails at will.
+
+pub mod hour;
+pub mod item;
+pub mod ledger;
+pub mod line;
+pub mod names;
+pub mod notification;
+pub mod protocol;
+pub mod rollup;

@@ -1,0 +1,156 @@
+//! The counting protocol's store over DynamoDB.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::{AttributeValue, Put as PutItem, TransactWriteItem, Update};
+use counting::item::Item;
+use counting::ledger::Marker;
+use counting::names::{counts, ledger};
+use counting::protocol::{ObjectId, Put, Store, StoreError};
+
+use crate::error::sdk_error;
+use crate::settings::Settings;
+
+/// DynamoDB.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    client: aws_sdk_dynamodb::Client,
+    counts: String,
+    ledger: String,
+    ttl_seconds: Option<u64>,
+}
+
+impl Tables {
+    /// Writes with this client.
+    #[must_use]
+    pub fn new(client: aws_sdk_dynamodb::Client, settings: &Settings) -> Self {
+        Self {
+            client,
+            counts: settings.counts_table.clone(),
+            ledger: settings.ledger_table.clone(),
+            ttl_seconds: settings.ledger_ttl_days.map(|days| u64::from(days) * 24 * 60 * 60),
+        }
+    }
+
+    fn transaction(&self, object: &ObjectId, marker: &Marker) -> Result<Vec<TransactWriteItem>, StoreError> {
+        let unbuilt = |error: aws_sdk_dynamodb::error::BuildError| StoreError::new(error.to_string());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let item = Item::new(object, marker, now, self.ttl_seconds);
+        let put = PutItem::builder()
+            .table_name(&self.ledger)
+            .set_item(Some(serde_dynamo::to_item(item).map_err(|error| StoreError::new(error.to_string()))?))
+            .condition_expression("attribute_not_exists(#object)")
+            .expression_attribute_names("#object", ledger::OBJECT);
+        let mut items = vec![TransactWriteItem::builder().put(put.build().map_err(unbuilt)?).build()];
+        for (event, hour, count) in &marker.pairs {
+            let update = Update::builder()
+                .table_name(&self.counts)
+                .key(counts::EVENT, text(event))
+                .key(counts::HOUR, text(hour))
+                .update_expression("ADD #count :count")
+                .expression_attribute_names("#count", counts::COUNT)
+                .expression_attribute_values(":count", number(count))
+                .build()
+                .map_err(unbuilt)?;
+            items.push(TransactWriteItem::builder().update(update).build());
+        }
+        Ok(items)
+    }
+}
+
+fn text(value: &str) -> AttributeValue {
+    AttributeValue::S(value.to_owned())
+}
+
+fn number(value: impl fmt::Display) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+/// Pauses between attempts at a transaction: full jitter up to a doubling ceiling, so that those who met at a hot pair
+/// do not meet there again.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// With these pauses some 20 seconds; then Lambda tries later.
+const ATTEMPTS: u32 = 25;
+
+/// Why a transaction did not happen.
+enum Cancelled {
+    /// The marker is there.
+    Exists,
+    /// Others were at the same items, or too many were; it passes.
+    Busy(StoreError),
+    /// It does not pass.
+    Failed(StoreError),
+}
+
+fn cancelled<R: fmt::Debug + 'static>(error: &SdkError<TransactWriteItemsError, R>) -> Cancelled {
+    let failed = sdk_error("dynamodb:TransactWriteItems", error);
+    let Some(TransactWriteItemsError::TransactionCanceledException(cancel)) = error.as_service_error() else {
+        return match error.code() {
+            Some(
+                "TransactionInProgressException"
+                | "TransactionConflictException"
+                | "ThrottlingException"
+                | "ProvisionedThroughputExceededException"
+                | "RequestLimitExceeded",
+            ) => Cancelled::Busy(failed),
+            _ => Cancelled::Failed(failed),
+        };
+    };
+    // The reasons come in the order of the request, so the marker's is the first.
+    let mut codes = cancel.cancellation_reasons().iter().map(|reason| reason.code().unwrap_or("None"));
+    if codes.clone().next() == Some("ConditionalCheckStoreError") {
+        return Cancelled::Exists;
+    }
+    let passes =
+        |code| matches!(code, "None" | "TransactionConflict" | "ThrottlingError" | "ProvisionedThroughputExceeded");
+    if codes.clone().any(|code| code != "None") && codes.all(passes) {
+        Cancelled::Busy(failed)
+    } else {
+        Cancelled::Failed(failed)
+    }
+}
+
+impl Store for Tables {
+    async fn markers(&self, object: &str) -> Result<Vec<Marker>, StoreError> {
+        let request = self
+            .client
+            .query()
+            .table_name(&self.ledger)
+            .consistent_read(true)
+            .key_condition_expression("#object = :object")
+            .expression_attribute_names("#object", ledger::OBJECT)
+            .expression_attribute_values(":object", text(object));
+        let items: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
+        let items = items.map_err(|error| sdk_error("dynamodb:Query", &error))?;
+        let marker = |item| serde_dynamo::from_item::<_, Item>(item).ok()?.into_marker();
+        let markers = items.into_iter().map(marker).collect::<Option<Vec<Marker>>>();
+        markers.ok_or_else(|| StoreError::new("the ledger holds an item that is not a marker"))
+    }
+
+    async fn put(&self, object: &ObjectId, marker: &Marker) -> Result<Put, StoreError> {
+        let items = self.transaction(object, marker)?;
+        let mut ceiling = FIRST_PAUSE;
+        let mut last = StoreError::new("not tried");
+        for _ in 0..ATTEMPTS {
+            let request = self.client.transact_write_items().set_transact_items(Some(items.clone()));
+            last = match request.send().await {
+                Ok(_) => return Ok(Put::Written),
+                Err(error) => match cancelled(&error) {
+                    Cancelled::Exists => return Ok(Put::Exists),
+                    Cancelled::Busy(failed) => failed,
+                    Cancelled::Failed(failed) => return Err(failed),
+                },
+            };
+            tokio::time::sleep(ceiling.mul_f64(fastrand::f64())).await;
+            ceiling = (ceiling * 2).min(LONGEST_PAUSE);
+        }
+        Err(last)
+    }
+}
+
+#[cfg(test)]
+mod tests;
