@@ -95,6 +95,9 @@ mod tests {
         ];
         assert_eq!(names, expected.into());
         assert_eq!(item[ledger::COUNTED_HOUR], "1970-01-01T02:00:00Z");
-        assert_eq!((&item[ledger::EXPIRES_AT], &item[ledger::PAIRS]), (&Value::from(7260), &Value::from(Vec::<u8>::new())));
+        assert_eq!(
+            (&item[ledger::EXPIRES_AT], &item[ledger::PAIRS]),
+            (&Value::from(7260), &Value::from(Vec::<u8>::new()))
+        );
     }
 }

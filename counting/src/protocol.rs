@@ -90,7 +90,12 @@ pub struct Counted {
 ///
 /// # Errors
 /// What the store answered. Whatever was added is marked, and the next attempt goes on from there.
-pub async fn count(store: &impl Store, object: &ObjectId, totals: &Totals, ledger: Ledger) -> Result<Counted, StoreError> {
+pub async fn count(
+    store: &impl Store,
+    object: &ObjectId,
+    totals: &Totals,
+    ledger: Ledger,
+) -> Result<Counted, StoreError> {
     let mut ledger = ledger;
     let mut counted = Counted::default();
     for _ in 0..ROUNDS {

@@ -26,7 +26,10 @@ pub trait Objects: Sync {
     type Body: Body;
 
     /// Opens an object.
-    fn open(&self, object: &NotifiedObject) -> impl Future<Output = Result<ObjectStream<Self::Body>, StoreError>> + Send;
+    fn open(
+        &self,
+        object: &NotifiedObject,
+    ) -> impl Future<Output = Result<ObjectStream<Self::Body>, StoreError>> + Send;
 }
 
 /// An object's bytes, as they come.

@@ -34,9 +34,10 @@ impl Settings {
         let needed = |name| variable(name).filter(|v| !v.is_empty()).ok_or(SettingsError { name, why: "is missing" });
         let ledger_ttl_days = match variable(env::LEDGER_TTL_DAYS) {
             None => None,
-            Some(days) => {
-                Some(days.parse().map_err(|_| SettingsError { name: env::LEDGER_TTL_DAYS, why: "is not a number of days" })?)
-            }
+            Some(days) => Some(
+                days.parse()
+                    .map_err(|_| SettingsError { name: env::LEDGER_TTL_DAYS, why: "is not a number of days" })?,
+            ),
         };
         Ok(Self {
             counts_table: needed(env::COUNTS_TABLE)?,

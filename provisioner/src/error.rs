@@ -1,248 +1,193 @@
-//! Everything that can go wrong, in words for the person at the terminal, and the exit code it ends with.
+//! The user-facing error: message, help text and exit code.
+//!
+//! Each layer has a small typed error of its own for decisions and one function that converts it into this one. The
+//! help text is written next to the cause.
 
 use std::fmt;
+use std::io;
 
-use aws_smithy_types::error::operation::BuildError;
-
-use crate::aws::AwsError;
-use crate::config::diagnostic::Invalid;
-use crate::kind::Address;
-use crate::operate::verify::Link;
-use crate::signal::Signal;
-
-/// A failure of the provisioner. Its text says what was being done, to what, what the answer was, and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// `pipeline.toml` has mistakes.
-    #[error("{0}")]
-    Config(Box<Invalid>),
-    /// A file or stream failed.
-    #[error("failed to {doing}: {source}\nhelp: {help}")]
-    Io {
-        /// What was being done, to which file.
-        doing: String,
-        /// What to do next.
-        help: String,
-        /// What the system answered.
-        source: std::io::Error,
-    },
-    /// AWS refused, failed or could not be reached.
-    #[error("failed to {doing}: {source}{}", help(source))]
-    Aws {
-        /// What was being done, to which resource.
-        doing: String,
-        /// What AWS answered.
-        source: Box<AwsError>,
-    },
-    /// AWS answered something that an answer of this kind does not hold.
-    #[error(
-        "failed to {doing}: AWS's answer has no {missing}\nhelp: run the command again; if it stays, the endpoint is not AWS's or not complete"
-    )]
-    Answer {
-        /// What was being done.
-        doing: String,
-        /// What the answer lacks.
-        missing: &'static str,
-    },
-    /// The SDK did not take a request. Its builders ask for what its model requires, which is always given here.
-    #[error("failed to build a request: {0}\nhelp: this is a defect of the provisioner: report it")]
-    Request(#[from] BuildError),
-    /// A value could not be brought into JSON.
-    #[error("failed to write JSON: {0}\nhelp: this is a defect of the provisioner: report it")]
-    Json(serde_json::Error),
-    /// A condition did not come true in time.
-    #[error("gave up waiting for {what} after {seconds} s{}\nhelp: what is done stays done: run the command again to continue", last_said(.last))]
-    Timeout {
-        /// The condition.
-        what: String,
-        /// How long it was waited for.
-        seconds: u64,
-        /// What AWS said last, where it said something.
-        last: Option<String>,
-    },
-    /// The handler's binary is missing or would not run on Lambda.
-    #[error("{what}\nhelp: {help}")]
-    Artifact {
-        /// What is wrong with it.
-        what: String,
-        /// What to do.
-        help: String,
-    },
-    /// The change is one that the provisioner does not make.
-    #[error("{what}\nhelp: {help}")]
-    Refused {
-        /// What was asked for, and why it is not done.
-        what: String,
-        /// The way to do it.
-        help: String,
-    },
-    /// Some steps failed; each was reported when it did.
-    #[error(
-        "{failed} of {steps} steps failed, {skipped} were skipped\nhelp: what is done stays done: mend the cause and run the command again to continue"
-    )]
-    Incomplete {
-        /// Steps that failed.
-        failed: usize,
-        /// Steps that waited for one that failed.
-        skipped: usize,
-        /// All steps.
-        steps: usize,
-    },
-    /// A signal stopped the run.
-    #[error(
-        "{signal}: stopped after {done} of {steps} steps{}\nhelp: what is done stays done: run the command again to continue",
-        failures(*.failed)
-    )]
-    Stopped {
-        /// Which.
-        signal: Signal,
-        /// Steps that are done.
-        done: usize,
-        /// Steps that failed.
-        failed: usize,
-        /// All steps.
-        steps: usize,
-    },
-    /// An object was not counted in time.
-    #[error("object {key} was not counted within {seconds} s of its upload; {left}\n{}", chain(.links))]
-    Unverified {
-        /// The object's key.
-        key: String,
-        /// How long it was waited for.
-        seconds: u64,
-        /// What is left of what was uploaded.
-        left: String,
-        /// What was found of each link between upload and count.
-        links: Vec<Link>,
-    },
-    /// A signal stopped work that has no steps.
-    #[error("{signal}: {what}\nhelp: {help}")]
+/// The class of an error; exit codes and HTTP status codes follow from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ErrorKind {
+    /// `pipeline.toml` has mistakes. The message holds the rendered diagnostics.
+    Config,
+    /// An argument, an address or an answer that cannot be used.
+    Usage,
+    /// A resource, an event or an object that does not exist.
+    NotFound,
+    /// A resource is in a state that the operation must not change.
+    Conflict,
+    /// AWS refused a call, failed, or could not be reached.
+    Aws,
+    /// A condition did not become true in time.
+    Timeout,
+    /// The program itself is at a limit; the request can be repeated.
+    Busy,
+    /// Some steps were done and others were not.
+    Incomplete,
+    /// A signal stopped the command.
     Interrupted {
-        /// Which.
-        signal: Signal,
-        /// How far it was.
-        what: String,
-        /// How to go on.
-        help: String,
+        /// 128 plus the number of the signal.
+        exit_code: u8,
     },
-    /// Several things at once, all of which the person should see.
-    #[error("{}", Several(.0))]
-    Several(Vec<Error>),
+    /// The reader of the output is gone.
+    BrokenPipe,
+    /// A file or a stream failed.
+    Io,
+    /// A defect of the provisioner.
+    Internal,
 }
 
-fn help(error: &AwsError) -> String {
-    format!("\nhelp: {}", error.remedy())
+/// An error as the user sees it: `failed to VERB OBJECT: CAUSE`, and an imperative help text.
+#[derive(Debug)]
+pub(crate) struct Error {
+    kind: ErrorKind,
+    message: String,
+    detail: String,
+    help: String,
+    more: Vec<Error>,
 }
 
-fn failures(failed: usize) -> String {
-    if failed == 0 { String::new() } else { format!(", {failed} failed") }
-}
-
-/// A line for each link, and what to do about the first that is broken.
-fn chain(links: &[Link]) -> String {
-    let mut out = String::new();
-    for Link { link, works, found } in links {
-        let mark = match works {
-            Some(true) => "works  ",
-            Some(false) => "BROKEN ",
-            None => "unknown",
-        };
-        out.push_str(&format!("  {mark}  {link}: {found}\n"));
+impl Error {
+    /// An error of this kind.
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), detail: String::new(), help: help.into(), more: Vec::new() }
     }
-    let declared = links.iter().rev().skip(1).any(|link| link.works == Some(false));
-    out + if declared {
-        "help: `provisioner plan` shows what differs, and `provisioner apply` mends it"
-    } else {
-        "help: mend what the function's log says; where it says nothing, pass a longer --timeout: S3 may be late"
+
+    /// [`ErrorKind::Usage`].
+    pub(crate) fn usage(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Usage, message, help)
+    }
+
+    /// [`ErrorKind::NotFound`].
+    pub(crate) fn not_found(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotFound, message, help)
+    }
+
+    /// [`ErrorKind::Conflict`].
+    pub(crate) fn conflict(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Conflict, message, help)
+    }
+
+    /// [`ErrorKind::Io`], or [`ErrorKind::BrokenPipe`] if that is the cause. `doing` continues "failed to".
+    pub(crate) fn io(doing: impl fmt::Display, help: impl Into<String>, source: &io::Error) -> Self {
+        let kind = if source.kind() == io::ErrorKind::BrokenPipe { ErrorKind::BrokenPipe } else { ErrorKind::Io };
+        Self::new(kind, format!("failed to {doing}: {source}"), help)
+    }
+
+    /// [`ErrorKind::Interrupted`], by a signal whose exit code this is.
+    pub(crate) fn interrupted(exit_code: u8, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Interrupted { exit_code }, message, help)
+    }
+
+    /// [`ErrorKind::Internal`]. `doing` continues "failed to".
+    pub(crate) fn internal(doing: impl fmt::Display, source: impl fmt::Display) -> Self {
+        let help = "this is a defect of the provisioner: report it";
+        Self::new(ErrorKind::Internal, format!("failed to {doing}: {source}"), help)
+    }
+
+    /// [`ErrorKind::Internal`], for a value that serde cannot write as JSON.
+    pub(crate) fn json(source: impl fmt::Display) -> Self {
+        Self::internal("write JSON", source)
+    }
+
+    /// [`ErrorKind::Aws`], for an answer without a required part. `doing` continues "failed to".
+    pub(crate) fn incomplete_answer(doing: impl fmt::Display, missing: &str) -> Self {
+        let help = "run the command again; if the error persists, the endpoint is not AWS or is incomplete";
+        Self::new(ErrorKind::Aws, format!("failed to {doing}: the answer of AWS has no {missing}"), help)
+    }
+
+    /// Adds text between message and help that names the caller or spans several lines.
+    pub(crate) fn with_detail(self, detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), ..self }
+    }
+
+    /// One error of several, all of which are shown. Its kind is that of the first.
+    ///
+    /// Returns `None` if there are none.
+    pub(crate) fn all(errors: Vec<Self>) -> Option<Self> {
+        let mut errors = errors.into_iter();
+        let mut first = errors.next()?;
+        first.more.extend(errors);
+        Some(first)
+    }
+
+    /// Fails with all of `errors` if there are any.
+    ///
+    /// # Errors
+    /// [`Error::all`]
+    pub(crate) fn fail_with(errors: Vec<Self>) -> Result<(), Self> {
+        Self::all(errors).map_or(Ok(()), Err)
+    }
+
+    /// The kind.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The message in one line, without the text of AWS, which names the caller.
+    pub(crate) fn summary(&self) -> &str {
+        self.message.lines().next().unwrap_or_default()
+    }
+
+    /// The exit code of the process. 2 is not among them: `plan --detailed-exitcode` reports changes with it.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self.kind {
+            ErrorKind::Interrupted { exit_code } => exit_code,
+            ErrorKind::Config
+            | ErrorKind::Usage
+            | ErrorKind::NotFound
+            | ErrorKind::Conflict
+            | ErrorKind::Aws
+            | ErrorKind::Timeout
+            | ErrorKind::Busy
+            | ErrorKind::Incomplete
+            | ErrorKind::BrokenPipe
+            | ErrorKind::Io
+            | ErrorKind::Internal => 1,
+        }
     }
 }
 
-fn last_said(said: &Option<String>) -> String {
-    said.as_ref().map_or_else(String::new, |said| format!("; the last answer was: {said}"))
-}
-
-struct Several<'a>(&'a [Error]);
-
-impl fmt::Display for Several<'_> {
+impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, error) in self.0.iter().enumerate() {
-            write!(f, "{}{error}", if i == 0 { "" } else { "\nerror: " })?;
+        write!(f, "{}{}", self.message, self.detail)?;
+        if !self.help.is_empty() {
+            write!(f, "\nhelp: {}", self.help)?;
+        }
+        for error in &self.more {
+            write!(f, "\nerror: {error}")?;
         }
         Ok(())
     }
 }
 
-/// A failure inside a kind, which need not know what it is part of.
-#[derive(Debug)]
-pub enum Fault {
-    /// A call failed; [`Fault::on`] says as part of what.
-    Call(Box<AwsError>),
-    /// What was to be made is there: a run beside this one made it, or an attempt whose answer was lost.
-    Exists,
-    /// Anything else.
-    Other(Box<Error>),
-}
+impl std::error::Error for Error {}
 
-impl From<AwsError> for Fault {
-    fn from(error: AwsError) -> Self {
-        Self::Call(Box::new(error))
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self::Other(Box::new(error))
-    }
-}
-
-impl From<BuildError> for Fault {
-    fn from(error: BuildError) -> Self {
-        Error::from(error).into()
-    }
-}
-
-impl Fault {
-    /// As part of doing something to a resource: `failed to read table x: ...`.
-    #[must_use]
-    pub fn on(self, verb: &str, address: &Address) -> Error {
-        match self {
-            Self::Call(source) => Error::Aws { doing: format!("{verb} {address}"), source },
-            Self::Exists => Error::Refused {
-                what: format!("failed to {verb} {address}: something else makes and deletes it at the same time"),
-                help: "let it finish, then run the command again".to_owned(),
-            },
-            Self::Other(error) => *error,
-        }
-    }
-}
-
-impl Error {
-    /// What failed, without AWS's words: these name the caller.
-    #[must_use]
-    pub fn short(&self) -> String {
-        match self {
-            Self::Aws { doing, source } => format!("failed to {doing}: {}", source.short()),
-            other => other.to_string().lines().next().unwrap_or_default().to_owned(),
-        }
+    #[test]
+    fn several_errors_are_all_shown_with_their_help() {
+        let errors = vec![Error::usage("one", "do this"), Error::not_found("two", "do that")];
+        let all = Error::all(errors).expect("an error");
+        assert_eq!(all.to_string(), "one\nhelp: do this\nerror: two\nhelp: do that");
+        assert_eq!((all.kind(), all.exit_code()), (ErrorKind::Usage, 1));
+        assert!(Error::fail_with(Vec::new()).is_ok());
     }
 
-    /// The process's exit code. 2 is not among them: it says that `plan --detailed-exitcode` found changes.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Stopped { signal, .. } | Self::Interrupted { signal, .. } => signal.exit_code(),
-            Self::Config(_)
-            | Self::Io { .. }
-            | Self::Aws { .. }
-            | Self::Answer { .. }
-            | Self::Request(_)
-            | Self::Json(_)
-            | Self::Timeout { .. }
-            | Self::Artifact { .. }
-            | Self::Refused { .. }
-            | Self::Incomplete { .. }
-            | Self::Unverified { .. }
-            | Self::Several(_) => 1,
-        }
+    #[test]
+    fn summary_leaves_the_detail_out() {
+        let error = Error::new(ErrorKind::Aws, "failed to read x", "help").with_detail(": arn:aws:iam::1:user/a");
+        assert_eq!(error.summary(), "failed to read x");
+        assert_eq!(error.to_string(), "failed to read x: arn:aws:iam::1:user/a\nhelp: help");
+    }
+
+    #[test]
+    fn broken_pipe_is_told_from_other_io_errors() {
+        let kind = |kind: io::ErrorKind| Error::io("write", "help", &kind.into()).kind();
+        assert_eq!(kind(io::ErrorKind::BrokenPipe), ErrorKind::BrokenPipe);
+        assert_eq!(kind(io::ErrorKind::NotFound), ErrorKind::Io);
     }
 }

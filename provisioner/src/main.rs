@@ -1,8 +1,8 @@
-//! Parse, run, exit code.
+//! Parses, runs, and exits with the code.
 
 use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    provisioner::main(std::env::args_os()).await.into()
+    provisioner::main(std::env::args_os()).await
 }

@@ -7,22 +7,22 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Diagnostic {
+pub(crate) struct Diagnostic {
     /// Where it stands, in bytes of the file.
-    pub span: Range<usize>,
+    pub(crate) span: Range<usize>,
     /// What is wrong, in one line.
-    pub message: String,
+    pub(crate) message: String,
     /// What stands under the caret; may be empty.
-    pub label: String,
+    pub(crate) label: String,
     /// What to write instead.
-    pub help: String,
+    pub(crate) help: String,
     /// Whether the text could not even be parsed there.
-    pub is_syntax: bool,
+    pub(crate) is_syntax: bool,
 }
 
 impl Diagnostic {
     /// A mistake at `span`.
-    pub fn new(
+    pub(crate) fn new(
         span: Range<usize>,
         message: impl Into<String>,
         label: impl Into<String>,
@@ -34,16 +34,16 @@ impl Diagnostic {
 
 /// Everything that is wrong with one file.
 #[derive(Debug)]
-pub struct Invalid {
+pub(crate) struct ConfigErrors {
     /// The file's name, as given.
-    pub path: String,
+    pub(crate) path: String,
     /// The file's text.
-    pub text: String,
+    pub(crate) text: String,
     /// The mistakes, in the order of the file; never empty.
-    pub found: Vec<Diagnostic>,
+    pub(crate) found: Vec<Diagnostic>,
 }
 
-impl Invalid {
+impl ConfigErrors {
     fn render(&self, diagnostic: &Diagnostic) -> String {
         // The file may hold anything, an escape sequence too, and the message goes to a terminal. Each control
         // character becomes one of the same length in bytes, so the spans still hold.
@@ -78,7 +78,7 @@ fn clean(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
-impl fmt::Display for Invalid {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for diagnostic in &self.found {
             writeln!(f, "{}\n", self.render(diagnostic))?;

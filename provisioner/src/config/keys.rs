@@ -1,71 +1,74 @@
-//! Every key that a `pipeline.toml` may hold, each with an example: what the messages about a wrong key or a wrong
-//! type show.
+//! The keys of `pipeline.toml`: what messages, the JSON Schema and editors say of each.
 
-/// Dotted path and how to write it. The tests hold this list against the types in [`super::raw`].
-pub(super) const KEYS: &[(&str, &str)] = &[
-    ("pipeline.name", "name = \"segment-events\""),
-    ("pipeline.region", "region = \"us-east-1\""),
-    ("pipeline.account", "account = \"123456789012\""),
-    ("tags", "team = \"analytics\""),
-    ("bucket.name", "name = \"acme-segment-events\""),
-    ("bucket.versioning", "versioning = false"),
-    ("bucket.expire_days", "expire_days = 90"),
-    ("bucket.require_tls", "require_tls = true"),
-    ("notification.prefix", "prefix = \"segment-logs/\""),
-    ("notification.suffix", "suffix = \".gz\""),
-    ("role.name", "name = \"segment-events-function\""),
-    ("role.statement.actions", "actions = [\"s3:GetObject\"]"),
-    ("role.statement.resources", "resources = [\"arn:aws:s3:::acme-lookup/*\"]"),
-    ("table.name", "name = \"segment-events-counts\""),
-    ("table.ledger_name", "ledger_name = \"segment-events-ledger\""),
-    ("table.billing", "billing = \"on-demand\""),
-    ("table.point_in_time_recovery", "point_in_time_recovery = true"),
-    ("table.deletion_protection", "deletion_protection = true"),
-    ("function.name", "name = \"segment-events-handler\""),
-    ("function.artifact", "artifact = \"target/lambda/bootstrap\""),
-    ("function.memory_mb", "memory_mb = 256"),
-    ("function.timeout_seconds", "timeout_seconds = 60"),
-    ("function.architecture", "architecture = \"x86_64\""),
-    ("function.log_retention_days", "log_retention_days = 30"),
-    ("function.max_concurrency", "max_concurrency = 10"),
-    ("function.retries", "retries = 2"),
-    ("function.max_event_age_seconds", "max_event_age_seconds = 21600"),
-    ("function.failure_queue", "failure_queue = \"segment-events-failures\""),
-    ("rollup.count", "count = [\"track\"]"),
-    ("estimate.events_per_month", "events_per_month = 10000000"),
-    ("estimate.files_per_month", "files_per_month = 730"),
-    ("segment.workspace_id", "workspace_id = \"abc123XYZ\""),
-];
+use super::{bucket, estimate, function, notification, pipeline, role, rollup, segment, table};
+
+/// A key of the file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Key {
+    /// The dotted path: `function.memory_mb`.
+    pub(super) path: &'static str,
+    /// A line of the file that sets it.
+    pub(super) example: &'static str,
+    /// The value that an absent key has, or a phrase for it; empty for none.
+    pub(super) default: &'static str,
+    /// One sentence: what the key sets, and in which unit.
+    pub(super) description: &'static str,
+}
+
+/// A key in one line.
+pub(super) const fn key(
+    path: &'static str,
+    example: &'static str,
+    default: &'static str,
+    description: &'static str,
+) -> Key {
+    Key { path, example, default, description }
+}
+
+/// Every key, section by section.
+pub(super) fn all() -> impl Iterator<Item = &'static Key> {
+    let sections: [&[Key]; 9] = [
+        pipeline::KEYS,
+        bucket::KEYS,
+        notification::KEYS,
+        role::KEYS,
+        table::KEYS,
+        function::KEYS,
+        rollup::KEYS,
+        estimate::KEYS,
+        segment::KEYS,
+    ];
+    sections.into_iter().flatten()
+}
 
 /// How to write the key at `path`, or the section of that name.
 pub(super) fn example(path: &str) -> String {
-    if let Some((_, example)) = KEYS.iter().find(|(key, _)| *key == path) {
-        return format!("write it as `{example}`");
+    if let Some(key) = all().find(|key| key.path == path) {
+        return format!("write it as `{}`", key.example);
     }
     match path {
         "role.statement" => {
-            "write [[role.statement]] and under it actions = [\"...\"] and resources = [\"...\"]".to_owned()
+            "write [[role.statement]] and below it actions = [\"...\"] and resources = [\"...\"]".to_owned()
         }
-        _ if path.starts_with("tags.") => "tags are texts: team = \"analytics\"".to_owned(),
+        _ if path.starts_with("tags.") => "write a text: team = \"analytics\"".to_owned(),
         _ => format!("write it as a section: [{path}]"),
     }
 }
 
-/// What to write instead of the unknown key at `path`: the nearest known one beside it, or all of them.
+/// The correction of an unknown key at `path`: its nearest known sibling, or all of them.
 pub(super) fn instead_of(path: &str) -> String {
     let (section, wrong) = path.rsplit_once('.').unwrap_or(("", path));
-    let mut siblings: Vec<&str> = KEYS
-        .iter()
-        .filter_map(|(key, _)| match section {
-            "" => key.split('.').next(),
-            _ => key.strip_prefix(section)?.strip_prefix('.')?.split('.').next(),
+    let mut siblings: Vec<&str> = all()
+        .filter_map(|key| match section {
+            "" => key.path.split('.').next(),
+            _ => key.path.strip_prefix(section)?.strip_prefix('.')?.split('.').next(),
         })
         .collect();
     if section.is_empty() {
         siblings.push("environments");
     }
     siblings.dedup();
-    // 0.8: one or two letters off in a name of this length; further off, a guess misleads.
+    // 0.8: one or two letters off in a name of this length; a more distant guess misleads.
     let nearest = siblings
         .iter()
         .map(|known| (strsim::jaro_winkler(wrong, known), known))

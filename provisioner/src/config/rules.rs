@@ -3,15 +3,15 @@
 //! Sources: the naming pages of the Amazon S3, IAM, Lambda and DynamoDB user guides, and the services' API models.
 
 /// What is wrong with a value, and what to write instead.
-pub(super) struct Broken {
+pub(super) struct BrokenRule {
     pub(super) why: String,
     pub(super) help: String,
 }
 
-pub(super) type Rule = Result<(), Broken>;
+pub(super) type Rule = Result<(), BrokenRule>;
 
 fn broken(why: impl Into<String>, help: impl Into<String>) -> Rule {
-    Err(Broken { why: why.into(), help: help.into() })
+    Err(BrokenRule { why: why.into(), help: help.into() })
 }
 
 fn length(text: &str, least: usize, most: usize) -> Rule {
@@ -171,6 +171,15 @@ pub(super) fn action(action: &str) -> Rule {
             && call.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '*' | '?'))
     });
     if shaped { Ok(()) } else { broken("not an IAM action", "write service:Action, such as \"s3:GetObject\"") }
+}
+
+/// Ids of Segment workspaces. They serve as the external id of sts:AssumeRole, which has 2 to 1224 characters (IAM API
+/// reference).
+pub(super) fn workspace_id(id: &str) -> Rule {
+    if (2..=1224).contains(&id.len()) {
+        return Ok(());
+    }
+    broken("not a workspace id", "copy it from Segment's workspace settings")
 }
 
 /// Resources of a policy statement.

@@ -3,16 +3,16 @@
 use schemars::Schema;
 use serde_json::{Map, Value as Json, json};
 
-use super::keys::KEYS;
+use super::keys;
 
 /// The schema. It knows keys and types; `validate` knows AWS's rules.
-#[must_use]
-pub fn schema() -> Schema {
+pub(crate) fn schema() -> Schema {
     let mut sections = Map::new();
-    for (path, example) in KEYS {
-        let Some((section, key)) = path.rsplit_once('.') else {
+    for key in keys::all() {
+        let (path, value) = (key.path, value(key));
+        let Some((section, name)) = path.rsplit_once('.') else {
             // Free keys, all of one type.
-            sections.insert((*path).to_owned(), json!({ "type": "object", "additionalProperties": value(example) }));
+            sections.insert(path.to_owned(), json!({ "type": "object", "additionalProperties": value }));
             continue;
         };
         let object = match section {
@@ -22,7 +22,7 @@ pub fn schema() -> Schema {
         if object.is_null() {
             *object = json!({ "type": "object", "additionalProperties": false, "properties": {} });
         }
-        object["properties"][key] = match *path {
+        object["properties"][name] = match path {
             "table.billing" => json!({ "anyOf": [
                 { "const": "on-demand" },
                 {
@@ -30,7 +30,7 @@ pub fn schema() -> Schema {
                     "properties": { "read": { "type": "integer" }, "write": { "type": "integer" } },
                 },
             ]}),
-            _ => value(example),
+            _ => value,
         };
     }
     sections["role"]["properties"]["statement"]["type"] = json!("array");
@@ -53,9 +53,9 @@ fn entry<'a>(sections: &'a mut Map<String, Json>, section: &str) -> &'a mut Json
     sections.entry(section).or_insert(object)
 }
 
-/// What an example's value says of the key.
-fn value(example: &str) -> Json {
-    let table: toml::Table = example.parse().unwrap_or_default();
+/// The schema of a key, by the value of its example.
+fn value(key: &keys::Key) -> Json {
+    let table: toml::Table = key.example.parse().unwrap_or_default();
     let value = table.values().next();
     let mut schema = match value {
         Some(toml::Value::Integer(_)) => json!({ "type": "integer" }),
@@ -64,5 +64,9 @@ fn value(example: &str) -> Json {
         _ => json!({ "type": "string" }),
     };
     schema["examples"] = json!([value]);
+    schema["description"] = json!(match key.default {
+        "" => key.description.to_owned(),
+        default => format!("{} Default: {default}.", key.description),
+    });
     schema
 }

@@ -1,15 +1,14 @@
 //! The file's rules, each by a file that breaks it.
 
-use super::keys::KEYS;
 use super::*;
 
 const GOOD: &str = "[pipeline]\nname = \"events\"\nregion = \"us-east-1\"\n";
 
 fn mistakes(text: &str) -> Vec<Diagnostic> {
-    match parse("pipeline.toml", text, None) {
+    match check_all("pipeline.toml", text, None) {
         Ok(_) => Vec::new(),
-        Err(Error::Config(invalid)) => invalid.found,
-        Err(other) => panic!("{other}"),
+        Err(Mistakes::File(errors)) => errors.found,
+        Err(Mistakes::Environment(error)) => panic!("{error}"),
     }
 }
 
@@ -29,7 +28,7 @@ fn names_that_are_not_given_derive_from_the_pipelines() {
 #[test]
 fn every_known_key_is_read_as_its_example_says() {
     let mut text = String::new();
-    for (path, example) in KEYS {
+    for keys::Key { path, example, .. } in keys::all() {
         let (section, _) = path.rsplit_once('.').unwrap_or((path, ""));
         let header = if section == "role.statement" { "[[role.statement]]".to_owned() } else { format!("[{section}]") };
         if !text.contains(&header) {

@@ -1,19 +1,20 @@
 //! Reads the counts table.
 
-pub mod period;
+pub(crate) mod period;
 
 use std::collections::{BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use contract::counts::{BY_HOUR, COUNT, EVENT, HOUR};
+use counting::names::counts::{BY_HOUR, COUNT, EVENT, HOUR};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::aws::{Aws, AwsError, Call};
 use crate::error::Error;
+use crate::text::printable;
 use period::Period;
 
 /// Calls at the same time.
-pub const AT_ONCE: usize = 16;
+pub(crate) const AT_ONCE: usize = 16;
 /// Names that are offered for one that is not known.
 const SUGGESTIONS: usize = 3;
 /// Further off than this, a name is no help.
@@ -21,51 +22,49 @@ const LIKE: f64 = 0.7;
 
 /// One event's counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Series {
+pub(crate) struct Series {
     /// The event's name.
-    pub event: String,
+    pub(crate) event: String,
     /// By part of the period, those in which there were none too.
-    pub parts: Vec<i64>,
+    pub(crate) parts: Vec<i64>,
     /// The same of the period before, where it was asked for. It may have a part more or less.
-    pub before: Option<Vec<i64>>,
+    pub(crate) before: Option<Vec<i64>>,
 }
 
 impl Series {
     /// The sum of all parts.
-    #[must_use]
-    pub fn total(&self) -> i64 {
+    pub(crate) fn total(&self) -> i64 {
         sum(self.parts.iter().copied())
     }
 
     /// The sum of all parts of the period before, where it was asked for.
-    #[must_use]
-    pub fn total_before(&self) -> Option<i64> {
+    pub(crate) fn total_before(&self) -> Option<i64> {
         self.before.as_ref().map(|parts| sum(parts.iter().copied()))
     }
 }
 
 /// The most frequent events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Top {
+pub(crate) struct Top {
     /// The most frequent first, then by name.
-    pub events: Vec<Ranked>,
+    pub(crate) events: Vec<Ranked>,
     /// How many different events there were.
-    pub distinct: usize,
+    pub(crate) distinct: usize,
     /// How many events there were in all.
-    pub total: i64,
+    pub(crate) total: i64,
     /// How many there were in the period before.
-    pub total_before: i64,
+    pub(crate) total_before: i64,
 }
 
 /// An event among the most frequent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ranked {
+pub(crate) struct Ranked {
     /// Its name.
-    pub event: String,
+    pub(crate) event: String,
     /// How often it happened.
-    pub count: i64,
+    pub(crate) count: i64,
     /// How often in the period before.
-    pub before: i64,
+    pub(crate) before: i64,
 }
 
 type Item = HashMap<String, AttributeValue>;
@@ -76,13 +75,13 @@ fn sum(counts: impl Iterator<Item = i64>) -> i64 {
 
 /// A table to read from.
 #[derive(Debug, Clone, Copy)]
-pub struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     /// The clients.
-    pub aws: &'a Aws,
+    pub(crate) aws: &'a Aws,
     /// The counts table.
-    pub table: &'a str,
+    pub(crate) table: &'a str,
     /// Whether to see what was written up to this moment, at twice the price. The index cannot.
-    pub is_consistent: bool,
+    pub(crate) is_consistent: bool,
 }
 
 impl Reader<'_> {
@@ -90,7 +89,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// AWS's answer, or that the table is not there, or that an event never happened, with the names that come near.
-    pub async fn series(
+    pub(crate) async fn series(
         &self,
         events: &[String],
         period: &Period,
@@ -165,21 +164,19 @@ impl Reader<'_> {
             .collect();
         near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
         let near: Vec<String> =
-            near.iter().take(SUGGESTIONS).map(|(_, name)| format!("`{}`", crate::report::printable(name))).collect();
-        Err(Error::Refused {
-            what: format!("no event `{}` was ever counted", crate::report::printable(event)),
-            help: match near.is_empty() {
-                true => "`provisioner events` lists the names that were".to_owned(),
-                false => format!("did you mean {}? `provisioner events` lists all names", near.join(" or ")),
-            },
-        })
+            near.iter().take(SUGGESTIONS).map(|(_, name)| format!("`{}`", printable(name))).collect();
+        let help = match near.is_empty() {
+            true => "run `provisioner events` to list all names".to_owned(),
+            false => format!("did you mean {}? `provisioner events` lists all names", near.join(" or ")),
+        };
+        Err(Error::not_found(format!("no event `{}` was ever counted", printable(event)), help))
     }
 
     /// The names of all events that were ever counted, in order.
     ///
     /// # Errors
     /// AWS's answer, or that the table is not there.
-    pub async fn events(&self) -> Result<BTreeSet<String>, Error> {
+    pub(crate) async fn events(&self) -> Result<BTreeSet<String>, Error> {
         /// Parts of the table that are read at the same time.
         const SEGMENTS: i32 = 4;
         let segment = |segment: i32| async move {
@@ -217,7 +214,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// AWS's answer, or that the table is not there.
-    pub async fn top(&self, period: &Period, before: &Period, limit: usize) -> Result<Top, Error> {
+    pub(crate) async fn top(&self, period: &Period, before: &Period, limit: usize) -> Result<Top, Error> {
         let (now, earlier) = tokio::try_join!(self.sums(period), self.sums(before))?;
         let (distinct, total) = (now.len(), sum(now.values().copied()));
         let total_before = sum(earlier.values().copied());
@@ -249,7 +246,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// AWS's answer, or that the table is not there.
-    pub async fn hour(&self, hour: &str) -> Result<Vec<(String, i64)>, Error> {
+    pub(crate) async fn hour(&self, hour: &str) -> Result<Vec<(String, i64)>, Error> {
         let request = self
             .aws
             .dynamodb
@@ -266,21 +263,21 @@ impl Reader<'_> {
 
     fn failed(&self, error: AwsError) -> Error {
         if error.code() == Some("ResourceNotFoundException") {
-            return Error::Refused {
-                what: format!("the counts table {} is not there, or lacks its index", self.table),
-                help: "run `provisioner apply` first, or check --config, --env and the credentials".to_owned(),
-            };
+            return Error::not_found(
+                format!("the counts table {} or its index does not exist", self.table),
+                "run `provisioner apply` first, or check --config, --env and the credentials",
+            );
         }
-        Error::Aws { doing: format!("read table {}", self.table), source: Box::new(error) }
+        error.while_doing(format!("read table {}", self.table))
     }
 
     fn text(&self, item: &Item, attribute: &'static str) -> Result<String, Error> {
         let found = item.get(attribute).and_then(|value| value.as_s().ok());
-        found.cloned().ok_or_else(|| Error::Answer { doing: format!("read table {}", self.table), missing: attribute })
+        found.cloned().ok_or_else(|| Error::incomplete_answer(format!("read table {}", self.table), attribute))
     }
 
     fn number(&self, item: &Item) -> Result<i64, Error> {
         let found = item.get(COUNT).and_then(|value| value.as_n().ok()).and_then(|digits| digits.parse().ok());
-        found.ok_or_else(|| Error::Answer { doing: format!("read table {}", self.table), missing: COUNT })
+        found.ok_or_else(|| Error::incomplete_answer(format!("read table {}", self.table), COUNT))
     }
 }

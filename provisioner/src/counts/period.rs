@@ -3,11 +3,11 @@
 //! Counts are kept by UTC hour, so a span is made of whole UTC hours. Days, weeks and months are those of a time zone; where
 //! that is not whole hours away from UTC, an hour counts to the part that it begins in.
 
+use clap::ValueEnum;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, ToSpan, Unit, Zoned, ZonedRound};
 
-use crate::cli::{self, By};
 use crate::error::Error;
 
 /// Seconds of an hour.
@@ -15,9 +15,42 @@ const HOUR: i64 = 3600;
 /// Ten years of hours: more parts than anybody reads, and than should be asked for.
 const MOST_PARTS: usize = 100_000;
 
+/// The period of a question about counts. The hours that it touches are counted whole.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct PeriodArgs {
+    /// Period up to now: 90m, 24h, 7d, 12mo [default: 24h]
+    #[arg(long, value_name = "SPAN", conflicts_with_all = ["from", "to"])]
+    pub(crate) last: Option<String>,
+    /// Start: 2015-08-04, 2015-08-04T12:00:00Z, today, yesterday
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<String>,
+    /// End, exclusive [default: now]
+    #[arg(long, value_name = "TIME", requires = "from")]
+    pub(crate) to: Option<String>,
+    /// Length of the parts [default: hour]
+    #[arg(long, value_enum)]
+    pub(crate) by: Option<By>,
+    /// Time zone of days, weeks, months and of times without one: Europe/Berlin [default: UTC]
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) tz: Option<String>,
+}
+
+/// The parts of a period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum By {
+    /// Hours
+    Hour,
+    /// Days
+    Day,
+    /// Weeks, from Monday
+    Week,
+    /// Months
+    Month,
+}
+
 /// Whole UTC hours, cut into parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Period {
+pub(crate) struct Period {
     zone: TimeZone,
     by: By,
     /// Where each part begins, and at the end where the last one ends.
@@ -27,6 +60,16 @@ pub struct Period {
 }
 
 impl By {
+    /// The name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+        }
+    }
+
     fn span(self) -> Span {
         match self {
             Self::Hour => 1.hour(),
@@ -60,11 +103,11 @@ impl Period {
     ///
     /// # Errors
     /// [`Error::Refused`] where a time, a span or a zone cannot be understood.
-    pub fn of(args: &cli::Period) -> Result<Self, Error> {
+    pub(crate) fn of(args: &PeriodArgs) -> Result<Self, Error> {
         Self::at(args, Timestamp::now())
     }
 
-    fn at(args: &cli::Period, now: Timestamp) -> Result<Self, Error> {
+    fn at(args: &PeriodArgs, now: Timestamp) -> Result<Self, Error> {
         let now = now.to_zoned(zone(args.tz.as_deref())?);
         let (from, to) = match &args.from {
             Some(from) => {
@@ -120,7 +163,7 @@ impl Period {
     ///
     /// # Errors
     /// It would begin before the year 1.
-    pub fn before(&self) -> Result<Self, Error> {
+    pub(crate) fn before(&self) -> Result<Self, Error> {
         let unclear = || wrong("--compare", "there is no time before that period");
         let (from, to) = (self.zoned(self.first()), self.zoned(self.end()));
         let midnight = |time: &Zoned| By::Day.floor(time).as_ref() == Some(time);
@@ -157,70 +200,55 @@ impl Period {
     }
 
     /// The first hour, as in the counts table.
-    #[must_use]
-    pub fn from(&self) -> String {
+    pub(crate) fn from(&self) -> String {
         self.first().to_string()
     }
 
     /// The hour after the last.
-    #[must_use]
-    pub fn to(&self) -> String {
+    pub(crate) fn to(&self) -> String {
         self.end().to_string()
     }
 
     /// The last hour.
-    #[must_use]
-    pub fn last(&self) -> String {
+    pub(crate) fn last(&self) -> String {
         self.end().checked_sub(1.hour()).unwrap_or(self.end()).to_string()
     }
 
     /// The zone's name.
-    #[must_use]
-    pub fn zone(&self) -> &str {
+    pub(crate) fn zone(&self) -> &str {
         self.zone.iana_name().unwrap_or("UTC")
     }
 
     /// How it is cut.
-    #[must_use]
-    pub fn by(&self) -> By {
+    pub(crate) fn by(&self) -> By {
         self.by
     }
 
     /// Every hour, as in the counts table.
-    pub fn hours(&self) -> impl Iterator<Item = String> + use<> {
+    pub(crate) fn hours(&self) -> impl Iterator<Item = String> + use<> {
         let (first, end) = (self.first().as_second(), self.end().as_second());
         (first..end).step_by(3600).filter_map(|second| Some(Timestamp::from_second(second).ok()?.to_string()))
     }
 
     /// How many parts it has.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.cuts.len().saturating_sub(1)
     }
 
-    /// Whether it has none, which none has.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// The part that an hour of the counts table lies in.
-    #[must_use]
-    pub fn part_of(&self, hour: &str) -> Option<usize> {
+    pub(crate) fn part_of(&self, hour: &str) -> Option<usize> {
         let hour: Timestamp = hour.parse().ok()?;
         let after = self.cuts.partition_point(|cut| *cut <= hour);
         (after > 0 && after < self.cuts.len()).then(|| after - 1)
     }
 
     /// Where a part begins, for programs.
-    #[must_use]
-    pub fn start_of(&self, part: usize) -> String {
+    pub(crate) fn start_of(&self, part: usize) -> String {
         self.cuts.get(part).map(ToString::to_string).unwrap_or_default()
     }
 
     /// What a part is called, for people.
-    #[must_use]
-    pub fn label(&self, part: usize) -> String {
+    pub(crate) fn label(&self, part: usize) -> String {
         let Some(start) = self.cuts.get(part) else { return String::new() };
         let start = self.zoned(*start);
         let format = match self.by {
@@ -233,8 +261,7 @@ impl Period {
     }
 
     /// What a part is called below a chart, where there is little room.
-    #[must_use]
-    pub fn tick(&self, part: usize) -> String {
+    pub(crate) fn tick(&self, part: usize) -> String {
         let Some(start) = self.cuts.get(part) else { return String::new() };
         let format = match self.by {
             By::Hour => "%b %-d %H:%M",
@@ -246,8 +273,7 @@ impl Period {
     }
 
     /// Whether the part is the last one and ends before it is whole, as where it holds the present.
-    #[must_use]
-    pub fn is_cut_short(&self, part: usize) -> bool {
+    pub(crate) fn is_cut_short(&self, part: usize) -> bool {
         let whole = |start: &Timestamp| self.by.floor(&self.zoned(*start))?.checked_add(self.by.span()).ok();
         let is_cut = || self.cuts.get(part).and_then(whole).is_some_and(|end| end.timestamp() > self.end());
         part + 1 == self.len() && (self.is_running || is_cut())
@@ -265,7 +291,7 @@ fn zone(name: Option<&str>) -> Result<TimeZone, Error> {
 ///
 /// # Errors
 /// [`Error::Refused`] where it or the zone cannot be understood.
-pub fn moment(flag: &str, text: &str, tz: Option<&str>) -> Result<Timestamp, Error> {
+pub(crate) fn moment(flag: &str, text: &str, tz: Option<&str>) -> Result<Timestamp, Error> {
     time(flag, text, &Timestamp::now().to_zoned(zone(tz)?)).map(|time| time.timestamp())
 }
 
@@ -301,7 +327,7 @@ fn last(text: &str, by: By, now: &Zoned) -> Result<(Zoned, Zoned), Error> {
 }
 
 fn wrong(what: &str, help: &str) -> Error {
-    Error::Refused { what: format!("{what} cannot be used"), help: help.to_owned() }
+    Error::usage(format!("{what} cannot be used"), help.to_owned())
 }
 
 /// A time with its zone, a date or time in the zone of `now`, or one of the words for days.
@@ -332,7 +358,7 @@ mod tests {
 
     fn period(last: Option<&str>, from: Option<&str>, to: Option<&str>, by: By, tz: &str) -> Result<Period, Error> {
         let own = |text: Option<&str>| text.map(str::to_owned);
-        let args = cli::Period { last: own(last), from: own(from), to: own(to), by: Some(by), tz: Some(tz.to_owned()) };
+        let args = PeriodArgs { last: own(last), from: own(from), to: own(to), by: Some(by), tz: Some(tz.to_owned()) };
         Period::at(&args, NOW.parse().expect("a time"))
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, TryAcquireError};
 
 use crate::aws::Aws;
 use crate::counts::{AT_ONCE, Reader};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// How long a page waits for hours that were read before.
 const PATIENCE: Duration = Duration::from_millis(400);
@@ -33,11 +33,11 @@ const MOST_PAGES: usize = 16;
 
 /// Why a page is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub(crate) enum Trigger {
     /// Somebody asked for it.
-    Asked,
+    Visitor,
     /// It comes anew by itself.
-    Anew,
+    Refresh,
 }
 
 /// The counts of one hour.
@@ -45,13 +45,13 @@ type Counts = Arc<[(Arc<str>, i64)]>;
 
 /// Hours, and how old the oldest reading of them is.
 #[derive(Debug)]
-pub struct Hours {
+pub(crate) struct Hours {
     /// Each hour, as in the counts table, with its events.
-    pub counts: Vec<(String, Counts)>,
+    pub(crate) counts: Vec<(String, Counts)>,
     /// Since the first of them was read.
-    pub age: Duration,
+    pub(crate) age: Duration,
     /// Whether all of them were read lately enough.
-    pub is_fresh: bool,
+    pub(crate) is_fresh: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -89,7 +89,7 @@ impl Memory {
 
 /// A counts table, and what was read of it.
 #[derive(Debug)]
-pub struct Cache {
+pub(crate) struct Cache {
     aws: Aws,
     table: String,
     memory: Mutex<Memory>,
@@ -99,19 +99,18 @@ pub struct Cache {
 }
 
 /// Whether an hour that was read at `read` need not be read again for a page that was asked for at `asked`.
-fn is_fresh(hour: &str, read: Instant, asked: Instant, why: Why) -> bool {
+fn is_fresh(hour: &str, read: Instant, asked: Instant, trigger: Trigger) -> bool {
     let is_past = || {
         let hour: Option<Timestamp> = hour.parse().ok();
         hour.is_some_and(|hour| Timestamp::now().duration_since(hour) > PAST)
     };
-    let limit = if why == Why::Anew && is_past() { FRESH_PAST } else { FRESH };
+    let limit = if trigger == Trigger::Refresh && is_past() { FRESH_PAST } else { FRESH };
     asked.saturating_duration_since(read) < limit
 }
 
 impl Cache {
     /// Of this table.
-    #[must_use]
-    pub fn new(aws: Aws, table: String) -> Arc<Self> {
+    pub(crate) fn new(aws: Aws, table: String) -> Arc<Self> {
         let (calls, pages) = (Semaphore::new(AT_ONCE), Arc::new(Semaphore::new(MOST_PAGES)));
         Arc::new(Self { aws, table, memory: Mutex::default(), calls, pages })
     }
@@ -124,43 +123,42 @@ impl Cache {
     ///
     /// # Errors
     /// What AWS answered; that too many pages are being read for.
-    pub async fn read(self: &Arc<Self>, hours: Vec<String>, why: Why) -> Result<Hours, Error> {
+    pub(crate) async fn read(self: &Arc<Self>, hours: Vec<String>, trigger: Trigger) -> Result<Hours, Error> {
         let asked = Instant::now();
-        let refused = |what: &str, help: &str| Error::Refused { what: what.to_owned(), help: help.to_owned() };
         let page = Arc::clone(&self.pages).try_acquire_owned().map_err(|_: TryAcquireError| {
-            refused("too many pages are being read for at this moment", "try again in a moment")
+            Error::new(ErrorKind::Busy, "too many pages are being read at this moment", "try again in a moment")
         })?;
         // A task of its own goes on where the page does not wait for it.
-        let refreshing = Arc::clone(self).refresh(hours.clone(), asked, why);
+        let refreshing = Arc::clone(self).refresh(hours.clone(), asked, trigger);
         let mut reading = tokio::spawn(async move {
             let _page = page;
             refreshing.await
         });
         let done = match tokio::time::timeout(PATIENCE, &mut reading).await {
             Ok(done) => done,
-            Err(_) => match self.known(&hours, asked, why).filter(|known| known.age < TOO_OLD) {
+            Err(_) => match self.known(&hours, asked, trigger).filter(|known| known.age < TOO_OLD) {
                 Some(known) => return Ok(known),
                 None => reading.await,
             },
         };
-        done.map_err(|_| refused("reading the counts broke off", "try again"))??;
-        let known = self.known(&hours, asked, why);
-        known.ok_or_else(|| refused("the period has more hours than can be kept", "choose a shorter one"))
+        done.map_err(|error| Error::internal("read the counts", error))??;
+        let known = self.known(&hours, asked, trigger);
+        known.ok_or_else(|| Error::usage("the period has more hours than the cache can hold", "choose a shorter one"))
     }
 
     /// What is there of these hours; nothing where one of them never was read.
-    fn known(&self, hours: &[String], asked: Instant, why: Why) -> Option<Hours> {
+    fn known(&self, hours: &[String], asked: Instant, trigger: Trigger) -> Option<Hours> {
         let memory = self.lock();
         let kept: Option<Vec<&Kept>> = hours.iter().map(|hour| memory.hours.get(hour)).collect();
         let kept = kept?;
         let oldest = kept.iter().map(|kept| kept.read).min().unwrap_or(asked);
-        let is_fresh = hours.iter().zip(&kept).all(|(hour, kept)| is_fresh(hour, kept.read, asked, why));
+        let is_fresh = hours.iter().zip(&kept).all(|(hour, kept)| is_fresh(hour, kept.read, asked, trigger));
         let counts = hours.iter().cloned().zip(kept.iter().map(|kept| Arc::clone(&kept.counts))).collect();
         Some(Hours { counts, age: oldest.elapsed(), is_fresh })
     }
 
     /// Reads the hours that are not fresh, the latest first.
-    async fn refresh(self: Arc<Self>, mut hours: Vec<String>, asked: Instant, why: Why) -> Result<(), Error> {
+    async fn refresh(self: Arc<Self>, mut hours: Vec<String>, asked: Instant, trigger: Trigger) -> Result<(), Error> {
         hours.sort_unstable_by(|a, b| b.cmp(a));
         let this = &*self;
         let reader = Reader { aws: &this.aws, table: &this.table, is_consistent: false };
@@ -169,7 +167,7 @@ impl Cache {
                 // Without a semaphore's closing, which none of ours has, this is always a turn.
                 let _call = this.calls.acquire().await.ok();
                 // Another page may have read it meanwhile.
-                if this.lock().hours.get(&hour).is_some_and(|kept| is_fresh(&hour, kept.read, asked, why)) {
+                if this.lock().hours.get(&hour).is_some_and(|kept| is_fresh(&hour, kept.read, asked, trigger)) {
                     return Ok(());
                 }
                 let read = Instant::now();
@@ -192,10 +190,12 @@ mod tests {
         let read = Instant::now();
         let hours =
             |ago: i64| Timestamp::now().checked_sub(SignedDuration::from_hours(ago)).expect("a time").to_string();
-        let fresh = |ago, seconds, why| is_fresh(&hours(ago), read, read + Duration::from_secs(seconds), why);
-        assert!(fresh(1, 4, Why::Asked) && fresh(100, 4, Why::Asked));
-        assert!(!fresh(1, 6, Why::Asked) && !fresh(100, 6, Why::Asked));
-        assert!(!fresh(1, 6, Why::Anew) && fresh(100, 599, Why::Anew) && !fresh(100, 601, Why::Anew));
+        let fresh = |ago, seconds, trigger| is_fresh(&hours(ago), read, read + Duration::from_secs(seconds), trigger);
+        assert!(fresh(1, 4, Trigger::Visitor) && fresh(100, 4, Trigger::Visitor));
+        assert!(!fresh(1, 6, Trigger::Visitor) && !fresh(100, 6, Trigger::Visitor));
+        assert!(
+            !fresh(1, 6, Trigger::Refresh) && fresh(100, 599, Trigger::Refresh) && !fresh(100, 601, Trigger::Refresh)
+        );
     }
 
     #[test]

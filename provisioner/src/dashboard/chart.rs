@@ -5,10 +5,10 @@ use plotters::prelude::*;
 
 use super::view::Chart;
 use crate::counts::period::Period;
-use crate::report::counts::grouped;
+use crate::text::grouped;
 
 /// Series that have a colour of their own.
-pub const COLOURS: usize = 8;
+pub(crate) const COLOURS: usize = 8;
 /// `series[n]`, as the style sheet knows them; behind them all others, and the period before.
 const SERIES: [RGBColor; COLOURS + 1] = [
     RGBColor(0x25, 0x63, 0xEB),
@@ -27,19 +27,19 @@ const TEXT: RGBColor = RGBColor(0x52, 0x52, 0x5B);
 /// How large it is drawn, in its own units, and how large its letters are. Twice the pixels of a screen, as it has whole
 /// numbers alone.
 #[derive(Debug, Clone, Copy)]
-pub struct Size {
+pub(crate) struct Size {
     /// Width and height.
-    pub area: (u32, u32),
+    pub(crate) area: (u32, u32),
     /// Height of letters.
-    pub letters: u32,
+    pub(crate) letters: u32,
     /// Labels below it, at most.
-    pub labels: usize,
+    pub(crate) labels: usize,
 }
 
 /// For a desktop.
-pub const WIDE: Size = Size { area: (1880, 640), letters: 24, labels: 9 };
+pub(crate) const WIDE: Size = Size { area: (1880, 640), letters: 24, labels: 9 };
 /// For a phone.
-pub const NARROW: Size = Size { area: (760, 640), letters: 30, labels: 3 };
+pub(crate) const NARROW: Size = Size { area: (760, 640), letters: 30, labels: 3 };
 
 /// Room for the labels below, and for a pixel at the right and at the top.
 const BELOW: u32 = 64;
@@ -47,24 +47,24 @@ const EDGE: u32 = 24;
 
 /// One line, or one layer of bars.
 #[derive(Debug, Clone, Copy)]
-pub struct Drawn<'a> {
+pub(crate) struct Drawn<'a> {
     /// Which colour it has, counted from 0; [`COLOURS`] is the one for all others.
-    pub colour: usize,
+    pub(crate) colour: usize,
     /// Its counts, by part.
-    pub parts: &'a [i64],
+    pub(crate) parts: &'a [i64],
     /// Whether it is a line of dashes.
-    pub dashed: bool,
+    pub(crate) dashed: bool,
 }
 
 /// A drawing, and where in it the parts are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Drawing {
+pub(crate) struct Drawing {
     /// The SVG element.
-    pub svg: String,
+    pub(crate) svg: String,
     /// Where the first part is, in thousandths of the width.
-    pub left: u32,
+    pub(crate) left: u32,
     /// Where the last part is.
-    pub right: u32,
+    pub(crate) right: u32,
 }
 
 fn colour(n: usize) -> RGBColor {
@@ -94,7 +94,7 @@ fn short(value: f64) -> String {
 ///
 /// # Errors
 /// What the drawing crate says; it has no way to fail in memory.
-pub fn draw(series: &[Drawn<'_>], period: &Period, chart: Chart, size: Size) -> Result<Drawing, String> {
+pub(crate) fn draw(series: &[Drawn<'_>], period: &Period, chart: Chart, size: Size) -> Result<Drawing, String> {
     let mut svg = String::new();
     let edges = plot(&mut svg, series, period, chart, size).map_err(|error| error.to_string())?;
     let share = |x: i32| u32::try_from(i64::from(x) * 1000 / i64::from(size.area.0).max(1)).unwrap_or(0);

@@ -9,26 +9,26 @@ use crate::counts::period::Period;
 
 /// One event in a period.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub(crate) struct Event {
     /// Its name.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// Its counts, by part.
-    pub parts: Vec<i64>,
+    pub(crate) parts: Vec<i64>,
     /// Their sum.
-    pub total: i64,
+    pub(crate) total: i64,
     /// The counts of the period before, by part, where it was read.
-    pub before: Option<Vec<i64>>,
+    pub(crate) before: Option<Vec<i64>>,
 }
 
 /// All events of a period, the most frequent first, then by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// The events; some may have happened in the period before alone.
-    pub events: Vec<Event>,
+    pub(crate) events: Vec<Event>,
     /// How many events there were in all.
-    pub total: i64,
+    pub(crate) total: i64,
     /// How many there were in the period before, where it was read.
-    pub before: Option<i64>,
+    pub(crate) before: Option<i64>,
     /// How many parts the period has.
     length: usize,
 }
@@ -56,14 +56,12 @@ fn by_event(hours: &Hours, period: &Period) -> HashMap<Arc<str>, Vec<i64>> {
 
 impl Event {
     /// The sum of the period before, where it was read.
-    #[must_use]
-    pub fn total_before(&self) -> Option<i64> {
+    pub(crate) fn total_before(&self) -> Option<i64> {
         self.before.as_deref().map(sum)
     }
 
     /// Several as one.
-    #[must_use]
-    pub fn joined(name: &str, events: &[&Self], length: usize) -> Self {
+    pub(crate) fn joined(name: &str, events: &[&Self], length: usize) -> Self {
         let add = |all: &mut Vec<i64>, parts: &[i64]| {
             for (all, part) in all.iter_mut().zip(parts) {
                 *all = all.saturating_add(*part);
@@ -90,8 +88,7 @@ impl From<&Event> for Series {
 
 impl Frame {
     /// Of what was read of a period, and of the one before.
-    #[must_use]
-    pub fn new(hours: &Hours, period: &Period, before: Option<(&Hours, &Period)>) -> Self {
+    pub(crate) fn new(hours: &Hours, period: &Period, before: Option<(&Hours, &Period)>) -> Self {
         let now = by_event(hours, period);
         let mut earlier = before.map(|(hours, period)| (by_event(hours, period), period.len()));
         let mut events: Vec<Event> = now
@@ -117,14 +114,12 @@ impl Frame {
     }
 
     /// How many different events there were in the period.
-    #[must_use]
-    pub fn distinct(&self) -> usize {
+    pub(crate) fn distinct(&self) -> usize {
         self.events.iter().filter(|event| event.total != 0).count()
     }
 
     /// An event, also where it did not happen.
-    #[must_use]
-    pub fn event(&self, name: &str) -> Event {
+    pub(crate) fn event(&self, name: &str) -> Event {
         let found = self.events.iter().find(|event| &*event.name == name);
         found.cloned().unwrap_or_else(|| Event {
             name: Arc::from(name),

@@ -4,12 +4,12 @@
 //! address -> View -> Period -> hours (cache) -> Frame -> Data -> chart, template -> page
 //! ```
 
-pub mod cache;
-pub mod chart;
-pub mod frame;
-pub mod page;
-pub mod server;
-pub mod view;
+pub(crate) mod cache;
+pub(crate) mod chart;
+pub(crate) mod frame;
+pub(crate) mod page;
+pub(crate) mod server;
+pub(crate) mod view;
 
-pub use server::{Dashboard, Settings};
-pub use view::View;
+pub(crate) use server::{Dashboard, Settings};
+pub(crate) use view::View;

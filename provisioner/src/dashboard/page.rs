@@ -9,18 +9,17 @@ use sha2::{Digest as _, Sha256};
 use super::chart::{self, COLOURS, Drawing, Drawn};
 use super::frame::{Event, Frame};
 use super::view::{Chart, ROWS, View};
-use crate::cli::Format;
 use crate::counts::Series;
 use crate::counts::period::Period;
 use crate::error::Error;
-use crate::report;
-use crate::report::counts::{self, grouped, share};
-use crate::report::printable;
+use crate::output::counts::{self, CountsFormat, share};
+use crate::text::grouped;
+use crate::text::printable;
 
 /// How the page looks.
-pub const STYLE: &str = include_str!("../../templates/style.css");
+pub(crate) const STYLE: &str = include_str!("../../templates/style.css");
 /// What makes it handier; it works without.
-pub const SCRIPT: &str = include_str!("../../templates/script.js");
+pub(crate) const SCRIPT: &str = include_str!("../../templates/script.js");
 
 /// Events that are drawn where none is chosen.
 const DRAWN: usize = 5;
@@ -138,7 +137,7 @@ struct Problem {
 #[template(path = "page.html")]
 struct Page<'a> {
     pipeline: &'a str,
-    place: &'a str,
+    region: &'a str,
     view: &'a View,
     spans: Vec<Choice>,
     units: Vec<Choice>,
@@ -153,26 +152,26 @@ struct Page<'a> {
 
 /// What a page is made from.
 #[derive(Debug, Clone, Copy)]
-pub struct Source<'a> {
+pub(crate) struct Source<'a> {
     /// The pipeline's name.
-    pub pipeline: &'a str,
+    pub(crate) pipeline: &'a str,
     /// Where it is.
-    pub place: &'a str,
+    pub(crate) region: &'a str,
     /// Whether it is a file of its own.
-    pub alone: bool,
+    pub(crate) alone: bool,
 }
 
 /// What was read for a page.
 #[derive(Debug)]
-pub struct Found<'a> {
+pub(crate) struct Found<'a> {
     /// The period.
-    pub period: &'a Period,
+    pub(crate) period: &'a Period,
     /// Its counts.
-    pub frame: &'a Frame,
+    pub(crate) frame: &'a Frame,
     /// Seconds since the oldest of them was read.
-    pub age_seconds: u64,
+    pub(crate) age_seconds: u64,
     /// Whether all of them were read for this page.
-    pub is_fresh: bool,
+    pub(crate) is_fresh: bool,
 }
 
 fn hash(text: &str) -> String {
@@ -184,7 +183,7 @@ impl Source<'_> {
     ///
     /// # Errors
     /// What the drawing or the template crate says; neither has a way to fail in memory.
-    pub fn page(&self, view: &View, found: Result<&Found<'_>, &Error>) -> Result<String, String> {
+    pub(crate) fn page(&self, view: &View, found: Result<&Found<'_>, &Error>) -> Result<String, String> {
         let (data, problem) = match found {
             Ok(found) => (Some(Data::new(view, found, self.alone)?), None),
             Err(error) => {
@@ -195,7 +194,7 @@ impl Source<'_> {
         };
         let page = Page {
             pipeline: self.pipeline,
-            place: self.place,
+            region: self.region,
             view,
             spans: choices(&SPANS, &view.last),
             units: choices(&UNITS, &view.by),
@@ -219,8 +218,7 @@ fn chosen(view: &View, frame: &Frame) -> Vec<Event> {
 }
 
 /// The events that are drawn: those chosen, or the most frequent ones; what has no colour of its own goes together.
-#[must_use]
-pub fn drawn(view: &View, frame: &Frame, length: usize) -> Vec<(usize, Event)> {
+pub(crate) fn drawn(view: &View, frame: &Frame, length: usize) -> Vec<(usize, Event)> {
     let mut drawn: Vec<(usize, Event)> = chosen(view, frame).into_iter().enumerate().collect();
     let mut others: Vec<Event> = if drawn.len() > COLOURS {
         drawn.split_off(COLOURS).into_iter().map(|(_, event)| event).collect()
@@ -238,10 +236,9 @@ pub fn drawn(view: &View, frame: &Frame, length: usize) -> Vec<(usize, Event)> {
 }
 
 /// The chosen events' counts as CSV, each for itself.
-#[must_use]
-pub fn csv(view: &View, found: &Found<'_>) -> String {
+pub(crate) fn csv(view: &View, found: &Found<'_>) -> String {
     let series: Vec<Series> = chosen(view, found.frame).iter().map(Series::from).collect();
-    report::counts::series(&series, found.period, Format::Csv)
+    counts::series(&series, found.period, CountsFormat::Csv)
 }
 
 impl Data {

@@ -13,8 +13,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-    X_FRAME_OPTIONS,
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
@@ -22,15 +22,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use super::cache::{Cache, Hours, Why};
+use super::cache::{Cache, Hours, Trigger};
 use super::frame::Frame;
 use super::page::{self, Found, SCRIPT, STYLE, Source};
 use super::view::View;
 use crate::aws::Aws;
 use crate::config::Pipeline;
 use crate::counts::period::Period;
-use crate::error::Error;
-use crate::signal::Stop;
+use crate::error::{Error, ErrorKind};
+use crate::shutdown::Shutdown;
 
 /// What a page may load and do: what comes from here, and nothing else.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; \
@@ -42,24 +42,27 @@ const WARM: &str = "last=30d";
 /// How long the start waits for that.
 const WARMING: Duration = Duration::from_secs(3);
 
+/// The pause after which an overloaded server asks the browser to repeat its request.
+const RETRY_AFTER_SECONDS: u32 = 2;
+
 /// The header of a request that the page makes by itself.
 const ANEW: HeaderName = HeaderName::from_static("x-dashboard-anew");
 
 /// How the server is reached.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Where it listens.
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// Names by which it may be asked, beside addresses and `localhost`.
-    pub hosts: BTreeSet<String>,
+    pub(crate) hosts: BTreeSet<String>,
 }
 
 /// A dashboard of one pipeline.
 #[derive(Debug)]
-pub struct Dashboard {
+pub(crate) struct Dashboard {
     cache: Arc<Cache>,
     pipeline: String,
-    place: String,
+    region: String,
     hosts: BTreeSet<String>,
 }
 
@@ -80,24 +83,23 @@ impl Read {
 
 impl Dashboard {
     /// Of this pipeline.
-    #[must_use]
-    pub fn new(aws: Aws, pipeline: &Pipeline) -> Self {
+    pub(crate) fn new(aws: Aws, pipeline: &Pipeline) -> Self {
         Self {
             cache: Cache::new(aws, pipeline.table.counts.clone()),
             pipeline: pipeline.name.clone(),
-            place: pipeline.region.clone(),
+            region: pipeline.region.clone(),
             hosts: BTreeSet::new(),
         }
     }
 
     /// Reads what a view shows.
-    async fn read(&self, view: &View, why: Why) -> Result<Read, Error> {
+    async fn read(&self, view: &View, trigger: Trigger) -> Result<Read, Error> {
         let period = view.period()?;
         let before = view.compare.then(|| period.before()).transpose()?;
         // One reading of both, so that both are from the same moment.
         let length = period.hours().count();
         let hours = period.hours().chain(before.iter().flat_map(Period::hours)).collect();
-        let Hours { mut counts, age, is_fresh } = self.cache.read(hours, why).await?;
+        let Hours { mut counts, age, is_fresh } = self.cache.read(hours, trigger).await?;
         let earlier = Hours { counts: counts.split_off(length), age, is_fresh };
         let hours = Hours { counts, age, is_fresh };
         let frame = Frame::new(&hours, &period, before.as_ref().map(|before| (&earlier, before)));
@@ -105,19 +107,21 @@ impl Dashboard {
     }
 
     fn source(&self, alone: bool) -> Source<'_> {
-        Source { pipeline: &self.pipeline, place: &self.place, alone }
+        Source { pipeline: &self.pipeline, region: &self.region, alone }
     }
 
     /// Writes the page of a view into one file that needs nothing else.
     ///
     /// # Errors
     /// What AWS answered; that the view or the file is none.
-    pub async fn write(&self, view: &View, file: &Path) -> Result<(), Error> {
-        let read = self.read(view, Why::Asked).await?;
-        let failed = |source| Error::Io {
-            doing: format!("write {}", file.display()),
-            help: "pass --out with a file in a folder that is there and can be written to".to_owned(),
-            source,
+    pub(crate) async fn write(&self, view: &View, file: &Path) -> Result<(), Error> {
+        let read = self.read(view, Trigger::Visitor).await?;
+        let failed = |source| {
+            Error::io(
+                format!("write {}", file.display()),
+                "pass --out with a file in a folder that is there and can be written to",
+                &source,
+            )
         };
         let page = self.source(true).page(view, Ok(&read.found()));
         let page = page.map_err(|error| failed(std::io::Error::other(error)))?;
@@ -128,22 +132,20 @@ impl Dashboard {
     ///
     /// # Errors
     /// The address cannot be listened on.
-    pub async fn serve(
+    pub(crate) async fn serve(
         mut self,
         settings: Settings,
-        stop: Stop,
+        stop: Shutdown,
         ready: impl FnOnce(SocketAddr) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let failed = |source| Error::Io {
-            doing: format!("listen on {}", settings.listen),
-            help: "choose another address or port with --listen".to_owned(),
-            source,
+        let failed = |source| {
+            Error::io(format!("listen on {}", settings.listen), "choose another address or port with --listen", &source)
         };
         self.hosts = settings.hosts;
         let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
         if let Ok(period) = View::of(WARM).period() {
             let cache = Arc::clone(&self.cache);
-            let warm = tokio::spawn(async move { cache.read(period.hours().collect(), Why::Asked).await });
+            let warm = tokio::spawn(async move { cache.read(period.hours().collect(), Trigger::Visitor).await });
             // Where it takes long, it goes on beside the first pages. A failure shows on these.
             let _ = tokio::time::timeout(WARMING, warm).await;
         }
@@ -213,33 +215,50 @@ async fn guard(State(dashboard): State<Arc<Dashboard>>, request: Request, next: 
     response
 }
 
-/// The person's mistake, or AWS's trouble.
-fn status(error: &Error) -> StatusCode {
-    match error {
-        Error::Refused { .. } => StatusCode::BAD_REQUEST,
-        _ => StatusCode::BAD_GATEWAY,
+/// The HTTP status of an error, and the seconds after which a repetition makes sense.
+fn status(error: &Error) -> (StatusCode, Option<u32>) {
+    match error.kind() {
+        ErrorKind::Usage | ErrorKind::Config => (StatusCode::BAD_REQUEST, None),
+        // The counts table is missing, or an event is unknown.
+        ErrorKind::NotFound => (StatusCode::NOT_FOUND, None),
+        ErrorKind::Busy => (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER_SECONDS)),
+        ErrorKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, None),
+        ErrorKind::Aws | ErrorKind::Conflict => (StatusCode::BAD_GATEWAY, None),
+        ErrorKind::Incomplete
+        | ErrorKind::Interrupted { .. }
+        | ErrorKind::BrokenPipe
+        | ErrorKind::Io
+        | ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, None),
     }
+}
+
+/// Adds `Retry-After` to a response that can be repeated.
+fn with_retry(mut response: Response, seconds: Option<u32>) -> Response {
+    if let Some(seconds) = seconds {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
 }
 
 async fn page(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let view = View::of(&query.unwrap_or_default());
-    let why = if headers.contains_key(ANEW) { Why::Anew } else { Why::Asked };
-    let read = dashboard.read(&view, why).await;
-    let code = read.as_ref().map_or_else(status, |_| StatusCode::OK);
+    let trigger = if headers.contains_key(ANEW) { Trigger::Refresh } else { Trigger::Visitor };
+    let read = dashboard.read(&view, trigger).await;
+    let (code, retry_after) = read.as_ref().map_or_else(status, |_| (StatusCode::OK, None));
     // Drawing is work for a processor, not for the loop that serves the others.
     let drawn = tokio::task::spawn_blocking(move || {
         let found = read.as_ref().map(Read::found);
         dashboard.source(false).page(&view, found.as_ref().map_err(|error| *error))
     });
     match drawn.await.map_err(|error| error.to_string()).and_then(|page| page) {
-        Ok(html) => (code, [(CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response(),
-        Err(why) => (StatusCode::INTERNAL_SERVER_ERROR, why).into_response(),
+        Ok(html) => with_retry((code, [(CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response(), retry_after),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),
     }
 }
 
 async fn csv(State(dashboard): State<Arc<Dashboard>>, RawQuery(query): RawQuery) -> Response {
     let view = View::of(&query.unwrap_or_default());
-    match dashboard.read(&view, Why::Asked).await {
+    match dashboard.read(&view, Trigger::Visitor).await {
         Ok(read) => {
             let headers = [
                 (CONTENT_TYPE, "text/csv; charset=utf-8"),
@@ -247,7 +266,10 @@ async fn csv(State(dashboard): State<Arc<Dashboard>>, RawQuery(query): RawQuery)
             ];
             (headers, page::csv(&view, &read.found())).into_response()
         }
-        Err(error) => (status(&error), format!("{error}\n")).into_response(),
+        Err(error) => {
+            let (code, retry_after) = status(&error);
+            with_retry((code, format!("{error}\n")).into_response(), retry_after)
+        }
     }
 }
 
@@ -264,7 +286,7 @@ mod tests {
         let dashboard = Dashboard {
             cache: Cache::new(aws, "counts".to_owned()),
             pipeline: "p".to_owned(),
-            place: "r".to_owned(),
+            region: "r".to_owned(),
             hosts: BTreeSet::from(["counts.example.com".to_owned()]),
         };
         for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080", "10.1.2.3", "Counts.Example.com:80"]

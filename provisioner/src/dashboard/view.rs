@@ -1,21 +1,20 @@
 //! What a page shows, as its address says it: so that every view can be linked to.
 
-use crate::cli::{self, By};
-use crate::counts::period::Period;
+use crate::counts::period::{By, Period, PeriodArgs};
 use crate::error::Error;
 
 /// Rows of the table of events where the address names no number.
-pub const ROWS: usize = 25;
+pub(crate) const ROWS: usize = 25;
 /// Rows at most.
 const MOST_ROWS: usize = 10_000;
 /// Parts at most: a chart has so many pixels, and a table beside it no reader.
 const MOST_PARTS: usize = 1_500;
 /// Hours at most: two years.
-pub const MOST_HOURS: usize = 2 * 366 * 24;
+pub(crate) const MOST_HOURS: usize = 2 * 366 * 24;
 
 /// How counts are drawn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Chart {
+pub(crate) enum Chart {
     /// A line for each event.
     #[default]
     Lines,
@@ -25,33 +24,32 @@ pub enum Chart {
 
 /// What a page shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct View {
+pub(crate) struct View {
     /// The events that are drawn; the most frequent ones where none is named.
-    pub events: Vec<String>,
+    pub(crate) events: Vec<String>,
     /// Up to now, from so long ago.
-    pub last: String,
+    pub(crate) last: String,
     /// The first day, in place of `last`.
-    pub from: String,
+    pub(crate) from: String,
     /// The day behind the last, or now.
-    pub to: String,
+    pub(crate) to: String,
     /// By which parts; by what suits the length where it is empty.
-    pub by: String,
+    pub(crate) by: String,
     /// Whose days these are.
-    pub tz: String,
+    pub(crate) tz: String,
     /// Whether the period before is shown too.
-    pub compare: bool,
+    pub(crate) compare: bool,
     /// How counts are drawn.
-    pub chart: Chart,
+    pub(crate) chart: Chart,
     /// Rows of the table of events.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Whether the page draws itself anew every now and then.
-    pub refresh: bool,
+    pub(crate) refresh: bool,
 }
 
 impl View {
     /// What the query part of an address asks for. Whatever it does not know, it leaves out.
-    #[must_use]
-    pub fn of(query: &str) -> Self {
+    pub(crate) fn of(query: &str) -> Self {
         let mut view = Self { rows: ROWS, ..Self::default() };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let value = value.into_owned();
@@ -81,8 +79,7 @@ impl View {
     }
 
     /// What the command line asks for.
-    #[must_use]
-    pub fn asked(events: &[String], period: &cli::Period, compare: bool) -> Self {
+    pub(crate) fn asked(events: &[String], period: &PeriodArgs, compare: bool) -> Self {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let last = match (&period.last, &period.from) {
             (None, None) => "7d".to_owned(),
@@ -102,8 +99,7 @@ impl View {
     }
 
     /// The query part of this view's address.
-    #[must_use]
-    pub fn query(&self) -> String {
+    pub(crate) fn query(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         for event in &self.events {
             query.append_pair("event", event);
@@ -131,16 +127,14 @@ impl View {
     }
 
     /// Whether the dates can be chosen in a field for dates: it has no words, and no times.
-    #[must_use]
-    pub fn has_plain_dates(&self) -> bool {
+    pub(crate) fn has_plain_dates(&self) -> bool {
         let is_plain =
             |text: &String| text.is_empty() || (text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok());
         is_plain(&self.from) && is_plain(&self.to)
     }
 
     /// The same view with one event more, or less where it has it.
-    #[must_use]
-    pub fn toggled(&self, event: &str) -> Self {
+    pub(crate) fn toggled(&self, event: &str) -> Self {
         let mut view = self.clone();
         match view.events.iter().position(|other| other == event) {
             Some(at) => drop(view.events.remove(at)),
@@ -153,7 +147,7 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Refused`] where a time, a unit or a zone cannot be understood, or where there is too much of it.
-    pub fn period(&self) -> Result<Period, Error> {
+    pub(crate) fn period(&self) -> Result<Period, Error> {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let by = match self.by.as_str() {
             "" => None,
@@ -162,19 +156,19 @@ impl View {
             "week" => Some(By::Week),
             "month" => Some(By::Month),
             other => {
-                return Err(Error::Refused {
-                    what: format!("the unit {} cannot be used", other.escape_debug()),
-                    help: "choose hour, day, week or month".to_owned(),
-                });
+                return Err(Error::usage(
+                    format!("the unit {} cannot be used", other.escape_debug()),
+                    "choose hour, day, week or month",
+                ));
             }
         };
         if self.from.is_empty() && !self.to.is_empty() {
-            return Err(Error::Refused {
-                what: format!("the time until before {} has no beginning", self.to.escape_debug()),
-                help: "choose when it begins, too".to_owned(),
-            });
+            return Err(Error::usage(
+                format!("the period that ends at {} has no start", self.to.escape_debug()),
+                "choose a start",
+            ));
         }
-        let mut args = cli::Period {
+        let mut args = PeriodArgs {
             last: some(&self.last),
             from: some(&self.from),
             to: some(&self.to),
@@ -188,7 +182,7 @@ impl View {
             2401..=4800 => By::Week,
             _ => By::Month,
         }));
-        let too_much = |what: &str, help: &str| Error::Refused { what: what.to_owned(), help: help.to_owned() };
+        let too_much = |what: &str, help: &str| Error::usage(what.to_owned(), help.to_owned());
         if hours > MOST_HOURS {
             return Err(too_much("the period is longer than a page can show", "choose at most two years"));
         }

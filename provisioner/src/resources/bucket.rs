@@ -17,12 +17,14 @@ use aws_sdk_s3::types::{
 use futures_util::stream::{self, TryStreamExt};
 use serde_json::{Value as Json, json};
 
+use crate::aws::ResourceError;
+use crate::aws::policy;
 use crate::aws::{Answer, Aws, AwsError, Call, absent_on, resource_in, retry_while};
-use crate::change::{Change, Diff, touches};
-use crate::error::{Error, Fault};
-use crate::kind::{Kind, Rights, Scope, Step};
-use crate::owner::{self, Owner};
-use crate::policy;
+use crate::error::Error;
+use crate::reconcile::diff::{Diff, SettingChange, touches};
+use crate::reconcile::ownership::{self, Ownership};
+use crate::reconcile::resource::{IamActions, Resource, StepContext};
+use crate::resources::{Context, Kind};
 
 /// The policy statement and the lifecycle rule that are ours.
 const TLS_SID: &str = "PipelineDenyPlainHttp";
@@ -141,7 +143,7 @@ fn shown_rule(rules: &[LifecycleRule]) -> Option<Json> {
             }),
         ),
     ];
-    for (setting, _) in more.into_iter().filter(|(_, is_there)| *is_there) {
+    for (setting, _) in more.into_iter().filter(|(_, exists)| *exists) {
         shown[setting] = json!(true);
     }
     Some(shown)
@@ -171,7 +173,7 @@ impl Bucket {
         Ok(())
     }
 
-    async fn put_ownership(&self, aws: &Aws) -> Result<(), Fault> {
+    async fn put_ownership(&self, aws: &Aws) -> Result<(), ResourceError> {
         let rule = OwnershipControlsRule::builder().object_ownership(ObjectOwnership::BucketOwnerEnforced);
         let controls = OwnershipControls::builder().rules(rule.build()?).build()?;
         let request = aws.s3.put_bucket_ownership_controls().bucket(&self.name).expected_bucket_owner(&self.account);
@@ -179,7 +181,7 @@ impl Bucket {
         Ok(())
     }
 
-    async fn put_encryption(&self, aws: &Aws) -> Result<(), Fault> {
+    async fn put_encryption(&self, aws: &Aws) -> Result<(), ResourceError> {
         let default = ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::Aes256);
         let rule =
             ServerSideEncryptionRule::builder().apply_server_side_encryption_by_default(default.build()?).build();
@@ -211,7 +213,7 @@ impl Bucket {
     }
 
     /// Ours beside the rules of others, as they are now: a put replaces them all.
-    async fn put_lifecycle(&self, aws: &Aws) -> Result<(), Fault> {
+    async fn put_lifecycle(&self, aws: &Aws) -> Result<(), ResourceError> {
         let now = self.get_lifecycle(aws).await?;
         let sizes = now.as_ref().and_then(|now| now.transition_default_minimum_object_size.clone());
         let mut rules = now.and_then(|now| now.rules).unwrap_or_default();
@@ -232,16 +234,16 @@ impl Bucket {
         Ok(())
     }
 
-    async fn get_policy(&self, aws: &Aws) -> Result<Option<Json>, Fault> {
+    async fn get_policy(&self, aws: &Aws) -> Result<Option<Json>, ResourceError> {
         let request = aws.s3.get_bucket_policy().bucket(&self.name).expected_bucket_owner(&self.account);
         let answer = absent_on(request.send().await.call("s3:GetBucketPolicy"), &["NoSuchBucketPolicy"])?;
         let Some(text) = answer.and_then(|answer| answer.policy) else { return Ok(None) };
         let doing = || format!("read the policy of bucket {}", self.name);
-        Ok(Some(policy::parse(&text).map_err(|_| Error::Answer { doing: doing(), missing: "JSON document" })?))
+        Ok(Some(policy::parse(&text).map_err(|_| Error::incomplete_answer(doing(), "JSON document"))?))
     }
 
     /// Ours beside the statements of others, as they are now: a put replaces them all.
-    async fn put_policy(&self, aws: &Aws) -> Result<(), Fault> {
+    async fn put_policy(&self, aws: &Aws) -> Result<(), ResourceError> {
         let now = self.get_policy(aws).await?;
         let mut statements = now.as_ref().map(policy::statements).unwrap_or_default();
         statements.retain(|statement| policy::sid(statement) != TLS_SID);
@@ -268,7 +270,7 @@ impl Bucket {
     }
 
     /// Ours beside the tags of others, as they are now: a put replaces them all.
-    async fn put_tags(&self, aws: &Aws) -> Result<(), Fault> {
+    async fn put_tags(&self, aws: &Aws) -> Result<(), ResourceError> {
         let mut tags = self.get_tags(aws).await?;
         tags.extend(self.tags.clone());
         let tagging = Tagging::builder().set_tag_set(Some(aws_tags(&tags)?)).build()?;
@@ -278,7 +280,7 @@ impl Bucket {
     }
 
     /// Makes up for the changes; each setting is behind a call of its own, and they do not depend on each other.
-    async fn put(&self, aws: &Aws, changes: &[Change]) -> Result<(), Fault> {
+    async fn put(&self, aws: &Aws, changes: &[SettingChange]) -> Result<(), ResourceError> {
         let on = |setting| touches(changes, &[setting]);
         // The tags come first: they say whose the bucket is, should this run end half way.
         if on("tags") {
@@ -300,15 +302,15 @@ impl Bucket {
 
     /// Puts the settings, all of them again while S3 is not of one mind: a new bucket may be unknown to the next machine
     /// that is asked, and two settings put at the same moment may be in each other's way.
-    async fn settle(&self, step: &Step<'_>, changes: &[Change]) -> Result<(), Fault> {
+    async fn settle(&self, step: &StepContext<'_>, changes: &[SettingChange]) -> Result<(), ResourceError> {
         let passes = |error: &AwsError| matches!(error.code(), Some("NoSuchBucket" | "OperationAborted"));
-        let waiting = step.waiting("S3 to know the bucket everywhere", 60);
+        let waiting = step.wait("S3 to know the bucket everywhere", 60);
         retry_while(waiting, passes, || self.put(step.aws, changes)).await
     }
 
     /// Deletes every version of every object: one lists, a page ahead, while others delete. What arrives meanwhile is
     /// found by listing again, until there is nothing.
-    async fn empty(&self, step: &Step<'_>) -> Result<(), Fault> {
+    async fn empty(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         let (found, done) = (AtomicU64::new(0), AtomicU64::new(0));
         for _ in 0..PASSES {
             let before = found.load(Relaxed);
@@ -318,7 +320,7 @@ impl Bucket {
                     let count = doomed.len();
                     self.delete_objects(step.aws, doomed).await?;
                     let now = done.fetch_add(u64::try_from(count).unwrap_or_default(), Relaxed);
-                    (step.count)(now + u64::try_from(count).unwrap_or_default(), found.load(Relaxed));
+                    (step.on_progress)(now + u64::try_from(count).unwrap_or_default(), found.load(Relaxed));
                     Ok(())
                 })
                 .await?;
@@ -336,7 +338,7 @@ impl Bucket {
         aws: &Aws,
         cursor: Option<Cursor>,
         found: &AtomicU64,
-    ) -> Result<Option<(Vec<ObjectIdentifier>, Option<Cursor>)>, Fault> {
+    ) -> Result<Option<(Vec<ObjectIdentifier>, Option<Cursor>)>, ResourceError> {
         let Some(cursor) = cursor else { return Ok(None) };
         let request = aws.s3.list_object_versions().bucket(&self.name).expected_bucket_owner(&self.account);
         let request = request.set_key_marker(cursor.key).set_version_id_marker(cursor.version);
@@ -359,7 +361,7 @@ impl Bucket {
         Ok(Some((doomed, next)))
     }
 
-    async fn delete_objects(&self, aws: &Aws, doomed: Vec<ObjectIdentifier>) -> Result<(), Fault> {
+    async fn delete_objects(&self, aws: &Aws, doomed: Vec<ObjectIdentifier>) -> Result<(), ResourceError> {
         if doomed.is_empty() {
             return Ok(());
         }
@@ -368,50 +370,52 @@ impl Bucket {
         let deleted = request.delete(delete).send().await.call("s3:DeleteObjectVersion")?;
         // A refusal of one object is no failure of the call, and asking again would not end.
         let Some(refused) = deleted.errors().first() else { return Ok(()) };
-        Err(Error::Refused {
-            what: format!(
+        Err(Error::conflict(
+            format!(
                 "failed to delete object {} of bucket {}: {} {}",
                 refused.key().unwrap_or_default().escape_debug(),
                 self.name,
                 refused.code().unwrap_or_default(),
                 refused.message().unwrap_or_default(),
             ),
-            help: "lift what protects the object, then run destroy again".to_owned(),
-        }
+            "lift what protects the object, then run destroy again",
+        )
         .into())
     }
 }
 impl Kind for Bucket {
-    const NAME: &'static str = "bucket";
-    const HOLDS_DATA: bool = true;
-    type Live = Live;
-
-    fn declared(scope: &Scope<'_>) -> Vec<Self> {
-        let declared = &scope.pipeline.bucket;
+    fn desired(context: &Context<'_>) -> Vec<Self> {
+        let declared = &context.pipeline.bucket;
         vec![Self {
             name: declared.name.clone(),
-            arn: scope.place.s3_arn(&declared.name),
-            account: scope.place.account.clone(),
-            region: scope.place.region.clone(),
+            arn: context.account.s3_arn(&declared.name),
+            account: context.account.id.clone(),
+            region: context.account.region.clone(),
             versioning: declared.versioning,
             expire: declared.expire_days.map(|days| Expire {
-                prefix: scope.pipeline.notification.prefix.clone(),
+                prefix: context.pipeline.notification.prefix.clone(),
                 days,
                 versions: declared.versioning,
             }),
             require_tls: declared.require_tls,
-            tags: scope.pipeline.tags.clone(),
+            tags: context.pipeline.tags.clone(),
         }]
     }
 
-    fn name_in(arn: &str) -> Option<String> {
+    fn name_from_arn(arn: &str) -> Option<String> {
         resource_in(arn, "s3").filter(|name| !name.contains('/')).map(str::to_owned)
     }
 
-    fn called(scope: &Scope<'_>, name: &str) -> Option<Self> {
-        let like = Self::declared(scope).into_iter().next()?;
-        Some(Self { name: name.to_owned(), arn: scope.place.s3_arn(name), ..like })
+    fn with_name(context: &Context<'_>, name: &str) -> Option<Self> {
+        let like = Self::desired(context).into_iter().next()?;
+        Some(Self { name: name.to_owned(), arn: context.account.s3_arn(name), ..like })
     }
+}
+
+impl Resource for Bucket {
+    const NAME: &'static str = "bucket";
+    const HOLDS_DATA: bool = true;
+    type Live = Live;
 
     fn name(&self) -> String {
         self.name.clone()
@@ -421,7 +425,7 @@ impl Kind for Bucket {
         self.arn.clone()
     }
 
-    fn rights(&self) -> Vec<Rights> {
+    fn iam_actions(&self) -> Vec<IamActions> {
         // A new bucket gets these only where the file asks for them.
         let asked: [(bool, &'static [&'static str]); 3] = [
             (self.versioning, &["s3:PutBucketVersioning"]),
@@ -429,9 +433,9 @@ impl Kind for Bucket {
             (self.require_tls, &["s3:PutBucketPolicy"]),
         ];
         let asked = asked.into_iter().filter(|(asked, _)| *asked);
-        let more = asked.map(|(_, create)| Rights { resource: self.arn.clone(), create, ..Rights::default() });
+        let more = asked.map(|(_, create)| IamActions { resource: self.arn.clone(), create, ..IamActions::default() });
         let rights = [
-            Rights {
+            IamActions {
                 resource: self.arn.clone(),
                 read: &[
                     "s3:ListBucket",
@@ -464,20 +468,20 @@ impl Kind for Bucket {
                 ],
                 delete: &["s3:ListBucketVersions", "s3:DeleteBucket"],
             },
-            Rights {
+            IamActions {
                 resource: format!("{}/*", self.arn),
                 delete: &["s3:DeleteObject", "s3:DeleteObjectVersion"],
-                ..Rights::default()
+                ..IamActions::default()
             },
         ];
         rights.into_iter().chain(more).collect()
     }
 
-    fn owner(&self, live: &Live) -> Owner {
-        owner::by_tags(&live.tags, &self.tags)
+    fn ownership(&self, live: &Live) -> Ownership {
+        ownership::by_tags(&live.tags, &self.tags)
     }
 
-    fn delete_by_hand(&self) -> String {
+    fn manual_deletion(&self) -> String {
         format!(
             "To delete it, empty it of all versions (the S3 console's Empty does), then: aws s3api delete-bucket --bucket {}",
             self.name
@@ -491,7 +495,7 @@ impl Kind for Bucket {
         opened.into_iter().collect()
     }
 
-    async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
+    async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
         let (bucket, owner) = (self.name.as_str(), self.account.as_str());
         let s3 = &aws.s3;
         let head = s3.head_bucket().bucket(bucket).expected_bucket_owner(owner).send().await.call("s3:ListBucket");
@@ -507,10 +511,10 @@ impl Kind for Bucket {
                 return Err(self.elsewhere("another region").into());
             }
             Err(AwsError { answer: Answer::Service { status: 403, .. }, .. }) => {
-                return Err(Error::Refused {
-                    what: format!("bucket {bucket} belongs to another account, or the caller may not look at it"),
-                    help: "choose another bucket.name (names are global on AWS), or allow s3:ListBucket".to_owned(),
-                }
+                return Err(Error::conflict(
+                    format!("bucket {bucket} belongs to another account, or the caller lacks s3:ListBucket on it"),
+                    "choose another bucket.name (names are global on AWS), or allow s3:ListBucket",
+                )
                 .into());
             }
             Err(error) => return Err(error.into()),
@@ -538,7 +542,7 @@ impl Kind for Bucket {
                 self.get_lifecycle(aws),
                 self.get_tags(aws),
             )?;
-            Ok::<_, Fault>(settings)
+            Ok::<_, ResourceError>(settings)
         };
         let (settings, policy) = tokio::try_join!(settings, self.get_policy(aws))?;
         let (block, ownership, encryption, versioning, lifecycle, tags) = settings;
@@ -574,7 +578,7 @@ impl Kind for Bucket {
         }))
     }
 
-    fn diff(&self, live: Option<&Live>) -> Vec<Change> {
+    fn diff(&self, live: Option<&Live>) -> Vec<SettingChange> {
         let ours = |live: &Live| {
             let statements: Vec<Json> = live.policy.as_ref().map(policy::statements).unwrap_or_default();
             statements.iter().find(|s| policy::sid(s) == TLS_SID).map(policy::canonical_statement)
@@ -595,7 +599,7 @@ impl Kind for Bucket {
             .changes()
     }
 
-    async fn create(&self, step: &Step<'_>) -> Result<(), Fault> {
+    async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         // With its tags from the start, so that a run that ends here leaves a bucket which the next one knows as ours.
         let mut configuration = CreateBucketConfiguration::builder().set_tags(Some(aws_tags(&self.tags)?));
         // us-east-1 is the one region that must not be named.
@@ -605,18 +609,20 @@ impl Kind for Bucket {
         let request = step.aws.s3.create_bucket().bucket(&self.name);
         let request = request.create_bucket_configuration(configuration.build());
         let aborted = |error: &AwsError| error.code() == Some("OperationAborted");
-        let created = retry_while(step.waiting("S3 to have finished with that name", 60), aborted, || async {
+        let created = retry_while(step.wait("S3 to have finished with that name", 60), aborted, || async {
             request.clone().send().await.call("s3:CreateBucket")
         })
         .await;
         match created {
             Ok(_) => {}
-            Err(Fault::Call(error)) if error.code() == Some("BucketAlreadyOwnedByYou") => return Err(Fault::Exists),
-            Err(Fault::Call(error)) if error.code() == Some("BucketAlreadyExists") => {
-                return Err(Error::Refused {
-                    what: format!("failed to create bucket {}: another account has a bucket of that name", self.name),
-                    help: "choose another bucket.name: names are global on AWS".to_owned(),
-                }
+            Err(ResourceError::Call(error)) if error.code() == Some("BucketAlreadyOwnedByYou") => {
+                return Err(ResourceError::AlreadyExists);
+            }
+            Err(ResourceError::Call(error)) if error.code() == Some("BucketAlreadyExists") => {
+                return Err(Error::conflict(
+                    format!("failed to create bucket {}: another account owns a bucket of this name", self.name),
+                    "choose another bucket.name: names are global on AWS",
+                )
                 .into());
             }
             Err(fault) => return Err(fault),
@@ -624,11 +630,16 @@ impl Kind for Bucket {
         self.settle(step, &self.diff(Some(&Live::default()))).await
     }
 
-    async fn update(&self, step: &Step<'_>, _live: &Live, changes: &[Change]) -> Result<(), Fault> {
+    async fn update(
+        &self,
+        step: &StepContext<'_>,
+        _live: &Live,
+        changes: &[SettingChange],
+    ) -> Result<(), ResourceError> {
         self.settle(step, changes).await
     }
 
-    async fn delete(&self, step: &Step<'_>, _live: &Live) -> Result<(), Fault> {
+    async fn delete(&self, step: &StepContext<'_>, _live: &Live) -> Result<(), ResourceError> {
         self.empty(step).await?;
         let request = step.aws.s3.delete_bucket().bucket(&self.name).expected_bucket_owner(&self.account);
         absent_on(request.send().await.call("s3:DeleteBucket"), &["NoSuchBucket"])?;
@@ -638,17 +649,17 @@ impl Kind for Bucket {
 
 impl Bucket {
     fn elsewhere(&self, region: &str) -> Error {
-        Error::Refused {
-            what: format!("bucket {} is in {region}, but pipeline.toml says {}", self.name, self.region),
-            help: "correct pipeline.region, or choose another bucket.name: a bucket cannot be moved".to_owned(),
-        }
+        Error::conflict(
+            format!("bucket {} is in {region}, but pipeline.toml names {}", self.name, self.region),
+            "correct pipeline.region, or choose another bucket.name: a bucket cannot be moved",
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::tests::converges;
+    use crate::resources::tests::assert_in_sync;
 
     fn live_of(spec: &Bucket) -> Live {
         let foreign = json!({ "Sid": "SomebodyElses", "Effect": "Deny" });
@@ -665,7 +676,7 @@ mod tests {
 
     #[test]
     fn nothing_differs_from_what_was_made() {
-        converges::<Bucket>(live_of);
+        assert_in_sync::<Bucket>(live_of);
     }
 
     #[test]

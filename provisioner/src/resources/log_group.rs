@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::function::{self, Function};
-use crate::aws::{Aws, AwsError, Call, absent_on, resource_in, retry_while};
-use crate::change::{Change, Diff, touches};
-use crate::error::Fault;
-use crate::kind::{Kind, Rights, Scope, Step};
-use crate::owner::{self, Owner};
+use super::function::Function;
+use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, log_group_name, resource_in, retry_while};
+use crate::reconcile::diff::{Diff, SettingChange, touches};
+use crate::reconcile::ownership::{self, Ownership};
+use crate::reconcile::resource::{IamActions, Resource, StepContext};
+use crate::resources::{Context, Kind};
 
 /// Lambda tries an event again for minutes after its function's log group is gone.
 const RECENT: Duration = Duration::from_secs(15 * 60);
@@ -39,10 +39,10 @@ fn age(millis: i64) -> Duration {
 }
 
 impl LogGroup {
-    async fn put_retention(&self, step: &Step<'_>) -> Result<(), Fault> {
+    async fn put_retention(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         // Two changes of a group at the same moment are in each other's way.
         let aborted = |error: &AwsError| error.code() == Some("OperationAbortedException");
-        retry_while(step.waiting("the log group to take a change", 60), aborted, || async {
+        retry_while(step.wait("the log group to take a change", 60), aborted, || async {
             let request = step.aws.logs.put_retention_policy().log_group_name(&self.name);
             request.retention_in_days(self.retention_days).send().await.call("logs:PutRetentionPolicy")
         })
@@ -52,29 +52,31 @@ impl LogGroup {
 }
 
 impl Kind for LogGroup {
-    const NAME: &'static str = "log group";
-    type Live = Live;
-
-    fn declared(scope: &Scope<'_>) -> Vec<Self> {
-        Self::called(scope, &function::log_group_name(&scope.pipeline.function.name)).into_iter().collect()
+    fn desired(context: &Context<'_>) -> Vec<Self> {
+        Self::with_name(context, &log_group_name(&context.pipeline.function.name)).into_iter().collect()
     }
 
-    fn name_in(arn: &str) -> Option<String> {
+    fn name_from_arn(arn: &str) -> Option<String> {
         // The group of a function goes with it, also where the tagging API does not tell of groups.
         let group =
             || resource_in(arn, "logs")?.strip_prefix("log-group:").map(|name| name.trim_end_matches(":*").into());
-        group().or_else(|| Function::name_in(arn).map(|name| function::log_group_name(&name)))
+        group().or_else(|| Function::name_from_arn(arn).map(|name| log_group_name(&name)))
     }
 
-    fn called(scope: &Scope<'_>, name: &str) -> Option<Self> {
+    fn with_name(context: &Context<'_>, name: &str) -> Option<Self> {
         Some(Self {
             // Without the `:*` that means the group's streams: the tagging calls take the group itself.
-            arn: scope.place.arn("logs", &format!("log-group:{name}")),
+            arn: context.account.log_group_arn(name),
             name: name.to_owned(),
-            retention_days: scope.pipeline.function.log_retention_days,
-            tags: scope.pipeline.tags.clone(),
+            retention_days: context.pipeline.function.log_retention_days,
+            tags: context.pipeline.tags.clone(),
         })
     }
+}
+
+impl Resource for LogGroup {
+    const NAME: &'static str = "log group";
+    type Live = Live;
 
     fn name(&self) -> String {
         self.name.clone()
@@ -84,10 +86,10 @@ impl Kind for LogGroup {
         self.arn.clone()
     }
 
-    fn rights(&self) -> Vec<Rights> {
+    fn iam_actions(&self) -> Vec<IamActions> {
         // CloudWatch Logs asks about a group with `:*` behind it, but for its tags without (CloudWatch Logs user guide,
         // resource ARNs). Both are the same group.
-        let group = |resource: String| Rights {
+        let group = |resource: String| IamActions {
             resource,
             read: &["logs:ListTagsForResource"],
             create: &["logs:CreateLogGroup", "logs:TagResource", "logs:PutRetentionPolicy"],
@@ -96,22 +98,22 @@ impl Kind for LogGroup {
         };
         vec![
             // This takes a prefix and no group.
-            Rights { resource: "*".to_owned(), read: &["logs:DescribeLogGroups"], ..Rights::default() },
+            IamActions { resource: "*".to_owned(), read: &["logs:DescribeLogGroups"], ..IamActions::default() },
             group(self.arn.clone()),
             group(format!("{}:*", self.arn)),
         ]
     }
 
-    fn owner(&self, live: &Live) -> Owner {
-        match owner::by_tags(&live.tags, &self.tags) {
+    fn ownership(&self, live: &Live) -> Ownership {
+        match ownership::by_tags(&live.tags, &self.tags) {
             // An invocation that ends after its group was deleted makes it anew, where it may, without a mark. Nobody's
             // old logs are in such a group.
-            Owner::Nobody if live.is_new_and_written => Owner::Ours,
+            Ownership::Unmanaged if live.is_new_and_written => Ownership::Owned,
             owner => owner,
         }
     }
 
-    async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
+    async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
         // There is no call for one group; names that merely begin alike may fill pages.
         let mut token = None;
         let found = loop {
@@ -135,22 +137,27 @@ impl Kind for LogGroup {
         }))
     }
 
-    fn diff(&self, live: Option<&Live>) -> Vec<Change> {
+    fn diff(&self, live: Option<&Live>) -> Vec<SettingChange> {
         Diff::new()
             .compare("retention_days", live.and_then(|l| l.retention_days), self.retention_days)
             .tags(live.map(|l| &l.tags), &self.tags)
             .changes()
     }
 
-    async fn create(&self, step: &Step<'_>) -> Result<(), Fault> {
+    async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         let request = step.aws.logs.create_log_group().log_group_name(&self.name);
         let request = request.set_tags(Some(self.tags.clone().into_iter().collect()));
         let made = absent_on(request.send().await.call("logs:CreateLogGroup"), &["ResourceAlreadyExistsException"])?;
-        made.ok_or(Fault::Exists)?;
+        made.ok_or(ResourceError::AlreadyExists)?;
         self.put_retention(step).await
     }
 
-    async fn update(&self, step: &Step<'_>, _live: &Live, changes: &[Change]) -> Result<(), Fault> {
+    async fn update(
+        &self,
+        step: &StepContext<'_>,
+        _live: &Live,
+        changes: &[SettingChange],
+    ) -> Result<(), ResourceError> {
         if touches(changes, &["tags"]) {
             let request = step.aws.logs.tag_resource().resource_arn(&self.arn);
             let tags = self.tags.clone().into_iter().collect();
@@ -162,7 +169,7 @@ impl Kind for LogGroup {
         Ok(())
     }
 
-    async fn delete(&self, step: &Step<'_>, _live: &Live) -> Result<(), Fault> {
+    async fn delete(&self, step: &StepContext<'_>, _live: &Live) -> Result<(), ResourceError> {
         let answer = step.aws.logs.delete_log_group().log_group_name(&self.name).send().await;
         absent_on(answer.call("logs:DeleteLogGroup"), &["ResourceNotFoundException"])?;
         Ok(())
@@ -172,11 +179,11 @@ impl Kind for LogGroup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::tests::{converges, declared};
+    use crate::resources::tests::{assert_in_sync, declared};
 
     #[test]
     fn nothing_differs_from_what_was_made() {
-        converges::<LogGroup>(|spec| Live {
+        assert_in_sync::<LogGroup>(|spec| Live {
             retention_days: Some(spec.retention_days),
             is_new_and_written: true,
             tags: spec.tags.clone(),
@@ -186,10 +193,10 @@ mod tests {
     #[test]
     fn what_lambda_made_is_the_functions_and_what_a_person_made_is_not() {
         let spec = declared::<LogGroup>("").remove(0);
-        assert_eq!(spec.owner(&Live { is_new_and_written: true, ..Live::default() }), Owner::Ours);
-        assert_eq!(spec.owner(&Live::default()), Owner::Nobody);
-        let theirs = BTreeMap::from([(owner::PIPELINE_TAG.to_owned(), "visits".to_owned())]);
+        assert_eq!(spec.ownership(&Live { is_new_and_written: true, ..Live::default() }), Ownership::Owned);
+        assert_eq!(spec.ownership(&Live::default()), Ownership::Unmanaged);
+        let theirs = BTreeMap::from([(crate::config::PIPELINE_TAG.to_owned(), "visits".to_owned())]);
         let live = Live { is_new_and_written: true, tags: theirs, ..Live::default() };
-        assert_eq!(spec.owner(&live), Owner::Another("visits".to_owned()));
+        assert_eq!(spec.ownership(&live), Ownership::OwnedBy("visits".to_owned()));
     }
 }

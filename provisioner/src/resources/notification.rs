@@ -14,11 +14,13 @@ use aws_sdk_s3::types::{
 use super::bucket::Bucket;
 use super::function;
 use super::permission::Permission;
+use crate::aws::ResourceError;
 use crate::aws::{Aws, AwsError, Call, absent_on, retry_while};
-use crate::change::{Change, Diff};
-use crate::error::{Error, Fault};
-use crate::kind::{Address, Kind, Refusal, Rights, Scope, Step};
-use crate::owner::Owner;
+use crate::error::{Error, ErrorKind};
+use crate::reconcile::diff::{Diff, SettingChange};
+use crate::reconcile::ownership::Ownership;
+use crate::reconcile::resource::{Address, IamActions, Refusal, Resource, StepContext};
+use crate::resources::{Context, Kind};
 
 /// S3 sees a new permission of Lambda's within seconds.
 const PERMISSION_DEADLINE: u64 = 60;
@@ -150,7 +152,11 @@ impl Notification {
     }
 
     /// Everything that is there, with `entry` in the place of ours.
-    async fn put(&self, step: &Step<'_>, entry: Option<LambdaFunctionConfiguration>) -> Result<(), Fault> {
+    async fn put(
+        &self,
+        step: &StepContext<'_>,
+        entry: Option<LambdaFunctionConfiguration>,
+    ) -> Result<(), ResourceError> {
         // S3 asks Lambda whether it may invoke the function. Its answer for a permission that it does not see yet is
         // the one for a destination that is not there, which may be somebody else's; it names no one.
         let unseen = |error: &AwsError| {
@@ -159,7 +165,7 @@ impl Notification {
         };
         // A bucket that is gone has nothing left to take away.
         let gone: &[&str] = if entry.is_none() { &["NoSuchBucket"] } else { &[] };
-        let waiting = step.waiting("S3 to see the permission to invoke the function", PERMISSION_DEADLINE);
+        let waiting = step.wait("S3 to see the permission to invoke the function", PERMISSION_DEADLINE);
         retry_while(waiting, unseen, || async {
             let Some(now) = absent_on(self.get(step.aws).await, gone)? else { return Ok(()) };
             let mut functions = now.lambda_function_configurations.unwrap_or_default();
@@ -181,70 +187,66 @@ impl Notification {
     }
 
     /// S3 does not say which destination it could not validate. Where others are there, it may be one of theirs.
-    async fn blame(&self, step: &Step<'_>, fault: Fault) -> Fault {
-        let Fault::Other(error) = fault else { return fault };
-        let Error::Timeout { .. } = *error else { return Fault::Other(error) };
-        let Ok(all) = self.get(step.aws).await else { return Fault::Other(error) };
+    async fn blame(&self, step: &StepContext<'_>, fault: ResourceError) -> ResourceError {
+        let ResourceError::Other(error) = fault else { return fault };
+        if error.kind() != ErrorKind::Timeout {
+            return ResourceError::Other(error);
+        }
+        let Ok(all) = self.get(step.aws).await else { return ResourceError::Other(error) };
         let others: Vec<&str> = self.others(&all).map(|other| other.destination).collect();
         if others.is_empty() {
-            return Fault::Other(error);
+            return ResourceError::Other(error);
         }
-        Error::Refused {
-            what: format!(
-                "{error}\nS3 validates every destination of the bucket, and the others are: {}",
-                others.join(", ")
-            ),
-            help: "see that each of these exists and lets S3 send to it, or take its entry out; then run apply again"
-                .to_owned(),
-        }
+        Error::conflict(
+            format!("{error}\nS3 validates every destination of the bucket; the others are: {}", others.join(", ")),
+            "check that each of these exists and allows S3 to send to it, or remove its entry; then run apply again",
+        )
         .into()
     }
 
     /// Puts ours and reads it back: another writer may have replaced it at the same moment.
-    async fn put_ours(&self, step: &Step<'_>) -> Result<(), Fault> {
+    async fn put_ours(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         let entry = self.entry()?;
         for _ in 0..3 {
             if let Err(fault) = self.put(step, Some(entry.clone())).await {
                 return Err(self.blame(step, fault).await);
             }
             let live = self.live(&self.get(step.aws).await?);
-            if Self::is_there(&live) && self.diff(Some(&live)).is_empty() {
+            if Self::exists(&live) && self.diff(Some(&live)).is_empty() {
                 return Ok(());
             }
         }
-        Err(Error::Refused {
-            what: format!(
-                "the notification of bucket {} does not stay as it is put: something else writes it too",
-                self.bucket
-            ),
-            help: "find the other writer (often another tool that owns the whole configuration), then run apply again"
-                .to_owned(),
-        }
+        Err(Error::conflict(
+            format!("another writer overwrites the notification of bucket {} concurrently", self.bucket),
+            "find the other writer (often a tool that owns the whole configuration), then run apply again",
+        )
         .into())
     }
 }
 
 impl Kind for Notification {
-    const NAME: &'static str = "notification";
-    type Live = Live;
-
-    fn declared(scope: &Scope<'_>) -> Vec<Self> {
-        let pipeline = scope.pipeline;
+    fn desired(context: &Context<'_>) -> Vec<Self> {
+        let pipeline = context.pipeline;
         let mut needs =
             vec![Address::of::<Bucket>(&pipeline.bucket.name), Address::of::<Permission>(&pipeline.function.name)];
         // Files arrive from the moment that this is there, so everything that counts them must be.
-        needs.extend(function::tables(scope));
+        needs.extend(function::tables(context));
         vec![Self {
             bucket: pipeline.bucket.name.clone(),
-            bucket_arn: scope.place.s3_arn(&pipeline.bucket.name),
-            account: scope.place.account.clone(),
+            bucket_arn: context.account.s3_arn(&pipeline.bucket.name),
+            account: context.account.id.clone(),
             id: format!("{}-objects", pipeline.name),
-            function_arn: function::arn(scope, &pipeline.function.name),
+            function_arn: context.account.function_arn(&pipeline.function.name),
             prefix: pipeline.notification.prefix.clone(),
             suffix: pipeline.notification.suffix.clone(),
             needs,
         }]
     }
+}
+
+impl Resource for Notification {
+    const NAME: &'static str = "notification";
+    type Live = Live;
 
     fn name(&self) -> String {
         self.bucket.clone()
@@ -254,27 +256,27 @@ impl Kind for Notification {
         self.bucket_arn.clone()
     }
 
-    fn rights(&self) -> Vec<Rights> {
+    fn iam_actions(&self) -> Vec<IamActions> {
         let put: &[&str] = &["s3:PutBucketNotification"];
         let read: &[&str] = &["s3:GetBucketNotification"];
-        vec![Rights { resource: self.bucket_arn.clone(), read, create: put, update: put, delete: put }]
+        vec![IamActions { resource: self.bucket_arn.clone(), read, create: put, update: put, delete: put }]
     }
 
     /// The entry's id is the pipeline's.
-    fn owner(&self, _live: &Live) -> Owner {
-        Owner::Ours
+    fn ownership(&self, _live: &Live) -> Ownership {
+        Ownership::Owned
     }
 
-    fn needs(&self) -> Vec<Address> {
+    fn depends_on(&self) -> Vec<Address> {
         self.needs.clone()
     }
 
-    async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
+    async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
         let all = absent_on(self.get(aws).await, &["NoSuchBucket"])?;
         Ok(all.map(|all| self.live(&all)))
     }
 
-    fn is_there(live: &Live) -> bool {
+    fn exists(live: &Live) -> bool {
         live.ours.is_some()
     }
 
@@ -288,7 +290,7 @@ impl Kind for Notification {
         ))
     }
 
-    fn diff(&self, live: Option<&Live>) -> Vec<Change> {
+    fn diff(&self, live: Option<&Live>) -> Vec<SettingChange> {
         let live = live.and_then(|live| live.ours.as_ref());
         Diff::new()
             .compare("function", live.map(|l| &l.function_arn), &self.function_arn)
@@ -298,15 +300,20 @@ impl Kind for Notification {
             .changes()
     }
 
-    async fn create(&self, step: &Step<'_>) -> Result<(), Fault> {
+    async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         self.put_ours(step).await
     }
 
-    async fn update(&self, step: &Step<'_>, _live: &Live, _changes: &[Change]) -> Result<(), Fault> {
+    async fn update(
+        &self,
+        step: &StepContext<'_>,
+        _live: &Live,
+        _changes: &[SettingChange],
+    ) -> Result<(), ResourceError> {
         self.put_ours(step).await
     }
 
-    async fn delete(&self, step: &Step<'_>, _live: &Live) -> Result<(), Fault> {
+    async fn delete(&self, step: &StepContext<'_>, _live: &Live) -> Result<(), ResourceError> {
         self.put(step, None).await
     }
 }
@@ -314,11 +321,11 @@ impl Kind for Notification {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::tests::{converges, declared};
+    use crate::resources::tests::{assert_in_sync, declared};
 
     #[test]
     fn nothing_differs_from_what_was_made() {
-        converges::<Notification>(|spec| Live {
+        assert_in_sync::<Notification>(|spec| Live {
             ours: Some(Entry {
                 function_arn: spec.function_arn.clone(),
                 events: BTreeSet::from([CREATED.to_owned()]),

@@ -6,13 +6,15 @@
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
-use super::function::{self, Function, is_busy};
+use super::function::{Function, is_busy};
+use crate::aws::ResourceError;
+use crate::aws::policy;
 use crate::aws::{Aws, AwsError, Call, absent_on, retry_while};
-use crate::change::{Change, Diff};
-use crate::error::{Error, Fault};
-use crate::kind::{Address, Kind, Rights, Scope, Step};
-use crate::owner::Owner;
-use crate::policy;
+use crate::error::Error;
+use crate::reconcile::diff::{Diff, SettingChange};
+use crate::reconcile::ownership::Ownership;
+use crate::reconcile::resource::{Address, IamActions, Resource, StepContext};
+use crate::resources::{Context, Kind};
 
 /// The permission, as declared.
 #[derive(Debug, Clone)]
@@ -42,7 +44,7 @@ impl Permission {
         std::iter::once(plain.clone()).chain(others).find(|sid| !taken(sid)).unwrap_or(plain)
     }
 
-    async fn add(&self, step: &Step<'_>, sid: &str) -> Result<(), Fault> {
+    async fn add(&self, step: &StepContext<'_>, sid: &str) -> Result<(), ResourceError> {
         let request = step
             .aws
             .lambda
@@ -57,20 +59,20 @@ impl Permission {
         // same code as another change of the function, and another text.
         let exists = |error: &AwsError| error.says("ResourceConflictException", "already exists");
         let busy = |error: &AwsError| is_busy(error) && !exists(error);
-        let added = retry_while(step.waiting("the function's policy to take a change", 60), busy, || async {
+        let added = retry_while(step.wait("the function's policy to take a change", 60), busy, || async {
             request.clone().send().await.call("lambda:AddPermission")
         })
         .await;
         match added {
             Ok(_) => Ok(()),
             // The statement is there already: made by a run beside this one, or by an attempt whose answer was lost.
-            Err(Fault::Call(error)) if exists(&error) => Ok(()),
+            Err(ResourceError::Call(error)) if exists(&error) => Ok(()),
             Err(fault) => Err(fault),
         }
     }
 
-    async fn remove(&self, step: &Step<'_>, sid: &str) -> Result<(), Fault> {
-        retry_while(step.waiting("the function's policy to take a change", 60), is_busy, || async {
+    async fn remove(&self, step: &StepContext<'_>, sid: &str) -> Result<(), ResourceError> {
+        retry_while(step.wait("the function's policy to take a change", 60), is_busy, || async {
             let request = step.aws.lambda.remove_permission().function_name(&self.function).statement_id(sid);
             absent_on(request.send().await.call("lambda:RemovePermission"), &["ResourceNotFoundException"])
         })
@@ -80,14 +82,11 @@ impl Permission {
 }
 
 impl Kind for Permission {
-    const NAME: &'static str = "permission";
-    type Live = Live;
-
-    fn declared(scope: &Scope<'_>) -> Vec<Self> {
-        let function = scope.pipeline.function.name.clone();
-        let bucket_arn = scope.place.s3_arn(&scope.pipeline.bucket.name);
-        let account = scope.place.account.clone();
-        let function_arn = function::arn(scope, &function);
+    fn desired(context: &Context<'_>) -> Vec<Self> {
+        let function = context.pipeline.function.name.clone();
+        let bucket_arn = context.account.s3_arn(&context.pipeline.bucket.name);
+        let account = context.account.id.clone();
+        let function_arn = context.account.function_arn(&function);
         let statement = policy::canonical_statement(&json!({
             "Effect": "Allow",
             "Principal": { "Service": "s3.amazonaws.com" },
@@ -98,9 +97,14 @@ impl Kind for Permission {
                 "StringEquals": { "AWS:SourceAccount": account },
             },
         }));
-        let sid_prefix = format!("{}-s3-", scope.pipeline.name);
+        let sid_prefix = format!("{}-s3-", context.pipeline.name);
         vec![Self { sid_prefix, function, function_arn, statement, bucket_arn, account }]
     }
+}
+
+impl Resource for Permission {
+    const NAME: &'static str = "permission";
+    type Live = Live;
 
     fn name(&self) -> String {
         self.function.clone()
@@ -110,8 +114,8 @@ impl Kind for Permission {
         self.function_arn.clone()
     }
 
-    fn rights(&self) -> Vec<Rights> {
-        vec![Rights {
+    fn iam_actions(&self) -> Vec<IamActions> {
+        vec![IamActions {
             resource: self.function_arn.clone(),
             read: &["lambda:GetPolicy"],
             create: &["lambda:AddPermission"],
@@ -121,23 +125,22 @@ impl Kind for Permission {
     }
 
     /// The ids of its statements begin with the pipeline's name.
-    fn owner(&self, _live: &Live) -> Owner {
-        Owner::Ours
+    fn ownership(&self, _live: &Live) -> Ownership {
+        Ownership::Owned
     }
 
-    fn needs(&self) -> Vec<Address> {
+    fn depends_on(&self) -> Vec<Address> {
         vec![Address::of::<Function>(&self.function)]
     }
 
-    async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
+    async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
         let answer = aws.lambda.get_policy().function_name(&self.function).send().await;
         let answer = absent_on(answer.call("lambda:GetPolicy"), &["ResourceNotFoundException"])?;
         let Some(text) = answer.and_then(|answer| answer.policy) else {
             return Ok(None);
         };
-        let document = policy::parse(&text).map_err(|_| Error::Answer {
-            doing: format!("read the policy of function {}", self.function),
-            missing: "JSON document",
+        let document = policy::parse(&text).map_err(|_| {
+            Error::incomplete_answer(format!("read the policy of function {}", self.function), "JSON document")
         })?;
         let statements: Vec<(String, Json)> = policy::statements(&document)
             .iter()
@@ -149,7 +152,7 @@ impl Kind for Permission {
         Ok((!statements.is_empty()).then_some(Live { statements }))
     }
 
-    fn diff(&self, live: Option<&Live>) -> Vec<Change> {
+    fn diff(&self, live: Option<&Live>) -> Vec<SettingChange> {
         let shown = live.map(|live| match live.statements.as_slice() {
             [(_, only)] => only.clone(),
             several => Json::Array(several.iter().map(|(_, content)| content.clone()).collect()),
@@ -157,11 +160,16 @@ impl Kind for Permission {
         Diff::new().compare("statement", shown.as_ref(), &self.statement).changes()
     }
 
-    async fn create(&self, step: &Step<'_>) -> Result<(), Fault> {
+    async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         self.add(step, &self.sid(&Live::default())).await
     }
 
-    async fn update(&self, step: &Step<'_>, live: &Live, _changes: &[Change]) -> Result<(), Fault> {
+    async fn update(
+        &self,
+        step: &StepContext<'_>,
+        live: &Live,
+        _changes: &[SettingChange],
+    ) -> Result<(), ResourceError> {
         // The new one before the old ones go: deliveries in between would be lost.
         let mut right = live.statements.iter().filter(|(_, content)| *content == self.statement);
         let keep = right.next().map(|(sid, _)| sid.clone());
@@ -174,7 +182,7 @@ impl Kind for Permission {
         Ok(())
     }
 
-    async fn delete(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
+    async fn delete(&self, step: &StepContext<'_>, live: &Live) -> Result<(), ResourceError> {
         for (sid, _) in &live.statements {
             self.remove(step, sid).await?;
         }
@@ -185,11 +193,11 @@ impl Kind for Permission {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::tests::{converges, declared};
+    use crate::resources::tests::{assert_in_sync, declared};
 
     #[test]
     fn nothing_differs_from_what_was_made() {
-        converges::<Permission>(|spec| Live { statements: vec![("any".to_owned(), spec.statement.clone())] });
+        assert_in_sync::<Permission>(|spec| Live { statements: vec![("any".to_owned(), spec.statement.clone())] });
     }
 
     #[test]

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_sqs::types::QueueAttributeName;
 
+use crate::aws::ResourceError;
 use crate::aws::{Aws, AwsError, Call, absent_on, resource_in, retry_while};
-use crate::change::{Change, Diff, touches};
-use crate::error::{Error, Fault};
-use crate::kind::{Kind, Rights, Scope, Step};
-use crate::owner::{self, Owner};
+use crate::error::Error;
+use crate::reconcile::diff::{Diff, SettingChange, touches};
+use crate::reconcile::ownership::{self, Ownership};
+use crate::reconcile::resource::{IamActions, Resource, StepContext};
+use crate::resources::{Context, Kind};
 
 /// As long as SQS keeps anything: 14 days. Somebody has to notice first.
 const RETENTION_SECONDS: i64 = 1_209_600;
@@ -36,11 +38,6 @@ pub(super) struct Live {
     tags: BTreeMap<String, String>,
 }
 
-/// The queue's ARN, as other kinds need it.
-pub(super) fn arn(scope: &Scope<'_>) -> String {
-    scope.place.arn("sqs", &scope.pipeline.function.failure_queue)
-}
-
 fn attributes() -> HashMap<QueueAttributeName, String> {
     HashMap::from([
         (QueueAttributeName::MessageRetentionPeriod, RETENTION_SECONDS.to_string()),
@@ -49,21 +46,23 @@ fn attributes() -> HashMap<QueueAttributeName, String> {
 }
 
 impl Kind for Queue {
-    const NAME: &'static str = "queue";
-    type Live = Live;
-
-    fn declared(scope: &Scope<'_>) -> Vec<Self> {
-        Self::called(scope, &scope.pipeline.function.failure_queue).into_iter().collect()
+    fn desired(context: &Context<'_>) -> Vec<Self> {
+        Self::with_name(context, &context.pipeline.function.failure_queue).into_iter().collect()
     }
 
-    fn name_in(arn: &str) -> Option<String> {
+    fn name_from_arn(arn: &str) -> Option<String> {
         resource_in(arn, "sqs").map(str::to_owned)
     }
 
-    fn called(scope: &Scope<'_>, name: &str) -> Option<Self> {
-        let (arn, tags) = (scope.place.arn("sqs", name), scope.pipeline.tags.clone());
+    fn with_name(context: &Context<'_>, name: &str) -> Option<Self> {
+        let (arn, tags) = (context.account.queue_arn(name), context.pipeline.tags.clone());
         Some(Self { name: name.to_owned(), arn, tags })
     }
+}
+
+impl Resource for Queue {
+    const NAME: &'static str = "queue";
+    type Live = Live;
 
     fn name(&self) -> String {
         self.name.clone()
@@ -73,8 +72,8 @@ impl Kind for Queue {
         self.arn.clone()
     }
 
-    fn rights(&self) -> Vec<Rights> {
-        vec![Rights {
+    fn iam_actions(&self) -> Vec<IamActions> {
+        vec![IamActions {
             resource: self.arn.clone(),
             read: &["sqs:GetQueueUrl", "sqs:GetQueueAttributes", "sqs:ListQueueTags"],
             create: &["sqs:CreateQueue", "sqs:TagQueue"],
@@ -83,8 +82,8 @@ impl Kind for Queue {
         }]
     }
 
-    fn owner(&self, live: &Live) -> Owner {
-        owner::by_tags(&live.tags, &self.tags)
+    fn ownership(&self, live: &Live) -> Ownership {
+        ownership::by_tags(&live.tags, &self.tags)
     }
 
     /// Notifications of objects that are not counted: with them goes the knowledge of what is missing.
@@ -92,7 +91,7 @@ impl Kind for Queue {
         live.messages > 0
     }
 
-    fn delete_by_hand(&self) -> String {
+    fn manual_deletion(&self) -> String {
         format!(
             "To delete it with what could not be counted: aws sqs delete-queue --queue-url $(aws sqs get-queue-url \
                  --queue-name {} --output text)",
@@ -100,10 +99,10 @@ impl Kind for Queue {
         )
     }
 
-    async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
+    async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
         let answer = aws.sqs.get_queue_url().queue_name(&self.name).send().await;
         let Some(answer) = absent_on(answer.call("sqs:GetQueueUrl"), &GONE)? else { return Ok(None) };
-        let missing = || Error::Answer { doing: format!("read queue {}", self.name), missing: "URL" };
+        let missing = || Error::incomplete_answer(format!("read queue {}", self.name), "URL");
         let url = answer.queue_url.ok_or_else(missing)?;
         let (attributes, tags) = tokio::try_join!(
             async {
@@ -135,7 +134,7 @@ impl Kind for Queue {
         }))
     }
 
-    fn diff(&self, live: Option<&Live>) -> Vec<Change> {
+    fn diff(&self, live: Option<&Live>) -> Vec<SettingChange> {
         Diff::new()
             .compare("retention_seconds", live.and_then(|l| l.retention_seconds), RETENTION_SECONDS)
             .compare("encrypted", live.map(|l| l.encrypted), true)
@@ -143,7 +142,7 @@ impl Kind for Queue {
             .changes()
     }
 
-    async fn create(&self, step: &Step<'_>) -> Result<(), Fault> {
+    async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         let request = step
             .aws
             .sqs
@@ -154,12 +153,17 @@ impl Kind for Queue {
         let recently = |error: &AwsError| {
             matches!(error.code(), Some("AWS.SimpleQueueService.QueueDeletedRecently" | "QueueDeletedRecently"))
         };
-        let waiting = step.waiting("SQS to forget the queue that was deleted a moment ago", DELETED_RECENTLY);
+        let waiting = step.wait("SQS to forget the queue that was deleted a moment ago", DELETED_RECENTLY);
         retry_while(waiting, recently, || async { request.clone().send().await.call("sqs:CreateQueue") }).await?;
         Ok(())
     }
 
-    async fn update(&self, step: &Step<'_>, live: &Live, changes: &[Change]) -> Result<(), Fault> {
+    async fn update(
+        &self,
+        step: &StepContext<'_>,
+        live: &Live,
+        changes: &[SettingChange],
+    ) -> Result<(), ResourceError> {
         if touches(changes, &["tags"]) {
             let tags = self.tags.clone().into_iter().collect();
             let request = step.aws.sqs.tag_queue().queue_url(&live.url).set_tags(Some(tags));
@@ -178,7 +182,7 @@ impl Kind for Queue {
         Ok(())
     }
 
-    async fn delete(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
+    async fn delete(&self, step: &StepContext<'_>, live: &Live) -> Result<(), ResourceError> {
         absent_on(step.aws.sqs.delete_queue().queue_url(&live.url).send().await.call("sqs:DeleteQueue"), &GONE)?;
         Ok(())
     }
@@ -187,11 +191,11 @@ impl Kind for Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::tests::converges;
+    use crate::resources::tests::assert_in_sync;
 
     #[test]
     fn nothing_differs_from_what_was_made() {
-        converges::<Queue>(|spec| Live {
+        assert_in_sync::<Queue>(|spec| Live {
             retention_seconds: Some(RETENTION_SECONDS),
             encrypted: true,
             tags: spec.tags.clone(),

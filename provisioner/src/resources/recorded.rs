@@ -10,14 +10,15 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::test_util::infallible_client_fn;
 use aws_smithy_types::body::SdkBody;
 
-use super::tests::in_scope;
+use super::tests::in_context;
+use super::{Kind, desired_of};
 use super::{bucket, function, log_group, notification, permission, queue, role, table};
-use crate::apply::{Outcome, apply};
 use crate::aws::Aws;
-use crate::event::{Event, Reporter};
-use crate::kind::{Address, Kind, Resource, Step, declare};
-use crate::plan::{Action, Allowed, Found, Plan};
-use crate::signal::Stop;
+use crate::reconcile::apply::{Outcome, apply};
+use crate::reconcile::plan::{Action, Found, Plan, PlanOptions};
+use crate::reconcile::progress::{Event, Reporter};
+use crate::reconcile::resource::{Address, Declared, Resource, StepContext};
+use crate::shutdown::Shutdown;
 
 /// A request in short, the answer's status, and its body.
 type Recorded = (&'static str, u16, &'static str);
@@ -72,14 +73,14 @@ impl Reporter for Quiet {
 
 /// A resource that is answered for as declared: it is the pipeline's, nothing differs, and nothing but the answered
 /// requests, each of which reads, is made.
-async fn rests<K: Kind>(file: &'static str, answers: &'static [Recorded]) {
+async fn assert_no_op<K: Kind>(file: &'static str, answers: &'static [Recorded]) {
     let (aws, asked) = replay(answers);
-    let resource = in_scope(file, declare::<K>).into_iter().next().expect("a declaration");
+    let resource = in_context(file, desired_of::<K>).into_iter().next().expect("a declaration");
     let observed = resource.observe(&aws).await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(observed.changes(), []);
-    let plan = Plan::converge(Found { declared: vec![observed], ..Found::default() }, Allowed::default());
+    let plan = Plan::reconcile(Found { declared: vec![observed], ..Found::default() }, PlanOptions::default());
     assert!(plan.is_empty() && plan.notes.is_empty(), "{plan:?}");
-    assert_eq!(apply(&aws, &plan, &Quiet, &Stop::never()).await, Outcome::default());
+    assert_eq!(apply(&aws, &plan, &Quiet, &Shutdown::never()).await, Outcome::default());
 
     let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
     asked.sort_unstable();
@@ -135,7 +136,7 @@ const BUCKET: [Recorded; 8] = [
 
 #[tokio::test]
 async fn a_bucket() {
-    rests::<bucket::Bucket>("[bucket]\nexpire_days = 30", &BUCKET).await;
+    assert_no_op::<bucket::Bucket>("[bucket]\nexpire_days = 30", &BUCKET).await;
 }
 
 /// Of a table without a summary of its billing mode, which is provisioned.
@@ -167,7 +168,7 @@ const TABLE: [Recorded; 4] = [
 
 #[tokio::test]
 async fn a_table() {
-    rests::<table::Table>("[table]\nbilling = { read = 5, write = 5 }", &TABLE).await;
+    assert_no_op::<table::Table>("[table]\nbilling = { read = 5, write = 5 }", &TABLE).await;
 }
 
 /// What another run deletes between two calls.
@@ -190,13 +191,13 @@ async fn what_goes_while_it_is_read_is_not_there() {
         ("GET /events?tagging", 404, "<Error><Code>NoSuchBucket</Code><Message>gone</Message></Error>"),
         ("HEAD /events", 404, ""),
     ];
-    let read = async |resource: Arc<dyn Resource>, answers: &'static [Recorded]| {
+    let read = async |resource: Arc<dyn Declared>, answers: &'static [Recorded]| {
         let observed = resource.observe(&replay(answers).0).await.unwrap_or_else(|error| panic!("{error}"));
         assert!(!observed.exists(), "{}", observed.address());
     };
-    read(in_scope("", declare::<table::Table>).remove(0), &TABLE_GOES).await;
-    read(in_scope("", declare::<table::Table>).remove(0), &ITS_TAGS_GO).await;
-    read(in_scope("[bucket]\nexpire_days = 30", declare::<bucket::Bucket>).remove(0), &BUCKET_GOES).await;
+    read(in_context("", desired_of::<table::Table>).remove(0), &TABLE_GOES).await;
+    read(in_context("", desired_of::<table::Table>).remove(0), &ITS_TAGS_GO).await;
+    read(in_context("[bucket]\nexpire_days = 30", desired_of::<bucket::Bucket>).remove(0), &BUCKET_GOES).await;
 }
 
 /// IAM gives documents back URL-encoded, and lists in an order of its own.
@@ -254,7 +255,7 @@ const ROLE: [Recorded; 5] = [
 
 #[tokio::test]
 async fn a_role() {
-    rests::<role::Role>("", &ROLE).await;
+    assert_no_op::<role::Role>("", &ROLE).await;
 }
 
 /// The group stands among others whose names begin alike.
@@ -270,7 +271,7 @@ const LOG_GROUP: [Recorded; 2] = [
 
 #[tokio::test]
 async fn a_log_group() {
-    rests::<log_group::LogGroup>("", &LOG_GROUP).await;
+    assert_no_op::<log_group::LogGroup>("", &LOG_GROUP).await;
 }
 
 /// Encrypted by a key of the account's, which is as good.
@@ -287,7 +288,7 @@ const QUEUE: [Recorded; 3] = [
 
 #[tokio::test]
 async fn a_queue() {
-    rests::<queue::Queue>("", &QUEUE).await;
+    assert_no_op::<queue::Queue>("", &QUEUE).await;
 }
 
 /// With the revision that it was deployed from, which is not compared.
@@ -312,7 +313,7 @@ const FUNCTION: [Recorded; 2] = [
 
 #[tokio::test]
 async fn a_function() {
-    rests::<function::Function>("", &FUNCTION).await;
+    assert_no_op::<function::Function>("", &FUNCTION).await;
 }
 
 const PERMISSION: [Recorded; 1] = [(
@@ -327,7 +328,7 @@ const PERMISSION: [Recorded; 1] = [(
 
 #[tokio::test]
 async fn a_permission() {
-    rests::<permission::Permission>("", &PERMISSION).await;
+    assert_no_op::<permission::Permission>("", &PERMISSION).await;
 }
 
 /// S3 gives the filters' names back with a capital, as it pleases.
@@ -343,15 +344,15 @@ const NOTIFICATION: [Recorded; 1] = [(
 
 #[tokio::test]
 async fn a_notification() {
-    rests::<notification::Notification>("", &NOTIFICATION).await;
+    assert_no_op::<notification::Notification>("", &NOTIFICATION).await;
 }
 
 /// What a step of a table's answers, and how often DynamoDB was asked to change it.
 async fn update_of_a_table(answers: &'static [Recorded]) -> (String, usize) {
     let (aws, asked) = replay(answers);
-    let spec = in_scope("", table::Table::declared).remove(0);
+    let spec = in_context("", <table::Table as Kind>::desired).remove(0);
     let address = Address::of::<table::Table>("events-counts");
-    let step = Step { aws: &aws, address: &address, tell: &|_, _: Duration| {}, count: &|_, _| {} };
+    let step = StepContext { aws: &aws, address: &address, on_wait: &|_, _: Duration| {}, on_progress: &|_, _| {} };
     let live = spec.read(&aws).await.expect("a table").expect("a table");
     let changes = spec.diff(Some(&live));
     let fault = spec.update(&step, &live, &changes).await.expect_err("an error");

@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use aws_sdk_iam::types::Tag;
 use serde_json::{Value as Json, json};
 
-use super::{function, queue};
-use crate::aws::{Aws, AwsError, Call, absent_on, resource_in, retry_while};
-use crate::change::{Change, Diff, touches};
-use crate::error::{Error, Fault};
-use crate::kind::{Kind, Refusal, Rights, Scope, Step};
-use crate::owner::{self, Owner};
-use crate::policy;
+use crate::aws::ResourceError;
+use crate::aws::policy;
+use crate::aws::{Aws, AwsError, Call, absent_on, log_group_name, resource_in, retry_while, role_path};
+use crate::error::Error;
+use crate::reconcile::diff::{Diff, SettingChange, touches};
+use crate::reconcile::ownership::{self, Ownership};
+use crate::reconcile::resource::{IamActions, Refusal, Resource, StepContext};
+use crate::resources::{Context, Kind};
 
 /// The role of Segment's that writes into customers' buckets (Segment's AWS S3 destination documentation).
 const SEGMENT: &str = "arn:aws:iam::595280932656:role/segment-s3-integration-production-access";
@@ -44,20 +45,10 @@ pub(super) struct Live {
     foreign: Vec<String>,
 }
 
-fn arn(scope: &Scope<'_>, name: &str) -> String {
-    let path = owner::role_path(&scope.pipeline.name);
-    scope.place.global_arn("iam", &format!("role{path}{name}"))
-}
-
-/// The ARN of the function's role as other kinds need it.
-pub(super) fn function_role_arn(scope: &Scope<'_>) -> String {
-    arn(scope, &scope.pipeline.role_name)
-}
-
 /// What the handler does, and nothing else: the file is read, the ledger is asked whether it was counted, and each
 /// transaction marks and counts a chunk of it. The other two are what Lambda does in the function's name.
-fn function_policy(scope: &Scope<'_>) -> Json {
-    let (pipeline, place) = (scope.pipeline, scope.place);
+fn function_policy(context: &Context<'_>) -> Json {
+    let (pipeline, account) = (context.pipeline, context.account);
     let notification = &pipeline.notification;
     let objects = format!("{}/{}*{}", pipeline.bucket.name, notification.prefix, notification.suffix);
     // A version is read by its id, and that is another action. Objects from before the versions have none.
@@ -65,29 +56,28 @@ fn function_policy(scope: &Scope<'_>) -> Json {
     if pipeline.bucket.versioning {
         read.push("s3:GetObjectVersion");
     }
-    let table = |name: &str| place.arn("dynamodb", &format!("table/{name}"));
-    let log_streams = format!("log-group:{}:*", function::log_group_name(&pipeline.function.name));
+    let log_streams = format!("{}:*", account.log_group_arn(&log_group_name(&pipeline.function.name)));
     let mut statements = vec![
         json!({
             "Sid": "ReadObjects", "Effect": "Allow",
-            "Action": read, "Resource": place.s3_arn(&objects),
+            "Action": read, "Resource": account.s3_arn(&objects),
         }),
         json!({
             "Sid": "MarkObjects", "Effect": "Allow",
-            "Action": ["dynamodb:Query", "dynamodb:PutItem"], "Resource": table(&pipeline.table.ledger),
+            "Action": ["dynamodb:Query", "dynamodb:PutItem"], "Resource": account.table_arn(&pipeline.table.ledger),
         }),
         json!({
             "Sid": "AddCounts", "Effect": "Allow",
-            "Action": "dynamodb:UpdateItem", "Resource": table(&pipeline.table.counts),
+            "Action": "dynamodb:UpdateItem", "Resource": account.table_arn(&pipeline.table.counts),
         }),
         // Lambda sends with the function's rights what the function could not count.
         json!({
             "Sid": "KeepFailures", "Effect": "Allow",
-            "Action": "sqs:SendMessage", "Resource": queue::arn(scope),
+            "Action": "sqs:SendMessage", "Resource": account.queue_arn(&pipeline.function.failure_queue),
         }),
         json!({
             "Sid": "WriteLog", "Effect": "Allow",
-            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"], "Resource": place.arn("logs", &log_streams),
+            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"], "Resource": log_streams,
         }),
     ];
     for (i, extra) in pipeline.role_statements.iter().enumerate() {
@@ -104,12 +94,12 @@ fn decoded(text: Option<&str>, doing: impl Fn() -> String) -> Result<Option<Json
     let missing = "JSON document";
     policy::parse(text)
         .map(|policy| Some(policy::canonical(&policy)))
-        .map_err(|_| Error::Answer { doing: doing(), missing })
+        .map_err(|_| Error::incomplete_answer(doing(), missing))
 }
 
 impl Role {
-    async fn put_policy(&self, step: &Step<'_>) -> Result<(), Fault> {
-        retry_while(step.waiting("the role to take its policy", 60), is_settling, || async {
+    async fn put_policy(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
+        retry_while(step.wait("the role to take its policy", 60), is_settling, || async {
             let request = step.aws.iam.put_role_policy().role_name(&self.name).policy_name(self.policy_name);
             request.policy_document(self.policy.to_string()).send().await.call("iam:PutRolePolicy")
         })
@@ -164,15 +154,12 @@ fn is_settling(error: &AwsError) -> bool {
 }
 
 impl Kind for Role {
-    const NAME: &'static str = "role";
-    type Live = Live;
-
-    fn declared(scope: &Scope<'_>) -> Vec<Self> {
-        let pipeline = scope.pipeline;
+    fn desired(context: &Context<'_>) -> Vec<Self> {
+        let pipeline = context.pipeline;
         let role = |name: String, description, trust, policy_name, policy| Self {
-            arn: arn(scope, &name),
+            arn: context.account.role_arn(&pipeline.name, &name),
             name,
-            path: owner::role_path(&pipeline.name),
+            path: role_path(&pipeline.name),
             description,
             trust,
             policy_name,
@@ -188,7 +175,7 @@ impl Kind for Role {
                 "Action": "sts:AssumeRole",
             })]),
             "handler",
-            function_policy(scope),
+            function_policy(context),
         )];
         if let Some(workspace) = &pipeline.segment_workspace_id {
             let objects = format!("{}/{}*", pipeline.bucket.name, pipeline.notification.prefix);
@@ -204,22 +191,27 @@ impl Kind for Role {
                 "write",
                 policy::document(&[json!({
                     "Sid": "WriteObjects", "Effect": "Allow",
-                    "Action": ["s3:PutObject", "s3:PutObjectAcl"], "Resource": scope.place.s3_arn(&objects),
+                    "Action": ["s3:PutObject", "s3:PutObjectAcl"], "Resource": context.account.s3_arn(&objects),
                 })]),
             ));
         }
         roles
     }
 
-    fn name_in(arn: &str) -> Option<String> {
+    fn name_from_arn(arn: &str) -> Option<String> {
         let (_, name) = resource_in(arn, "iam")?.strip_prefix("role/")?.rsplit_once('/')?;
         Some(name.to_owned())
     }
 
-    fn called(scope: &Scope<'_>, name: &str) -> Option<Self> {
-        let like = Self::declared(scope).into_iter().next()?;
-        Some(Self { name: name.to_owned(), arn: arn(scope, name), ..like })
+    fn with_name(context: &Context<'_>, name: &str) -> Option<Self> {
+        let like = Self::desired(context).into_iter().next()?;
+        Some(Self { name: name.to_owned(), arn: context.account.role_arn(&context.pipeline.name, name), ..like })
     }
+}
+
+impl Resource for Role {
+    const NAME: &'static str = "role";
+    type Live = Live;
 
     fn name(&self) -> String {
         self.name.clone()
@@ -229,8 +221,8 @@ impl Kind for Role {
         self.arn.clone()
     }
 
-    fn rights(&self) -> Vec<Rights> {
-        vec![Rights {
+    fn iam_actions(&self) -> Vec<IamActions> {
+        vec![IamActions {
             resource: self.arn.clone(),
             read: &[
                 "iam:GetRole",
@@ -245,10 +237,10 @@ impl Kind for Role {
         }]
     }
 
-    fn owner(&self, live: &Live) -> Owner {
-        match owner::by_tags(&live.tags, &self.tags) {
+    fn ownership(&self, live: &Live) -> Ownership {
+        match ownership::by_tags(&live.tags, &self.tags) {
             // A role's path cannot be changed, so it says as much as the tag does.
-            Owner::Nobody if live.path == self.path => Owner::Ours,
+            Ownership::Unmanaged if live.path == self.path => Ownership::Owned,
             owner => owner,
         }
     }
@@ -268,13 +260,13 @@ impl Kind for Role {
         notes
     }
 
-    async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
+    async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
         let answer = aws.iam.get_role().role_name(&self.name).send().await;
         let Some(answer) = absent_on(answer.call("iam:GetRole"), &["NoSuchEntity"])? else {
             return Ok(None);
         };
         let doing = |what: &str| format!("read the {what} of role {}", self.name);
-        let role = answer.role.ok_or_else(|| Error::Answer { doing: doing("settings"), missing: "role" })?;
+        let role = answer.role.ok_or_else(|| Error::incomplete_answer(doing("settings"), "role"))?;
         let (policy, tags, inline, attached) = tokio::try_join!(
             async {
                 let request = aws.iam.get_role_policy().role_name(&self.name).policy_name(self.policy_name);
@@ -297,7 +289,7 @@ impl Kind for Role {
         }))
     }
 
-    fn diff(&self, live: Option<&Live>) -> Vec<Change> {
+    fn diff(&self, live: Option<&Live>) -> Vec<SettingChange> {
         Diff::new()
             .compare("path", live.map(|l| &l.path), &self.path)
             .compare("description", live.and_then(|l| l.description.as_ref()), self.description)
@@ -333,7 +325,7 @@ impl Kind for Role {
         })
     }
 
-    async fn create(&self, step: &Step<'_>) -> Result<(), Fault> {
+    async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         let request = step
             .aws
             .iam
@@ -343,28 +335,35 @@ impl Kind for Role {
             .description(self.description)
             .assume_role_policy_document(self.trust.to_string())
             .set_tags(Some(self.aws_tags()?));
-        let created = retry_while(step.waiting("the role's principal to be known", 60), is_settling, || async {
+        let created = retry_while(step.wait("the role's principal to be known", 60), is_settling, || async {
             request.clone().send().await.call("iam:CreateRole")
         })
         .await;
         match created {
-            Err(Fault::Call(error)) if error.code() == Some("EntityAlreadyExists") => return Err(Fault::Exists),
+            Err(ResourceError::Call(error)) if error.code() == Some("EntityAlreadyExists") => {
+                return Err(ResourceError::AlreadyExists);
+            }
             other => other?,
         };
         self.put_policy(step).await
     }
 
-    async fn update(&self, step: &Step<'_>, live: &Live, changes: &[Change]) -> Result<(), Fault> {
+    async fn update(
+        &self,
+        step: &StepContext<'_>,
+        live: &Live,
+        changes: &[SettingChange],
+    ) -> Result<(), ResourceError> {
         let iam = &step.aws.iam;
         if touches(changes, &["tags"]) {
             let request = iam.tag_role().role_name(&self.name).set_tags(Some(self.aws_tags()?));
-            retry_while(step.waiting("the role to take its tags", 60), is_settling, || async {
+            retry_while(step.wait("the role to take its tags", 60), is_settling, || async {
                 request.clone().send().await.call("iam:TagRole")
             })
             .await?;
         }
         if touches(changes, &["trust_policy"]) {
-            retry_while(step.waiting("the role's principal to be known", 60), is_settling, || async {
+            retry_while(step.wait("the role's principal to be known", 60), is_settling, || async {
                 let request = iam.update_assume_role_policy().role_name(&self.name);
                 request.policy_document(self.trust.to_string()).send().await.call("iam:UpdateAssumeRolePolicy")
             })
@@ -381,7 +380,7 @@ impl Kind for Role {
         Ok(())
     }
 
-    async fn delete(&self, step: &Step<'_>, _live: &Live) -> Result<(), Fault> {
+    async fn delete(&self, step: &StepContext<'_>, _live: &Live) -> Result<(), ResourceError> {
         let iam = &step.aws.iam;
         // IAM deletes only a role that has nothing left, also of what others gave it.
         for name in self.inline_policies(step.aws).await? {
@@ -393,7 +392,7 @@ impl Kind for Role {
             absent_on(request.send().await.call("iam:DetachRolePolicy"), &["NoSuchEntity"])?;
         }
         let conflict = |error: &AwsError| matches!(error.code(), Some("DeleteConflict" | "ConcurrentModification"));
-        retry_while(step.waiting("the role to be free for deletion", 60), conflict, || async {
+        retry_while(step.wait("the role to be free for deletion", 60), conflict, || async {
             let answer = iam.delete_role().role_name(&self.name).send().await;
             absent_on(answer.call("iam:DeleteRole"), &["NoSuchEntity"])
         })
@@ -405,7 +404,7 @@ impl Kind for Role {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::tests::{converges, declared};
+    use crate::resources::tests::{assert_in_sync, declared};
 
     fn live_of(spec: &Role) -> Live {
         Live {
@@ -421,7 +420,7 @@ mod tests {
 
     #[test]
     fn nothing_differs_from_what_was_made() {
-        converges::<Role>(live_of);
+        assert_in_sync::<Role>(live_of);
     }
 
     #[test]

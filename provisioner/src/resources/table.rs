@@ -11,15 +11,17 @@ use aws_sdk_dynamodb::types::{
     ScalarAttributeType, TableDescription, TableStatus, Tag, TimeToLiveSpecification, TimeToLiveStatus,
     UpdateGlobalSecondaryIndexAction,
 };
-use contract::{counts, ledger};
+use counting::names::{counts, ledger};
 use serde_json::{Value as Json, json};
 
+use crate::aws::ResourceError;
 use crate::aws::{Aws, AwsError, Call, absent_on, resource_in, retry_while, wait_until};
-use crate::change::{Change, Diff, touches};
 use crate::config::Billing;
-use crate::error::{Error, Fault};
-use crate::kind::{Kind, Refusal, Rights, Scope, Step};
-use crate::owner::{self, Owner};
+use crate::error::Error;
+use crate::reconcile::diff::{Diff, SettingChange, touches};
+use crate::reconcile::ownership::{self, Ownership};
+use crate::reconcile::resource::{IamActions, Refusal, Resource, StepContext};
+use crate::resources::{Context, Kind};
 
 /// Making a table or an index of an empty table takes seconds; the index of a full one may take hours, and then a
 /// later run finds it.
@@ -191,17 +193,17 @@ impl Table {
     }
 
     /// Waits until neither the table nor an index is being changed. A new one may not be known everywhere yet.
-    async fn settled(&self, step: &Step<'_>, is_new: bool) -> Result<(), Fault> {
-        let waiting = step.waiting(format!("table {} to become ACTIVE", self.name), TABLE_DEADLINE);
+    async fn settled(&self, step: &StepContext<'_>, is_new: bool) -> Result<(), ResourceError> {
+        let waiting = step.wait(format!("table {} to become ACTIVE", self.name), TABLE_DEADLINE);
         wait_until(waiting, || async {
             let Some(table) = self.describe(step.aws).await? else {
                 if is_new {
                     return Ok(None);
                 }
-                return Err(Error::Refused {
-                    what: format!("table {} was deleted while this ran, by something else than this run", self.name),
-                    help: "let the other run finish, then run the command again".to_owned(),
-                }
+                return Err(Error::conflict(
+                    format!("table {} was deleted concurrently by another process", self.name),
+                    "wait for the other process to finish, then run the command again",
+                )
                 .into());
             };
             let indexes = table.global_secondary_indexes();
@@ -212,26 +214,25 @@ impl Table {
         .await
     }
 
-    async fn put_ttl(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
+    async fn put_ttl(&self, step: &StepContext<'_>, live: &Live) -> Result<(), ResourceError> {
         let (attribute, enabled) = match (self.ttl, &live.ttl) {
             (Some(attribute), _) => (attribute.to_owned(), true),
             (None, Some(attribute)) => (attribute.clone(), false),
             (None, None) => return Ok(()),
         };
         let specification = TimeToLiveSpecification::builder().attribute_name(attribute).enabled(enabled).build()?;
-        let answer =
-            retry_while(step.waiting("the table to take its time to live", TABLE_DEADLINE), is_busy, || async {
-                let request = step.aws.dynamodb.update_time_to_live().table_name(&self.name);
-                request.time_to_live_specification(specification.clone()).send().await.call("dynamodb:UpdateTimeToLive")
-            })
-            .await;
+        let answer = retry_while(step.wait("the table to take its time to live", TABLE_DEADLINE), is_busy, || async {
+            let request = step.aws.dynamodb.update_time_to_live().table_name(&self.name);
+            request.time_to_live_specification(specification.clone()).send().await.call("dynamodb:UpdateTimeToLive")
+        })
+        .await;
         match answer {
             Ok(_) => Ok(()),
             // As wanted already. DynamoDB has no code of its own for it.
-            Err(Fault::Call(error)) if error.says("ValidationException", "already") => Ok(()),
+            Err(ResourceError::Call(error)) if error.says("ValidationException", "already") => Ok(()),
             // It takes one change an hour or so. Nothing else depends on it, and the next plan shows it again.
-            Err(Fault::Call(error)) if error.says("ValidationException", "multiple times") => {
-                (step.tell)(
+            Err(ResourceError::Call(error)) if error.says("ValidationException", "multiple times") => {
+                (step.on_wait)(
                     "DynamoDB to take another change of its time to live: the next apply does it",
                     Duration::ZERO,
                 );
@@ -241,10 +242,10 @@ impl Table {
         }
     }
 
-    async fn put_recovery(&self, step: &Step<'_>) -> Result<(), Fault> {
+    async fn put_recovery(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         let on = self.point_in_time_recovery;
         let specification = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(on).build()?;
-        retry_while(step.waiting("the table's backups to become available", TABLE_DEADLINE), is_busy, || async {
+        retry_while(step.wait("the table's backups to become available", TABLE_DEADLINE), is_busy, || async {
             let request = step.aws.dynamodb.update_continuous_backups().table_name(&self.name);
             let request = request.point_in_time_recovery_specification(specification.clone());
             request.send().await.call("dynamodb:UpdateContinuousBackups")
@@ -256,14 +257,14 @@ impl Table {
     /// One UpdateTable; waits for its turn before and for its end after.
     async fn update_table(
         &self,
-        step: &Step<'_>,
+        step: &StepContext<'_>,
         change: impl Fn(
             aws_sdk_dynamodb::operation::update_table::builders::UpdateTableFluentBuilder,
         ) -> aws_sdk_dynamodb::operation::update_table::builders::UpdateTableFluentBuilder
         + Send
         + Sync,
-    ) -> Result<(), Fault> {
-        retry_while(step.waiting("the table to take another change", TABLE_DEADLINE), is_busy, || async {
+    ) -> Result<(), ResourceError> {
+        retry_while(step.wait("the table to take another change", TABLE_DEADLINE), is_busy, || async {
             let request = change(step.aws.dynamodb.update_table().table_name(&self.name));
             request.send().await.call("dynamodb:UpdateTable")
         })
@@ -271,7 +272,7 @@ impl Table {
         self.settled(step, false).await
     }
 
-    async fn put_billing(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
+    async fn put_billing(&self, step: &StepContext<'_>, live: &Live) -> Result<(), ResourceError> {
         let (throughput, mode) = (self.throughput()?, self.billing_mode());
         let resize = match (&self.index, &throughput) {
             (Some(index), Some(units)) if live.index.is_some() => Some(
@@ -299,19 +300,16 @@ impl Table {
             .await;
         match updated {
             // DynamoDB lets the mode and the units change a few times a day; its answer says which and when again.
-            Err(Fault::Call(error)) if error.code() == Some("LimitExceededException") => Err(Error::Refused {
-                what: format!("DynamoDB limits how often the billing of table {} may change: {error}", self.name),
-                help:
-                    "run apply again when 24 hours have passed since the last change, or put table.billing back until \
-                       then"
-                        .to_owned(),
-            }
+            Err(ResourceError::Call(error)) if error.code() == Some("LimitExceededException") => Err(Error::conflict(
+                format!("DynamoDB limits changes of the billing of table {}: {error}", self.name),
+                "run apply again 24 hours after the last change, or revert table.billing until then",
+            )
             .into()),
             result => result,
         }
     }
 
-    async fn put_index(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
+    async fn put_index(&self, step: &StepContext<'_>, live: &Live) -> Result<(), ResourceError> {
         let Some(index) = &self.index else {
             return Ok(());
         };
@@ -319,7 +317,7 @@ impl Table {
             let delete = DeleteGlobalSecondaryIndexAction::builder().index_name(index.name).build()?;
             let delete = GlobalSecondaryIndexUpdate::builder().delete(delete).build();
             self.update_table(step, |request| request.global_secondary_index_updates(delete.clone())).await?;
-            let waiting = step.waiting("the old index to go", TABLE_DEADLINE);
+            let waiting = step.wait("the old index to go", TABLE_DEADLINE);
             wait_until(waiting, || async {
                 let table = self.describe(step.aws).await?;
                 let gone = table.is_some_and(|t| {
@@ -343,21 +341,17 @@ impl Table {
         .await
     }
 
-    async fn protect(&self, step: &Step<'_>, on: bool) -> Result<(), Fault> {
+    async fn protect(&self, step: &StepContext<'_>, on: bool) -> Result<(), ResourceError> {
         self.update_table(step, |request| request.deletion_protection_enabled(on)).await
     }
 }
 
 impl Kind for Table {
-    const NAME: &'static str = "table";
-    const HOLDS_DATA: bool = true;
-    type Live = Live;
-
-    fn declared(scope: &Scope<'_>) -> Vec<Self> {
-        let declared = &scope.pipeline.table;
+    fn desired(context: &Context<'_>) -> Vec<Self> {
+        let declared = &context.pipeline.table;
         let table = |name: &str, hash, range, index, ttl| Self {
             name: name.to_owned(),
-            arn: scope.place.arn("dynamodb", &format!("table/{name}")),
+            arn: context.account.table_arn(name),
             hash,
             range,
             index,
@@ -365,7 +359,7 @@ impl Kind for Table {
             billing: declared.billing,
             point_in_time_recovery: declared.point_in_time_recovery,
             deletion_protection: declared.deletion_protection,
-            tags: scope.pipeline.tags.clone(),
+            tags: context.pipeline.tags.clone(),
         };
         let (event, hour) = ((counts::EVENT, "S"), (counts::HOUR, "S"));
         let by_hour = Index { name: counts::BY_HOUR, hash: hour, range: event, include: None };
@@ -382,15 +376,21 @@ impl Kind for Table {
         ]
     }
 
-    fn name_in(arn: &str) -> Option<String> {
+    fn name_from_arn(arn: &str) -> Option<String> {
         let name = resource_in(arn, "dynamodb")?.strip_prefix("table/")?;
         (!name.contains('/')).then(|| name.to_owned())
     }
 
-    fn called(scope: &Scope<'_>, name: &str) -> Option<Self> {
-        let like = Self::declared(scope).into_iter().next()?;
-        Some(Self { name: name.to_owned(), arn: scope.place.arn("dynamodb", &format!("table/{name}")), ..like })
+    fn with_name(context: &Context<'_>, name: &str) -> Option<Self> {
+        let like = Self::desired(context).into_iter().next()?;
+        Some(Self { name: name.to_owned(), arn: context.account.table_arn(name), ..like })
     }
+}
+
+impl Resource for Table {
+    const NAME: &'static str = "table";
+    const HOLDS_DATA: bool = true;
+    type Live = Live;
 
     fn name(&self) -> String {
         self.name.clone()
@@ -400,8 +400,8 @@ impl Kind for Table {
         self.arn.clone()
     }
 
-    fn rights(&self) -> Vec<Rights> {
-        vec![Rights {
+    fn iam_actions(&self) -> Vec<IamActions> {
+        vec![IamActions {
             resource: self.arn.clone(),
             read: &[
                 "dynamodb:DescribeTable",
@@ -426,11 +426,11 @@ impl Kind for Table {
         }]
     }
 
-    fn owner(&self, live: &Live) -> Owner {
-        owner::by_tags(&live.tags, &self.tags)
+    fn ownership(&self, live: &Live) -> Ownership {
+        ownership::by_tags(&live.tags, &self.tags)
     }
 
-    fn delete_by_hand(&self) -> String {
+    fn manual_deletion(&self) -> String {
         format!(
             "To delete it: aws dynamodb update-table --table-name {0} --no-deletion-protection-enabled, then \
              aws dynamodb delete-table --table-name {0}",
@@ -438,7 +438,7 @@ impl Kind for Table {
         )
     }
 
-    async fn read(&self, aws: &Aws) -> Result<Option<Live>, Fault> {
+    async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
         let Some(table) = self.describe(aws).await? else {
             return Ok(None);
         };
@@ -509,7 +509,7 @@ impl Kind for Table {
         }))
     }
 
-    fn diff(&self, live: Option<&Live>) -> Vec<Change> {
+    fn diff(&self, live: Option<&Live>) -> Vec<SettingChange> {
         let index = self.index.as_ref().map(Index::shown);
         let billing = billing_shown(self.billing);
         Diff::new()
@@ -552,7 +552,7 @@ impl Kind for Table {
         })
     }
 
-    async fn create(&self, step: &Step<'_>) -> Result<(), Fault> {
+    async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         let index = match &self.index {
             None => None,
             Some(index) => Some(vec![
@@ -576,14 +576,14 @@ impl Kind for Table {
             .set_provisioned_throughput(self.throughput()?)
             .deletion_protection_enabled(self.deletion_protection)
             .set_tags(Some(self.aws_tags()?));
-        let waiting = step.waiting("the table's turn to be made", TABLE_DEADLINE);
+        let waiting = step.wait("the table's turn to be made", TABLE_DEADLINE);
         let in_use = |error: &AwsError| error.code() == Some("ResourceInUseException");
         let passes = |error: &AwsError| in_use(error) || error.says("LimitExceededException", "simultaneously");
         retry_while(waiting, passes, || async {
             match request.clone().send().await.call("dynamodb:CreateTable") {
                 // In use by an old one on its way out, which passes, or by one that is there.
-                Err(error) if in_use(&error) && !self.is_going(step.aws).await? => Err(Fault::Exists),
-                result => result.map(drop).map_err(Fault::from),
+                Err(error) if in_use(&error) && !self.is_going(step.aws).await? => Err(ResourceError::AlreadyExists),
+                result => result.map(drop).map_err(ResourceError::from),
             }
         })
         .await?;
@@ -596,7 +596,12 @@ impl Kind for Table {
         Ok(())
     }
 
-    async fn update(&self, step: &Step<'_>, live: &Live, changes: &[Change]) -> Result<(), Fault> {
+    async fn update(
+        &self,
+        step: &StepContext<'_>,
+        live: &Live,
+        changes: &[SettingChange],
+    ) -> Result<(), ResourceError> {
         self.settled(step, false).await?;
         if touches(changes, &["tags"]) {
             let request = step.aws.dynamodb.tag_resource().resource_arn(&self.arn).set_tags(Some(self.aws_tags()?));
@@ -621,10 +626,10 @@ impl Kind for Table {
         Ok(())
     }
 
-    async fn delete(&self, step: &Step<'_>, live: &Live) -> Result<(), Fault> {
+    async fn delete(&self, step: &StepContext<'_>, live: &Live) -> Result<(), ResourceError> {
         let gone = &["ResourceNotFoundException"];
         if live.deletion_protection {
-            let waiting = step.waiting("the table to take another change", TABLE_DEADLINE);
+            let waiting = step.wait("the table to take another change", TABLE_DEADLINE);
             let lifted = retry_while(waiting, is_busy, || async {
                 let request =
                     step.aws.dynamodb.update_table().table_name(&self.name).deletion_protection_enabled(false);
@@ -635,7 +640,7 @@ impl Kind for Table {
                 return Ok(());
             }
         }
-        let waiting = step.waiting("the table to be free for deletion", TABLE_DEADLINE);
+        let waiting = step.wait("the table to be free for deletion", TABLE_DEADLINE);
         let deleted = retry_while(waiting, is_busy, || async {
             let answer = step.aws.dynamodb.delete_table().table_name(&self.name).send().await;
             absent_on(answer.call("dynamodb:DeleteTable"), gone)
@@ -644,7 +649,7 @@ impl Kind for Table {
         if deleted.is_none() {
             return Ok(());
         }
-        wait_until(step.waiting("the table to be gone", TABLE_DEADLINE), || async {
+        wait_until(step.wait("the table to be gone", TABLE_DEADLINE), || async {
             Ok(self.describe(step.aws).await?.is_none().then_some(()))
         })
         .await
@@ -654,7 +659,7 @@ impl Kind for Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::tests::{converges, declared};
+    use crate::resources::tests::{assert_in_sync, declared};
 
     fn live_of(spec: &Table) -> Live {
         Live {
@@ -671,7 +676,7 @@ mod tests {
 
     #[test]
     fn nothing_differs_from_what_was_made() {
-        converges::<Table>(live_of);
+        assert_in_sync::<Table>(live_of);
     }
 
     #[test]

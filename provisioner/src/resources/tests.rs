@@ -3,17 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde_json::Value as Json;
-
-use super::declared as all;
-use crate::artifact::Artifact;
-use crate::aws::Place;
-use crate::change::{Change, Code};
+use super::{Context, Kind, desired};
+use crate::aws::Account;
 use crate::config::{self, Pipeline};
-use crate::kind::{Kind, Scope};
+use crate::reconcile::diff::{Code, SettingChange};
+use crate::resources::function::artifact::Artifact;
 
 /// Declarations that between them set every key.
-const FILES: [&str; 3] = [
+pub(crate) const FILES: [&str; 3] = [
     "",
     "[bucket]\nversioning = true\nexpire_days = 30\n[table]\nbilling = { read = 5, write = 5 }\n\
      point_in_time_recovery = false\ndeletion_protection = false\n[segment]\nworkspace_id = \"abc123\"",
@@ -26,31 +23,31 @@ fn pipeline(file: &str) -> Pipeline {
     config::parse("pipeline.toml", &text, None).expect("a valid file")
 }
 
-pub(super) fn in_scope<T>(file: &str, work: impl FnOnce(&Scope<'_>) -> T) -> T {
+pub(crate) fn in_context<T>(file: &str, work: impl FnOnce(&Context<'_>) -> T) -> T {
     let pipeline = pipeline(file);
-    let place = Place {
+    let account = Account {
         partition: "aws".into(),
         region: pipeline.region.clone(),
-        account: "123456789012".into(),
+        id: "123456789012".into(),
         caller: String::new(),
     };
     let artifact = Arc::new(Artifact {
         zip: b"zip".to_vec(),
         code: Code { sha256: "c2hh".into(), bytes: 3, revision: Some("0123456789ab".into()) },
     });
-    work(&Scope { pipeline: &pipeline, place: &place, artifact: Some(&artifact) })
+    work(&Context { pipeline: &pipeline, account: &account, artifact: Some(&artifact) })
 }
 
 /// What a file declares of one kind.
 pub(super) fn declared<K: Kind>(file: &str) -> Vec<K> {
-    in_scope(file, |scope| K::declared(scope))
+    in_context(file, |context| K::desired(context))
 }
 
 /// Of a resource that is as declared nothing differs; of none, something does.
-pub(super) fn converges<K: Kind>(live_of: impl Fn(&K) -> K::Live) {
+pub(super) fn assert_in_sync<K: Kind>(live_of: impl Fn(&K) -> K::Live) {
     for file in FILES {
         for spec in declared::<K>(file) {
-            assert_eq!(spec.diff(Some(&live_of(&spec))), Vec::<Change>::new(), "{spec:?}");
+            assert_eq!(spec.diff(Some(&live_of(&spec))), Vec::<SettingChange>::new(), "{spec:?}");
             assert!(!spec.diff(None).is_empty(), "{spec:?}");
             assert!(spec.refusal(&live_of(&spec)).is_none(), "{spec:?}");
         }
@@ -58,30 +55,10 @@ pub(super) fn converges<K: Kind>(live_of: impl Fn(&K) -> K::Live) {
 }
 
 #[test]
-fn what_a_deployer_may_do_is_bound_to_the_pipelines_resources() {
-    for file in FILES {
-        let policy = in_scope(file, |scope| crate::rights::deployer_policy(scope, false));
-        for statement in policy["Statement"].as_array().expect("statements") {
-            let actions: Vec<&str> =
-                statement["Action"].as_array().expect("actions").iter().filter_map(Json::as_str).collect();
-            assert!(!actions.iter().any(|action| action.contains('*')), "{actions:?}");
-            for resource in statement["Resource"].as_array().expect("resources").iter().filter_map(Json::as_str) {
-                match resource {
-                    // What AWS cannot bind to a resource, all of it reading.
-                    "*" => assert_eq!(actions, ["iam:ListRoles", "logs:DescribeLogGroups", "tag:GetResources"]),
-                    arn if arn.contains(":iam:") => assert!(arn.contains(":role/pipeline/events/events-"), "{arn}"),
-                    arn => assert!(arn.contains("events"), "{arn}"),
-                }
-            }
-        }
-    }
-}
-
-#[test]
 fn addresses_are_unique_and_needs_are_declared_before() {
     for file in FILES {
-        in_scope(file, |scope| {
-            let addresses: Vec<_> = all(scope).iter().map(|resource| resource.address().clone()).collect();
+        in_context(file, |context| {
+            let addresses: Vec<_> = desired(context).iter().map(|resource| resource.address().clone()).collect();
             assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), addresses.len(), "{addresses:?}");
         });
     }

@@ -1,0 +1,322 @@
+//! The error of a call: typed for decisions, and convertible into the user-facing [`Error`].
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use aws_smithy_types::error::operation::BuildError;
+
+use crate::error::{Error, ErrorKind};
+
+/// The time limit of one attempt: an upload of the function's code fits on a slow line.
+pub(crate) const ATTEMPT: Duration = Duration::from_secs(60);
+/// The time limit of one call with all of its attempts.
+pub(crate) const CALL: Duration = Duration::from_secs(150);
+
+/// A call that did not succeed.
+#[derive(Debug)]
+pub(crate) struct AwsError {
+    /// The call, as IAM names it: `s3:PutBucketPolicy`.
+    pub(crate) call: &'static str,
+    /// How it failed.
+    pub(crate) answer: Answer,
+}
+
+/// How a call failed.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// The service answered with an error.
+    Service {
+        /// HTTP status.
+        status: u16,
+        /// The service's error code; empty where the answer had no body (HEAD).
+        code: String,
+        /// The service's message; may be empty.
+        message: String,
+        /// What AWS's support asks for.
+        request_id: Option<String>,
+    },
+    /// No usable credentials.
+    Credentials(String),
+    /// No answer: the name is unknown, nobody listens, TLS failed.
+    Unreachable(String),
+    /// No answer in time.
+    TimedOut,
+    /// An answer that cannot be understood, or a request that could not be made.
+    Unclear(String),
+}
+
+const CLOCK: &str = "this machine's clock is wrong: correct it";
+
+impl AwsError {
+    /// The service's error code, where the service answered.
+    pub(crate) fn code(&self) -> Option<&str> {
+        match &self.answer {
+            Answer::Service { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+
+    /// The HTTP status, where the service answered.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match &self.answer {
+            Answer::Service { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Whether the service answered that what was asked about, or something that it is part of, is not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        let names = ["NotFound", "NoSuch", "NonExistent", "DoesNotExist"];
+        self.status() == Some(404) || self.code().is_some_and(|code| names.iter().any(|name| code.contains(name)))
+    }
+
+    /// Whether the service answered that the caller may not ask.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.status() == Some(403) || self.code().is_some_and(|code| code.starts_with("AccessDenied"))
+    }
+
+    /// Whether the service answered with this code and a message that contains `text`. For the few answers that AWS
+    /// tells apart by their text alone; the callers name their source.
+    pub(crate) fn says(&self, wanted: &str, text: &str) -> bool {
+        matches!(&self.answer, Answer::Service { code, message, .. } if code == wanted && message.contains(text))
+    }
+
+    /// The call and the code of its answer, without the text of AWS, which names the caller.
+    pub(crate) fn short(&self) -> String {
+        match &self.answer {
+            Answer::Service { status, code, .. } => format!("{} answered {status} {}", self.call, code.escape_debug()),
+            _ => format!("{} failed", self.call),
+        }
+    }
+
+    /// The user-facing error. `doing` continues "failed to".
+    pub(crate) fn while_doing(&self, doing: impl fmt::Display) -> Error {
+        let kind = match &self.answer {
+            Answer::TimedOut => ErrorKind::Timeout,
+            Answer::Service { .. } | Answer::Credentials(_) | Answer::Unreachable(_) | Answer::Unclear(_) => {
+                ErrorKind::Aws
+            }
+        };
+        let (short, long) = (self.short(), self.to_string());
+        // The text of AWS follows the short form, unless the failure is told in other words altogether.
+        let (message, detail) = match long.strip_prefix(&short) {
+            Some(rest) => (format!("failed to {doing}: {short}"), rest.to_owned()),
+            None => (format!("failed to {doing}: {long}"), String::new()),
+        };
+        Error::new(kind, message, self.remedy()).with_detail(detail)
+    }
+
+    /// The help text.
+    pub(crate) fn remedy(&self) -> String {
+        match &self.answer {
+            Answer::Credentials(_) => {
+                "sign in, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".to_owned()
+            }
+            Answer::Unreachable(_) => "check the network, pipeline.region and AWS_ENDPOINT_URL".to_owned(),
+            Answer::TimedOut => "check the network and AWS_ENDPOINT_URL, then run the command again".to_owned(),
+            Answer::Unclear(_) => "check that AWS_ENDPOINT_URL is the address of AWS or of a local AWS".to_owned(),
+            // Services other than S3 say it in words alone.
+            Answer::Service { message, .. }
+                if message.contains("Signature expired") || message.contains("Signature not yet current") =>
+            {
+                CLOCK.to_owned()
+            }
+            Answer::Service { status, code, .. } => match code.as_str() {
+                "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "TokenRefreshRequired" => {
+                    "the credentials have expired: sign in again, then run the command again to continue".to_owned()
+                }
+                "InvalidClientTokenId" | "UnrecognizedClientException" | "InvalidAccessKeyId" | "AuthFailure" => {
+                    "AWS does not know these credentials: check AWS_PROFILE or the AWS_* variables".to_owned()
+                }
+                "SignatureDoesNotMatch" | "InvalidSignatureException" => {
+                    "the secret key does not belong to the access key, or a proxy changes the request".to_owned()
+                }
+                "RequestTimeTooSkewed" => CLOCK.to_owned(),
+                "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException" => {
+                    "the resource is in another region: check pipeline.region".to_owned()
+                }
+                "OptInRequired" | "InvalidRegion" => "enable the region in the account, or choose another".to_owned(),
+                _ if self.is_refusal() => format!("allow the caller {}", self.call),
+                _ if *status == 429 || *status >= 500 => "AWS is busy: run the command again to continue".to_owned(),
+                _ => "run the command again: what is done stays done; if the answer stays, it says what to change"
+                    .to_owned(),
+            },
+        }
+    }
+}
+
+impl fmt::Display for AwsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let call = self.call;
+        match &self.answer {
+            Answer::Service { status, code, message, request_id } => {
+                write!(f, "{call} answered {status}")?;
+                if *status < 300 {
+                    f.write_str(", but the answer was cut short or is none of AWS's")?;
+                }
+                if !code.is_empty() {
+                    write!(f, " {}", code.escape_debug())?;
+                }
+                if !message.is_empty() {
+                    write!(f, ": {}", message.escape_debug())?;
+                }
+                match request_id {
+                    Some(id) => write!(f, " (request {})", id.escape_debug()),
+                    None => Ok(()),
+                }
+            }
+            Answer::Credentials(why) => write!(f, "no AWS credentials were found ({why})"),
+            Answer::Unreachable(why) => write!(f, "{call} could not be sent: {why}"),
+            Answer::TimedOut => write!(
+                f,
+                "{call} got no answer in time (an attempt has {} s, a call with all of its attempts {} s)",
+                ATTEMPT.as_secs(),
+                CALL.as_secs()
+            ),
+            Answer::Unclear(why) => write!(f, "{call} failed: {why}"),
+        }
+    }
+}
+
+impl StdError for AwsError {}
+
+/// Turns the SDK's results into ours.
+pub(crate) trait Call<T> {
+    /// Names the call that was made.
+    ///
+    /// # Errors
+    /// The call's own failure.
+    fn call(self, call: &'static str) -> Result<T, AwsError>;
+}
+
+impl<T, E> Call<T> for Result<T, SdkError<E, HttpResponse>>
+where
+    E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+{
+    fn call(self, call: &'static str) -> Result<T, AwsError> {
+        self.map_err(|error| AwsError { call, answer: answer(error) })
+    }
+}
+
+fn answer<E>(error: SdkError<E, HttpResponse>) -> Answer
+where
+    E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+{
+    match error {
+        SdkError::ServiceError(service) => {
+            let meta = service.err().meta();
+            Answer::Service {
+                status: service.raw().status().as_u16(),
+                code: meta.code().unwrap_or_default().to_owned(),
+                message: meta.message().unwrap_or_default().to_owned(),
+                request_id: request_id(service.raw()),
+            }
+        }
+        SdkError::TimeoutError(_) => Answer::TimedOut,
+        SdkError::DispatchFailure(ref failure) => {
+            let timed_out = failure.is_timeout();
+            let why = chain(&error);
+            if is_about_credentials(&error) {
+                Answer::Credentials(why)
+            } else if timed_out {
+                Answer::TimedOut
+            } else {
+                Answer::Unreachable(why)
+            }
+        }
+        other if is_about_credentials(&other) => Answer::Credentials(chain(&other)),
+        other => Answer::Unclear(chain(&other)),
+    }
+}
+
+fn request_id(response: &HttpResponse) -> Option<String> {
+    let headers = response.headers();
+    ["x-amzn-requestid", "x-amz-request-id"].into_iter().find_map(|name| headers.get(name)).map(str::to_owned)
+}
+
+fn sources<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+fn is_about_credentials(error: &(dyn StdError + 'static)) -> bool {
+    sources(error).any(|cause| cause.downcast_ref::<CredentialsError>().is_some())
+}
+
+/// The causes from the second on (the first is the SDK's own "dispatch failure"), without repetition.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut said: Vec<String> = Vec::new();
+    for cause in sources(error).skip(1) {
+        let text = cause.to_string().escape_debug().to_string();
+        if !said.iter().any(|earlier| earlier.contains(&text)) {
+            said.push(text);
+        }
+    }
+    if said.is_empty() { error.to_string() } else { said.join(": ") }
+}
+
+/// The answers that mean *this is not there*; every other failure stays one.
+///
+/// # Errors
+/// The failure, where its code is none of `codes`.
+pub(crate) fn absent_on<T>(result: Result<T, AwsError>, codes: &[&str]) -> Result<Option<T>, AwsError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.code().is_some_and(|code| codes.contains(&code)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// An operation on one resource that failed. Its caller adds the resource's address with [`ResourceError::on`].
+#[derive(Debug)]
+pub(crate) enum ResourceError {
+    /// A call failed.
+    Call(Box<AwsError>),
+    /// The resource that was to be created exists: a concurrent run created it, or an attempt whose answer was lost.
+    AlreadyExists,
+    /// Any other failure, complete with its context.
+    Other(Box<Error>),
+}
+
+impl From<AwsError> for ResourceError {
+    fn from(error: AwsError) -> Self {
+        Self::Call(Box::new(error))
+    }
+}
+
+impl From<Error> for ResourceError {
+    fn from(error: Error) -> Self {
+        Self::Other(Box::new(error))
+    }
+}
+
+impl From<BuildError> for ResourceError {
+    fn from(error: BuildError) -> Self {
+        Error::from(error).into()
+    }
+}
+
+/// The builders of the SDK require members that are always given here.
+impl From<BuildError> for Error {
+    fn from(error: BuildError) -> Self {
+        Self::internal("build a request", error)
+    }
+}
+
+impl ResourceError {
+    /// Adds the operation and the resource: `failed to read table x: ...`.
+    pub(crate) fn on(self, verb: &str, address: &impl fmt::Display) -> Error {
+        match self {
+            Self::Call(source) => source.while_doing(format_args!("{verb} {address}")),
+            Self::AlreadyExists => Error::conflict(
+                format!("failed to {verb} {address}: another process is creating and deleting it concurrently"),
+                "wait for the other process to finish, then run the command again",
+            ),
+            Self::Other(error) => *error,
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! A pipeline beside the clients and the account in which it is deployed.
+
+use super::{Account, Aws};
+use crate::config::Pipeline;
+use crate::error::Error;
+
+/// The clients, the account and the declared pipeline.
+#[derive(Debug, Clone)]
+pub(crate) struct Session<'a> {
+    /// The clients.
+    pub(crate) aws: Aws,
+    /// Account and region.
+    pub(crate) account: Account,
+    /// The desired state.
+    pub(crate) pipeline: &'a Pipeline,
+}
+
+impl<'a> Session<'a> {
+    /// Connects, and refuses an account other than the pipeline's.
+    ///
+    /// # Errors
+    /// [`Aws::connect`] and [`Account::caller_identity`]
+    pub(crate) async fn connect(pipeline: &'a Pipeline) -> Result<Self, Error> {
+        let aws = Aws::connect(pipeline).await?;
+        let account = Account::caller_identity(&aws, pipeline).await?;
+        Ok(Self { aws, account, pipeline })
+    }
+}

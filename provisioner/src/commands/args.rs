@@ -1,0 +1,70 @@
+//! Arguments that several commands share.
+
+use std::path::PathBuf;
+
+use crate::config::{self, Pipeline};
+use crate::error::Error;
+use crate::reconcile::plan::PlanOptions;
+use crate::shutdown::Shutdown;
+
+/// The file, if neither --config nor PIPELINE_CONFIG names one.
+const DEFAULT_CONFIG: &str = "pipeline.toml";
+
+/// The arguments of every command.
+#[derive(Debug, clap::Args)]
+pub(super) struct Global {
+    /// File with the desired state, - for stdin [env: PIPELINE_CONFIG] [default: pipeline.toml]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Overlay the file with its [environments.NAME] [env: PIPELINE_ENV]
+    #[arg(long = "env", value_name = "NAME", global = true)]
+    environment: Option<String>,
+}
+
+/// The value of a variable; an empty one counts as unset.
+fn variable(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+impl Global {
+    /// The path of the file.
+    pub(super) fn config(&self) -> PathBuf {
+        let from_variable = || variable("PIPELINE_CONFIG").map(PathBuf::from);
+        self.config.clone().or_else(from_variable).unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG))
+    }
+
+    /// Loads the file with its environment.
+    ///
+    /// # Errors
+    /// [`config::load`]
+    pub(super) fn load(&self) -> Result<Pipeline, Error> {
+        let from_variable = || variable("PIPELINE_ENV").map(|name| name.to_string_lossy().into_owned());
+        let environment = self.environment.clone().or_else(from_variable);
+        config::load(&self.config(), environment.as_deref())
+    }
+}
+
+/// Options of a plan.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct PlanFlags {
+    /// Take over unmanaged resources that have a declared name
+    #[arg(long)]
+    adopt: bool,
+    /// Delete orphaned resources that hold no data
+    #[arg(long)]
+    prune: bool,
+}
+
+impl From<PlanFlags> for PlanOptions {
+    fn from(PlanFlags { adopt, prune }: PlanFlags) -> Self {
+        Self { adopt, prune }
+    }
+}
+
+/// Listens for signals.
+///
+/// # Errors
+/// The operating system refuses the signal handlers.
+pub(super) fn listen() -> Result<Shutdown, Error> {
+    Shutdown::listen().map_err(|source| Error::io("listen for signals", "run the command again", &source))
+}

@@ -1,0 +1,109 @@
+//! `provisioner backfill`
+
+use std::process::ExitCode;
+
+use super::args::{Global, listen};
+use crate::aws::Session;
+use crate::counts::period;
+use crate::error::Error;
+use crate::operations::backfill::{Options, Tally, backfill};
+use crate::output::progress::Bar;
+use crate::output::{Output, TextOrJson};
+use crate::text::{counted, grouped, printable};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Count keys with this prefix only; the notification's prefix, or longer
+    #[arg(long, value_name = "PREFIX")]
+    prefix: Option<String>,
+    /// Count objects uploaded at or after this time: 2015-08-04, 2015-08-04T12:00:00Z, yesterday
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// Count objects uploaded before this time
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+    /// Time zone of times without one: Europe/Berlin [default: UTC]
+    #[arg(long, value_name = "ZONE")]
+    tz: Option<String>,
+    /// Start after this key, as an earlier run printed it
+    #[arg(long, value_name = "KEY")]
+    start_after: Option<String>,
+    /// Maximum number of objects a second
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+    /// Report the objects without counting them
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not wait for the counts
+    #[arg(long)]
+    no_wait: bool,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: TextOrJson,
+}
+
+pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
+    let pipeline = global.load()?;
+    let moment = |flag: &str, text: &Option<String>| {
+        text.as_deref().map(|text| period::moment(flag, text, args.tz.as_deref())).transpose()
+    };
+    let options = Options {
+        prefix: args.prefix.clone().unwrap_or_else(|| pipeline.notification.prefix.clone()),
+        from: moment("--from", &args.from)?,
+        to: moment("--to", &args.to)?,
+        after: args.start_after.clone(),
+        rate: args.rate,
+        dry_run: args.dry_run,
+        wait: !args.no_wait,
+    };
+    if !options.prefix.starts_with(&pipeline.notification.prefix) {
+        return Err(Error::usage(
+            format!("--prefix {} is outside the pipeline's notification", options.prefix.escape_debug()),
+            format!("begin it with notification.prefix: {}", pipeline.notification.prefix),
+        ));
+    }
+    if let (Some(from), Some(to)) = (options.from, options.to)
+        && from >= to
+    {
+        return Err(Error::usage(
+            format!("the period from {from} to {to} is empty"),
+            "pass a --from that is earlier than --to",
+        ));
+    }
+    let session = Session::connect(&pipeline).await?;
+    let shutdown = listen()?;
+    let (tally, result) = {
+        let bar = Bar::for_stderr(output, "objects done:");
+        backfill(&session, &options, &|done, total| bar.set(done, total), &shutdown).await
+    };
+    output.show(args.format, &tally, || text(&tally, &options))?;
+    result?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(tally: &Tally, options: &Options) -> String {
+    let number = |n: u64| grouped(i64::try_from(n).unwrap_or(i64::MAX));
+    let mut out = format!("{} below {}\n", counted(tally.listed, "object"), printable(&options.prefix));
+    let mut line = |n: u64, what: &str| {
+        if n > 0 {
+            out.push_str(&format!("  {:>11}  {what}\n", number(n)));
+        }
+    };
+    line(tally.left_out, "left out: uploaded at another time, or outside the notification's filter");
+    line(tally.counted_before, "counted before");
+    if options.dry_run {
+        let bytes = indicatif::HumanBytes(tally.bytes);
+        line(tally.due, &format!("not counted, {bytes}: would be sent"));
+    } else {
+        line(tally.counted, "counted now");
+        line(tally.sent.saturating_sub(tally.counted), "sent, not counted yet");
+        line(tally.due.saturating_sub(tally.sent), "not counted, not sent");
+    }
+    for key in &tally.examples {
+        out.push_str(&format!("               {}\n", printable(key)));
+    }
+    if tally.due == 0 {
+        out.push_str("Everything is counted.\n");
+    }
+    out
+}

@@ -1,0 +1,61 @@
+//! `provisioner dashboard`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::args::{Global, listen};
+use crate::aws::Aws;
+use crate::counts::period::PeriodArgs;
+use crate::dashboard::{Dashboard, Settings, View};
+use crate::error::Error;
+use crate::output::Output;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Address to listen on; only this machine reaches 127.0.0.1
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", conflicts_with = "out")]
+    listen: SocketAddr,
+    /// Accept this host name besides addresses and localhost; repeatable
+    #[arg(long = "host", value_name = "NAME", conflicts_with = "out")]
+    hosts: Vec<String>,
+    /// Write the page to one self-contained HTML file and exit
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Draw this event; repeatable [default: the most frequent ones]
+    #[arg(long = "event", value_name = "EVENT")]
+    events: Vec<String>,
+    #[command(flatten)]
+    period: PeriodArgs,
+    /// Compare with the previous period
+    #[arg(long)]
+    compare: bool,
+}
+
+pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
+    let pipeline = global.load()?;
+    let dashboard = Dashboard::new(Aws::connect(&pipeline).await?, &pipeline);
+    let view = View::asked(&args.events, &args.period, args.compare);
+    view.period()?;
+    if let Some(file) = &args.out {
+        dashboard.write(&view, file).await?;
+        output.print(&format!("Wrote {}.\n", file.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let shutdown = listen()?;
+    let hosts = args.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+    let ready = |address: SocketAddr| output.print(&text(address, &view.query()));
+    dashboard.serve(Settings { listen: args.listen, hosts }, shutdown, ready).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(address: SocketAddr, query: &str) -> String {
+    let mut out = format!("The dashboard is at http://{address}/?{query}\n");
+    if !address.ip().is_loopback() {
+        out.push_str(
+            "Anyone who can reach this address can read all counts: it has no authentication and no encryption. Protect it \
+             with a firewall or an authenticating proxy.\n",
+        );
+    }
+    out + "Press Ctrl-C to stop it.\n"
+}

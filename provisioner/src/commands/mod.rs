@@ -1,0 +1,151 @@
+//! The command line: one file a subcommand, with its arguments, its `run` and its text.
+
+mod apply;
+mod args;
+mod backfill;
+mod completions;
+mod dashboard;
+mod destroy;
+mod events;
+mod plan;
+mod policy;
+mod query;
+mod replay;
+mod rollup;
+mod schema;
+mod status;
+mod top;
+mod validate;
+mod verify;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Error;
+use crate::output::Output;
+use args::Global;
+
+/// Reconciles an event pipeline on AWS with one pipeline.toml, without a state file
+#[derive(Debug, Parser)]
+#[command(name = "provisioner", version = env!("PROVISIONER_VERSION"), max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Parses the arguments.
+    pub(crate) fn parse_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(args)
+    }
+}
+
+/// The subcommands, in the order of `--help`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Check pipeline.toml; makes no AWS calls
+    Validate(validate::Args),
+    /// Show the changes that apply would make
+    Plan(plan::Args),
+    /// Show the plan, ask for confirmation, and apply it
+    Apply(apply::Args),
+    /// Delete the resources that the pipeline owns (data only with --delete-data)
+    Destroy(destroy::Args),
+    /// Show the deployment, recent counts and recent failures
+    Status(status::Args),
+    /// Test the deployment end to end with one object
+    Verify(verify::Args),
+    /// Count objects that are already in the bucket
+    Backfill(backfill::Args),
+    /// Reprocess the messages in the failure queue
+    Replay(replay::Args),
+    /// Print event counts over time
+    Query(query::Args),
+    /// List the most frequent events, compared with the previous period
+    Top(top::Args),
+    /// List the names of all events
+    Events(events::Args),
+    /// Count local files without AWS
+    Rollup(rollup::Args),
+    /// Serve a dashboard of the counts, or export it as one HTML file
+    Dashboard(dashboard::Args),
+    /// Print a least-privilege IAM policy
+    Policy(policy::Args),
+    /// Print a JSON Schema
+    Schema(schema::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+}
+
+impl Command {
+    /// Returns whether a closed pipe is success: the reader has seen enough, and nothing is left to do.
+    pub(crate) fn is_read_only(&self) -> bool {
+        match self {
+            Self::Validate(_)
+            | Self::Status(_)
+            | Self::Query(_)
+            | Self::Top(_)
+            | Self::Events(_)
+            | Self::Rollup(_)
+            | Self::Policy(_)
+            | Self::Schema(_)
+            | Self::Completions(_) => true,
+            // A plan that nobody saw must not count as reviewed.
+            Self::Plan(_)
+            | Self::Apply(_)
+            | Self::Destroy(_)
+            | Self::Verify(_)
+            | Self::Backfill(_)
+            | Self::Replay(_)
+            | Self::Dashboard(_) => false,
+        }
+    }
+}
+
+/// Runs a command. Its result goes to stdout, its progress to stderr.
+///
+/// # Errors
+/// The failure of the command, as the user sees it.
+pub(crate) async fn run(cli: &Cli, output: &Output) -> Result<ExitCode, Error> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Validate(args) => validate::run(args, global, output),
+        Command::Plan(args) => plan::run(args, global, output).await,
+        Command::Apply(args) => apply::run(args, global, output).await,
+        Command::Destroy(args) => destroy::run(args, global, output).await,
+        Command::Status(args) => status::run(args, global, output).await,
+        Command::Verify(args) => verify::run(args, global, output).await,
+        Command::Backfill(args) => backfill::run(args, global, output).await,
+        Command::Replay(args) => replay::run(args, global, output).await,
+        Command::Query(args) => query::run(args, global, output).await,
+        Command::Top(args) => top::run(args, global, output).await,
+        Command::Events(args) => events::run(args, global, output).await,
+        Command::Rollup(args) => rollup::run(args, global, output),
+        Command::Dashboard(args) => dashboard::run(args, global, output).await,
+        Command::Policy(args) => policy::run(args, global, output).await,
+        Command::Schema(args) => schema::run(args, output),
+        Command::Completions(args) => completions::run(args, output),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn help_of_every_command_is_one_short_line() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            // The parenthesis of destroy is a warning that must not be missed.
+            let about = about.split(" (").next().unwrap_or_default();
+            assert!(!about.is_empty() && about.len() < 70, "{}: {about}", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `provisioner plan`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::args::{Global, PlanFlags};
+use crate::aws::Session;
+use crate::config::Pipeline;
+use crate::error::Error;
+use crate::operations::permissions;
+use crate::output::{Output, PlanFormat};
+use crate::reconcile::document::PlanDocument;
+use crate::reconcile::plan::{Action, Plan, PlanOptions};
+use crate::reconcile::saved_plan::SavedPlan;
+use crate::resources::discover::discover;
+use crate::resources::function::artifact::Artifact;
+use crate::resources::{Context, cost};
+
+/// The exit code of `--detailed-exitcode` if there are changes.
+const CHANGES: u8 = 2;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Exit with 2 if there are changes, 0 if there are none, 1 on any error
+    #[arg(long)]
+    detailed_exitcode: bool,
+    /// Save the plan to a file, for `apply FILE`
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    flags: PlanFlags,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: PlanFormat,
+}
+
+pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
+    let pipeline = global.load()?;
+    let options = PlanOptions::from(args.flags);
+    let Planned { plan, document, .. } = make(&pipeline, options).await?;
+    output.print(&args.format.render(&document)?)?;
+    ensure_no_conflicts(&document)?;
+    if let Some(file) = &args.out {
+        SavedPlan::new(&pipeline, options, &document)?.write(file)?;
+    }
+    let has_changes = args.detailed_exitcode && !plan.is_empty();
+    Ok(if has_changes { CHANGES.into() } else { ExitCode::SUCCESS })
+}
+
+/// A plan and the session in which it was made.
+pub(super) struct Planned<'a> {
+    pub(super) session: Session<'a>,
+    pub(super) plan: Plan,
+    pub(super) document: PlanDocument,
+}
+
+/// Plans how to bring the live state in sync with the file.
+pub(super) async fn make(pipeline: &Pipeline, options: PlanOptions) -> Result<Planned<'_>, Error> {
+    // Zipping takes as long as the first calls, so both run at once; no call changes anything.
+    let loading = {
+        let pipeline = pipeline.clone();
+        tokio::task::spawn_blocking(move || Artifact::load(&pipeline))
+    };
+    let (artifact, session) = tokio::join!(loading, Session::connect(pipeline));
+    let session = session?;
+    let artifact = artifact.map_err(|error| Error::internal("zip the function's binary", error))??;
+    let context = Context { pipeline, account: &session.account, artifact: Some(&artifact) };
+    let (found, unread) = discover(&session.aws, &context).await?;
+    let mut plan = Plan::reconcile(found, options);
+    plan.notes.extend(unread);
+    plan.notes.extend(permissions::missing(&session.aws, &session.account, &plan).await);
+    let has_plain_http = session.aws.endpoint.as_ref().is_some_and(|url| url.starts_with("http://"));
+    if pipeline.bucket.require_tls && has_plain_http {
+        plan.notes.push(
+            "the endpoint uses plain HTTP, which the bucket's policy denies to the function: set bucket.require_tls = \
+             false (or --env local) for a local AWS"
+                .to_owned(),
+        );
+    }
+    let estimate = cost::estimate(pipeline, &plan);
+    let document = PlanDocument::new(pipeline, &session.account, &plan, estimate);
+    Ok(Planned { session, plan, document })
+}
+
+/// Fails if the plan has conflicts.
+///
+/// # Errors
+/// One error for each conflict.
+pub(super) fn ensure_no_conflicts(document: &PlanDocument) -> Result<(), Error> {
+    let conflicts = document.resources.iter().filter(|entry| entry.action == Action::Conflict);
+    let errors = conflicts.map(|entry| {
+        let reason = entry.reason.as_deref().unwrap_or_default();
+        Error::conflict(format!("{} {} {reason}", entry.kind, entry.name), entry.help.clone().unwrap_or_default())
+    });
+    Error::fail_with(errors.collect())
+}

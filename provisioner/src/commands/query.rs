@@ -1,0 +1,39 @@
+//! `provisioner query`
+
+use std::process::ExitCode;
+
+use super::args::Global;
+use crate::aws::Aws;
+use crate::counts::Reader;
+use crate::counts::period::{Period, PeriodArgs};
+use crate::error::Error;
+use crate::output::Output;
+use crate::output::counts::{self, CountsFormat};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Names of the events
+    #[arg(required = true, value_name = "EVENT")]
+    events: Vec<String>,
+    #[command(flatten)]
+    period: PeriodArgs,
+    /// Compare with the previous period of the same length
+    #[arg(long)]
+    compare: bool,
+    /// Read the counts strongly consistently, at twice the price
+    #[arg(long)]
+    consistent: bool,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: CountsFormat,
+}
+
+pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
+    let (pipeline, period) = (global.load()?, Period::of(&args.period)?);
+    let before = args.compare.then(|| period.before()).transpose()?;
+    let aws = Aws::connect(&pipeline).await?;
+    let reader = Reader { aws: &aws, table: &pipeline.table.counts, is_consistent: args.consistent };
+    let series = reader.series(&args.events, &period, before.as_ref()).await?;
+    output.print(&counts::series(&series, &period, args.format))?;
+    Ok(ExitCode::SUCCESS)
+}

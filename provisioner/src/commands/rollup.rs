@@ -1,0 +1,157 @@
+//! `provisioner rollup`
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use counting::names::MESSAGE_TYPES;
+use counting::rollup::{Rollup, RollupError, Stats, Totals};
+use serde_json::json;
+
+use super::args::Global;
+use crate::error::{Error, ErrorKind};
+use crate::output::Output;
+use crate::output::counts::{empty_table, escaped, right_aligned};
+use crate::text::printable;
+
+/// Bytes read at a time.
+const BLOCK: usize = 256 * 1024;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Segment's files, gzipped or not; - for stdin
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Count messages of this type; repeatable [default: rollup.count of pipeline.toml, or track]
+    #[arg(long, value_name = "TYPE")]
+    count: Vec<String>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: RollupFormat,
+}
+
+/// The format of a rollup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum RollupFormat {
+    /// Sorted lines of event, hour and count between tabs
+    #[default]
+    #[value(
+        help = "Sorted lines of event, hour and count between tabs; tabs, newlines and backslashes in names as \\t, \\n, \\r, \\\\"
+    )]
+    Tsv,
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
+    let types = message_types(&args.count, global)?;
+    let (totals, failed) = count_files(&args.files, &types, output);
+    output.print(&text(&totals, args.format))?;
+    Error::fail_with(failed)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The message types to count: those of `--count`, or of the file if there is one, or track.
+fn message_types(named: &[String], global: &Global) -> Result<BTreeSet<String>, Error> {
+    if let Some(unknown) = named.iter().find(|name| !MESSAGE_TYPES.contains(&name.as_str())) {
+        return Err(Error::usage(
+            format!("`{}` is not a Segment message type", unknown.escape_debug()),
+            format!("pass one of {}", MESSAGE_TYPES.join(", ")),
+        ));
+    }
+    let types = match named {
+        [] if global.config().exists() => global.load()?.count,
+        [] => vec!["track".to_owned()],
+        named => named.to_vec(),
+    };
+    Ok(types.into_iter().collect())
+}
+
+/// Returns the totals of all readable files, and the errors of the others. Reports skipped lines on stderr.
+fn count_files(files: &[PathBuf], types: &BTreeSet<String>, output: &Output) -> (Totals, Vec<Error>) {
+    let (mut totals, mut failed) = (Totals::new(), Vec::new());
+    for path in files {
+        match count_file(path, types) {
+            Ok((added, stats)) => {
+                for (pair, count) in added {
+                    *totals.entry(pair).or_default() += count;
+                }
+                if stats.skipped() > 0 {
+                    let name = printable(&path.display().to_string());
+                    let (skipped, reasons, first) = (stats.skipped(), stats.reasons(), stats.examples());
+                    output.progress(&format!(
+                        "{name}: {skipped} of {} lines skipped ({reasons}); first: {first}",
+                        stats.lines
+                    ));
+                }
+            }
+            Err(error) => failed.push(error),
+        }
+    }
+    (totals, failed)
+}
+
+fn count_file(path: &Path, types: &BTreeSet<String>) -> Result<(Totals, Stats), Error> {
+    let name = printable(&path.display().to_string());
+    let unreadable =
+        |source: io::Error| Error::io(format_args!("read {name}"), "check the file's name and permissions", &source);
+    let damaged = |error| match error {
+        RollupError::Gzip(source) => {
+            let help = "replace the file: it is damaged or truncated, and the function would not count it either";
+            Error::io(format_args!("inflate {name}"), help, &source)
+        }
+        RollupError::TooManyPairs => Error::new(
+            ErrorKind::Usage,
+            format!("failed to count {name}: {error}"),
+            "use event names without ids: the function would not count the file either",
+        ),
+    };
+    let mut input: Box<dyn Read> = if path.as_os_str() == "-" {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(File::open(path).map_err(unreadable)?)
+    };
+    let (mut rollup, mut block) = (Rollup::new(types), vec![0; BLOCK]);
+    loop {
+        match input.read(&mut block) {
+            Ok(0) => break,
+            Ok(read) => rollup.push(block.get(..read).unwrap_or_default()).map_err(damaged)?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(unreadable(error)),
+        }
+    }
+    rollup.finish().map_err(damaged)
+}
+
+fn text(totals: &Totals, format: RollupFormat) -> String {
+    match format {
+        RollupFormat::Tsv => {
+            let mut out = String::new();
+            for ((event, hour), count) in totals {
+                out.push_str(&escaped(event));
+                out.push_str(&format!("\t{hour}\t{count}\n"));
+            }
+            out
+        }
+        RollupFormat::Json => {
+            let rows: Vec<_> = totals
+                .iter()
+                .map(|((event, hour), count)| json!({ "event": event, "hour": hour, "count": count }))
+                .collect();
+            format!("{:#}\n", json!(rows))
+        }
+        RollupFormat::Table => {
+            let mut table = empty_table(&["event", "hour (UTC)", "count"].map(str::to_owned));
+            right_aligned(&mut table, std::iter::once(2));
+            for ((event, hour), count) in totals {
+                table.add_row([printable(event), hour.clone(), count.to_string()]);
+            }
+            format!("{table}\n")
+        }
+    }
+}

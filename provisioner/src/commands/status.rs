@@ -1,0 +1,78 @@
+//! `provisioner status`
+
+use std::process::ExitCode;
+
+use super::args::Global;
+use crate::aws::Session;
+use crate::error::Error;
+use crate::operations::function_log::LogLine;
+use crate::operations::status::{Counted, Deployed, Status};
+use crate::output::{Output, TextOrJson};
+use crate::text::{counted, grouped, printable};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: TextOrJson,
+}
+
+pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
+    let pipeline = global.load()?;
+    let (status, unknown) = Session::connect(&pipeline).await?.status().await;
+    output.show(args.format, &status, || text(&status))?;
+    Error::fail_with(unknown)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(status: &Status) -> String {
+    let Status { pipeline, region, account, at, function, last_hour, last_day, failures, failure_queue, errors } =
+        status;
+    let mut out = format!("{pipeline} in {region}, account {account}, at {at}\n\n");
+    out.push_str(&match function {
+        None => "function    missing: `provisioner apply` creates it\n".to_owned(),
+        Some(Deployed { name, state, code_sha256, revision, changed }) => {
+            let revision = revision.as_deref().filter(|revision| *revision != "unknown");
+            let revision =
+                revision.map_or_else(String::new, |revision| format!(" of revision {}", printable(revision)));
+            format!(
+                "function    {}: {}, changed {}\n            code {}{revision}\n",
+                printable(name),
+                printable(state),
+                printable(changed),
+                printable(code_sha256),
+            )
+        }
+    });
+    let objects = |span: &Option<Counted>| span.as_ref().map_or_else(|| "unknown".to_owned(), counted_text);
+    out.push_str(&format!("last hour   {}\nlast day    {}\n", objects(last_hour), objects(last_day)));
+    out.push_str(&match failures {
+        None => "failures    unknown\n".to_owned(),
+        Some(0) => "failures    none\n".to_owned(),
+        Some(n) => format!("failures    {n} in queue {failure_queue}: `provisioner replay --dry-run` shows them\n"),
+    });
+    out.push_str(match errors.as_deref() {
+        None => "errors      unknown\n",
+        Some([]) => "errors      none in the log of the last day\n",
+        Some(_) => "errors      the most recent ones in the log:\n",
+    });
+    for LogLine { at, message } in errors.iter().flatten() {
+        out.push_str(&format!("            {at} {}\n", printable(message.trim())));
+    }
+    out
+}
+
+fn counted_text(span: &Counted) -> String {
+    let lag = match (span.median_seconds, span.longest_seconds) {
+        (Some(median), Some(longest)) => {
+            // The ledger's clock has a resolution of one second.
+            let within = |seconds: i64| match seconds {
+                0 | 1 => "a second".to_owned(),
+                more => format!("{} seconds", grouped(more)),
+            };
+            format!(", half of them within {} of their upload, all within {}", within(median), within(longest))
+        }
+        _ => String::new(),
+    };
+    format!("{} counted{lag}", counted(span.objects as u64, "object"))
+}

@@ -1,0 +1,33 @@
+//! `provisioner top`
+
+use std::process::ExitCode;
+
+use super::args::Global;
+use crate::aws::Aws;
+use crate::counts::Reader;
+use crate::counts::period::{Period, PeriodArgs};
+use crate::error::Error;
+use crate::output::Output;
+use crate::output::counts::{self, CountsFormat};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    period: PeriodArgs,
+    /// Number of events
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
+    limit: usize,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: CountsFormat,
+}
+
+pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
+    let (pipeline, period) = (global.load()?, Period::of(&args.period)?);
+    let before = period.before()?;
+    let aws = Aws::connect(&pipeline).await?;
+    let reader = Reader { aws: &aws, table: &pipeline.table.counts, is_consistent: false };
+    let top = reader.top(&period, &before, args.limit).await?;
+    output.print(&counts::top(&top, &period, args.format))?;
+    Ok(ExitCode::SUCCESS)
+}

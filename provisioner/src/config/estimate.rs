@@ -1,0 +1,60 @@
+//! `[estimate]`
+
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use super::check::{Check, Maybe};
+use super::keys::{self, Key, key};
+
+/// A thousand times the volume of the largest senders: a larger number is a typing error.
+const MOST: u64 = 1_000_000_000_000;
+/// Segment's destination writes at least once an hour.
+const HOURS_A_MONTH: u64 = 730;
+
+/// The expected volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Volume {
+    /// Events a month.
+    pub(crate) events_per_month: u64,
+    /// Files a month.
+    pub(crate) files_per_month: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Raw {
+    events_per_month: Maybe<i64>,
+    files_per_month: Maybe<i64>,
+}
+
+pub(super) const KEYS: &[Key] = &[
+    key("estimate.events_per_month", "events_per_month = 10000000", "", "Expected events a month, for cost estimates."),
+    key("estimate.files_per_month", "files_per_month = 730", "730", "Expected files a month, for cost estimates."),
+];
+
+impl Raw {
+    pub(super) fn check(self, check: &mut Check<'_>) -> Option<Volume> {
+        let files_span = self.files_per_month.as_ref().map(Spanned::span);
+        let events = check_volume(check, self.events_per_month, "estimate.events_per_month");
+        let files = check_volume(check, self.files_per_month, "estimate.files_per_month");
+        if let (None, Some(span)) = (events, files_span) {
+            let help = format!("below [estimate], {}", keys::example("estimate.events_per_month"));
+            check.mistake(span, "`estimate.events_per_month` is missing", "", help);
+        }
+        Some(Volume { events_per_month: events?, files_per_month: files.unwrap_or(HOURS_A_MONTH) })
+    }
+}
+
+fn check_volume(check: &mut Check<'_>, value: Maybe<i64>, key: &str) -> Option<u64> {
+    let value = value?;
+    let n = u64::try_from(*value.get_ref()).ok().filter(|n| (1..=MOST).contains(n));
+    if n.is_none() {
+        check.mistake(
+            value.span(),
+            format!("`{key}` is out of range"),
+            format!("{} a month", value.get_ref()),
+            format!("write a whole number from 1 to {MOST}"),
+        );
+    }
+    n
+}

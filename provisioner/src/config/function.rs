@@ -1,0 +1,132 @@
+//! `[function]`
+
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use super::check::{Check, Maybe};
+use super::keys::{Key, key};
+use super::rules;
+
+/// The numbers of days that CloudWatch Logs accepts (API reference, PutRetentionPolicy).
+const RETENTION_DAYS: [i64; 22] =
+    [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
+
+/// Lambda keeps an event that waits for its invocation for at most six hours (API reference,
+/// PutFunctionEventInvokeConfig).
+const SIX_HOURS: i64 = 21_600;
+
+/// The function.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Function {
+    /// The function's name.
+    pub(crate) name: String,
+    /// The function's binary, relative to the file's folder.
+    pub(crate) artifact: Option<String>,
+    /// Memory, in MB.
+    pub(crate) memory_mb: i32,
+    /// Seconds after which Lambda ends an invocation.
+    pub(crate) timeout_seconds: i32,
+    /// `x86_64` or `arm64`.
+    pub(crate) architecture: String,
+    /// Days for which the log is kept.
+    pub(crate) log_retention_days: i32,
+    /// The limit of concurrent invocations (reserved concurrency), if there is one.
+    pub(crate) max_concurrency: Option<i32>,
+    /// Retries of a failed notification.
+    pub(crate) retries: i32,
+    /// Seconds after which Lambda gives up on a notification.
+    pub(crate) max_event_age_seconds: i32,
+    /// The name of the queue that receives failed notifications.
+    pub(crate) failure_queue: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Raw {
+    name: Maybe<String>,
+    artifact: Option<String>,
+    memory_mb: Maybe<i64>,
+    timeout_seconds: Maybe<i64>,
+    architecture: Maybe<String>,
+    log_retention_days: Maybe<i64>,
+    max_concurrency: Maybe<i64>,
+    retries: Maybe<i64>,
+    max_event_age_seconds: Maybe<i64>,
+    failure_queue: Maybe<String>,
+}
+
+pub(super) const KEYS: &[Key] = &[
+    key("function.name", "name = \"segment-events-handler\"", "NAME-handler", "Name of the function."),
+    key(
+        "function.artifact",
+        "artifact = \"target/lambda/bootstrap\"",
+        "the binary that `make handler` builds",
+        "Binary of the function, relative to the file.",
+    ),
+    key("function.memory_mb", "memory_mb = 256", "256", "Memory in MB; the share of a processor grows with it."),
+    key("function.timeout_seconds", "timeout_seconds = 60", "60", "Seconds after which Lambda ends an invocation."),
+    key("function.architecture", "architecture = \"x86_64\"", "x86_64", "\"x86_64\" or \"arm64\"."),
+    key("function.log_retention_days", "log_retention_days = 30", "30", "Days for which the log is kept."),
+    key("function.max_concurrency", "max_concurrency = 10", "", "Limit of concurrent invocations."),
+    key("function.retries", "retries = 2", "2", "Retries of a failed notification."),
+    key(
+        "function.max_event_age_seconds",
+        "max_event_age_seconds = 21600",
+        "21600",
+        "Seconds after which Lambda gives up on a notification.",
+    ),
+    key(
+        "function.failure_queue",
+        "failure_queue = \"segment-events-failures\"",
+        "NAME-failures",
+        "Name of the queue that receives failed notifications.",
+    ),
+];
+
+impl Raw {
+    pub(super) fn check(self, check: &mut Check<'_>, base: &str) -> Function {
+        Function {
+            name: check
+                .text(self.name, "function.name", rules::function_name)
+                .unwrap_or_else(|| format!("{base}-handler")),
+            artifact: self.artifact,
+            memory_mb: check.number(self.memory_mb, "function.memory_mb", 128, 10_240, "MB").unwrap_or(256),
+            timeout_seconds: check
+                .number(self.timeout_seconds, "function.timeout_seconds", 1, 900, "seconds")
+                .unwrap_or(60),
+            architecture: check_architecture(check, self.architecture),
+            log_retention_days: check_retention(check, self.log_retention_days),
+            max_concurrency: check.number(self.max_concurrency, "function.max_concurrency", 1, 100_000, "invocations"),
+            retries: check.number(self.retries, "function.retries", 0, 2, "retries").unwrap_or(2),
+            max_event_age_seconds: check
+                .number(self.max_event_age_seconds, "function.max_event_age_seconds", 60, SIX_HOURS, "seconds")
+                .unwrap_or(21_600),
+            failure_queue: check
+                .text(self.failure_queue, "function.failure_queue", rules::queue_name)
+                .unwrap_or_else(|| format!("{base}-failures")),
+        }
+    }
+}
+
+fn check_architecture(check: &mut Check<'_>, value: Maybe<String>) -> String {
+    let Some(value) = value else { return "x86_64".to_owned() };
+    if !matches!(value.get_ref().as_str(), "x86_64" | "arm64") {
+        let label = format!("Lambda has no `{}`", value.get_ref().escape_debug());
+        let help = "write architecture = \"x86_64\" or architecture = \"arm64\"";
+        check.mistake(value.span(), "`function.architecture` is unknown", label, help);
+    }
+    value.into_inner()
+}
+
+fn check_retention(check: &mut Check<'_>, value: Maybe<i64>) -> i32 {
+    if let Some(days) = value.as_ref().filter(|days| !RETENTION_DAYS.contains(days.get_ref())) {
+        let allowed: Vec<String> = RETENTION_DAYS.iter().map(ToString::to_string).collect();
+        check.mistake(
+            days.span(),
+            "CloudWatch Logs does not accept this `function.log_retention_days`",
+            format!("{} days", days.get_ref()),
+            format!("write one of {}", allowed.join(", ")),
+        );
+    }
+    i32::try_from(value.map_or(30, Spanned::into_inner)).unwrap_or(i32::MAX)
+}

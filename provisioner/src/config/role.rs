@@ -1,0 +1,73 @@
+//! `[role]` and `[[role.statement]]`
+
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use super::check::{Check, Maybe};
+use super::keys::{self, Key, key};
+use super::rules;
+
+/// A statement of the function's role, in addition to its own.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Statement {
+    /// IAM actions, never empty.
+    pub(crate) actions: Vec<String>,
+    /// ARNs or `*`, never empty.
+    pub(crate) resources: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Raw {
+    name: Maybe<String>,
+    statement: Vec<Spanned<RawStatement>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawStatement {
+    actions: Vec<Spanned<String>>,
+    resources: Vec<Spanned<String>>,
+}
+
+pub(super) const KEYS: &[Key] = &[
+    key("role.name", "name = \"segment-events-function\"", "NAME-function", "Name of the function's role."),
+    key("role.statement.actions", "actions = [\"s3:GetObject\"]", "", "IAM actions that the role allows in addition."),
+    key(
+        "role.statement.resources",
+        "resources = [\"arn:aws:s3:::acme-lookup/*\"]",
+        "",
+        "ARNs on which the role allows these actions.",
+    ),
+];
+
+impl Raw {
+    pub(super) fn check(self, check: &mut Check<'_>, base: &str, has_segment_role: bool) -> (String, Vec<Statement>) {
+        let given = self.name.clone();
+        let name = check.text(self.name, "role.name", rules::role_name).unwrap_or_else(|| format!("{base}-function"));
+        if has_segment_role && name == format!("{base}-segment") {
+            check.duplicate(given.as_ref(), "role.name", "the name of the role that Segment assumes");
+        }
+        (name, self.statement.into_iter().filter_map(|statement| check_statement(check, statement)).collect())
+    }
+}
+
+fn check_statement(check: &mut Check<'_>, raw: Spanned<RawStatement>) -> Option<Statement> {
+    let span = raw.span();
+    let raw = raw.into_inner();
+    for (key, list) in [("actions", &raw.actions), ("resources", &raw.resources)] {
+        if list.is_empty() {
+            let path = format!("role.statement.{key}");
+            check.mistake(span.clone(), format!("`{path}` is missing or empty"), "", keys::example(&path));
+        }
+    }
+    for action in &raw.actions {
+        check.rule(action.span(), "role.statement.actions", rules::action(action.get_ref()));
+    }
+    for arn in &raw.resources {
+        check.rule(arn.span(), "role.statement.resources", rules::resource(arn.get_ref()));
+    }
+    let plain = |list: Vec<Spanned<String>>| list.into_iter().map(Spanned::into_inner).collect::<Vec<_>>();
+    let statement = Statement { actions: plain(raw.actions), resources: plain(raw.resources) };
+    (!statement.actions.is_empty() && !statement.resources.is_empty()).then_some(statement)
+}

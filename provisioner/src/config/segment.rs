@@ -1,0 +1,32 @@
+//! `[segment]`
+
+use serde::Deserialize;
+
+use super::check::{Check, Maybe};
+use super::keys::{Key, key};
+use super::rules;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Raw {
+    workspace_id: Maybe<String>,
+}
+
+pub(super) const KEYS: &[Key] = &[key(
+    "segment.workspace_id",
+    "workspace_id = \"abc123XYZ\"",
+    "",
+    "Id of Segment's workspace; with it, the role that Segment assumes to write to the bucket is created.",
+)];
+
+impl Raw {
+    /// Returns whether the file asks for the role that Segment assumes.
+    pub(super) fn is_declared(&self) -> bool {
+        self.workspace_id.is_some()
+    }
+
+    /// Returns the id of the workspace, if the file has one.
+    pub(super) fn check(self, check: &mut Check<'_>) -> Option<String> {
+        check.text(self.workspace_id, "segment.workspace_id", rules::workspace_id)
+    }
+}

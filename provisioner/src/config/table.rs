@@ -1,0 +1,160 @@
+//! `[table]`
+
+use std::ops::Range;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use super::check::{Check, Maybe};
+use super::keys::{Key, key};
+use super::rules;
+
+/// DynamoDB's default quota of capacity units for a table, in every region (DynamoDB quotas).
+const MOST_UNITS: i64 = 40_000;
+
+/// The two tables.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Table {
+    /// The name of the counts table.
+    pub(crate) counts: String,
+    /// The name of the ledger table.
+    pub(crate) ledger: String,
+    /// The billing of both tables and of their indexes.
+    pub(crate) billing: Billing,
+    /// Whether the tables can be restored to any second of the last 35 days.
+    pub(crate) point_in_time_recovery: bool,
+    /// Whether DynamoDB refuses to delete the tables.
+    pub(crate) deletion_protection: bool,
+}
+
+/// The billing of reads and writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) enum Billing {
+    /// By request.
+    OnDemand,
+    /// By the hour, for a number of capacity units.
+    Provisioned {
+        /// Read capacity units.
+        read: i64,
+        /// Write capacity units.
+        write: i64,
+    },
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Raw {
+    name: Maybe<String>,
+    ledger_name: Maybe<String>,
+    billing: Maybe<RawBilling>,
+    point_in_time_recovery: Option<bool>,
+    deletion_protection: Option<bool>,
+}
+
+pub(super) const KEYS: &[Key] = &[
+    key("table.name", "name = \"segment-events-counts\"", "NAME-counts", "Name of the counts table."),
+    key("table.ledger_name", "ledger_name = \"segment-events-ledger\"", "NAME-ledger", "Name of the ledger table."),
+    key(
+        "table.billing",
+        "billing = \"on-demand\"",
+        "on-demand",
+        "\"on-demand\", or capacity units for each table and each index: { read = 5, write = 5 }.",
+    ),
+    key(
+        "table.point_in_time_recovery",
+        "point_in_time_recovery = true",
+        "true",
+        "Whether the tables can be restored to any second of the last 35 days.",
+    ),
+    key(
+        "table.deletion_protection",
+        "deletion_protection = true",
+        "true",
+        "Whether DynamoDB refuses to delete the tables.",
+    ),
+];
+
+/// `"on-demand"`, or capacity units for each table and each index.
+#[derive(Debug)]
+enum RawBilling {
+    Named(String),
+    Provisioned { read: i64, write: i64 },
+}
+
+impl<'de> Deserialize<'de> for RawBilling {
+    // Written by hand, since serde's untagged enums lose the position of a mistake within the value.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Capacity {
+            read: i64,
+            write: i64,
+        }
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = RawBilling;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("\"on-demand\" or { read = 5, write = 5 }")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<RawBilling, E> {
+                Ok(RawBilling::Named(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawBilling, A::Error> {
+                let Capacity { read, write } = Capacity::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(RawBilling::Provisioned { read, write })
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl Raw {
+    pub(super) fn check(self, check: &mut Check<'_>, base: &str) -> Table {
+        let (given, ledger_given) = (self.name.clone(), self.ledger_name.clone());
+        let counts = check.text(self.name, "table.name", rules::table_name).unwrap_or_else(|| format!("{base}-counts"));
+        let ledger = check
+            .text(self.ledger_name, "table.ledger_name", rules::table_name)
+            .unwrap_or_else(|| format!("{base}-ledger"));
+        if counts == ledger {
+            match ledger_given {
+                Some(_) => check.duplicate(ledger_given.as_ref(), "table.ledger_name", "the name of the counts table"),
+                None => check.duplicate(given.as_ref(), "table.name", "the name of the ledger table"),
+            }
+        }
+        let billing = self.billing.map_or(Billing::OnDemand, |billing| {
+            let span = billing.span();
+            check_billing(check, &span, &billing.into_inner())
+        });
+        Table {
+            counts,
+            ledger,
+            billing,
+            point_in_time_recovery: self.point_in_time_recovery.unwrap_or(true),
+            deletion_protection: self.deletion_protection.unwrap_or(true),
+        }
+    }
+}
+
+fn check_billing(check: &mut Check<'_>, span: &Range<usize>, raw: &RawBilling) -> Billing {
+    match raw {
+        RawBilling::Named(name) if name == "on-demand" => Billing::OnDemand,
+        RawBilling::Named(name) => {
+            let label = format!("`{}` is not a billing mode", name.escape_debug());
+            let help = "write billing = \"on-demand\" or billing = { read = 5, write = 5 }";
+            check.mistake(span.clone(), "`table.billing` is unknown", label, help);
+            Billing::OnDemand
+        }
+        RawBilling::Provisioned { read, write } => {
+            if ![read, write].into_iter().all(|units| (1..=MOST_UNITS).contains(units)) {
+                let label = format!("read {read}, write {write}");
+                let help = format!("write 1 to {MOST_UNITS} capacity units each");
+                check.mistake(span.clone(), "`table.billing` is out of range", label, help);
+            }
+            Billing::Provisioned { read: *read, write: *write }
+        }
+    }
+}

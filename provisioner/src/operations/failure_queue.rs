@@ -1,0 +1,276 @@
+//! The failure queue: its messages, and the records of failed invocations in them.
+
+use std::fmt;
+
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use counting::notification::{self, NotifiedObject};
+use futures_util::stream::{self, StreamExt};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::failed;
+use crate::aws::{Call, Session};
+use crate::error::Error;
+
+/// SQS gives at most so many messages at a time (API reference, ReceiveMessage).
+const BATCH: i32 = 10;
+/// SQS may hold a message back that is there; a long poll asks all of its servers.
+const POLL_SECONDS: i32 = 1;
+/// When a message came into the queue, in milliseconds of the Unix epoch.
+const SENT: MessageSystemAttributeName = MessageSystemAttributeName::SentTimestamp;
+/// What a message says of the invocation that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Failure {
+    /// The message's id.
+    pub(crate) message: String,
+    /// The keys of the objects in its notification.
+    pub(crate) objects: Vec<String>,
+    /// The error's type and text, as the function gave it.
+    pub(crate) error: String,
+    /// When Lambda gave it up, RFC 3339.
+    pub(crate) when: String,
+    /// How often it was tried.
+    pub(crate) attempts: u64,
+    /// What became of it now.
+    pub(crate) state: State,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "status", content = "reason")]
+pub(crate) enum State {
+    /// Its objects are not counted.
+    Wait,
+    /// Its objects were counted before this.
+    CountedBefore,
+    /// Its objects are counted now.
+    Counted,
+    /// It failed again, for this reason.
+    FailedAgain(String),
+    /// An object of it is not in the bucket any more.
+    Gone(String),
+    /// What became of it could not be found out, for this reason.
+    Unclear(String),
+    /// It is nothing that Lambda says of a failed notification for this bucket.
+    Unknown(String),
+    /// It was deleted, its objects uncounted.
+    Deleted,
+}
+
+impl State {
+    /// Whether its objects are counted, so that nothing is left to do.
+    pub(crate) fn is_counted(&self) -> bool {
+        matches!(self, Self::Counted | Self::CountedBefore)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wait => f.write_str("not counted"),
+            Self::CountedBefore => f.write_str("counted by now"),
+            Self::Counted => f.write_str("counted now"),
+            Self::FailedAgain(why) => write!(f, "failed again: {why}"),
+            Self::Gone(key) => write!(f, "cannot be counted: {key} is not in the bucket any more"),
+            Self::Unclear(why) => write!(f, "unclear: {why}"),
+            Self::Unknown(why) => write!(f, "left alone: {why}"),
+            Self::Deleted => f.write_str("deleted, not counted"),
+        }
+    }
+}
+
+/// What Lambda sends to a failure destination (Lambda developer guide, asynchronous invocation records).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    #[serde(default)]
+    timestamp: Option<String>,
+    #[serde(default)]
+    request_context: Context,
+    request_payload: Json,
+    #[serde(default)]
+    response_payload: Json,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Context {
+    #[serde(default)]
+    approximate_invoke_count: u64,
+    #[serde(default)]
+    condition: String,
+}
+
+/// A message of the queue, read.
+pub(super) struct Received {
+    pub(super) receipt: String,
+    pub(super) failure: Failure,
+    /// The notification that failed; nothing where the message is none of Lambda's.
+    pub(super) notification: Option<(Json, Vec<NotifiedObject>)>,
+}
+
+/// The error of a function's answer, in a line.
+pub(super) fn error_in(payload: &Json) -> Option<String> {
+    let text = |name: &str| payload.get(name).and_then(Json::as_str);
+    match (text("errorType"), text("errorMessage")) {
+        (Some(kind), Some(message)) => Some(format!("{kind}: {message}")),
+        (None, Some(message)) => Some(message.to_owned()),
+        (Some(kind), None) => Some(kind.to_owned()),
+        (None, None) => None,
+    }
+}
+
+impl Received {
+    pub(super) fn of(message: Message, bucket: &str) -> Option<Self> {
+        let (receipt, body) = (message.receipt_handle?, message.body.unwrap_or_default());
+        // Where the record does not say when it failed, the queue says when it came.
+        let sent = message.attributes.unwrap_or_default().remove(&SENT);
+        let sent = sent.and_then(|millis| millis.parse().ok()).and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        let mut failure = Failure {
+            message: message.message_id.unwrap_or_default(),
+            objects: Vec::new(),
+            error: String::new(),
+            when: String::new(),
+            attempts: 0,
+            state: State::Wait,
+        };
+        let mut notification = None;
+        let unknown = |why: String| State::Unknown(why);
+        match serde_json::from_str::<Record>(&body) {
+            Err(error) => failure.state = unknown(format!("it is not Lambda's record of a failure ({error})")),
+            Ok(record) => {
+                // Where the function never answered, as when it ran out of time, the condition is all there is.
+                failure.error = error_in(&record.response_payload).unwrap_or(record.request_context.condition);
+                failure.attempts = record.request_context.approximate_invoke_count;
+                let when = record.timestamp.and_then(|text| text.parse::<Timestamp>().ok()).or(sent);
+                failure.when = when.map(|when| super::timestamp(when.as_second())).unwrap_or_default();
+                match notification::objects(record.request_payload.clone()) {
+                    Ok(objects) => {
+                        failure.objects = objects.iter().map(|object| object.key.clone()).collect();
+                        if let Some(other) = objects.iter().find(|object| object.bucket != bucket) {
+                            failure.state = unknown(format!("it is about bucket {}", other.bucket));
+                        } else {
+                            notification = Some((record.request_payload, objects));
+                        }
+                    }
+                    Err(error) => failure.state = unknown(error.to_string()),
+                }
+            }
+        }
+        Some(Self { receipt, failure, notification })
+    }
+}
+
+impl Session<'_> {
+    fn queue(&self) -> &str {
+        &self.pipeline.function.failure_queue
+    }
+
+    /// The queue's address.
+    pub(super) async fn queue_url(&self) -> Result<String, Error> {
+        let doing = || format!("find queue {}", self.queue());
+        let answer = self.aws.sqs.get_queue_url().queue_name(self.queue()).send().await;
+        let answer = answer.call("sqs:GetQueueUrl").map_err(|error| failed(doing())(error))?;
+        answer.queue_url.ok_or_else(|| Error::incomplete_answer(doing(), "URL"))
+    }
+
+    /// Messages that are handled at the same time: no more than the function takes.
+    pub(super) fn at_once(&self) -> usize {
+        let most = self.pipeline.function.max_concurrency.unwrap_or(BATCH).clamp(1, BATCH);
+        usize::try_from(most).unwrap_or(1)
+    }
+
+    pub(super) async fn delete(&self, url: &str, receipt: &str) -> Result<(), Error> {
+        let request = self.aws.sqs.delete_message().queue_url(url).receipt_handle(receipt);
+        request
+            .send()
+            .await
+            .call("sqs:DeleteMessage")
+            .map(drop)
+            .map_err(failed(format!("remove a message from queue {}", self.queue())))
+    }
+
+    pub(super) async fn receive(&self, url: &str, hidden_seconds: i32) -> Result<Vec<Message>, Error> {
+        let request = self.aws.sqs.receive_message().queue_url(url).max_number_of_messages(BATCH);
+        let request = request.visibility_timeout(hidden_seconds).wait_time_seconds(POLL_SECONDS);
+        let request = request.message_system_attribute_names(SENT);
+        let answer = request.send().await.call("sqs:ReceiveMessage");
+        Ok(answer.map_err(failed(format!("read queue {}", self.queue())))?.messages.unwrap_or_default())
+    }
+
+    /// Messages in the failure queue, those included that somebody is looking at.
+    ///
+    /// # Errors
+    /// What SQS answered.
+    pub(crate) async fn failures_waiting(&self) -> Result<u64, Error> {
+        use aws_sdk_sqs::types::QueueAttributeName as Name;
+
+        let url = self.queue_url().await?;
+        let names = [Name::ApproximateNumberOfMessages, Name::ApproximateNumberOfMessagesNotVisible];
+        let request = self.aws.sqs.get_queue_attributes().queue_url(url).set_attribute_names(Some(names.to_vec()));
+        let answer = request.send().await.call("sqs:GetQueueAttributes");
+        let doing = format!("read queue {}", self.pipeline.function.failure_queue);
+        let attributes = answer.map_err(failed(doing))?.attributes.unwrap_or_default();
+        Ok(names.iter().filter_map(|name| attributes.get(name)?.parse::<u64>().ok()).sum())
+    }
+
+    /// Lets others see what stays in the queue. Where that fails, SQS does it by itself a while later.
+    pub(super) async fn give_back(&self, url: &str, receipts: &[String]) {
+        let back = |receipt: &String| {
+            let request = self.aws.sqs.change_message_visibility().queue_url(url);
+            request.receipt_handle(receipt).visibility_timeout(0).send()
+        };
+        stream::iter(receipts).map(back).buffer_unordered(self.at_once()).for_each(|_| std::future::ready(())).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn received(body: &str) -> Failure {
+        let message = Message::builder().message_id("m").receipt_handle("r").body(body).build();
+        Received::of(message, "b").expect("a message").failure
+    }
+
+    #[test]
+    fn a_message_says_what_failed_when_and_how_often() {
+        let record = |key: &str| json!({ "eventName": "ObjectCreated:Put", "s3": { "bucket": { "name": "b" }, "object": { "key": key } } });
+        let body = json!({
+            "version": "1.0", "timestamp": "2015-08-04T12:34:56.789Z",
+            "requestContext": { "condition": "RetriesExhausted", "approximateInvokeCount": 3 },
+            "requestPayload": { "Records": [record("in/red+flower.gz"), record("in/b.gz")] },
+            "responseContext": { "statusCode": 200 },
+            "responsePayload": { "errorType": "ObjectDamaged", "errorMessage": "cut short" },
+        });
+        let failure = received(&body.to_string());
+        assert_eq!(failure.objects, ["in/red flower.gz", "in/b.gz"]);
+        assert_eq!((failure.error.as_str(), failure.attempts), ("ObjectDamaged: cut short", 3));
+        assert_eq!((failure.when.as_str(), failure.state), ("2015-08-04T12:34:56Z", State::Wait));
+        // The record says no time: the queue does.
+        let mut timeless = body.clone();
+        timeless["timestamp"] = json!(null);
+        let message = Message::builder().message_id("m").receipt_handle("r").body(timeless.to_string());
+        let message = message.attributes(SENT, "1438691696789").build();
+        assert_eq!(Received::of(message, "b").expect("a message").failure.when, "2015-08-04T12:34:56Z");
+        // The function ran out of time, or never ran.
+        let mut silent = body;
+        silent["responsePayload"] = json!(null);
+        assert_eq!(received(&silent.to_string()).error, "RetriesExhausted");
+    }
+
+    #[test]
+    fn anything_else_is_left_alone() {
+        let foreign = json!({
+            "timestamp": "2015-08-04T12:34:56Z",
+            "requestPayload": { "Records": [{ "s3": { "bucket": { "name": "other" }, "object": { "key": "k" } } }] },
+        });
+        let nonsense = json!({ "timestamp": "soon", "requestPayload": { "hello": "world" } });
+        for body in ["", "hello", "{}", "[1]", &foreign.to_string(), &nonsense.to_string()] {
+            assert!(matches!(received(body).state, State::Unknown(_)), "{body}");
+        }
+    }
+}

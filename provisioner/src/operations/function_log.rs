@@ -1,0 +1,125 @@
+//! The function's log.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::try_join_all;
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use super::failed;
+use crate::aws::{AwsError, Call, Session, absent_on, log_group_name};
+use crate::error::Error;
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+/// Errors that are shown.
+const ERRORS: usize = 5;
+/// Lines that are read for them.
+const LINES: i32 = 1_000;
+/// What lines of failures have in them: the function's own, and Lambda's where the function ran out of time or memory, or did
+/// not start.
+const FAILURE_WORDS: [&str; 4] = ["ERROR", "\"Task timed out\"", "\"Runtime exited\"", "\"Runtime.ExitError\""];
+
+/// A line of the function's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct LogLine {
+    /// When, RFC 3339.
+    pub(crate) at: String,
+    /// What it says.
+    pub(crate) message: String,
+}
+
+/// What a line of the log says, without what is around it; and of an invocation, one line: the function and Lambda's runtime
+/// both tell of a failure, and the function says why.
+fn one_line_per_invocation(lines: Vec<LogLine>) -> Vec<LogLine> {
+    let mut told: Vec<(Option<String>, bool, LogLine)> = Vec::new();
+    for LogLine { at, message } in lines {
+        let line: Json = serde_json::from_str(&message).unwrap_or_default();
+        let text = |name: &str| line[name].as_str();
+        let (says_why, message) = match (text("error"), text("why"), text("message")) {
+            (Some(error), Some(why), _) => (true, format!("{error}: {why}")),
+            (_, _, Some(message)) => (false, message.to_owned()),
+            _ => (false, message.trim().to_owned()),
+        };
+        let request = line["span"]["requestId"].as_str().map(str::to_owned);
+        let known = told.iter_mut().find(|(other, ..)| request.is_some() && *other == request);
+        let new = (request, says_why, LogLine { at, message });
+        match known {
+            Some(known) if says_why && !known.1 => *known = new,
+            Some(known) if !says_why || known.2 == new.2 => {}
+            _ => told.push(new),
+        }
+    }
+    let mut lines: Vec<LogLine> = told.into_iter().map(|(_, _, line)| line).collect();
+    lines.dedup();
+    lines
+}
+
+impl Session<'_> {
+    pub(super) async fn last_errors(&self) -> Result<Vec<LogLine>, Error> {
+        let name = log_group_name(&self.pipeline.function.name);
+        let mut lines = Vec::new();
+        // The log is read from its oldest line on. Where much fails, the last hour has enough of it.
+        for span in [HOUR, 24 * HOUR] {
+            let since = SystemTime::now() - span;
+            let answers = try_join_all(FAILURE_WORDS.map(|word| self.log(Some(word), since, LINES))).await;
+            // A function that has never run may have no log yet.
+            let answers = absent_on(answers, &["ResourceNotFoundException"]);
+            lines = answers.map_err(failed(format!("read log {name}")))?.unwrap_or_default().concat();
+            lines.sort_by(|a: &LogLine, b| b.at.cmp(&a.at).then_with(|| a.message.cmp(&b.message)));
+            lines = one_line_per_invocation(lines);
+            lines.truncate(ERRORS);
+            if lines.len() == ERRORS {
+                break;
+            }
+        }
+        Ok(lines)
+    }
+
+    /// The last lines of the function's log since then, at most `most` of them; only those that have `word` in them.
+    pub(super) async fn log(&self, word: Option<&str>, since: SystemTime, most: i32) -> Result<Vec<LogLine>, AwsError> {
+        let most = usize::try_from(most).unwrap_or_default();
+        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let request = self
+            .aws
+            .logs
+            .filter_log_events()
+            .log_group_name(log_group_name(&self.pipeline.function.name))
+            .start_time(i64::try_from(since).unwrap_or(i64::MAX))
+            .set_filter_pattern(word.map(str::to_owned));
+        let mut pages = request.into_paginator().send();
+        let mut lines = VecDeque::new();
+        // The oldest come first, and a page may be empty while there are more.
+        while let Some(page) = pages.next().await {
+            for event in page.call("logs:FilterLogEvents")?.events.unwrap_or_default() {
+                if lines.len() == most {
+                    lines.pop_front();
+                }
+                let at = super::timestamp(event.timestamp.unwrap_or_default().div_euclid(1000));
+                lines.push_back(LogLine { at, message: event.message.unwrap_or_default() });
+            }
+        }
+        Ok(lines.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line_per_invocation_and_says_why() {
+        let line = |message: &str| LogLine { at: "2015-08-04T12:00:00Z".to_owned(), message: message.to_owned() };
+        let lines = vec![
+            line(r#"{"level":"ERROR","message":"Diagnostic { .. }","span":{"requestId":"1"}}"#),
+            line(
+                r#"{"level":"ERROR","message":"not counted","error":"ObjectDamaged","why":"cut","span":{"requestId":"1"}}"#,
+            ),
+            line(r#"{"level":"ERROR","message":"Diagnostic { other }","span":{"requestId":"2"}}"#),
+            line("2015-08-04T12:00:00Z 3 Task timed out after 60.00 seconds\n"),
+        ];
+        let said: Vec<String> = one_line_per_invocation(lines).into_iter().map(|line| line.message).collect();
+        let timed_out = "2015-08-04T12:00:00Z 3 Task timed out after 60.00 seconds";
+        assert_eq!(said, ["ObjectDamaged: cut", "Diagnostic { other }", timed_out]);
+    }
+}

@@ -1,0 +1,128 @@
+//! The least-privilege IAM policies for a deployer, a reader and an operator.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use counting::names::{counts, ledger};
+use serde_json::{Value as Json, json};
+
+use super::permissions::{Needed, add};
+use crate::aws::{log_group_name, policy, role_path};
+use crate::reconcile::resource::IamActions;
+use crate::resources::discover::DISCOVERY_ACTIONS;
+use crate::resources::{self, Context};
+
+fn statement(sid: &str, actions: &[&str], resources: &[String]) -> Json {
+    json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources })
+}
+
+/// Actions that MiniStack, the local AWS, evaluates without knowing what they are for; it also leaves out roles' paths.
+const LOCAL_UNBOUND: [&str; 3] = ["dynamodb:ListTagsOfResource", "dynamodb:TagResource", "lambda:CreateFunction"];
+
+/// The least that a deployer of this pipeline must be allowed to do: to plan, apply, update and destroy it. For a local
+/// AWS it is wider where that cannot bind an action to its resource.
+pub(crate) fn deployer_policy(context: &Context<'_>, is_local: bool) -> Json {
+    let mut needed = Needed::new();
+    add(&mut needed, "*", &DISCOVERY_ACTIONS);
+    for resource in resources::desired(context) {
+        for IamActions { resource, read, create, update, delete } in resource.iam_actions() {
+            for &action in [read, create, update, delete].into_iter().flatten() {
+                add(&mut needed, &resource, &[action]);
+                if is_local {
+                    let unbound = LOCAL_UNBOUND.contains(&action);
+                    let pathless = resource.replacen(&role_path(&context.pipeline.name), "/", 1);
+                    add(&mut needed, if unbound { "*" } else { &pathless }, &[action]);
+                }
+            }
+        }
+    }
+    // What may be done to several resources of a kind stands once.
+    let mut statements: BTreeMap<BTreeSet<&str>, Vec<String>> = BTreeMap::new();
+    for (resource, actions) in needed {
+        statements.entry(actions).or_default().push(resource);
+    }
+    let statements: Vec<Json> = statements
+        .into_iter()
+        .map(|(actions, resources)| json!({ "Effect": "Allow", "Action": actions, "Resource": resources }))
+        .collect();
+    json!({ "Version": "2012-10-17", "Statement": statements })
+}
+
+/// For `query`, `events`, `top` and `dashboard`.
+pub(crate) fn reader_policy(context: &Context<'_>) -> Json {
+    let counts = context.account.table_arn(&context.pipeline.table.counts);
+    let index = context.account.index_arn(&context.pipeline.table.counts, counts::BY_HOUR);
+    policy::document(&[
+        statement("ReadCounts", &["dynamodb:Query"], &[counts.clone(), index]),
+        statement("ReadNames", &["dynamodb:Scan"], &[counts]),
+    ])
+}
+
+/// For `status`, `backfill`, `replay` and `verify`. What is broken where the proof fails, is seen with the rights to plan.
+pub(crate) fn operator_policy(context: &Context<'_>) -> Json {
+    let (account, pipeline) = (context.account, context.pipeline);
+    let (counted, marked) = (account.table_arn(&pipeline.table.counts), account.table_arn(&pipeline.table.ledger));
+    let function = account.function_arn(&pipeline.function.name);
+    let group = account.log_group_arn(&log_group_name(&pipeline.function.name));
+    let bucket = account.s3_arn(&pipeline.bucket.name);
+    let objects = format!("{bucket}/{}*", pipeline.notification.prefix);
+    let probes = format!("{bucket}/{}{}*", pipeline.notification.prefix, counting::names::verify::FOLDER);
+    let queue = account.queue_arn(&pipeline.function.failure_queue);
+    let mut read = vec!["s3:GetObject"];
+    if pipeline.bucket.versioning {
+        read.push("s3:GetObjectVersion");
+    }
+    policy::document(&[
+        statement("SeeObjects", &["s3:ListBucketVersions", "s3:ListBucket"], &[bucket]),
+        // A HEAD, which needs the right to read.
+        statement("KnowObjects", &read, &[objects]),
+        // In a bucket that has, or once had, versions, a removal is that of a version.
+        statement("ProbeObjects", &["s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"], &[probes]),
+        statement(
+            "ReadLedger",
+            &["dynamodb:Query", "dynamodb:BatchGetItem"],
+            &[marked.clone(), account.index_arn(&pipeline.table.ledger, ledger::BY_COUNTED_HOUR)],
+        ),
+        // What the proof has counted is taken back.
+        statement("Unmark", &["dynamodb:DeleteItem"], &[marked]),
+        statement("Uncount", &["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"], &[counted]),
+        statement("RunFunction", &["lambda:InvokeFunction", "lambda:GetFunction", "lambda:ListTags"], &[function]),
+        statement("ReadLog", &["logs:FilterLogEvents"], &[group.clone(), format!("{group}:*")]),
+        statement(
+            "HandleFailures",
+            &[
+                "sqs:GetQueueUrl",
+                "sqs:GetQueueAttributes",
+                "sqs:ReceiveMessage",
+                "sqs:DeleteMessage",
+                "sqs:ChangeMessageVisibility",
+            ],
+            &[queue],
+        ),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::tests::{FILES, in_context};
+
+    #[test]
+    fn what_a_deployer_may_do_is_bound_to_the_pipelines_resources() {
+        for file in FILES {
+            let policy = in_context(file, |context| deployer_policy(context, false));
+            for statement in policy["Statement"].as_array().expect("statements") {
+                let actions: Vec<&str> =
+                    statement["Action"].as_array().expect("actions").iter().filter_map(Json::as_str).collect();
+                assert!(!actions.iter().any(|action| action.contains('*')), "{actions:?}");
+                for resource in statement["Resource"].as_array().expect("resources").iter().filter_map(Json::as_str) {
+                    match resource {
+                        // What AWS cannot bind to a resource, all of it reading.
+                        "*" => assert_eq!(actions, ["iam:ListRoles", "logs:DescribeLogGroups", "tag:GetResources"]),
+                        arn if arn.contains(":iam:") => assert!(arn.contains(":role/pipeline/events/events-"), "{arn}"),
+                        arn => assert!(arn.contains("events"), "{arn}"),
+                    }
+                }
+            }
+        }
+    }
+}

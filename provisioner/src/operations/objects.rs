@@ -1,0 +1,160 @@
+//! The objects in the bucket, as the notification would have told of them.
+
+use std::collections::VecDeque;
+
+use aws_sdk_s3::types::ObjectVersion;
+use counting::names::ledger::{self, NULL_VERSION};
+use futures_util::stream::{self, Stream};
+use jiff::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value as Json, json};
+
+use super::failed;
+use crate::aws::{Call, Session};
+use crate::error::Error;
+
+/// What S3 leaves as it is in the keys of notifications; a space becomes `+`.
+const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*').remove(b'/').remove(b' ');
+
+/// One object, or one version of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Object {
+    /// Its key.
+    pub(crate) key: String,
+    /// Its version, where a notification would name one.
+    pub(crate) version: Option<String>,
+    /// What the ledger knows its content by.
+    pub(crate) identity: String,
+    /// Bytes.
+    pub(crate) size: i64,
+    /// When S3 got it.
+    pub(crate) uploaded: Timestamp,
+}
+
+impl Object {
+    /// What a listing tells of a version; nothing where it leaves out what identifies it.
+    fn listed(version: &ObjectVersion) -> Option<Self> {
+        let id = version.version_id().unwrap_or(NULL_VERSION);
+        // What was put without versioning can be read without a version, until there is a later one.
+        let needs_id = id != NULL_VERSION || version.is_latest() == Some(false);
+        let uploaded = version.last_modified().and_then(|time| Timestamp::from_second(time.secs()).ok());
+        Some(Self {
+            key: version.key()?.to_owned(),
+            version: needs_id.then(|| id.to_owned()),
+            identity: ledger::identity(Some(id), version.e_tag())?,
+            size: version.size().unwrap_or_default(),
+            uploaded: uploaded.unwrap_or(Timestamp::UNIX_EPOCH),
+        })
+    }
+
+    /// The notification that S3 would send of it.
+    pub(crate) fn notification(&self, bucket: &str, bucket_arn: &str, region: &str) -> Json {
+        let key = utf8_percent_encode(&self.key, &KEPT).to_string().replace(' ', "+");
+        let mut object = json!({ "key": key, "size": self.size });
+        if let Some(version) = &self.version {
+            object["versionId"] = json!(version);
+        } else {
+            object["eTag"] = json!(self.identity);
+        }
+        json!({ "Records": [{
+            "eventVersion": "2.1",
+            "eventSource": "aws:s3",
+            "awsRegion": region,
+            "eventTime": self.uploaded.to_string(),
+            "eventName": "ObjectCreated:Put",
+            "s3": {
+                "s3SchemaVersion": "1.0",
+                "configurationId": "backfill",
+                "bucket": { "name": bucket, "arn": bucket_arn },
+                "object": object,
+            },
+        }]})
+    }
+}
+
+/// Where a page begins: behind this version of this key, or behind all versions of the key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Cursor {
+    key: Option<String>,
+    version: Option<String>,
+}
+
+impl Cursor {
+    /// Whether a version was on the page before. Some stores begin a page with the last one of the page before, where it was
+    /// put without versioning.
+    fn has_passed(&self, version: &ObjectVersion) -> bool {
+        let same_key = self.key.is_some() && self.key.as_deref() == version.key();
+        same_key && (self.version.is_none() || self.version.as_deref() == version.version_id())
+    }
+}
+
+impl Session<'_> {
+    /// Every version of every object under a prefix, in the order of keys, page after page; only keys behind `after`,
+    /// where it is given. Never more than a page is kept.
+    pub(super) fn pages<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<String>,
+    ) -> impl Stream<Item = Result<VecDeque<Object>, Error>> + Send + 'a {
+        let first = Cursor { key: after, version: None };
+        stream::try_unfold(Some(first), move |cursor| async move {
+            let Some(cursor) = cursor else { return Ok(None) };
+            let bucket = &self.pipeline.bucket.name;
+            // This lists what a bucket without versions holds too, and tells apart what had them once.
+            let request = self.aws.s3.list_object_versions().bucket(bucket).prefix(prefix);
+            let request = request.expected_bucket_owner(&self.account.id);
+            let request = request.set_key_marker(cursor.key.clone()).set_version_id_marker(cursor.version.clone());
+            let page = request.send().await.call("s3:ListBucketVersions");
+            let page = page.map_err(failed(format!("list bucket {bucket}")))?;
+            let fresh = page.versions().iter().filter(|version| !cursor.has_passed(version));
+            let objects = fresh.filter_map(Object::listed).collect();
+            let more = page.is_truncated == Some(true) && page.next_key_marker.is_some();
+            let next = more.then_some(Cursor { key: page.next_key_marker, version: page.next_version_id_marker });
+            Ok(Some((objects, next)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::primitives::DateTime;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn version(id: &str, is_latest: bool) -> Object {
+        let version = ObjectVersion::builder().key("a b/ä+.gz").e_tag("\"tag\"").version_id(id).is_latest(is_latest);
+        let version = version.last_modified(DateTime::from_secs(1_438_689_296)).size(7).build();
+        Object::listed(&version).expect("an object")
+    }
+
+    #[test]
+    fn an_object_is_known_by_what_its_notification_named() {
+        let known = |id: &str, is_latest| (version(id, is_latest).version, version(id, is_latest).identity);
+        assert_eq!(known("null", true), (None, "tag".to_owned()));
+        assert_eq!(known("null", false), (Some("null".to_owned()), "tag".to_owned()));
+        assert_eq!(known("v1", true), (Some("v1".to_owned()), "v1".to_owned()));
+    }
+
+    #[test]
+    fn a_page_begins_behind_the_one_before() {
+        let version = |key: &str, id: &str| ObjectVersion::builder().key(key).version_id(id).build();
+        let cursor = |id: Option<&str>| Cursor { key: Some("b".to_owned()), version: id.map(str::to_owned) };
+        assert!(cursor(Some("1")).has_passed(&version("b", "1")));
+        assert!(!cursor(Some("1")).has_passed(&version("b", "2")));
+        assert!(cursor(None).has_passed(&version("b", "2")));
+        assert!(!cursor(Some("1")).has_passed(&version("c", "1")));
+        assert!(!Cursor::default().has_passed(&version("b", "1")));
+    }
+
+    proptest! {
+        #[test]
+        fn the_function_reads_every_key_as_it_was_meant(key in ".{1,40}") {
+            let object = Object { key: key.clone(), ..version("v1", true) };
+            let told = counting::notification::objects(object.notification("b", "arn:aws:s3:::b", "us-east-1"))
+                .expect("a notification");
+            prop_assert_eq!(&told[0].key, &key);
+            prop_assert_eq!((told[0].bucket.as_str(), told[0].version.as_deref()), ("b", Some("v1")));
+        }
+    }
+}

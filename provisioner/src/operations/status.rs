@@ -1,0 +1,209 @@
+//! What is deployed, what it has counted lately, and what is wrong, on one screen.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use counting::names::ledger;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::failed;
+use super::function_log::LogLine;
+use crate::aws::{Call, Session, absent_on};
+use crate::error::Error;
+use crate::resources::function::REVISION_TAG;
+
+const HOUR: i64 = 3600;
+const DAY: i64 = 24 * HOUR;
+/// Calls at the same time.
+const AT_ONCE: usize = 16;
+/// One screen.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Status {
+    /// The pipeline's name.
+    pub(crate) pipeline: String,
+    /// Its region.
+    pub(crate) region: String,
+    /// Its account.
+    pub(crate) account: String,
+    /// When this was, RFC 3339.
+    pub(crate) at: String,
+    /// What is deployed; nothing where there is no function.
+    pub(crate) function: Option<Deployed>,
+    /// Objects counted in the last hour; this and what follows, where it could be found out.
+    pub(crate) last_hour: Option<Counted>,
+    /// Objects counted in the last 24 hours.
+    pub(crate) last_day: Option<Counted>,
+    /// Messages in the failure queue, roughly, as SQS counts them.
+    pub(crate) failures: Option<u64>,
+    /// The queue's name.
+    pub(crate) failure_queue: String,
+    /// The last errors in the function's log of the last 24 hours, the latest first.
+    pub(crate) errors: Option<Vec<LogLine>>,
+}
+
+fn known<T>(result: Result<T, Error>, unknown: &mut Vec<Error>) -> Option<T> {
+    result.map_err(|error| unknown.push(error)).ok()
+}
+
+/// The function, as it is.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Deployed {
+    /// Its name.
+    pub(crate) name: String,
+    /// `Active`, `Pending`, `Inactive` or `Failed`.
+    pub(crate) state: String,
+    /// Base64 of its code's SHA-256.
+    pub(crate) code_sha256: String,
+    /// The git revision that the code was deployed from, where it is known.
+    pub(crate) revision: Option<String>,
+    /// When it was last changed, as Lambda writes it.
+    pub(crate) changed: String,
+}
+
+/// Objects, and how long after their upload they were counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Counted {
+    /// How many.
+    pub(crate) objects: usize,
+    /// Seconds from upload to count: half of them were faster.
+    pub(crate) median_seconds: Option<i64>,
+    /// Seconds from upload to count of the slowest.
+    pub(crate) longest_seconds: Option<i64>,
+}
+
+/// An entry of the ledger's index: when an object was counted, and when it was uploaded.
+struct CountedObject {
+    object: String,
+    written_at: i64,
+    uploaded_at: Option<i64>,
+}
+
+impl Counted {
+    /// Of those that were counted from `since` on, each object once.
+    fn since(entries: &[CountedObject], since: i64) -> Self {
+        let mut lags: HashMap<&str, Option<i64>> = HashMap::new();
+        for entry in entries.iter().filter(|entry| entry.written_at >= since) {
+            // Clocks of S3 and Lambda may differ by a little.
+            let lag = entry.uploaded_at.map(|uploaded| (entry.written_at - uploaded).max(0));
+            let known = lags.entry(&entry.object).or_default();
+            *known = (*known).max(lag);
+        }
+        let objects = lags.len();
+        let mut lags: Vec<i64> = lags.into_values().flatten().collect();
+        lags.sort_unstable();
+        Self { objects, median_seconds: lags.get(lags.len() / 2).copied(), longest_seconds: lags.last().copied() }
+    }
+}
+
+impl Session<'_> {
+    /// Looks at everything, at once. What could not be looked at is none of what is shown, but of the errors.
+    pub(crate) async fn status(&self) -> (Status, Vec<Error>) {
+        let now = Timestamp::now().as_second();
+        let (function, entries, failures, errors) = tokio::join!(
+            self.deployed(),
+            self.counted_since(now - DAY, now),
+            self.failures_waiting(),
+            self.last_errors()
+        );
+        let mut unknown = Vec::new();
+        let (function, entries) = (known(function, &mut unknown), known(entries, &mut unknown));
+        let (failures, errors) = (known(failures, &mut unknown), known(errors, &mut unknown));
+        let counted = |since| entries.as_ref().map(|entries| Counted::since(entries, since));
+        let status = Status {
+            pipeline: self.pipeline.name.clone(),
+            region: self.account.region.clone(),
+            account: self.account.id.clone(),
+            at: super::timestamp(now),
+            function: function.flatten(),
+            last_hour: counted(now - HOUR),
+            last_day: counted(now - DAY),
+            failures,
+            failure_queue: self.pipeline.function.failure_queue.clone(),
+            errors,
+        };
+        (status, unknown)
+    }
+
+    async fn deployed(&self) -> Result<Option<Deployed>, Error> {
+        let name = &self.pipeline.function.name;
+        let answer = self.aws.lambda.get_function().function_name(name).send().await.call("lambda:GetFunction");
+        let answer =
+            absent_on(answer, &["ResourceNotFoundException"]).map_err(failed(format!("read function {name}")))?;
+        let Some(answer) = answer else { return Ok(None) };
+        let missing = || Error::incomplete_answer(format!("read function {name}"), "configuration");
+        let configuration = answer.configuration.ok_or_else(missing)?;
+        Ok(Some(Deployed {
+            name: name.clone(),
+            state: configuration.state.map(|state| state.as_str().to_owned()).unwrap_or_default(),
+            code_sha256: configuration.code_sha256.unwrap_or_default(),
+            revision: answer.tags.unwrap_or_default().remove(REVISION_TAG),
+            changed: configuration.last_modified.unwrap_or_default(),
+        }))
+    }
+
+    /// What the ledger says was counted between two times, in epoch seconds.
+    async fn counted_since(&self, since: i64, now: i64) -> Result<Vec<CountedObject>, Error> {
+        let table = &self.pipeline.table.ledger;
+        let of_hour = |hour: i64| async move {
+            let number = |n: i64| AttributeValue::N(n.to_string());
+            let request = self
+                .aws
+                .dynamodb
+                .query()
+                .table_name(table)
+                .index_name(ledger::BY_COUNTED_HOUR)
+                .key_condition_expression("#hour = :hour AND #at >= :since")
+                .expression_attribute_names("#hour", ledger::COUNTED_HOUR)
+                .expression_attribute_names("#at", ledger::WRITTEN_AT)
+                .expression_attribute_values(":hour", AttributeValue::S(counting::hour::format(hour)))
+                .expression_attribute_values(":since", number(since));
+            let items: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
+            items.call("dynamodb:Query").map_err(|error| match error.says("ValidationException", "index") {
+                true => Error::not_found(
+                    format!("table {table} has no index {}, or is still building it", ledger::BY_COUNTED_HOUR),
+                    "run `provisioner apply` to add it, and wait until DynamoDB has filled it",
+                ),
+                false => failed(format!("read table {table} by its index"))(error),
+            })
+        };
+        let items: Vec<Vec<HashMap<String, AttributeValue>>> =
+            stream::iter(since / HOUR..=now / HOUR).map(of_hour).buffer_unordered(AT_ONCE).try_collect().await?;
+        let entry = |item: &HashMap<String, AttributeValue>| {
+            let number = |name: &str| item.get(name)?.as_n().ok()?.parse::<i64>().ok();
+            Some(CountedObject {
+                object: item.get(ledger::OBJECT)?.as_s().ok()?.clone(),
+                written_at: number(ledger::WRITTEN_AT)?,
+                uploaded_at: number(ledger::UPLOADED_AT),
+            })
+        };
+        let entries = items.iter().flatten().map(entry).collect::<Option<Vec<CountedObject>>>();
+        entries.ok_or_else(|| Error::incomplete_answer(format!("read table {table} by its index"), "marker"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_object_counts_once_with_its_longest_lag() {
+        let entry = |object: &str, written_at, uploaded_at| CountedObject {
+            object: object.to_owned(),
+            written_at,
+            uploaded_at,
+        };
+        let entries = [
+            entry("a", 100, Some(98)),
+            entry("b", 101, Some(102)),
+            entry("c", 102, Some(92)),
+            entry("c", 103, Some(92)),
+            entry("d", 104, None),
+            entry("old", 10, Some(0)),
+        ];
+        let counted = Counted { objects: 4, median_seconds: Some(2), longest_seconds: Some(11) };
+        assert_eq!(Counted::since(&entries, 100), counted);
+        assert_eq!(Counted::since(&entries, 200), Counted::default());
+    }
+}

@@ -1,0 +1,348 @@
+//! Proves that a deployment works: a small object goes the way of all objects, and its count comes out.
+//!
+//! The object has a key of its own under the notification's prefix and one message of a reserved event, in an hour of 1970
+//! that nobody asks about. In the end the count is taken back and everything is removed, also after a failure or a signal.
+//! What a killed run leaves behind is removed by a later one. Where the count does not come, each link of the chain is
+//! looked at.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use aws_sdk_dynamodb::types::{AttributeValue, Delete, TransactWriteItem, Update};
+use counting::names::{counts, ledger, log_message, verify as reserved};
+use flate2::{Compression, write::GzEncoder};
+use futures_util::future::join_all;
+use futures_util::stream::TryStreamExt;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
+
+use super::failed;
+use super::ledger::Consistency;
+use super::objects::Object;
+use crate::aws::{Call, Pauses, Session, Wait, absent_on};
+use crate::error::{Error, ErrorKind};
+use crate::reconcile::resource::Declared;
+use crate::resources::{self, Context};
+use crate::shutdown::{Shutdown, Signal};
+
+/// Another run may be using an object that is younger.
+const LEFT_BEHIND: Duration = Duration::from_secs(60 * 60);
+/// While nothing is counted, another object is uploaded after so long.
+const ANOTHER: Duration = Duration::from_secs(30);
+/// Lines of the log that are looked through for the object.
+const LINES: i32 = 50;
+
+/// A pipeline that counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct Verified {
+    /// The object's key.
+    pub(crate) key: String,
+    /// Milliseconds from the end of the upload until the count was there.
+    pub(crate) milliseconds: u64,
+}
+
+/// One part of the chain from upload to count, examined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Check {
+    /// The resource, or `invocation`.
+    subject: String,
+    /// Whether it passes, or `None` if that is unknown.
+    passes: Option<bool>,
+    /// The finding, for the user.
+    finding: String,
+}
+
+/// What is to be counted.
+#[derive(Debug, Clone)]
+struct Probe {
+    id: String,
+    key: String,
+    kind: String,
+    /// What it is counted under.
+    event: String,
+}
+
+impl Probe {
+    fn new(session: &Session<'_>) -> Self {
+        let pipeline = session.pipeline;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let id = format!("{now:x}-{:08x}", fastrand::u32(..));
+        let key = format!("{}{id}{}", session.probes(), pipeline.notification.suffix);
+        // Track messages are counted under their event's name, all others under their type's.
+        let is_track = pipeline.count.iter().any(|kind| kind == "track");
+        let kind = if is_track { "track" } else { pipeline.count.first().map_or("track", String::as_str) };
+        let event = if is_track { reserved::EVENT } else { kind };
+        Self { id, key, kind: kind.to_owned(), event: event.to_owned() }
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let message = json!({
+            "type": self.kind, "event": self.event, "messageId": self.id, "timestamp": reserved::HOUR,
+        });
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+        // Writing to memory does not fail.
+        gzip.write_all(format!("{message}\n").as_bytes()).and_then(|()| gzip.finish()).unwrap_or_default()
+    }
+}
+
+/// What was uploaded.
+struct Sent {
+    probe: Probe,
+    object: Object,
+    /// When the upload was done.
+    at: Instant,
+}
+
+/// How waiting for the count ended.
+enum Waited {
+    /// The object with this key was, so long after its upload.
+    Counted(String, Duration),
+    Late,
+    Stopped(Signal),
+}
+
+fn text(value: &str) -> AttributeValue {
+    AttributeValue::S(value.to_owned())
+}
+
+impl Session<'_> {
+    /// What the keys of such objects begin with.
+    pub(super) fn probes(&self) -> String {
+        format!("{}{}", self.pipeline.notification.prefix, reserved::FOLDER)
+    }
+
+    /// Uploads an object, waits until it is counted, and removes both. A bucket may begin to tell of objects only some minutes
+    /// after it was set up to, so while none is counted, another is uploaded now and then.
+    ///
+    /// # Errors
+    /// What AWS answered; [`Error::Unverified`], with what was found of each check, where no count comes within `deadline`; a
+    /// signal.
+    pub(crate) async fn verify(&self, deadline: Duration, shutdown: &Shutdown) -> Result<Verified, Error> {
+        self.remove_leftovers().await?;
+        let began = SystemTime::now();
+        let mut sent = Vec::new();
+        let waited = self.wait(&mut sent, deadline, shutdown).await;
+        // Before anything is taken away, or else the chain would look broken for that.
+        let checks = match (&waited, sent.first()) {
+            (Ok(Waited::Late), Some(first)) => self.diagnose(&first.probe, began).await,
+            _ => Vec::new(),
+        };
+        let mut removed = Ok(());
+        for Sent { object, .. } in &sent {
+            removed = removed.and(self.remove(object).await);
+        }
+        let left = |removed: Result<(), Error>| match removed {
+            Ok(()) => "what was uploaded is removed".to_owned(),
+            Err(error) => format!("what was uploaded could not be removed: {error}"),
+        };
+        match waited? {
+            Waited::Counted(key, took) => {
+                removed?;
+                Ok(Verified { key, milliseconds: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) })
+            }
+            Waited::Late => {
+                let key = sent.into_iter().next().map(|sent| sent.probe.key).unwrap_or_default();
+                Err(not_verified(&key, deadline, &left(removed), &checks))
+            }
+            Waited::Stopped(signal) => Err(Error::interrupted(
+                signal.exit_code(),
+                format!("{}: {}", signal, format!("stopped before the count was there; {}", left(removed))),
+                "run the command again",
+            )),
+        }
+    }
+
+    async fn upload(&self, probe: &Probe) -> Result<Object, Error> {
+        let bucket = &self.pipeline.bucket.name;
+        let doing = format!("upload object {} to bucket {bucket}", probe.key);
+        let request = self.aws.s3.put_object().bucket(bucket).key(&probe.key).body(probe.body().into());
+        let answer = request.expected_bucket_owner(&self.account.id).send().await.call("s3:PutObject");
+        let answer = answer.map_err(failed(doing.clone()))?;
+        // Where versions are suspended, it may say `null`; then the object's notification names no version.
+        let version = answer.version_id;
+        let identity = ledger::identity(version.as_deref(), answer.e_tag.as_deref());
+        let identity = identity.ok_or(Error::incomplete_answer(doing, "ETag"))?;
+        Ok(Object { key: probe.key.clone(), version, identity, size: 0, uploaded: Timestamp::now() })
+    }
+
+    async fn wait(&self, sent: &mut Vec<Sent>, deadline: Duration, shutdown: &Shutdown) -> Result<Waited, Error> {
+        let waiting = Wait { what: "the count".to_owned(), deadline, on_wait: &|_, _| {} };
+        let mut pauses = Pauses::new(waiting);
+        loop {
+            if sent.last().is_none_or(|last| last.at.elapsed() > ANOTHER) {
+                let probe = Probe::new(self);
+                let object = self.upload(&probe).await?;
+                sent.push(Sent { probe, object, at: Instant::now() });
+            }
+            let look = async {
+                let objects = sent.iter().map(|sent| &sent.object);
+                let counted = self.counted(objects, Consistency::Strong).await?;
+                let Some((first, _)) = sent.iter().zip(counted).find(|(_, counted)| *counted) else { return Ok(None) };
+                let exists = self.count(&first.probe.event).await? > 0;
+                Ok::<_, Error>(exists.then(|| (first.probe.key.clone(), first.at.elapsed())))
+            };
+            match shutdown.or_shutdown(look).await {
+                Err(signal) => return Ok(Waited::Stopped(signal)),
+                Ok(Err(error)) => return Err(error),
+                Ok(Ok(Some((key, took)))) => return Ok(Waited::Counted(key, took)),
+                Ok(Ok(None)) => {}
+            }
+            match shutdown.or_shutdown(pauses.next(None)).await {
+                Err(signal) => return Ok(Waited::Stopped(signal)),
+                Ok(Err(_)) => return Ok(Waited::Late),
+                Ok(Ok(())) => {}
+            }
+        }
+    }
+
+    fn pair(&self, event: &str, hour: &str) -> HashMap<String, AttributeValue> {
+        HashMap::from([(counts::EVENT.to_owned(), text(event)), (counts::HOUR.to_owned(), text(hour))])
+    }
+
+    /// How often the counts table says that the reserved hour had an event.
+    async fn count(&self, event: &str) -> Result<i64, Error> {
+        let table = &self.pipeline.table.counts;
+        let request = self.aws.dynamodb.get_item().table_name(table).consistent_read(true);
+        let answer = request.set_key(Some(self.pair(event, reserved::HOUR))).send().await.call("dynamodb:GetItem");
+        let item = answer.map_err(failed(format!("read table {table}")))?.item.unwrap_or_default();
+        let number = item.get(counts::COUNT).and_then(|count| count.as_n().ok()).and_then(|digits| digits.parse().ok());
+        Ok(number.unwrap_or(0))
+    }
+
+    /// Takes the object away, and then its count: a notification that comes late finds nothing to count.
+    async fn remove(&self, object: &Object) -> Result<(), Error> {
+        let bucket = &self.pipeline.bucket.name;
+        let delete = |version: Option<String>| async {
+            let request = self.aws.s3.delete_object().bucket(bucket).key(&object.key).set_version_id(version);
+            let request = request.expected_bucket_owner(&self.account.id);
+            let answer = absent_on(request.send().await.call("s3:DeleteObject"), &["NoSuchKey", "NoSuchVersion"]);
+            answer.map_err(failed(format!("remove object {} from bucket {bucket}", object.key)))
+        };
+        let answer = delete(object.version.clone()).await?;
+        // Where versions are suspended, a marker stands in the object's account.
+        if let Some(marker) = answer.filter(|answer| answer.delete_marker == Some(true) && object.version.is_none()) {
+            delete(marker.version_id).await?;
+        }
+        self.uncount(&ledger::object_key(bucket, &object.key, &object.identity)).await
+    }
+
+    /// The opposite of counting, by the same rule: each marker goes in one transaction with what it added.
+    async fn uncount(&self, name: &str) -> Result<(), Error> {
+        let (counted, marked) = (&self.pipeline.table.counts, &self.pipeline.table.ledger);
+        let doing = || format!("take back what was counted of {name}");
+        for marker in self.markers(name).await? {
+            let delete = Delete::builder()
+                .table_name(marked)
+                .key(ledger::OBJECT, text(name))
+                .key(ledger::CHUNK, AttributeValue::N(marker.chunk.to_string()))
+                .condition_expression("attribute_exists(#object)")
+                .expression_attribute_names("#object", ledger::OBJECT)
+                .build()?;
+            let mut items = vec![TransactWriteItem::builder().delete(delete).build()];
+            for (event, hour, count) in &marker.pairs {
+                let update = Update::builder()
+                    .table_name(counted)
+                    .set_key(Some(self.pair(event, hour)))
+                    .update_expression("ADD #count :less")
+                    .expression_attribute_names("#count", counts::COUNT)
+                    .expression_attribute_values(":less", AttributeValue::N(count.saturating_neg().to_string()))
+                    .build()?;
+                items.push(TransactWriteItem::builder().update(update).build());
+            }
+            let request = self.aws.dynamodb.transact_write_items().set_transact_items(Some(items));
+            request.send().await.call("dynamodb:TransactWriteItems").map_err(failed(doing()))?;
+            for (event, hour, _) in &marker.pairs {
+                // Another run may have counted meanwhile.
+                let request = self
+                    .aws
+                    .dynamodb
+                    .delete_item()
+                    .table_name(counted)
+                    .set_key(Some(self.pair(event, hour)))
+                    .condition_expression("#count = :zero")
+                    .expression_attribute_names("#count", counts::COUNT)
+                    .expression_attribute_values(":zero", AttributeValue::N("0".to_owned()));
+                let answer = request.send().await.call("dynamodb:DeleteItem");
+                absent_on(answer, &["ConditionalCheckFailedException"]).map_err(failed(doing()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what runs that were killed have left.
+    async fn remove_leftovers(&self) -> Result<(), Error> {
+        let limit = Timestamp::now().checked_sub(LEFT_BEHIND).unwrap_or(Timestamp::UNIX_EPOCH);
+        let prefix = self.probes();
+        let left = self.pages(&prefix, None);
+        left.try_for_each(|page| async move {
+            for object in page.iter().filter(|object| object.uploaded < limit) {
+                self.remove(object).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Examines every resource and the function's log.
+    async fn diagnose(&self, probe: &Probe, began: SystemTime) -> Vec<Check> {
+        let context = Context { pipeline: self.pipeline, account: &self.account, artifact: None };
+        let observe = |resource: Arc<dyn Declared>| async move {
+            let subject = resource.address().to_string();
+            let (passes, finding) = match resource.observe(&self.aws).await {
+                Err(error) => (None, error.summary().to_owned()),
+                Ok(observed) if !observed.exists() => (Some(false), "missing".to_owned()),
+                Ok(observed) if observed.changes().is_empty() => (Some(true), "in sync".to_owned()),
+                Ok(observed) => {
+                    let settings: Vec<&str> = observed.changes().iter().map(|change| change.setting).collect();
+                    (Some(false), format!("differs from pipeline.toml in {}", settings.join(", ")))
+                }
+            };
+            Check { subject, passes, finding }
+        };
+        let mut checks: Vec<Check> = join_all(resources::desired(&context).into_iter().map(observe)).await;
+        checks.push(self.invocation(probe, began).await);
+        checks
+    }
+
+    /// Returns whether the function was invoked with the object, by its log.
+    async fn invocation(&self, probe: &Probe, began: SystemTime) -> Check {
+        let subject = "invocation".to_owned();
+        // In quotes, since the id has a hyphen (CloudWatch Logs user guide, filter pattern syntax).
+        let lines = match self.log(Some(&format!("\"{}\"", probe.id)), began, LINES).await {
+            Ok(lines) => lines,
+            Err(error) => return Check { subject, passes: None, finding: error.to_string() },
+        };
+        let Some(last) = lines.last() else {
+            let finding = "no log entry for the object: the function was not invoked".to_owned();
+            return Check { subject, passes: Some(false), finding };
+        };
+        let is_counted = last.message.contains(&format!("\"message\":\"{}", log_message::COUNTED));
+        Check { subject, passes: Some(is_counted), finding: format!("log entry: {}", last.message.trim()) }
+    }
+}
+
+/// The error of an object that was not counted in time, with a line for each check and a help text for the first failure.
+fn not_verified(key: &str, deadline: Duration, left: &str, checks: &[Check]) -> Error {
+    let mut detail = String::new();
+    for Check { subject, passes, finding } in checks {
+        let result = match passes {
+            Some(true) => "ok     ",
+            Some(false) => "FAILED ",
+            None => "unknown",
+        };
+        detail.push_str(&format!("\n  {result}  {subject}: {finding}"));
+    }
+    let drifted = checks.iter().rev().skip(1).any(|check| check.passes == Some(false));
+    let help = if drifted {
+        "run `provisioner plan` to see the drift and `provisioner apply` to correct it"
+    } else {
+        "fix the error in the function's log; without a log entry, pass a longer --timeout, since S3 may be late"
+    };
+    let seconds = deadline.as_secs();
+    let message = format!("object {key} was not counted within {seconds} s of its upload; {left}");
+    Error::new(ErrorKind::Timeout, message, help).with_detail(detail)
+}

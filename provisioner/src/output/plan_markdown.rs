@@ -1,0 +1,156 @@
+//! A plan as a comment on a pull request: GitHub-flavoured Markdown, with the details folded away.
+
+use std::fmt::Write as _;
+
+use super::plan_text::{changes, cost, cost_lines, title};
+use crate::reconcile::document::{PlanDocument, PlanEntry};
+use crate::reconcile::plan::Action;
+use crate::text::printable;
+
+/// GitHub refuses a comment of more than 65,536 characters; some are left for what a workflow puts around it.
+const LARGEST: usize = 60_000;
+
+/// The whole plan, within GitHub's limit.
+pub(crate) fn plan(document: &PlanDocument) -> String {
+    let PlanDocument { pipeline, region, account, .. } = document;
+    let mut out = String::new();
+    // By this, a workflow finds its earlier comment.
+    let _ = writeln!(out, "<!-- provisioner plan of {} -->", text(pipeline));
+    let _ = writeln!(out, "**{}** in {}, account {}\n", text(pipeline), text(region), text(account));
+    let _ = writeln!(out, "**{}**\n", document.verdict());
+
+    let mut end = String::new();
+    for note in &document.notes {
+        let _ = writeln!(end, "> **Note:** {}\n", text(note));
+    }
+    if let Some(estimate) = &document.estimate {
+        let _ = writeln!(end, "<details><summary>Cost: {}</summary>\n", html(&cost(estimate)));
+        let _ = writeln!(end, "| service | a month |\n| --- | --- |");
+        for (name, price) in cost_lines(estimate) {
+            let _ = writeln!(end, "| {} | {} |", text(name), text(&price));
+        }
+        let _ = writeln!(end, "\n</details>");
+    }
+    let mut cut = 0;
+    let sections: Vec<String> = document.resources.iter().map(section).collect();
+    let mut left = LARGEST.saturating_sub(out.chars().count() + end.chars().count());
+    for (entry, section) in document.resources.iter().zip(sections) {
+        // Too long to show whole: its heading is there at least, if that fits.
+        let short = format!("- `{}`\n\n", code(&title(entry)));
+        let shown = [section, short].into_iter().enumerate().find(|(_, text)| text.chars().count() + 200 < left);
+        let Some((i, shown)) = shown else {
+            cut += 1;
+            continue;
+        };
+        cut += i;
+        left -= shown.chars().count();
+        out.push_str(&shown);
+    }
+    if cut > 0 {
+        let _ = writeln!(out, "*The details of {cut} resources are left out: they are too long for a comment.*\n");
+    }
+    let whole = out + &end;
+    // Notes alone can be too long, where a great many things are in the way.
+    if whole.chars().count() > LARGEST { whole.chars().take(LARGEST).collect() } else { whole }
+}
+
+fn section(entry: &PlanEntry) -> String {
+    let open = if entry.action == Action::Conflict { " open" } else { "" };
+    let mut out = String::new();
+    let _ = writeln!(out, "<details{open}><summary><code>{}</code></summary>\n", html(&title(entry)));
+    if let (Some(reason), Some(help)) = (&entry.reason, &entry.help) {
+        let _ = writeln!(out, "{}\n\n**Help:** {}\n", text(reason), text(help));
+    }
+    let lines = changes(entry);
+    if !lines.is_empty() {
+        // A diff marks by the first character of a line, which is where the sign of a line is to go.
+        let lines = lines.iter().map(|line| match line.sign {
+            Some(_) => line.text.trim_start().to_owned(),
+            None => format!("  {}", line.text.strip_prefix("    ").unwrap_or(&line.text)),
+        });
+        let body = lines.collect::<Vec<_>>().join("\n");
+        // Longer than any run of the same character within.
+        let fence = "`".repeat(body.split(|c| c != '`').map(str::len).max().unwrap_or(0).max(2) + 1);
+        let _ = writeln!(out, "{fence}diff\n{body}\n{fence}\n");
+    }
+    let _ = writeln!(out, "</details>\n");
+    out
+}
+
+/// Text within HTML, where Markdown means nothing.
+fn html(raw: &str) -> String {
+    printable(raw).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// Text that Markdown and HTML take as it is.
+fn text(raw: &str) -> String {
+    let mut out = String::new();
+    for c in html(raw).chars() {
+        match c {
+            // With a name right behind it, an @ would notify somebody, and a # link to something.
+            '@' | '#' => {
+                out.push(c);
+                out.push_str("<!-- -->");
+            }
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '~' => {
+                out.push('\\');
+                out.push(c);
+            }
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// Text within backticks.
+fn code(raw: &str) -> String {
+    printable(raw).replace('`', "'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::diff::{SettingChange, Value};
+    use crate::reconcile::document::FORMAT;
+    use crate::reconcile::plan::Counts;
+
+    fn document(resources: usize, value: &str) -> PlanDocument {
+        let change = SettingChange { setting: "setting", live: Value::Unset, desired: value.into() };
+        let entry = PlanEntry {
+            kind: "queue".to_owned(),
+            name: "events".to_owned(),
+            action: Action::Create,
+            reason: None,
+            help: None,
+            changes: vec![change],
+        };
+        PlanDocument {
+            format: FORMAT,
+            pipeline: "events".to_owned(),
+            environment: None,
+            region: "us-east-1".to_owned(),
+            account: "123456789012".to_owned(),
+            counts: Counts { create: resources, ..Counts::default() },
+            resources: vec![entry; resources],
+            notes: vec!["<script> and @everyone".to_owned()],
+            estimate: None,
+        }
+    }
+
+    #[test]
+    fn a_comment_is_never_longer_than_github_takes() {
+        for (resources, length) in [(1, 100_000), (20, 10_000), (5_000, 100)] {
+            let shown = plan(&document(resources, &"x".repeat(length)));
+            assert!(shown.chars().count() <= LARGEST, "{resources} {length}");
+            assert!(shown.contains("are left out"), "{resources} {length}");
+        }
+        assert!(!plan(&document(2, "x")).contains("left out"));
+    }
+
+    #[test]
+    fn nothing_in_it_is_markup() {
+        let shown = plan(&document(1, "```\n</details>\u{202e}"));
+        assert!(shown.contains("````diff"), "{shown}");
+        assert!(!shown.contains("<script>") && !shown.contains("@everyone") && !shown.contains('\u{202e}'), "{shown}");
+    }
+}

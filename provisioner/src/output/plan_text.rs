@@ -1,0 +1,269 @@
+//! Plans, summaries and errors for people. The colours are dropped by the stream that they are written to, where it
+//! is no terminal or NO_COLOR is set.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use indicatif::HumanBytes;
+use serde_json::Value as Json;
+use similar::{ChangeTag, TextDiff};
+
+use crate::aws::policy;
+use crate::reconcile::diff::{SettingChange, Value};
+use crate::reconcile::document::{Dollars, Estimate, PlanDocument, PlanEntry};
+use crate::reconcile::plan::{Action, Counts};
+use crate::text::printable;
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+
+/// The colour of an action.
+pub(super) fn style(action: Action) -> Style {
+    let color = match action {
+        Action::NoOp => return DIM,
+        Action::Create => AnsiColor::Green,
+        Action::Update => AnsiColor::Yellow,
+        Action::Delete | Action::Conflict => AnsiColor::Red,
+    };
+    color.on_default()
+}
+
+/// The whole plan, its last line the one that counts.
+pub(crate) fn plan(document: &PlanDocument) -> String {
+    let mut out = String::new();
+    let PlanDocument { pipeline, region, account, .. } = document;
+    let _ = writeln!(out, "{BOLD}{pipeline}{BOLD:#} in {region}, account {account}\n");
+    for entry in &document.resources {
+        let color = style(entry.action);
+        let _ = writeln!(out, "  {color}{}{color:#}", printable(&title(entry)));
+        if let (Some(reason), Some(help)) = (&entry.reason, &entry.help) {
+            let _ = writeln!(out, "      {}", printable(reason));
+            let _ = writeln!(out, "      {BOLD}help:{BOLD:#} {}", printable(help));
+        }
+        for line in changes(entry) {
+            let style = line.sign.map_or(Style::new(), style);
+            let _ = writeln!(out, "      {style}{}{style:#}", line.text);
+        }
+    }
+    if !document.resources.is_empty() {
+        out.push('\n');
+    }
+    for note in &document.notes {
+        let _ = writeln!(out, "{BOLD}note:{BOLD:#} {}", printable(note));
+    }
+    if let Some(estimate) = &document.estimate {
+        let _ = writeln!(out, "{BOLD}cost:{BOLD:#} {}", cost(estimate));
+        for (name, price) in cost_lines(estimate) {
+            let _ = writeln!(out, "        {name:16} {price}");
+        }
+    }
+    let _ = writeln!(out, "{}", document.verdict());
+    out
+}
+
+/// What happens to what: `~ table segment-events-counts`.
+pub(super) fn title(entry: &PlanEntry) -> String {
+    format!("{} {} {}", entry.action.symbol(), entry.kind, entry.name)
+}
+
+/// A month's price at the declared volume, and before where that differs.
+pub(super) fn cost(estimate: &Estimate) -> String {
+    let Estimate { events_per_month, files_per_month, prices, current, planned, .. } = estimate;
+    format!(
+        "about {} a month for {events_per_month} events in {files_per_month} files, storage aside (prices: {prices})",
+        price(*current, *planned)
+    )
+}
+
+/// The price of each service.
+pub(super) fn cost_lines(estimate: &Estimate) -> impl Iterator<Item = (&str, String)> {
+    estimate.services.iter().map(|cost| (cost.service.as_str(), price(cost.current, cost.planned)))
+}
+
+fn price(current: Option<Dollars>, planned: Dollars) -> String {
+    let shown = |Dollars { list, billed }: Dollars| {
+        if list == billed { format!("${list:.2}") } else { format!("${billed:.2} (${list:.2} without the free tier)") }
+    };
+    match current.filter(|current| *current != planned) {
+        None => shown(planned),
+        Some(current) => format!("{} -> {}", shown(current), shown(planned)),
+    }
+}
+
+/// A line of what differs.
+pub(super) struct Line {
+    /// What it says, safe for a terminal.
+    pub(super) text: String,
+    /// Whether it is a line of a diff that comes or goes.
+    pub(super) sign: Option<Action>,
+}
+
+/// What differs in a resource, line by line: the settings in columns, policies statement by statement.
+pub(super) fn changes(entry: &PlanEntry) -> Vec<Line> {
+    let plain = |text: String| Line { text, sign: None };
+    // Of what is not there, only the new values matter.
+    let was = entry.action == Action::Update || entry.changes.iter().any(|change| change.live != Value::Unset);
+    let rows: Vec<Row> = entry.changes.iter().flat_map(|change| rows(change, was)).collect();
+    let width = rows.iter().map(|row| row.setting.chars().count()).max().unwrap_or(0);
+    let mut lines = Vec::new();
+    for Row { setting, change } in rows {
+        match change {
+            Shown::Diff(diff) => {
+                lines.push(plain(format!("{setting}:")));
+                lines.extend(diff);
+            }
+            Shown::Values(None, desired) => lines.push(plain(format!("{setting:width$}  {desired}"))),
+            Shown::Values(Some(live), desired) => lines.push(plain(format!("{setting:width$}  {live} -> {desired}"))),
+        }
+    }
+    lines
+}
+
+/// A setting, or a part of one, and how it is shown.
+struct Row {
+    setting: String,
+    change: Shown,
+}
+
+enum Shown {
+    /// The live value, where there can be one, and the desired one.
+    Values(Option<String>, String),
+    Diff(Vec<Line>),
+}
+
+/// A change's rows: of names and values that were there before, only those that differ.
+fn rows(change: &SettingChange, was: bool) -> Vec<Row> {
+    let SettingChange { setting, live, desired } = change;
+    if let Some(diff) = document_diff(live, desired) {
+        return vec![Row { setting: (*setting).to_owned(), change: Shown::Diff(diff) }];
+    }
+    let (Some(old), Some(new)) = (parts(live), parts(desired)) else {
+        let live = (was || *live != Value::Unset).then(|| shown(live));
+        return vec![Row { setting: (*setting).to_owned(), change: Shown::Values(live, shown(desired)) }];
+    };
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let differing = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
+    let value = |part: Option<&String>| part.cloned().unwrap_or_else(|| shown(&Value::Unset));
+    let row = |name: &String| Row {
+        setting: format!("{setting}.{}", printable(name)),
+        change: Shown::Values(Some(value(old.get(name))), value(new.get(name))),
+    };
+    differing.map(row).collect()
+}
+
+/// The names and shown values of a value that has such.
+fn parts(value: &Value) -> Option<BTreeMap<String, String>> {
+    match value {
+        Value::Map(map) => {
+            let text = |value: &String| shown(&Value::Text(value.clone()));
+            Some(map.iter().map(|(name, value)| (name.clone(), text(value))).collect())
+        }
+        Value::Document(Json::Object(map)) => {
+            Some(map.iter().map(|(name, value)| (name.clone(), printable(&value.to_string()))).collect())
+        }
+        _ => None,
+    }
+}
+
+/// A value in one line.
+fn shown(value: &Value) -> String {
+    let quoted = |text: &String| format!("\"{}\"", printable(text));
+    match value {
+        Value::Unset => "(not set)".to_owned(),
+        Value::Flag(flag) => flag.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::Text(text) => quoted(text),
+        Value::Set(texts) => format!("[{}]", texts.iter().map(quoted).collect::<Vec<_>>().join(", ")),
+        Value::Map(map) => {
+            let pair = |(key, value): (&String, &String)| format!("{} = {}", printable(key), quoted(value));
+            format!("{{ {} }}", map.iter().map(pair).collect::<Vec<_>>().join(", "))
+        }
+        Value::Code(code) => {
+            let revision = code.revision.as_ref().map(|revision| format!(", revision {}", printable(revision)));
+            let (hash, size) = (printable(&code.sha256), HumanBytes(code.bytes));
+            format!("{hash} ({size}{})", revision.unwrap_or_default())
+        }
+        Value::Document(document) => printable(&document.to_string()),
+    }
+}
+
+/// The difference of two policies, or of two statements, as unified diffs of the statements that differ; of other
+/// documents, nothing: they fit on a line.
+fn document_diff(live: &Value, desired: &Value) -> Option<Vec<Line>> {
+    let (old, new) = (statements_of(live)?, statements_of(desired)?);
+    if old.is_empty() && new.is_empty() {
+        return None;
+    }
+    let (mut old, mut new) = (old, new);
+    old.retain(|statement| match new.iter().position(|other| other == statement) {
+        Some(same) => {
+            new.remove(same);
+            false
+        }
+        None => true,
+    });
+    // Statements with an id are compared with those of the same id, the others in the order in which they stand.
+    let mut pairs: Vec<(Option<Json>, Option<Json>)> = Vec::new();
+    for statement in old {
+        let twin = new.iter().position(|other| policy::sid(other) == policy::sid(&statement));
+        pairs.push((Some(statement), twin.map(|twin| new.remove(twin))));
+    }
+    pairs.extend(new.into_iter().map(|statement| (None, Some(statement))));
+    let text = |statement: &Option<Json>| statement.as_ref().map(pretty).unwrap_or_default();
+    Some(pairs.iter().flat_map(|(old, new)| text_diff(&text(old), &text(new))).collect())
+}
+
+/// The statements of a policy, of a list of them, or a statement by itself; nothing for what is none of these.
+fn statements_of(value: &Value) -> Option<Vec<Json>> {
+    match value {
+        Value::Unset => Some(Vec::new()),
+        Value::Document(json) if json.get("Statement").is_some() => Some(policy::statements(json)),
+        Value::Document(json) if json.get("Effect").is_some() => Some(vec![json.clone()]),
+        Value::Document(Json::Array(statements)) => Some(statements.clone()),
+        _ => None,
+    }
+}
+
+fn text_diff(old: &str, new: &str) -> Vec<Line> {
+    let diff = TextDiff::from_lines(old, new);
+    let mut lines = Vec::new();
+    for (i, hunk) in diff.unified_diff().context_radius(2).iter_hunks().enumerate() {
+        if i > 0 {
+            lines.push(Line { text: "  ...".to_owned(), sign: None });
+        }
+        for change in hunk.iter_changes() {
+            let (symbol, sign) = match change.tag() {
+                ChangeTag::Delete => ('-', Some(Action::Delete)),
+                ChangeTag::Insert => ('+', Some(Action::Create)),
+                ChangeTag::Equal => (' ', None),
+            };
+            let text = format!("  {symbol} {}", printable(change.value().trim_end_matches('\n')));
+            lines.push(Line { text, sign });
+        }
+    }
+    lines
+}
+
+fn pretty(json: &Json) -> String {
+    format!("{:#}\n", compact(json))
+}
+
+/// With lists of one as their one entry, which is how people write policies.
+fn compact(json: &Json) -> Json {
+    match json {
+        Json::Array(entries) => match entries.as_slice() {
+            [Json::String(only)] => Json::String(only.clone()),
+            _ => Json::Array(entries.iter().map(compact).collect()),
+        },
+        Json::Object(fields) => Json::Object(fields.iter().map(|(key, value)| (key.clone(), compact(value))).collect()),
+        other => other.clone(),
+    }
+}
+
+/// The last line of a successful apply.
+pub(crate) fn summary(counts: Counts, took: Duration) -> String {
+    let Counts { create, update, delete, .. } = counts;
+    format!("\nDone: {create} created, {update} updated, {delete} deleted, in {:.1} s.\n", took.as_secs_f64())
+}

@@ -1,0 +1,185 @@
+//! Progress of an apply, on stderr: a line a resource that lives while it is worked on where somebody watches, plain
+//! lines with durations elsewhere.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::{Output, error_text, plan_text};
+use crate::reconcile::plan::Action;
+use crate::reconcile::progress::{Event, Reporter};
+use crate::reconcile::resource::Address;
+use crate::text::printable;
+
+/// How often a spinner turns.
+const TICK: Duration = Duration::from_millis(100);
+/// Where nobody watches, a wait is told of only from here on.
+const LONG_WAIT: Duration = Duration::from_secs(5);
+
+/// The reporter that fits what stderr is.
+pub(crate) fn for_stderr(output: &Output) -> Box<dyn Reporter + '_> {
+    if std::io::stderr().is_terminal() {
+        Box::new(Interactive { output, bars: MultiProgress::default(), running: Mutex::default() })
+    } else {
+        Box::new(Plain { output, waits: Mutex::default(), told: Mutex::default() })
+    }
+}
+
+/// The last line on a step, for both reporters; none for what goes on.
+fn ending(address: &Address, action: Action, event: &Event<'_>) -> Option<String> {
+    let color = plan_text::style(action);
+    let (symbol, address) = (action.symbol(), printable(&address.to_string()));
+    match event {
+        Event::Started | Event::Waiting { .. } | Event::Progress { .. } => None,
+        Event::Done { took } => {
+            Some(format!("{color}{symbol}{color:#} {address}: {} in {:.1} s", action.done(), took.as_secs_f64()))
+        }
+        Event::Failed { error } => Some(format!("{color}{symbol}{color:#} {address}: {}", error_text(error))),
+        Event::Skipped { because: Some(because) } => Some(format!(
+            "{color}{symbol}{color:#} {address}: skipped, because {} failed",
+            printable(&because.to_string())
+        )),
+        Event::Skipped { because: None } => Some(format!("{color}{symbol}{color:#} {address}: not begun")),
+    }
+}
+
+/// Plain lines.
+struct Plain<'a> {
+    output: &'a Output,
+    /// What each step was last said to wait for.
+    waits: Mutex<HashMap<Address, String>>,
+    /// When it last told of progress.
+    told: Mutex<Option<Instant>>,
+}
+
+impl Reporter for Plain<'_> {
+    fn event(&self, address: &Address, action: Action, event: &Event<'_>) {
+        let line = match event {
+            Event::Waiting { what, elapsed } if *elapsed >= LONG_WAIT => {
+                let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+                let said = waits.insert(address.clone(), (*what).to_owned());
+                if said.as_deref() == Some(*what) {
+                    return;
+                }
+                format!("  {}: waiting for {what}", printable(&address.to_string()))
+            }
+            // Often enough to see that it goes on, and no more.
+            Event::Progress { done, total } => {
+                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+                if told.is_some_and(|told| told.elapsed() < LONG_WAIT) {
+                    return;
+                }
+                *told = Some(Instant::now());
+                format!("  {}: {} {done} of {total}", printable(&address.to_string()), action.doing())
+            }
+            other => match ending(address, action, other) {
+                Some(line) => line,
+                None => return,
+            },
+        };
+        self.output.progress(&line);
+    }
+}
+
+/// Lines that live.
+struct Interactive<'a> {
+    output: &'a Output,
+    bars: MultiProgress,
+    running: Mutex<HashMap<Address, ProgressBar>>,
+}
+
+impl Reporter for Interactive<'_> {
+    fn event(&self, address: &Address, action: Action, event: &Event<'_>) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = printable(&address.to_string());
+        match event {
+            Event::Started => {
+                let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
+                let bar =
+                    ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+                let bar = self.bars.add(bar);
+                bar.set_message(format!("{shown}: {}", action.doing()));
+                bar.enable_steady_tick(TICK);
+                running.insert(address.clone(), bar);
+            }
+            Event::Waiting { what, .. } => {
+                if let Some(bar) = running.get(address) {
+                    bar.set_message(format!("{shown}: waiting for {what}"));
+                }
+            }
+            Event::Progress { done, total } => {
+                if let Some(bar) = running.get(address) {
+                    if bar.length().is_none() {
+                        let style =
+                            ProgressStyle::with_template("{spinner} {msg} {bar:30} {human_pos}/{human_len} {elapsed}");
+                        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+                    }
+                    bar.set_length(*total);
+                    bar.set_position(*done);
+                }
+            }
+            ended => {
+                if let Some(bar) = running.remove(address) {
+                    bar.finish_and_clear();
+                    self.bars.remove(&bar);
+                }
+                if let Some(line) = ending(address, action, ended) {
+                    self.bars.suspend(|| self.output.progress(&line));
+                }
+            }
+        }
+    }
+}
+
+/// The progress of one long operation on stderr: a bar on a terminal, an occasional line elsewhere.
+pub(crate) struct Bar<'a> {
+    output: &'a Output,
+    what: &'static str,
+    bar: Option<ProgressBar>,
+    printed: Mutex<Instant>,
+}
+
+impl<'a> Bar<'a> {
+    /// A bar titled `what`: `objects done:`.
+    pub(crate) fn for_stderr(output: &'a Output, what: &'static str) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{spinner} {msg} {human_pos} {elapsed}");
+            let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.set_message(what);
+            bar.enable_steady_tick(TICK);
+            bar
+        });
+        Self { output, what, bar, printed: Mutex::new(Instant::now()) }
+    }
+
+    /// Shows the number of finished parts, and of all parts once that is known.
+    pub(crate) fn set(&self, done: u64, total: Option<u64>) {
+        if let Some(bar) = &self.bar {
+            if let Some(total) = total.filter(|total| bar.length() != Some(*total)) {
+                let style = ProgressStyle::with_template("{spinner} {msg} {bar:30} {human_pos}/{human_len} {eta} left");
+                bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+                bar.set_length(total);
+            }
+            bar.set_position(done);
+            return;
+        }
+        let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+        if printed.elapsed() < LONG_WAIT {
+            return;
+        }
+        *printed = Instant::now();
+        let of = total.map_or_else(String::new, |total| format!(" of {total}"));
+        self.output.progress(&format!("  {} {done}{of}", self.what));
+    }
+}
+
+impl Drop for Bar<'_> {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

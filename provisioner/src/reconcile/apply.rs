@@ -1,0 +1,119 @@
+//! Walks a plan: what is independent runs at the same time, what depends on a failure is skipped, the rest goes on.
+//! The only caller of create, update and delete.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use crate::aws::Aws;
+use crate::error::{Error, ErrorKind};
+use crate::reconcile::graph::{Graph, Node};
+use crate::reconcile::plan::{Action, Plan, PlannedResource};
+use crate::reconcile::progress::{Event, Reporter};
+use crate::reconcile::resource::StepContext;
+use crate::shutdown::{Shutdown, Signal};
+
+/// What came of the steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// Steps that are done.
+    pub(crate) done: usize,
+    /// Steps that failed.
+    pub(crate) failed: usize,
+    /// Steps that were not begun: they waited for one that failed, or a signal came first.
+    pub(crate) skipped: usize,
+    /// The signal, if one came before the end.
+    pub(crate) stopped: Option<Signal>,
+}
+
+impl Outcome {
+    /// Returns whether every step was done.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Incomplete`] or [`ErrorKind::Interrupted`]
+    pub(crate) fn complete(self) -> Result<(), Error> {
+        const HELP: &str = "fix the cause and run the command again; completed steps are not repeated";
+        let Self { done, failed, skipped, stopped } = self;
+        let steps = done + failed + skipped;
+        if let Some(signal) = stopped.filter(|_| done < steps) {
+            let failures = if failed == 0 { String::new() } else { format!(", {failed} failed") };
+            return Err(Error::interrupted(
+                signal.exit_code(),
+                format!("{signal}: stopped after {done} of {steps} steps{failures}"),
+                "run the command again to continue; completed steps are not repeated",
+            ));
+        }
+        if failed + skipped > 0 {
+            let message = format!("{failed} of {steps} steps failed, {skipped} were skipped");
+            return Err(Error::new(ErrorKind::Incomplete, message, HELP));
+        }
+        Ok(())
+    }
+}
+
+/// Does what the plan says, no more and no less.
+///
+/// The reporter is told of each step as it happens. Once a signal has come, no step begins; those that have begun go on
+/// to their end.
+pub(crate) async fn apply(aws: &Aws, plan: &Plan, reporter: &dyn Reporter, shutdown: &Shutdown) -> Outcome {
+    let steps: Vec<&PlannedResource> = plan.items.iter().filter(|item| item.action != Action::NoOp).collect();
+    let nodes: Vec<Node<'_, _>> = steps
+        .iter()
+        .map(|item| Node { id: item.address(), depends_on: &item.depends_on, deletes: item.action == Action::Delete })
+        .collect();
+    let mut graph = Graph::new(&nodes);
+    let mut outcome = Outcome::default();
+
+    // What has not begun when a signal comes does not begin any more.
+    let mut left: BTreeSet<usize> = (0..steps.len()).collect();
+    let mut running = FuturesUnordered::new();
+    let mut ready = graph.ready();
+    loop {
+        for i in ready.drain(..).filter(|_| shutdown.requested().is_none()) {
+            left.remove(&i);
+            running.push(run(aws, steps[i], i, reporter));
+        }
+        let Some((i, succeeded)) = running.next().await else { break };
+        if succeeded {
+            outcome.done += 1;
+            ready = graph.done(i);
+            continue;
+        }
+        outcome.failed += 1;
+        for lost in graph.failed(i) {
+            // It may have been lost to another failure already.
+            if !left.remove(&lost) {
+                continue;
+            }
+            outcome.skipped += 1;
+            let because = Some(steps[i].address());
+            reporter.event(steps[lost].address(), steps[lost].action, &Event::Skipped { because });
+        }
+    }
+    outcome.stopped = shutdown.requested();
+    for i in left {
+        outcome.skipped += 1;
+        reporter.event(steps[i].address(), steps[i].action, &Event::Skipped { because: None });
+    }
+    outcome
+}
+
+async fn run(aws: &Aws, item: &PlannedResource, index: usize, reporter: &dyn Reporter) -> (usize, bool) {
+    let (address, action) = (item.address(), item.action);
+    let started = Instant::now();
+    reporter.event(address, action, &Event::Started);
+    let on_wait = |what: &str, elapsed| reporter.event(address, action, &Event::Waiting { what, elapsed });
+    let on_progress = |done, total| reporter.event(address, action, &Event::Progress { done, total });
+    let step = StepContext { aws, address, on_wait: &on_wait, on_progress: &on_progress };
+    let result = match action {
+        Action::NoOp | Action::Conflict => Ok(()),
+        Action::Create | Action::Update => item.observed.create_or_update(&step).await,
+        Action::Delete => item.observed.delete(&step).await,
+    };
+    match &result {
+        Ok(()) => reporter.event(address, action, &Event::Done { took: started.elapsed() }),
+        Err(error) => reporter.event(address, action, &Event::Failed { error }),
+    }
+    (index, result.is_ok())
+}

@@ -1,0 +1,379 @@
+//! The contract of a resource, and the type erasure that lets a plan hold resources of every kind.
+//!
+//! # Expected flow
+//! [`Resource::read`] returns the live state and [`Resource::diff`] the drift; [`Resource::create`],
+//! [`Resource::update`] and [`Resource::delete`] reconcile it. A plan is built from the first two and shown before any
+//! of the last three runs.
+//!
+//! # Guarantees
+//! - Only the service's typed not-found means *absent*. A refusal, a throttle or an unclear answer is an error.
+//! - `diff` is pure, and empty for a resource that is in sync.
+//! - `create` and `update` may be killed between any two calls. A half-created resource is read as it is, and the next
+//!   run completes it.
+//! - Every name and ARN follows from the file, the account and the region, so a plan holds no unknowns.
+//! - An unmanaged resource ([`Resource::ownership`]) is neither changed nor deleted, unless it is adopted.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::diff::SettingChange;
+use super::ownership::Ownership;
+use crate::aws::{Aws, AwsError, ResourceError, Wait};
+use crate::error::Error;
+
+/// A kind and a name: the identity of a resource within a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub(crate) struct Address {
+    /// [`Resource::NAME`].
+    pub(crate) kind: &'static str,
+    /// The resource's name on AWS.
+    pub(crate) name: String,
+}
+
+impl Address {
+    /// The address of a resource of type `R`.
+    pub(crate) fn of<R: Resource>(name: impl Into<String>) -> Self {
+        Self { kind: R::NAME, name: name.into() }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// The reason why a resource cannot be reconciled, and the manual way to do it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Refusal {
+    /// The conflict; continues the resource's address: `exists and is unmanaged`.
+    pub(crate) why: String,
+    /// The help text.
+    pub(crate) help: String,
+}
+
+impl Refusal {
+    /// A reason and a way out.
+    pub(crate) fn new(why: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { why: why.into(), help: help.into() }
+    }
+}
+
+/// The IAM actions that a deployer needs on one ARN, by purpose.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct IamActions {
+    /// The ARN, or a pattern of ARNs.
+    pub(crate) resource: String,
+    /// Needed to plan.
+    pub(crate) read: &'static [&'static str],
+    /// Needed to create the resource.
+    pub(crate) create: &'static [&'static str],
+    /// Needed to update the resource.
+    pub(crate) update: &'static [&'static str],
+    /// Needed to delete the resource.
+    pub(crate) delete: &'static [&'static str],
+}
+
+/// The context of a step: the clients, and the callbacks that report its progress.
+pub(crate) struct StepContext<'a> {
+    /// The clients.
+    pub(crate) aws: &'a Aws,
+    /// The resource of the step.
+    pub(crate) address: &'a Address,
+    /// Reports the condition that the step waits for, and for how long it has waited.
+    pub(crate) on_wait: &'a (dyn Fn(&str, Duration) + Send + Sync),
+    /// Reports how many of how many parts are done, in a step of many parts.
+    pub(crate) on_progress: &'a (dyn Fn(u64, u64) + Send + Sync),
+}
+
+impl StepContext<'_> {
+    /// A wait for `what`, with a deadline in seconds.
+    pub(crate) fn wait(&self, what: impl Into<String>, seconds: u64) -> Wait<'_> {
+        Wait { what: what.into(), deadline: Duration::from_secs(seconds), on_wait: self.on_wait }
+    }
+}
+
+/// A resource on AWS. The implementing type is the desired state of one such resource.
+pub(crate) trait Resource: fmt::Debug + Send + Sync + Sized + 'static {
+    /// The kind's name in plans, a term of AWS.
+    const NAME: &'static str;
+    /// Whether a replacement would lose data.
+    const HOLDS_DATA: bool = false;
+    /// The live state.
+    type Live: fmt::Debug + Send + Sync;
+
+    /// Returns the resource's name on AWS.
+    fn name(&self) -> String;
+
+    /// Returns the resource's ARN, or the ARN of the resource that it is a part of.
+    fn arn(&self) -> String;
+
+    /// Returns the IAM actions that a deployer needs.
+    fn iam_actions(&self) -> Vec<IamActions>;
+
+    /// Returns the resources that must be created before this one and deleted after it.
+    fn depends_on(&self) -> Vec<Address> {
+        Vec::new()
+    }
+
+    /// Returns whether the resource exists. For a part of another resource, [`Resource::read`] may find the other alone.
+    fn exists(_live: &Self::Live) -> bool {
+        true
+    }
+
+    /// Reads the live state, or `None` if the resource is absent.
+    fn read(&self, aws: &Aws) -> impl Future<Output = Result<Option<Self::Live>, ResourceError>> + Send;
+
+    /// Returns who owns the resource, by its marks.
+    fn ownership(&self, live: &Self::Live) -> Ownership;
+
+    /// Returns whether its deletion loses data. If so, only `destroy --delete-data` deletes it.
+    fn holds_data(&self, _live: &Self::Live) -> bool {
+        Self::HOLDS_DATA
+    }
+
+    /// Returns a sentence that says how to delete a resource that holds data by hand.
+    fn manual_deletion(&self) -> String {
+        String::new()
+    }
+
+    /// Returns the settings that differ from the desired state, or all settings if the resource is absent. Pure.
+    fn diff(&self, live: Option<&Self::Live>) -> Vec<SettingChange>;
+
+    /// Returns why the resource cannot be updated in place, if so.
+    fn refusal(&self, _live: &Self::Live) -> Option<Refusal> {
+        None
+    }
+
+    /// Returns remarks on the live state that lead to no change.
+    fn notes(&self, _live: &Self::Live) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Creates the resource. After [`ResourceError::AlreadyExists`] it is read again and updated.
+    fn create(&self, step: &StepContext<'_>) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
+    /// Applies `changes`, which are the [`Resource::diff`] of `live`.
+    fn update(
+        &self,
+        step: &StepContext<'_>,
+        live: &Self::Live,
+        changes: &[SettingChange],
+    ) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
+    /// Deletes the resource. Succeeds if it is gone already.
+    fn delete(
+        &self,
+        step: &StepContext<'_>,
+        live: &Self::Live,
+    ) -> impl Future<Output = Result<(), ResourceError>> + Send;
+}
+
+/// A boxed future, so that futures of different kinds stand in one list.
+pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The desired state of a resource of any kind.
+pub(crate) trait Declared: Send + Sync {
+    /// Returns its address.
+    fn address(&self) -> &Address;
+    /// [`Resource::iam_actions`].
+    fn iam_actions(&self) -> Vec<IamActions>;
+    /// Reads the live state and compares it.
+    fn observe<'a>(self: Arc<Self>, aws: &'a Aws) -> Boxed<'a, Result<Box<dyn Observed>, Error>>;
+}
+
+/// The desired state of a resource of any kind beside its live state.
+pub(crate) trait Observed: Send + Sync {
+    /// Returns its address.
+    fn address(&self) -> &Address;
+    /// Returns its ARN.
+    fn arn(&self) -> &str;
+    /// [`Resource::depends_on`].
+    fn depends_on(&self) -> &[Address];
+    /// [`Resource::iam_actions`].
+    fn iam_actions(&self) -> Vec<IamActions>;
+    /// Returns who owns it, or `None` if it is absent.
+    fn ownership(&self) -> Option<Ownership>;
+    /// [`Resource::holds_data`], or [`Resource::HOLDS_DATA`] if it is absent.
+    fn holds_data(&self) -> bool;
+    /// [`Resource::manual_deletion`].
+    fn manual_deletion(&self) -> String;
+    /// Returns the drift.
+    fn changes(&self) -> &[SettingChange];
+    /// [`Resource::refusal`].
+    fn refusal(&self) -> Option<Refusal>;
+    /// [`Resource::notes`].
+    fn notes(&self) -> Vec<String>;
+    /// Creates the resource if it is absent, and updates it otherwise.
+    fn create_or_update<'a>(&'a self, step: &'a StepContext<'a>) -> Boxed<'a, Result<(), Error>>;
+    /// Deletes the resource.
+    fn delete<'a>(&'a self, step: &'a StepContext<'a>) -> Boxed<'a, Result<(), Error>>;
+
+    /// Returns whether it exists.
+    fn exists(&self) -> bool {
+        self.ownership().is_some()
+    }
+}
+
+struct DeclaredResource<R> {
+    desired: R,
+    address: Address,
+    arn: String,
+    depends_on: Vec<Address>,
+}
+
+struct ObservedResource<R: Resource> {
+    declared: Arc<DeclaredResource<R>>,
+    live: Option<R::Live>,
+    changes: Vec<SettingChange>,
+}
+
+/// Erases the type of a desired resource.
+pub(crate) fn declare<R: Resource>(desired: R) -> Arc<dyn Declared> {
+    let (address, arn, depends_on) = (Address::of::<R>(desired.name()), desired.arn(), desired.depends_on());
+    Arc::new(DeclaredResource { desired, address, arn, depends_on })
+}
+
+impl<R: Resource> Declared for DeclaredResource<R> {
+    fn address(&self) -> &Address {
+        &self.address
+    }
+
+    fn iam_actions(&self) -> Vec<IamActions> {
+        self.desired.iam_actions()
+    }
+
+    fn observe<'a>(self: Arc<Self>, aws: &'a Aws) -> Boxed<'a, Result<Box<dyn Observed>, Error>> {
+        Box::pin(async move {
+            let mut read = self.desired.read(aws).await;
+            // A resource that a concurrent run deletes is found by one call and not by the next, which answers not-found
+            // or, as DynamoDB does for tags, access denied. The second reading finds it absent or is refused again.
+            if matches!(&read, Err(ResourceError::Call(error)) if error.is_not_found() || error.is_refusal()) {
+                read = self.desired.read(aws).await;
+            }
+            let live = read.map_err(|error| error.on("read", &self.address))?;
+            let changes = self.desired.diff(live.as_ref().filter(|live| R::exists(live)));
+            Ok(Box::new(ObservedResource { declared: self, live, changes }) as Box<dyn Observed>)
+        })
+    }
+}
+
+/// Updates a resource that appeared after it was read, by the rules of a plan: conflicts are refused.
+async fn complete<R: Resource>(desired: &R, step: &StepContext<'_>) -> Result<(), ResourceError> {
+    let live = desired.read(step.aws).await?.ok_or(ResourceError::AlreadyExists)?;
+    let refused = |Refusal { why, help }| Error::conflict(format!("{} {why}", step.address), help);
+    if desired.ownership(&live) != Ownership::Owned {
+        let refusal = Refusal::new("appeared during this run and is unmanaged", "run plan, which shows its owner");
+        return Err(refused(refusal).into());
+    }
+    if let Some(refusal) = desired.refusal(&live) {
+        return Err(refused(refusal).into());
+    }
+    let changes = desired.diff(Some(&live));
+    desired.update(step, &live, &changes).await
+}
+
+/// Returns whether AWS refused because of the resource's state, or of a concurrent call.
+fn is_conflict(error: &AwsError) -> bool {
+    let by_code = [
+        "Conflict",
+        "InUse",
+        "ConcurrentModification",
+        "OperationAborted",
+        "PreconditionFailed",
+        "ValidationException",
+    ];
+    matches!(error.status(), Some(409 | 412))
+        || error.code().is_some_and(|code| by_code.iter().any(|c| code.contains(c)))
+}
+
+/// Returns whether the resource is in sync now.
+async fn is_in_sync<R: Resource>(desired: &R, step: &StepContext<'_>) -> bool {
+    match desired.read(step.aws).await {
+        Ok(Some(live)) => {
+            R::exists(&live) && desired.ownership(&live) == Ownership::Owned && desired.diff(Some(&live)).is_empty()
+        }
+        Ok(None) | Err(_) => false,
+    }
+}
+
+impl<R: Resource> ObservedResource<R> {
+    fn existing(&self) -> Option<&R::Live> {
+        self.live.as_ref().filter(|live| R::exists(live))
+    }
+}
+
+impl<R: Resource> Observed for ObservedResource<R> {
+    fn address(&self) -> &Address {
+        &self.declared.address
+    }
+
+    fn arn(&self) -> &str {
+        &self.declared.arn
+    }
+
+    fn depends_on(&self) -> &[Address] {
+        &self.declared.depends_on
+    }
+
+    fn iam_actions(&self) -> Vec<IamActions> {
+        self.declared.desired.iam_actions()
+    }
+
+    fn ownership(&self) -> Option<Ownership> {
+        self.existing().map(|live| self.declared.desired.ownership(live))
+    }
+
+    fn holds_data(&self) -> bool {
+        self.existing().map_or(R::HOLDS_DATA, |live| self.declared.desired.holds_data(live))
+    }
+
+    fn manual_deletion(&self) -> String {
+        self.declared.desired.manual_deletion()
+    }
+
+    fn changes(&self) -> &[SettingChange] {
+        &self.changes
+    }
+
+    fn refusal(&self) -> Option<Refusal> {
+        self.live.as_ref().and_then(|live| self.declared.desired.refusal(live))
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.live.as_ref().map_or_else(Vec::new, |live| self.declared.desired.notes(live))
+    }
+
+    fn create_or_update<'a>(&'a self, step: &'a StepContext<'a>) -> Boxed<'a, Result<(), Error>> {
+        let DeclaredResource { desired, address, .. } = self.declared.as_ref();
+        Box::pin(async move {
+            let (verb, result) = match self.existing() {
+                None => match desired.create(step).await {
+                    Err(ResourceError::AlreadyExists) => ("update", complete(desired, step).await),
+                    result => ("create", result),
+                },
+                Some(live) => ("update", desired.update(step, live, &self.changes).await),
+            };
+            match result {
+                // A concurrent run may have made the same change, and AWS refuses to make it twice.
+                Err(ResourceError::Call(error)) if is_conflict(&error) && is_in_sync(desired, step).await => Ok(()),
+                result => result.map_err(|error| error.on(verb, address)),
+            }
+        })
+    }
+
+    fn delete<'a>(&'a self, step: &'a StepContext<'a>) -> Boxed<'a, Result<(), Error>> {
+        let DeclaredResource { desired, address, .. } = self.declared.as_ref();
+        Box::pin(async move {
+            match self.existing() {
+                None => Ok(()),
+                Some(live) => desired.delete(step, live).await.map_err(|error| error.on("delete", address)),
+            }
+        })
+    }
+}

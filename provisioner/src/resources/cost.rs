@@ -1,0 +1,226 @@
+//! What a pipeline costs a month at a stated volume: an estimate, whose prices and assumptions stand here and nowhere
+//! else.
+
+use crate::config::{Billing, Pipeline, Volume};
+use crate::reconcile::diff::Value;
+use crate::reconcile::document::{Dollars, Estimate, ServiceCost};
+use crate::reconcile::plan::{Action, Plan};
+
+/// AWS's public price lists of Lambda, DynamoDB, S3 and CloudWatch for us-east-1, in dollars, as of this month. Other
+/// regions cost up to twice as much.
+const PRICES_OF: &str = "us-east-1, 2026-11";
+const LAMBDA_MILLION_REQUESTS: f64 = 0.20;
+const LAMBDA_GB_SECOND_X86: f64 = 0.000_016_666_7;
+const LAMBDA_GB_SECOND_ARM: f64 = 0.000_013_333_4;
+const DYNAMODB_MILLION_WRITES: f64 = 0.625;
+const DYNAMODB_MILLION_READS: f64 = 0.125;
+const DYNAMODB_WRITE_UNIT_HOUR: f64 = 0.000_65;
+const DYNAMODB_READ_UNIT_HOUR: f64 = 0.000_13;
+const S3_THOUSAND_PUTS: f64 = 0.005;
+const S3_THOUSAND_GETS: f64 = 0.000_4;
+const LOGS_GB: f64 = 0.50;
+
+/// What is free each month, for as long as the account lives.
+const FREE_REQUESTS: f64 = 1_000_000.0;
+const FREE_GB_SECONDS: f64 = 400_000.0;
+const FREE_CAPACITY_UNITS: f64 = 25.0;
+const FREE_LOGS_GB: f64 = 5.0;
+
+const HOURS: f64 = 730.0;
+/// Different events and hours in a file: as many as it has events, up to this many.
+const PAIRS_A_FILE: f64 = 100.0;
+/// Pairs in a transaction beside their marker.
+const PAIRS_A_CHUNK: f64 = 99.0;
+/// A marker holds its pairs, some 60 bytes each, and a write unit is a kilobyte.
+const PAIR_KILOBYTES: f64 = 0.06;
+/// A transaction costs double; the indexes take part in none.
+const TRANSACTION: f64 = 2.0;
+/// Units are for each by itself.
+const TABLE_AND_INDEX: f64 = 2.0;
+/// Seconds of a whole processor that an event takes (docs/benchmarks.md: 0.38 s for 300,000), and what each file and each
+/// transaction take in calls.
+const SECONDS_AN_EVENT: f64 = 1.3e-6;
+const SECONDS_A_FILE: f64 = 0.1;
+const SECONDS_A_CHUNK: f64 = 0.02;
+/// Memory that comes with a whole processor (Lambda developer guide, memory).
+const MB_A_PROCESSOR: f64 = 1_769.0;
+/// The function's line and Lambda's own three.
+const LOG_BYTES_A_FILE: f64 = 700.0;
+
+/// What the price depends on, beside the volume.
+#[derive(Debug, Clone, Copy)]
+struct Settings {
+    memory_mb: f64,
+    is_arm: bool,
+    /// Of the counts table and of the ledger; the index of each is billed like it.
+    billing: [Billing; 2],
+}
+
+/// Estimates a plan, if the file declares a volume.
+pub(crate) fn estimate(pipeline: &Pipeline, plan: &Plan) -> Option<Estimate> {
+    let volume = pipeline.estimate?;
+    let declared = Settings {
+        memory_mb: pipeline.function.memory_mb.into(),
+        is_arm: pipeline.function.architecture == "arm64",
+        billing: [pipeline.table.billing; 2],
+    };
+    let live = declared.before(pipeline, plan);
+    let current = live.map(|live| live.costs(volume));
+    let planned = declared.costs(volume);
+    let sum = |costs: &[(&str, Dollars)]| Dollars {
+        list: cents(costs.iter().map(|(_, dollars)| dollars.list).sum()),
+        billed: cents(costs.iter().map(|(_, dollars)| dollars.billed).sum()),
+    };
+    let services = planned.iter().enumerate().map(|(i, (service, planned))| ServiceCost {
+        service: (*service).to_owned(),
+        current: current.as_ref().map(|current| current[i].1),
+        planned: *planned,
+    });
+    Some(Estimate {
+        events_per_month: volume.events_per_month,
+        files_per_month: volume.files_per_month,
+        prices: PRICES_OF.to_owned(),
+        services: services.collect(),
+        current: current.as_ref().map(|current| sum(current)),
+        planned: sum(&planned),
+    })
+}
+
+impl Settings {
+    /// The settings before the plan's changes; nothing where what costs money is not there.
+    fn before(self, pipeline: &Pipeline, plan: &Plan) -> Option<Self> {
+        let mut before = self;
+        for item in &plan.items {
+            let (address, action) = (item.address(), item.action);
+            if matches!(address.kind, "function" | "table") && action == Action::Create {
+                return None;
+            }
+            for change in item.changes() {
+                match (address.kind, change.setting, &change.live) {
+                    ("function", "memory_mb", Value::Number(mb)) => {
+                        before.memory_mb = f64::from(i32::try_from(*mb).ok()?)
+                    }
+                    ("function", "architecture", Value::Text(name)) => before.is_arm = name == "arm64",
+                    ("table", "billing", Value::Document(billing)) => {
+                        let table = usize::from(address.name == pipeline.table.ledger);
+                        before.billing[table] = match (billing["read"].as_i64(), billing["write"].as_i64()) {
+                            (Some(read), Some(write)) => Billing::Provisioned { read, write },
+                            _ => Billing::OnDemand,
+                        };
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Some(before)
+    }
+
+    fn costs(&self, volume: Volume) -> [(&'static str, Dollars); 4] {
+        let (events, files) = (count(volume.events_per_month), count(volume.files_per_month));
+        let events_a_file = events / files;
+        let pairs = events_a_file.ceil().min(PAIRS_A_FILE);
+        let chunks = (pairs / PAIRS_A_CHUNK).ceil();
+
+        let slowness = (MB_A_PROCESSOR / self.memory_mb).max(1.0);
+        let seconds = SECONDS_A_FILE + chunks * SECONDS_A_CHUNK + events_a_file * SECONDS_AN_EVENT * slowness;
+        let gb_seconds = files * seconds * self.memory_mb / 1024.0;
+        let gb_second = if self.is_arm { LAMBDA_GB_SECOND_ARM } else { LAMBDA_GB_SECOND_X86 };
+        let lambda = |requests: f64, gb_seconds: f64| {
+            requests.max(0.0) / 1e6 * LAMBDA_MILLION_REQUESTS + gb_seconds.max(0.0) * gb_second
+        };
+
+        // A marker is written, and the last one of a file to the index too; each pair is added to the table and to its index.
+        let markers = files * (chunks * (pairs / chunks * PAIR_KILOBYTES).ceil() * TRANSACTION + 1.0);
+        let requests =
+            |reads: f64, writes: f64| reads / 1e6 * DYNAMODB_MILLION_READS + writes / 1e6 * DYNAMODB_MILLION_WRITES;
+        let mut dynamodb = Dollars { list: 0.0, billed: 0.0 };
+        let mut free = (FREE_CAPACITY_UNITS, FREE_CAPACITY_UNITS);
+        for (billing, reads, writes) in
+            [(self.billing[0], 0.0, files * pairs * (TRANSACTION + 1.0)), (self.billing[1], files, markers)]
+        {
+            match billing {
+                Billing::OnDemand => {
+                    dynamodb.list += requests(reads, writes);
+                    dynamodb.billed += requests(reads, writes);
+                }
+                Billing::Provisioned { read, write } => {
+                    let units = |n: i64| count(u64::try_from(n).unwrap_or_default()) * TABLE_AND_INDEX;
+                    let (read, write) = (units(read), units(write));
+                    let hours = |read: f64, write: f64| {
+                        HOURS * (read * DYNAMODB_READ_UNIT_HOUR + write * DYNAMODB_WRITE_UNIT_HOUR)
+                    };
+                    dynamodb.list += hours(read, write);
+                    dynamodb.billed += hours((read - free.0).max(0.0), (write - free.1).max(0.0));
+                    free = ((free.0 - read).max(0.0), (free.1 - write).max(0.0));
+                }
+            }
+        }
+
+        let s3 = files / 1e3 * (S3_THOUSAND_PUTS + S3_THOUSAND_GETS);
+        let gigabytes = files * LOG_BYTES_A_FILE / 1e9;
+        let rounded = |list: f64, billed: f64| Dollars { list: cents(list), billed: cents(billed) };
+        [
+            ("Lambda", rounded(lambda(files, gb_seconds), lambda(files - FREE_REQUESTS, gb_seconds - FREE_GB_SECONDS))),
+            ("DynamoDB", rounded(dynamodb.list, dynamodb.billed)),
+            ("S3 requests", rounded(s3, s3)),
+            ("CloudWatch Logs", rounded(gigabytes * LOGS_GB, (gigabytes - FREE_LOGS_GB).max(0.0) * LOGS_GB)),
+        ]
+    }
+}
+
+fn cents(dollars: f64) -> f64 {
+    (dollars * 100.0).round() / 100.0
+}
+
+/// Volumes are far below 2^53, up to which a float holds every whole number.
+#[expect(clippy::cast_precision_loss, reason = "an estimate needs no more")]
+fn count(n: u64) -> f64 {
+    n as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VOLUME: Volume = Volume { events_per_month: 100_000_000, files_per_month: 10_000 };
+    const SMALL: Settings = Settings { memory_mb: 256.0, is_arm: false, billing: [Billing::OnDemand; 2] };
+
+    fn total(settings: Settings, volume: Volume) -> Dollars {
+        let costs = settings.costs(volume);
+        Dollars {
+            list: costs.iter().map(|(_, dollars)| dollars.list).sum(),
+            billed: costs.iter().map(|(_, dollars)| dollars.billed).sum(),
+        }
+    }
+
+    #[test]
+    fn counting_by_hand_gives_the_same() {
+        // 10,000 files of 10,000 events, 100 pairs each: 300 units for the pairs, two markers of 3 KB, doubled, one in the index.
+        let writes = 10_000.0 * (300.0 + 12.0 + 1.0);
+        let [(_, lambda), (_, dynamodb), (_, s3), (_, logs)] = SMALL.costs(VOLUME);
+        assert_eq!(dynamodb.list, cents(writes / 1e6 * 0.625 + 10_000.0 / 1e6 * 0.125));
+        assert_eq!(s3.list, 0.05);
+        // 0.14 s and 10,000 events at 1.3 µs on a seventh of a processor, of a quarter GB.
+        let seconds = 10_000.0 * (0.14 + 0.013 * 1_769.0 / 256.0);
+        assert_eq!(lambda.list, cents(0.01 * 0.2 + seconds * 0.25 * 0.000_016_666_7));
+        assert_eq!((lambda.billed, logs.billed), (0.0, 0.0));
+    }
+
+    #[test]
+    fn twenty_units_are_free_and_forty_are_not() {
+        let with = |units: i64| {
+            let billing = [Billing::Provisioned { read: units, write: units }; 2];
+            Settings { billing, ..SMALL }.costs(VOLUME)[1].1
+        };
+        assert_eq!(with(5).billed, 0.0);
+        assert!(with(5).list > 0.0);
+        assert!(with(40).billed > 0.0);
+    }
+
+    #[test]
+    fn more_events_never_cost_less() {
+        let more = Volume { events_per_month: 10 * VOLUME.events_per_month, ..VOLUME };
+        assert!(total(SMALL, more).list >= total(SMALL, VOLUME).list);
+        assert!(total(SMALL, VOLUME).billed <= total(SMALL, VOLUME).list);
+    }
+}

@@ -1,0 +1,221 @@
+//! The handler's binary: found, checked against the runtime, and zipped the same way on every machine.
+
+use std::io::{Cursor, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use object::elf;
+use object::read::elf::{ElfFile64, FileHeader, SectionHeader};
+use sha2::{Digest, Sha256};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, DateTime, ZipWriter};
+
+use crate::config::Pipeline;
+use crate::error::Error;
+use crate::reconcile::diff::Code;
+
+/// Where `make handler` puts the binary.
+const BUILT: &str = "target/lambda/bootstrap";
+/// The runtime starts the file of this name (Lambda developer guide, OS-only runtimes).
+pub(crate) const ENTRY: &str = "bootstrap";
+/// The glibc of Amazon Linux 2023, and so of `provided.al2023`.
+const GLIBC: (u32, u32) = (2, 34);
+/// Lambda takes a zip of at most 50 MB in a request (Lambda quotas).
+const LARGEST_ZIP: usize = 50 * 1024 * 1024;
+
+/// The function's code, ready to upload.
+#[derive(Debug)]
+pub(crate) struct Artifact {
+    /// The zip file.
+    pub(crate) zip: Vec<u8>,
+    /// What it is, beside what runs on Lambda.
+    pub(crate) code: Code,
+}
+
+impl Artifact {
+    /// Finds, checks and zips the pipeline's binary.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] where it is missing or would not start on Lambda.
+    pub(crate) fn load(pipeline: &Pipeline) -> Result<Arc<Self>, Error> {
+        let path = find(pipeline)?;
+        let bytes = std::fs::read(&path).map_err(|source| {
+            Error::io(format!("read the handler's binary {}", path.display()), "build it with `make handler`", &source)
+        })?;
+        check(&bytes, &pipeline.function.architecture).map_err(|Unfit { why, help }| {
+            Error::usage(format!("{} would not run on Lambda: {why}", path.display()), help)
+        })?;
+        let zip =
+            zip(&bytes).map_err(|source| Error::io(format!("zip {}", path.display()), "free some memory", &source))?;
+        if zip.len() > LARGEST_ZIP {
+            return Err(Error::usage(
+                format!("{} has {} bytes zipped; Lambda takes {LARGEST_ZIP}", path.display(), zip.len()),
+                "build it in release mode, stripped: `make handler`",
+            ));
+        }
+        let code = Code {
+            sha256: STANDARD.encode(Sha256::digest(&zip)),
+            bytes: u64::try_from(zip.len()).unwrap_or(u64::MAX),
+            revision: revision(&pipeline.directory),
+        };
+        Ok(Arc::new(Self { zip, code }))
+    }
+}
+
+/// The git revision of the folder that the declaration lies in; nothing outside a repository, or without git.
+fn revision(folder: &Path) -> Option<String> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let mut git = Command::new("git");
+    git.arg("-C").arg(folder).args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]);
+    let output = git.stdin(Stdio::null()).output().ok().filter(|output| output.status.success())?;
+    let revision = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (!revision.is_empty()).then_some(revision)
+}
+
+/// `function.artifact` beside the file; without it, what `make handler` builds, beside the file or here.
+fn find(pipeline: &Pipeline) -> Result<PathBuf, Error> {
+    let candidates = match &pipeline.function.artifact {
+        Some(path) => vec![pipeline.directory.join(path)],
+        None => vec![pipeline.directory.join(BUILT), PathBuf::from(BUILT)],
+    };
+    if let Some(path) = candidates.iter().find(|path| path.is_file()) {
+        return Ok(path.clone());
+    }
+    let mut looked: Vec<String> = candidates.iter().map(|path| shown(path)).collect();
+    looked.dedup();
+    Err(Error::usage(
+        format!("the handler's binary is not at {}", looked.join(" or ")),
+        "build it with `make handler`, or say where it is with function.artifact",
+    ))
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(".").unwrap_or(path).display().to_string()
+}
+
+struct Unfit {
+    why: String,
+    help: String,
+}
+
+fn unfit(why: impl Into<String>, help: impl Into<String>) -> Unfit {
+    Unfit { why: why.into(), help: help.into() }
+}
+
+/// Lambda itself would only say so at the first event.
+fn check(bytes: &[u8], architecture: &str) -> Result<(), Unfit> {
+    let rebuild = "build it with `make handler`";
+    let no_elf = |_| unfit("it is not a 64-bit Linux (ELF) program", rebuild);
+    let file: ElfFile64<'_> = ElfFile64::parse(bytes).map_err(no_elf)?;
+    let (header, endian) = (file.elf_header(), file.endian());
+    let (machine, wanted) = match architecture {
+        "arm64" => (elf::EM_AARCH64, "ARCH=arm64"),
+        _ => (elf::EM_X86_64, "ARCH=x86_64"),
+    };
+    if header.e_machine(endian) != machine {
+        let found = match header.e_machine(endian) {
+            elf::EM_X86_64 => "x86_64".to_owned(),
+            elf::EM_AARCH64 => "arm64".to_owned(),
+            other => format!("machine number {other:?}"),
+        };
+        return Err(unfit(
+            format!("it is built for {found}, but function.architecture is {architecture}"),
+            format!("build it with `make handler {wanted}`, or change function.architecture"),
+        ));
+    }
+    if !matches!(header.e_type(endian), elf::ET_EXEC | elf::ET_DYN) || header.e_entry(endian) == 0 {
+        return Err(unfit("it is an ELF file, but not a program", rebuild));
+    }
+    match newest_glibc(&file).map_err(|_| unfit("its list of needed versions is damaged", rebuild))? {
+        Some(needed) if needed > GLIBC => Err(unfit(
+            format!("it needs GLIBC_{}.{}, but provided.al2023 has {}.{}", needed.0, needed.1, GLIBC.0, GLIBC.1),
+            format!("{rebuild}, which links against glibc {}.{}", GLIBC.0, GLIBC.1),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The highest `GLIBC_x.y` among the versions of symbols that the program needs; none where it is linked statically.
+fn newest_glibc(file: &ElfFile64<'_>) -> Result<Option<(u32, u32)>, object::read::Error> {
+    let (endian, data) = (file.endian(), file.data());
+    let sections = file.elf_section_table();
+    let mut newest = None;
+    for section in sections.iter() {
+        let Some((mut needs, strings)) = section.gnu_verneed(endian, data)? else {
+            continue;
+        };
+        let strings = sections.strings(endian, data, strings)?;
+        while let Some((_, mut versions)) = needs.next()? {
+            while let Some(version) = versions.next()? {
+                newest = newest.max(glibc_version(version.name(endian, strings)?));
+            }
+        }
+    }
+    Ok(newest)
+}
+
+fn glibc_version(name: &[u8]) -> Option<(u32, u32)> {
+    let version = std::str::from_utf8(name).ok()?.strip_prefix("GLIBC_")?;
+    let mut numbers = version.split('.').map(str::parse::<u32>);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// One entry, with a fixed time and mode: the same binary gives the same zip, and so the same `CodeSha256`.
+fn zip(binary: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut writer = ZipWriter::new(Cursor::new(Vec::with_capacity(binary.len() / 2)));
+    let options = SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Deflated)
+        .last_modified_time(DateTime::default())
+        .unix_permissions(0o755);
+    writer.start_file(ENTRY, options)?;
+    writer.write_all(binary)?;
+    Ok(writer.finish()?.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_no_program() {
+        let error = check(b"#!/bin/sh\n", "x86_64").expect_err("a script is not an ELF file");
+        assert!(error.why.contains("not a 64-bit Linux"), "{}", error.why);
+    }
+
+    #[test]
+    fn a_cut_off_program_is_refused_not_a_panic() {
+        let whole = std::fs::read("/proc/self/exe").expect("this test's own binary");
+        for cut in (0..4096).chain((4096..whole.len()).step_by(whole.len() / 50)) {
+            let _ = check(&whole[..cut], "x86_64");
+        }
+    }
+
+    #[test]
+    fn the_wrong_machine_is_named() {
+        let whole = std::fs::read("/proc/self/exe").expect("this test's own binary");
+        let other = if cfg!(target_arch = "x86_64") { "arm64" } else { "x86_64" };
+        let error = check(&whole, other).expect_err("built for this machine");
+        assert!(error.why.contains(std::env::consts::ARCH) || error.why.contains("arm64"), "{}", error.why);
+    }
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert!(glibc_version(b"GLIBC_2.4") < glibc_version(b"GLIBC_2.34"));
+        assert_eq!(glibc_version(b"GLIBC_2.3.4"), Some((2, 3)));
+        assert_eq!(glibc_version(b"GLIBC_PRIVATE"), None);
+        assert_eq!(glibc_version(b"GCC_3.0"), None);
+    }
+
+    #[test]
+    fn the_zip_is_the_same_every_time_and_executable() {
+        let first = zip(b"binary").expect("a zip");
+        assert_eq!(first, zip(b"binary").expect("a zip"));
+        let mut archive = zip::ZipArchive::new(Cursor::new(first)).expect("a readable zip");
+        let entry = archive.by_index(0).expect("one entry");
+        assert_eq!(entry.name().expect("a name"), "bootstrap");
+        assert_eq!(entry.unix_mode(), Some(0o100_755));
+    }
+}
