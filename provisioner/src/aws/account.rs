@@ -1,9 +1,19 @@
 //! The account, the region and the caller.
 
-use super::arn::partition_of;
-use super::{Aws, Call};
+use super::clients::Aws;
+use super::error::Call;
 use crate::config::Pipeline;
 use crate::error::Error;
+
+/// The partition of a region (botocore, partitions.json).
+fn partition_of(region: &str) -> &'static str {
+    match region.split('-').next() {
+        Some("cn") => "aws-cn",
+        Some("eusc") => "aws-eusc",
+        _ if region.starts_with("us-gov-") => "aws-us-gov",
+        _ => "aws",
+    }
+}
 
 /// An account and a region in it, and the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,16 +2,6 @@
 
 use super::Account;
 
-/// The partition of a region (botocore, partitions.json).
-pub(crate) fn partition_of(region: &str) -> &'static str {
-    match region.split('-').next() {
-        Some("cn") => "aws-cn",
-        Some("eusc") => "aws-eusc",
-        _ if region.starts_with("us-gov-") => "aws-us-gov",
-        _ => "aws",
-    }
-}
-
 /// The IAM path of a pipeline's roles: their mark of ownership.
 pub(crate) fn role_path(pipeline: &str) -> String {
     format!("/pipeline/{pipeline}/")
@@ -26,6 +16,12 @@ pub(crate) fn log_group_name(function: &str) -> String {
 pub(crate) fn resource_in<'a>(arn: &'a str, service: &str) -> Option<&'a str> {
     let mut parts = arn.splitn(6, ':');
     (parts.nth(2) == Some(service)).then(|| parts.nth(2)).flatten()
+}
+
+/// The name of the function at an ARN, without a version or an alias.
+pub(crate) fn function_name(arn: &str) -> Option<String> {
+    let name = resource_in(arn, "lambda")?.strip_prefix("function:")?;
+    (!name.contains(':')).then(|| name.to_owned())
 }
 
 impl Account {

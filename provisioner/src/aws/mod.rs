@@ -9,7 +9,7 @@ mod session;
 mod wait;
 
 pub(crate) use account::Account;
-pub(crate) use arn::{log_group_name, resource_in, role_path};
+pub(crate) use arn::{function_name, log_group_name, resource_in, role_path};
 pub(crate) use clients::Aws;
 pub(crate) use error::{Answer, AwsError, Call, ResourceError, absent_on};
 pub(crate) use session::Session;

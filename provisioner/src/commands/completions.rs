@@ -2,9 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory as _;
-
-use super::Cli;
 use crate::error::Error;
 use crate::output::Output;
 
@@ -15,9 +12,9 @@ pub(crate) struct Args {
     shell: clap_complete::Shell,
 }
 
-pub(crate) fn run(args: &Args, output: &Output) -> Result<ExitCode, Error> {
+pub(crate) fn run(args: &Args, mut program: clap::Command, output: &Output) -> Result<ExitCode, Error> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "provisioner", &mut script);
+    clap_complete::generate(args.shell, &mut program, "provisioner", &mut script);
     output.print(&String::from_utf8_lossy(&script))?;
     Ok(ExitCode::SUCCESS)
 }

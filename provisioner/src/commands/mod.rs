@@ -21,7 +21,7 @@ mod verify;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::error::Error;
 use crate::output::Output;
@@ -128,14 +128,12 @@ pub(crate) async fn run(cli: &Cli, output: &Output) -> Result<ExitCode, Error> {
         Command::Dashboard(args) => dashboard::run(args, global, output).await,
         Command::Policy(args) => policy::run(args, global, output).await,
         Command::Schema(args) => schema::run(args, output),
-        Command::Completions(args) => completions::run(args, output),
+        Command::Completions(args) => completions::run(args, Cli::command(), output),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

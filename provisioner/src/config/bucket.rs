@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Maybe};
-use super::keys::{Key, key};
+use super::key::{Key, key};
 use super::rules;
 
 /// The bucket to which Segment writes.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::check::{Check, Maybe};
-use super::keys::{Key, key};
+use super::key::{Key, key};
 use super::rules;
 
 /// The numbers of days that CloudWatch Logs accepts (API reference, PutRetentionPolicy).

@@ -1,29 +1,7 @@
 //! The keys of `pipeline.toml`: what messages, the JSON Schema and editors say of each.
 
+use super::key::Key;
 use super::{bucket, estimate, function, notification, pipeline, role, rollup, segment, table};
-
-/// A key of the file.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Key {
-    /// The dotted path: `function.memory_mb`.
-    pub(super) path: &'static str,
-    /// A line of the file that sets it.
-    pub(super) example: &'static str,
-    /// The value that an absent key has, or a phrase for it; empty for none.
-    pub(super) default: &'static str,
-    /// One sentence: what the key sets, and in which unit.
-    pub(super) description: &'static str,
-}
-
-/// A key in one line.
-pub(super) const fn key(
-    path: &'static str,
-    example: &'static str,
-    default: &'static str,
-    description: &'static str,
-) -> Key {
-    Key { path, example, default, description }
-}
 
 /// Every key, section by section.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {

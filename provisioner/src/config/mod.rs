@@ -1,18 +1,19 @@
 //! `pipeline.toml` to [`Pipeline`]: parse, overlay, check. Makes no AWS calls.
 //!
 //! The text is parsed into a tree that remembers the position of each value ([`tree`]), an environment is laid over it,
-//! the tree is deserialized ([`raw`]), and each section checks its part. Every step collects mistakes and goes on, so
+//! the tree is deserialized ([`file`]), and each section checks its part. Every step collects mistakes and goes on, so
 //! that one run reports all of them. A section is one file: its raw form, its checked form, its checks and its keys.
 
 mod bucket;
 mod check;
 mod diagnostic;
 mod estimate;
+mod file;
 mod function;
+mod key;
 mod keys;
 mod notification;
 mod pipeline;
-mod raw;
 mod role;
 mod rollup;
 mod rules;
@@ -28,14 +29,11 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
-pub(crate) use bucket::Bucket;
 pub(crate) use estimate::Volume;
-pub(crate) use function::Function;
-pub(crate) use notification::Notification;
-pub(crate) use pipeline::{MANAGED_BY, MANAGED_BY_TAG, PIPELINE_TAG, Pipeline};
-pub(crate) use role::Statement;
+pub(crate) use file::Pipeline;
+pub(crate) use pipeline::{MANAGED_BY, MANAGED_BY_TAG, PIPELINE_TAG};
 pub(crate) use schema::schema;
-pub(crate) use table::{Billing, Table};
+pub(crate) use table::Billing;
 
 use diagnostic::{ConfigErrors, Diagnostic};
 
@@ -112,8 +110,8 @@ fn check_all(name: &str, text: &str, environment: Option<&str>) -> Result<Pipeli
         let span = overlay.map_or(0..0, Spanned::span);
         let own = candidate.filter(|name| *name != LOCAL);
         let suffix = own.filter(|_| !overlay.is_some_and(tree::names_the_pipeline));
-        let raw = raw::read(merged, &mut found);
-        let pipeline = pipeline::check(raw, suffix.map(|name| (name, span.clone())), unparsed.is_empty(), &mut found);
+        let raw = file::read(merged, &mut found);
+        let pipeline = file::check(raw, suffix.map(|name| (name, span.clone())), unparsed.is_empty(), &mut found);
         let pipeline = pipeline.map(|pipeline| Pipeline { environment: environment.map(str::to_owned), ..pipeline });
         if let (Some(pipeline), true) = (&pipeline, candidate.is_none() || own.is_some()) {
             all.push((candidate.unwrap_or_default(), span, pipeline.clone()));
@@ -127,7 +125,7 @@ fn check_all(name: &str, text: &str, environment: Option<&str>) -> Result<Pipeli
         }
     }
 
-    pipeline::check_shared_names(&all, &mut found);
+    file::check_shared_names(&all, &mut found);
 
     // Text that cannot be parsed is one mistake, not also a wrong value. An environment repeats the base's mistakes.
     let is_echo =

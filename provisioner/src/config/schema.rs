@@ -3,6 +3,7 @@
 use schemars::Schema;
 use serde_json::{Map, Value as Json, json};
 
+use super::key::Key;
 use super::keys;
 
 /// The schema. It knows keys and types; `validate` knows AWS's rules.
@@ -54,7 +55,7 @@ fn entry<'a>(sections: &'a mut Map<String, Json>, section: &str) -> &'a mut Json
 }
 
 /// The schema of a key, by the value of its example.
-fn value(key: &keys::Key) -> Json {
+fn value(key: &Key) -> Json {
     let table: toml::Table = key.example.parse().unwrap_or_default();
     let value = table.values().next();
     let mut schema = match value {

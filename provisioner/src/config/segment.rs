@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::check::{Check, Maybe};
-use super::keys::{Key, key};
+use super::key::{Key, key};
 use super::rules;
 
 #[derive(Debug, Default, Deserialize)]

@@ -7,7 +7,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Maybe};
-use super::keys::{Key, key};
+use super::key::{Key, key};
 use super::rules;
 
 /// DynamoDB's default quota of capacity units for a table, in every region (DynamoDB quotas).

@@ -28,7 +28,7 @@ fn names_that_are_not_given_derive_from_the_pipelines() {
 #[test]
 fn every_known_key_is_read_as_its_example_says() {
     let mut text = String::new();
-    for keys::Key { path, example, .. } in keys::all() {
+    for key::Key { path, example, .. } in keys::all() {
         let (section, _) = path.rsplit_once('.').unwrap_or((path, ""));
         let header = if section == "role.statement" { "[[role.statement]]".to_owned() } else { format!("[{section}]") };
         if !text.contains(&header) {

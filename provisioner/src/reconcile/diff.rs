@@ -22,20 +22,20 @@ pub(crate) enum Value {
     Set(BTreeSet<String>),
     /// Names and texts.
     Map(BTreeMap<String, String>),
-    /// A function's code.
+    /// Code.
     Code(Code),
     /// A JSON document; policies come in [`crate::aws::policy`]'s canonical form.
     Document(Json),
 }
 
-/// A function's code, as far as it is compared and shown.
+/// Code, as it is compared and shown.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub(crate) struct Code {
-    /// Base64 of the zip's SHA-256, as Lambda gives it in `CodeSha256`.
+    /// Base64 of the SHA-256 of the archive.
     pub(crate) sha256: String,
-    /// The zip's size, in bytes.
+    /// The size of the archive, in bytes.
     pub(crate) bytes: u64,
-    /// The git revision that it was deployed from, or would be.
+    /// The git revision from which it was built.
     pub(crate) revision: Option<String>,
 }
 

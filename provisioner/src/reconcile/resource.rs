@@ -252,7 +252,7 @@ impl<R: Resource> Declared for DeclaredResource<R> {
         Box::pin(async move {
             let mut read = self.desired.read(aws).await;
             // A resource that a concurrent run deletes is found by one call and not by the next, which answers not-found
-            // or, as DynamoDB does for tags, access denied. The second reading finds it absent or is refused again.
+            // or, for its tags, access denied. The second reading finds it absent or is refused again.
             if matches!(&read, Err(ResourceError::Call(error)) if error.is_not_found() || error.is_refusal()) {
                 read = self.desired.read(aws).await;
             }

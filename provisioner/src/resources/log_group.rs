@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::function::Function;
-use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, log_group_name, resource_in, retry_while};
+use crate::aws::{
+    Aws, AwsError, Call, ResourceError, absent_on, function_name, log_group_name, resource_in, retry_while,
+};
 use crate::reconcile::diff::{Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
 use crate::reconcile::resource::{IamActions, Resource, StepContext};
@@ -60,7 +61,7 @@ impl Kind for LogGroup {
         // The group of a function goes with it, also where the tagging API does not tell of groups.
         let group =
             || resource_in(arn, "logs")?.strip_prefix("log-group:").map(|name| name.trim_end_matches(":*").into());
-        group().or_else(|| Function::name_from_arn(arn).map(|name| log_group_name(&name)))
+        group().or_else(|| function_name(arn).map(|name| log_group_name(&name)))
     }
 
     fn with_name(context: &Context<'_>, name: &str) -> Option<Self> {

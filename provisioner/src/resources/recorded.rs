@@ -376,7 +376,7 @@ const TOO_SOON: [Recorded; 5] = [
 #[tokio::test]
 async fn a_second_change_of_the_billing_mode_in_a_day_is_not_tried_again() {
     let (error, updates) = update_of_a_table(&TOO_SOON).await;
-    assert!(error.contains("once in 1 day") && error.contains("limits how often"), "{error}");
+    assert!(error.contains("once in 1 day") && error.contains("DynamoDB limits changes of the billing"), "{error}");
     assert!(error.contains("help: ") && error.contains("24 hours"), "{error}");
     assert_eq!(updates, 1);
 }

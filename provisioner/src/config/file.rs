@@ -1,0 +1,188 @@
+//! The whole file: its raw form as serde sees it, and its checked form, the desired state.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::bucket::{self, Bucket};
+use super::check::Check;
+use super::diagnostic::Diagnostic;
+use super::estimate::{self, Volume};
+use super::function::{self, Function};
+use super::notification::{self, Notification};
+use super::pipeline::{self, check_tags};
+use super::role::{self, Statement};
+use super::table::{self, Table};
+use super::tree::{self, Tree};
+use super::{keys, rollup, rules, segment};
+
+/// A checked `pipeline.toml`: the desired state, with every name filled in.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Pipeline {
+    /// The pipeline's name; other names derive from it.
+    pub(crate) name: String,
+    /// The region of all resources.
+    pub(crate) region: String,
+    /// The only account in which to act, if the file names one.
+    pub(crate) account: Option<String>,
+    /// The tags of all resources, including the two that mark ownership.
+    pub(crate) tags: BTreeMap<String, String>,
+    /// The bucket to which Segment writes.
+    pub(crate) bucket: Bucket,
+    /// The filter that selects the objects to count.
+    pub(crate) notification: Notification,
+    /// The name of the function's role.
+    pub(crate) role_name: String,
+    /// Statements of the role in addition to the function's own.
+    pub(crate) role_statements: Vec<Statement>,
+    /// The two tables.
+    pub(crate) table: Table,
+    /// The function.
+    pub(crate) function: Function,
+    /// The Segment message types to count, in the order of the file.
+    pub(crate) count: Vec<String>,
+    /// The id of Segment's workspace; with it, the role that Segment assumes to write to the bucket is created.
+    pub(crate) segment_workspace_id: Option<String>,
+    /// The expected volume, if the file declares one.
+    pub(crate) estimate: Option<Volume>,
+    /// The environment that overlays the file, if any.
+    pub(crate) environment: Option<String>,
+    /// The folder of the file, to which `function.artifact` is relative.
+    #[serde(skip)]
+    pub(crate) directory: PathBuf,
+}
+
+/// The file as serde sees it. Every key may be absent here; the checks know the required ones.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Raw {
+    pipeline: pipeline::Raw,
+    tags: pipeline::RawTags,
+    bucket: bucket::Raw,
+    notification: notification::Raw,
+    role: role::Raw,
+    table: table::Raw,
+    function: function::Raw,
+    rollup: rollup::Raw,
+    segment: segment::Raw,
+    estimate: estimate::Raw,
+}
+
+/// Deserializes the tree. A value that does not fit is reported and cut out, and the rest is tried again, so that the
+/// first mistake does not hide the next.
+pub(super) fn read(mut tree: Tree<'_>, found: &mut Vec<Diagnostic>) -> Raw {
+    loop {
+        let error = match Raw::deserialize(toml::Deserializer::from(tree.clone())) {
+            Ok(raw) => return raw,
+            Err(error) => error,
+        };
+        let span = error.span().unwrap_or(0..0);
+        // Each round cuts a node out of the tree or returns, so there are at most as many rounds as nodes.
+        match tree::cut(&mut tree, &span) {
+            Some(cut) if cut.by_key => {
+                let message = format!("`{}` is not a key of pipeline.toml", cut.path);
+                found.push(Diagnostic::new(span, message, "", keys::instead_of(&cut.path)));
+            }
+            Some(cut) => {
+                let message = format!("`{}` has a wrong value", cut.path);
+                found.push(Diagnostic::new(span, message, error.message(), keys::example(&cut.path)));
+            }
+            None => {
+                found.push(Diagnostic::new(span, error.message(), "", "see the README for every key and its type"));
+                return Raw::default();
+            }
+        }
+    }
+}
+
+/// Checks the file and fills in the names. Returns `None` if a required key is absent; an absent key is reported only if
+/// all of the text was parsed, since it may be in the part that was not. The name of an environment that does not set
+/// `pipeline.name` is appended to the pipeline's name, and with it to every derived name.
+pub(super) fn check(
+    raw: Raw,
+    suffix: Option<(&str, Range<usize>)>,
+    report_missing: bool,
+    found: &mut Vec<Diagnostic>,
+) -> Option<Pipeline> {
+    let mut check = Check { found };
+    let mut name = check.text(raw.pipeline.name, "pipeline.name", rules::pipeline_name);
+    if let (Some(name), Some((environment, span))) = (&mut name, suffix) {
+        let valid = rules::pipeline_name(name).is_ok();
+        *name = format!("{name}-{environment}");
+        if valid {
+            check.rule(span, "pipeline.name", rules::pipeline_name(name));
+        }
+    }
+    let region = check.text(raw.pipeline.region, "pipeline.region", rules::region);
+    for (value, example) in [(&name, "name = \"segment-events\""), (&region, "region = \"us-east-1\"")] {
+        if value.is_none() && report_missing {
+            let key = example.split(' ').next().unwrap_or_default();
+            let help = format!("write below [pipeline]: {example}");
+            check.mistake(0..0, format!("`pipeline.{key}` is missing"), "", help);
+        }
+    }
+    let account = check.text(raw.pipeline.account, "pipeline.account", rules::account);
+    let base = name.clone().unwrap_or_else(|| "unnamed".to_owned());
+    let tags = check_tags(&mut check, &raw.tags, &base);
+    let bucket = raw.bucket.check(&mut check, &base);
+    let notification = raw.notification.check(&mut check);
+    let has_segment_role = raw.segment.is_declared();
+    let (role_name, role_statements) = raw.role.check(&mut check, &base, has_segment_role);
+    let table = raw.table.check(&mut check, &base);
+    let function = raw.function.check(&mut check, &base);
+    let count = raw.rollup.check(&mut check);
+    let segment_workspace_id = raw.segment.check(&mut check);
+    let estimate = raw.estimate.check(&mut check);
+    Some(Pipeline {
+        name: name?,
+        region: region?,
+        account,
+        tags,
+        bucket,
+        notification,
+        role_name,
+        role_statements,
+        table,
+        function,
+        count,
+        segment_workspace_id,
+        estimate,
+        environment: None,
+        directory: PathBuf::new(),
+    })
+}
+
+/// Reports the names that two environments share, or an environment and the rest of the file: each would revert the
+/// other's changes.
+pub(super) fn check_shared_names(all: &[(&str, Range<usize>, Pipeline)], found: &mut Vec<Diagnostic>) {
+    for (i, (name, span, one)) in all.iter().enumerate() {
+        for (other_name, _, other) in &all[..i] {
+            let apart = one.account.is_some() && other.account.is_some() && one.account != other.account;
+            let elsewhere = apart || one.region != other.region;
+            // Bucket names are global on AWS, and role names are global in an account.
+            let keys = [
+                ("pipeline.name", apart, &one.name, &other.name),
+                ("bucket.name", false, &one.bucket.name, &other.bucket.name),
+                ("role.name", apart, &one.role_name, &other.role_name),
+                ("table.name", elsewhere, &one.table.counts, &other.table.counts),
+                ("table.ledger_name", elsewhere, &one.table.ledger, &other.table.ledger),
+                ("function.name", elsewhere, &one.function.name, &other.function.name),
+                ("function.failure_queue", elsewhere, &one.function.failure_queue, &other.function.failure_queue),
+            ];
+            for (key, _, value, _) in keys.into_iter().filter(|(_, apart, one, other)| !apart && one == other) {
+                let with = match *other_name {
+                    "" => "the rest of the file".to_owned(),
+                    other => format!("`environments.{other}`"),
+                };
+                found.push(Diagnostic::new(
+                    span.clone(),
+                    format!("`environments.{name}` shares `{key}` with {with}"),
+                    format!("also `{value}`"),
+                    format!("give it a name of its own: {key} = \"{value}-{name}\""),
+                ));
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Reads the counts table.
+
+use std::collections::{BTreeSet, HashMap};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use counting::names::counts::{BY_HOUR, COUNT, EVENT, HOUR};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::period::Period;
+use crate::aws::{Aws, AwsError, Call};
+use crate::error::Error;
+use crate::text::printable;
+
+/// Calls at the same time.
+pub(crate) const AT_ONCE: usize = 16;
+/// Names that are offered for one that is not known.
+const SUGGESTIONS: usize = 3;
+/// Further off than this, a name is no help.
+const LIKE: f64 = 0.7;
+
+/// One event's counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Series {
+    /// The event's name.
+    pub(crate) event: String,
+    /// By part of the period, those in which there were none too.
+    pub(crate) parts: Vec<i64>,
+    /// The same of the period before, where it was asked for. It may have a part more or less.
+    pub(crate) before: Option<Vec<i64>>,
+}
+
+impl Series {
+    /// The sum of all parts.
+    pub(crate) fn total(&self) -> i64 {
+        sum(self.parts.iter().copied())
+    }
+
+    /// The sum of all parts of the period before, where it was asked for.
+    pub(crate) fn total_before(&self) -> Option<i64> {
+        self.before.as_ref().map(|parts| sum(parts.iter().copied()))
+    }
+}
+
+/// The most frequent events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Top {
+    /// The most frequent first, then by name.
+    pub(crate) events: Vec<Ranked>,
+    /// How many different events there were.
+    pub(crate) distinct: usize,
+    /// How many events there were in all.
+    pub(crate) total: i64,
+    /// How many there were in the period before.
+    pub(crate) total_before: i64,
+}
+
+/// An event among the most frequent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ranked {
+    /// Its name.
+    pub(crate) event: String,
+    /// How often it happened.
+    pub(crate) count: i64,
+    /// How often in the period before.
+    pub(crate) before: i64,
+}
+
+type Item = HashMap<String, AttributeValue>;
+
+fn sum(counts: impl Iterator<Item = i64>) -> i64 {
+    counts.fold(0, i64::saturating_add)
+}
+
+/// A table to read from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    /// The clients.
+    pub(crate) aws: &'a Aws,
+    /// The counts table.
+    pub(crate) table: &'a str,
+    /// Whether to see what was written up to this moment, at twice the price. The index cannot.
+    pub(crate) is_consistent: bool,
+}
+
+impl Reader<'_> {
+    /// Events by part of the period, and their sums in the period before, where it is given.
+    ///
+    /// # Errors
+    /// AWS's answer, or that the table is not there, or that an event never happened, with the names that come near.
+    pub(crate) async fn series(
+        &self,
+        events: &[String],
+        period: &Period,
+        before: Option<&Period>,
+    ) -> Result<Vec<Series>, Error> {
+        let one = |event: String| async move {
+            let parts = self.event(&event, period);
+            let earlier = async {
+                match before {
+                    Some(before) => self.event(&event, before).await.map(Some),
+                    None => Ok(None),
+                }
+            };
+            let (parts, before) = tokio::try_join!(parts, earlier)?;
+            Ok::<_, Error>(Series { event, parts, before })
+        };
+        let all: Vec<Series> = stream::iter(events.to_vec()).map(one).buffered(AT_ONCE).try_collect().await?;
+        // Nothing at all may be a slip of the pen.
+        let silent = all.iter().filter(|series| series.parts.iter().all(|count| *count == 0));
+        for series in silent.filter(|series| series.total_before().unwrap_or(0) == 0) {
+            self.check(&series.event).await?;
+        }
+        Ok(all)
+    }
+
+    /// One event by part of the period.
+    async fn event(&self, event: &str, period: &Period) -> Result<Vec<i64>, Error> {
+        let request = self
+            .aws
+            .dynamodb
+            .query()
+            .table_name(self.table)
+            .consistent_read(self.is_consistent)
+            .key_condition_expression("#event = :event AND #hour BETWEEN :from AND :last")
+            .expression_attribute_names("#event", EVENT)
+            .expression_attribute_names("#hour", HOUR)
+            .expression_attribute_values(":event", AttributeValue::S(event.to_owned()))
+            .expression_attribute_values(":from", AttributeValue::S(period.from()))
+            .expression_attribute_values(":last", AttributeValue::S(period.last()));
+        let items = request.into_paginator().items().send().collect::<Result<Vec<Item>, _>>().await;
+        let items = items.call("dynamodb:Query").map_err(|error| self.failed(error))?;
+        let mut parts = vec![0_i64; period.len()];
+        for item in &items {
+            let count = self.number(item)?;
+            if let Some(part) = period.part_of(&self.text(item, HOUR)?).and_then(|part| parts.get_mut(part)) {
+                *part = part.saturating_add(count);
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Fails where an event never happened at all.
+    async fn check(&self, event: &str) -> Result<(), Error> {
+        let request = self
+            .aws
+            .dynamodb
+            .query()
+            .table_name(self.table)
+            .key_condition_expression("#event = :event")
+            .expression_attribute_names("#event", EVENT)
+            .expression_attribute_values(":event", AttributeValue::S(event.to_owned()))
+            .limit(1);
+        let any = request.send().await.call("dynamodb:Query").map_err(|error| self.failed(error))?;
+        if !any.items().is_empty() {
+            return Ok(());
+        }
+        let known = self.events().await?;
+        let mut near: Vec<(f64, &String)> = known
+            .iter()
+            .map(|name| (strsim::jaro_winkler(&name.to_lowercase(), &event.to_lowercase()), name))
+            .filter(|(likeness, _)| *likeness >= LIKE)
+            .collect();
+        near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+        let near: Vec<String> =
+            near.iter().take(SUGGESTIONS).map(|(_, name)| format!("`{}`", printable(name))).collect();
+        let help = match near.is_empty() {
+            true => "run `provisioner events` to list all names".to_owned(),
+            false => format!("did you mean {}? `provisioner events` lists all names", near.join(" or ")),
+        };
+        Err(Error::not_found(format!("no event `{}` was ever counted", printable(event)), help))
+    }
+
+    /// The names of all events that were ever counted, in order.
+    ///
+    /// # Errors
+    /// AWS's answer, or that the table is not there.
+    pub(crate) async fn events(&self) -> Result<BTreeSet<String>, Error> {
+        /// Parts of the table that are read at the same time.
+        const SEGMENTS: i32 = 4;
+        let segment = |segment: i32| async move {
+            let request = self
+                .aws
+                .dynamodb
+                .scan()
+                .table_name(self.table)
+                .consistent_read(self.is_consistent)
+                .projection_expression("#event")
+                .expression_attribute_names("#event", EVENT)
+                .segment(segment)
+                .total_segments(SEGMENTS);
+            let mut pages = request.into_paginator().send();
+            let mut names = BTreeSet::new();
+            while let Some(page) = pages.next().await {
+                let page = page.call("dynamodb:Scan").map_err(|error| self.failed(error))?;
+                for item in page.items() {
+                    names.insert(self.text(item, EVENT)?);
+                }
+            }
+            Ok::<_, Error>(names)
+        };
+        stream::iter(0..SEGMENTS)
+            .map(segment)
+            .buffer_unordered(AT_ONCE)
+            .try_fold(BTreeSet::new(), |mut all, names| async move {
+                all.extend(names);
+                Ok(all)
+            })
+            .await
+    }
+
+    /// The `limit` most frequent events, with their counts in the period before.
+    ///
+    /// # Errors
+    /// AWS's answer, or that the table is not there.
+    pub(crate) async fn top(&self, period: &Period, before: &Period, limit: usize) -> Result<Top, Error> {
+        let (now, earlier) = tokio::try_join!(self.sums(period), self.sums(before))?;
+        let (distinct, total) = (now.len(), sum(now.values().copied()));
+        let total_before = sum(earlier.values().copied());
+        let mut events: Vec<Ranked> = now
+            .into_iter()
+            .map(|(event, count)| Ranked { before: earlier.get(&event).copied().unwrap_or(0), event, count })
+            .collect();
+        events.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.event.cmp(&b.event)));
+        events.truncate(limit);
+        Ok(Top { events, distinct, total, total_before })
+    }
+
+    /// The sum of every event that happened in the period.
+    async fn sums(&self, period: &Period) -> Result<HashMap<String, i64>, Error> {
+        stream::iter(period.hours())
+            .map(|hour| async move { self.hour(&hour).await })
+            .buffer_unordered(AT_ONCE)
+            .try_fold(HashMap::<String, i64>::new(), |mut sums, counts| async move {
+                for (event, count) in counts {
+                    let sum = sums.entry(event).or_default();
+                    *sum = sum.saturating_add(count);
+                }
+                Ok(sums)
+            })
+            .await
+    }
+
+    /// Every event of one hour, which is written as in the counts table.
+    ///
+    /// # Errors
+    /// AWS's answer, or that the table is not there.
+    pub(crate) async fn hour(&self, hour: &str) -> Result<Vec<(String, i64)>, Error> {
+        let request = self
+            .aws
+            .dynamodb
+            .query()
+            .table_name(self.table)
+            .index_name(BY_HOUR)
+            .key_condition_expression("#hour = :hour")
+            .expression_attribute_names("#hour", HOUR)
+            .expression_attribute_values(":hour", AttributeValue::S(hour.to_owned()));
+        let items = request.into_paginator().items().send().collect::<Result<Vec<Item>, _>>().await;
+        let items = items.call("dynamodb:Query").map_err(|error| self.failed(error))?;
+        items.iter().map(|item| Ok((self.text(item, EVENT)?, self.number(item)?))).collect()
+    }
+
+    fn failed(&self, error: AwsError) -> Error {
+        if error.code() == Some("ResourceNotFoundException") {
+            return Error::not_found(
+                format!("the counts table {} or its index does not exist", self.table),
+                "run `provisioner apply` first, or check --config, --env and the credentials",
+            );
+        }
+        error.while_doing(format!("read table {}", self.table))
+    }
+
+    fn text(&self, item: &Item, attribute: &'static str) -> Result<String, Error> {
+        let found = item.get(attribute).and_then(|value| value.as_s().ok());
+        found.cloned().ok_or_else(|| Error::incomplete_answer(format!("read table {}", self.table), attribute))
+    }
+
+    fn number(&self, item: &Item) -> Result<i64, Error> {
+        let found = item.get(COUNT).and_then(|value| value.as_n().ok()).and_then(|digits| digits.parse().ok());
+        found.ok_or_else(|| Error::incomplete_answer(format!("read table {}", self.table), COUNT))
+    }
+}

@@ -1,0 +1,238 @@
+//! The calls that change a table, each with its wait.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, CreateGlobalSecondaryIndexAction, DeleteGlobalSecondaryIndexAction,
+    GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType, PointInTimeRecoverySpecification,
+    ProvisionedThroughput, ScalarAttributeType, TableDescription, TableStatus, Tag, TimeToLiveSpecification,
+    UpdateGlobalSecondaryIndexAction,
+};
+
+use crate::aws::ResourceError;
+use crate::aws::{Aws, AwsError, Call, absent_on, retry_while, wait_until};
+use crate::config::Billing;
+use crate::error::Error;
+use crate::reconcile::resource::StepContext;
+
+use super::state::{Attribute, Live, Table, billing_shown};
+
+/// Making a table or an index of an empty table takes seconds; the index of a full one may take hours, and then a
+/// later run finds it.
+pub(super) const TABLE_DEADLINE: u64 = 300;
+
+pub(super) fn keys(hash: Attribute, range: Attribute) -> Result<Vec<KeySchemaElement>, Error> {
+    [(hash, KeyType::Hash), (range, KeyType::Range)]
+        .into_iter()
+        .map(|((name, _), role)| {
+            KeySchemaElement::builder().attribute_name(name).key_type(role).build().map_err(Error::from)
+        })
+        .collect()
+}
+
+/// The table or a setting is being changed by something else; it passes.
+pub(super) fn is_busy(error: &AwsError) -> bool {
+    match error.code() {
+        Some("ResourceInUseException" | "ContinuousBackupsUnavailableException") => true,
+        // The other limit, of tables in the account, does not pass. DynamoDB tells them apart by the text alone.
+        Some("LimitExceededException") => error.says("LimitExceededException", "simultaneously"),
+        _ => false,
+    }
+}
+
+impl Table {
+    pub(super) fn attributes(&self) -> Result<Vec<AttributeDefinition>, Error> {
+        let mut all = vec![self.hash, self.range];
+        all.extend(self.index.iter().flat_map(|index| [index.hash, index.range]));
+        all.sort_unstable();
+        all.dedup();
+        let define = |(name, letter): Attribute| {
+            let attribute = AttributeDefinition::builder().attribute_name(name);
+            attribute.attribute_type(ScalarAttributeType::from(letter)).build().map_err(Error::from)
+        };
+        all.into_iter().map(define).collect()
+    }
+
+    pub(super) fn throughput(&self) -> Result<Option<ProvisionedThroughput>, Error> {
+        let Billing::Provisioned { read, write } = self.billing else {
+            return Ok(None);
+        };
+        let units = ProvisionedThroughput::builder().read_capacity_units(read).write_capacity_units(write);
+        Ok(Some(units.build()?))
+    }
+
+    pub(super) fn billing_mode(&self) -> BillingMode {
+        match self.billing {
+            Billing::OnDemand => BillingMode::PayPerRequest,
+            Billing::Provisioned { .. } => BillingMode::Provisioned,
+        }
+    }
+
+    pub(super) fn aws_tags(&self) -> Result<Vec<Tag>, Error> {
+        self.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build().map_err(Error::from)).collect()
+    }
+
+    pub(super) async fn describe(&self, aws: &Aws) -> Result<Option<TableDescription>, AwsError> {
+        let answer = aws.dynamodb.describe_table().table_name(&self.name).send().await;
+        let found = absent_on(answer.call("dynamodb:DescribeTable"), &["ResourceNotFoundException"])?;
+        Ok(found.and_then(|answer| answer.table))
+    }
+
+    pub(super) async fn is_going(&self, aws: &Aws) -> Result<bool, AwsError> {
+        let table = self.describe(aws).await?;
+        Ok(table.is_none_or(|table| table.table_status == Some(TableStatus::Deleting)))
+    }
+
+    /// Waits until neither the table nor an index is being changed. A new one may not be known everywhere yet.
+    pub(super) async fn settled(&self, step: &StepContext<'_>, is_new: bool) -> Result<(), ResourceError> {
+        let waiting = step.wait(format!("table {} to become ACTIVE", self.name), TABLE_DEADLINE);
+        wait_until(waiting, || async {
+            let Some(table) = self.describe(step.aws).await? else {
+                if is_new {
+                    return Ok(None);
+                }
+                return Err(Error::conflict(
+                    format!("table {} was deleted concurrently by another process", self.name),
+                    "wait for the other process to finish, then run the command again",
+                )
+                .into());
+            };
+            let indexes = table.global_secondary_indexes();
+            let settled = table.table_status == Some(TableStatus::Active)
+                && indexes.iter().all(|index| index.index_status == Some(IndexStatus::Active));
+            Ok(settled.then_some(()))
+        })
+        .await
+    }
+
+    pub(super) async fn put_ttl(&self, step: &StepContext<'_>, live: &Live) -> Result<(), ResourceError> {
+        let (attribute, enabled) = match (self.ttl, &live.ttl) {
+            (Some(attribute), _) => (attribute.to_owned(), true),
+            (None, Some(attribute)) => (attribute.clone(), false),
+            (None, None) => return Ok(()),
+        };
+        let specification = TimeToLiveSpecification::builder().attribute_name(attribute).enabled(enabled).build()?;
+        let answer = retry_while(step.wait("the table to take its time to live", TABLE_DEADLINE), is_busy, || async {
+            let request = step.aws.dynamodb.update_time_to_live().table_name(&self.name);
+            request.time_to_live_specification(specification.clone()).send().await.call("dynamodb:UpdateTimeToLive")
+        })
+        .await;
+        match answer {
+            Ok(_) => Ok(()),
+            // As wanted already. DynamoDB has no code of its own for it.
+            Err(ResourceError::Call(error)) if error.says("ValidationException", "already") => Ok(()),
+            // It takes one change an hour or so. Nothing else depends on it, and the next plan shows it again.
+            Err(ResourceError::Call(error)) if error.says("ValidationException", "multiple times") => {
+                (step.on_wait)(
+                    "DynamoDB to take another change of its time to live: the next apply does it",
+                    Duration::ZERO,
+                );
+                Ok(())
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    pub(super) async fn put_recovery(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
+        let on = self.point_in_time_recovery;
+        let specification = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(on).build()?;
+        retry_while(step.wait("the table's backups to become available", TABLE_DEADLINE), is_busy, || async {
+            let request = step.aws.dynamodb.update_continuous_backups().table_name(&self.name);
+            let request = request.point_in_time_recovery_specification(specification.clone());
+            request.send().await.call("dynamodb:UpdateContinuousBackups")
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// One UpdateTable; waits for its turn before and for its end after.
+    pub(super) async fn update_table(
+        &self,
+        step: &StepContext<'_>,
+        change: impl Fn(
+            aws_sdk_dynamodb::operation::update_table::builders::UpdateTableFluentBuilder,
+        ) -> aws_sdk_dynamodb::operation::update_table::builders::UpdateTableFluentBuilder
+        + Send
+        + Sync,
+    ) -> Result<(), ResourceError> {
+        retry_while(step.wait("the table to take another change", TABLE_DEADLINE), is_busy, || async {
+            let request = change(step.aws.dynamodb.update_table().table_name(&self.name));
+            request.send().await.call("dynamodb:UpdateTable")
+        })
+        .await?;
+        self.settled(step, false).await
+    }
+
+    pub(super) async fn put_billing(&self, step: &StepContext<'_>, live: &Live) -> Result<(), ResourceError> {
+        let (throughput, mode) = (self.throughput()?, self.billing_mode());
+        let resize = match (&self.index, &throughput) {
+            (Some(index), Some(units)) if live.index.is_some() => Some(
+                GlobalSecondaryIndexUpdate::builder()
+                    .update(
+                        UpdateGlobalSecondaryIndexAction::builder()
+                            .index_name(index.name)
+                            .provisioned_throughput(units.clone())
+                            .build()?,
+                    )
+                    .build(),
+            ),
+            _ => None,
+        };
+        // DynamoDB refuses an update of the throughput to what it is.
+        let table = live.billing.as_ref() != Some(&billing_shown(self.billing));
+        let index = resize.filter(|_| live.index_billing.as_ref() != Some(&billing_shown(self.billing)));
+        let updated = self
+            .update_table(step, |mut request| {
+                if table {
+                    request = request.billing_mode(mode.clone()).set_provisioned_throughput(throughput.clone());
+                }
+                request.set_global_secondary_index_updates(index.clone().map(|update| vec![update]))
+            })
+            .await;
+        match updated {
+            // DynamoDB lets the mode and the units change a few times a day; its answer says which and when again.
+            Err(ResourceError::Call(error)) if error.code() == Some("LimitExceededException") => Err(Error::conflict(
+                format!("DynamoDB limits changes of the billing of table {}: {error}", self.name),
+                "run apply again 24 hours after the last change, or revert table.billing until then",
+            )
+            .into()),
+            result => result,
+        }
+    }
+
+    pub(super) async fn put_index(&self, step: &StepContext<'_>, live: &Live) -> Result<(), ResourceError> {
+        let Some(index) = &self.index else {
+            return Ok(());
+        };
+        if live.index.is_some() {
+            let delete = DeleteGlobalSecondaryIndexAction::builder().index_name(index.name).build()?;
+            let delete = GlobalSecondaryIndexUpdate::builder().delete(delete).build();
+            self.update_table(step, |request| request.global_secondary_index_updates(delete.clone())).await?;
+            let waiting = step.wait("the old index to go", TABLE_DEADLINE);
+            wait_until(waiting, || async {
+                let table = self.describe(step.aws).await?;
+                let gone = table.is_some_and(|t| {
+                    t.global_secondary_indexes().iter().all(|i| i.index_name.as_deref() != Some(index.name))
+                });
+                Ok(gone.then_some(()))
+            })
+            .await?;
+        }
+        let create = CreateGlobalSecondaryIndexAction::builder()
+            .index_name(index.name)
+            .set_key_schema(Some(keys(index.hash, index.range)?))
+            .projection(index.projection())
+            .set_provisioned_throughput(self.throughput()?)
+            .build()?;
+        let create = GlobalSecondaryIndexUpdate::builder().create(create).build();
+        let attributes = self.attributes()?;
+        self.update_table(step, |request| {
+            request.set_attribute_definitions(Some(attributes.clone())).global_secondary_index_updates(create.clone())
+        })
+        .await
+    }
+
+    pub(super) async fn protect(&self, step: &StepContext<'_>, on: bool) -> Result<(), ResourceError> {
+        self.update_table(step, |request| request.deletion_protection_enabled(on)).await
+    }
+}

@@ -1,0 +1,113 @@
+//! The desired and the live state of a table, in the form in which they are compared and shown.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, Projection, ProjectionType, TableDescription,
+};
+use serde_json::{Value as Json, json};
+
+use crate::config::Billing;
+
+/// A key attribute: name and DynamoDB's letter for its type.
+pub(super) type Attribute = (&'static str, &'static str);
+
+/// A table, as declared.
+#[derive(Debug, Clone)]
+pub(in crate::resources) struct Table {
+    pub(super) name: String,
+    pub(super) arn: String,
+    pub(super) hash: Attribute,
+    pub(super) range: Attribute,
+    pub(super) index: Option<Index>,
+    pub(super) ttl: Option<&'static str>,
+    pub(super) billing: Billing,
+    pub(super) point_in_time_recovery: bool,
+    pub(super) deletion_protection: bool,
+    pub(super) tags: BTreeMap<String, String>,
+}
+
+/// A global secondary index.
+#[derive(Debug, Clone)]
+pub(super) struct Index {
+    pub(super) name: &'static str,
+    pub(super) hash: Attribute,
+    pub(super) range: Attribute,
+    /// The attributes in it beside the keys; nothing for all.
+    pub(super) include: Option<&'static str>,
+}
+
+impl Index {
+    pub(super) fn projection(&self) -> Projection {
+        let projection = Projection::builder();
+        match self.include {
+            None => projection.projection_type(ProjectionType::All).build(),
+            Some(attribute) => {
+                projection.projection_type(ProjectionType::Include).non_key_attributes(attribute).build()
+            }
+        }
+    }
+
+    pub(super) fn shown(&self) -> Json {
+        let mut shown = keys_shown(self.hash, self.range);
+        shown["projection"] = projection_shown(Some(&self.projection()));
+        shown
+    }
+}
+
+pub(super) fn projection_shown(projection: Option<&Projection>) -> Json {
+    let kind = projection.and_then(|p| p.projection_type.as_ref()).map(ProjectionType::as_str);
+    match projection.map(Projection::non_key_attributes).unwrap_or_default() {
+        [] => json!(kind),
+        some => json!(format!("{} {}", kind.unwrap_or_default(), some.join(", "))),
+    }
+}
+
+/// A table, as it is.
+#[derive(Debug, Default)]
+pub(in crate::resources) struct Live {
+    pub(super) keys: Json,
+    pub(super) index: Option<Json>,
+    pub(super) billing: Option<Json>,
+    pub(super) index_billing: Option<Json>,
+    pub(super) ttl: Option<String>,
+    pub(super) point_in_time_recovery: bool,
+    pub(super) deletion_protection: bool,
+    pub(super) tags: BTreeMap<String, String>,
+}
+
+pub(super) fn keys_shown(hash: (&str, &str), range: (&str, &str)) -> Json {
+    json!({ "partition": format!("{} ({})", hash.0, hash.1), "sort": format!("{} ({})", range.0, range.1) })
+}
+
+pub(super) fn keys_read(keys: &[KeySchemaElement], attributes: &[AttributeDefinition]) -> Json {
+    let of = |role: KeyType| {
+        let key = keys.iter().find(|key| key.key_type == role)?;
+        let attribute = attributes.iter().find(|a| a.attribute_name == key.attribute_name)?;
+        Some(format!("{} ({})", attribute.attribute_name, attribute.attribute_type.as_str()))
+    };
+    json!({ "partition": of(KeyType::Hash), "sort": of(KeyType::Range) })
+}
+
+pub(super) fn billing_shown(billing: Billing) -> Json {
+    match billing {
+        Billing::OnDemand => json!("on-demand"),
+        Billing::Provisioned { read, write } => json!({ "read": read, "write": write }),
+    }
+}
+
+/// The table without a summary of its billing mode is provisioned: the summary came with on-demand.
+pub(super) fn billing_read(description: &TableDescription) -> Json {
+    let on_demand = description
+        .billing_mode_summary
+        .as_ref()
+        .is_some_and(|summary| summary.billing_mode == Some(BillingMode::PayPerRequest));
+    if on_demand {
+        return json!("on-demand");
+    }
+    let units = description.provisioned_throughput.as_ref();
+    json!({
+        "read": units.and_then(|u| u.read_capacity_units),
+        "write": units.and_then(|u| u.write_capacity_units),
+    })
+}
