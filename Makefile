@@ -1,10 +1,10 @@
-# The entry points people use; CI calls the same targets. `make help` lists them.
+# The entry points for users and CI. `make help` lists the targets.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-# What the recipes take from the command line: `make apply YES=1`, `make plan ARGS=--detailed-exitcode`,
+# Variables for the command line: `make apply YES=1`, `make plan ARGS=--detailed-exitcode`,
 # `make plan CONFIG=other.toml`, `make handler ARCH=arm64`.
 CONFIG ?= pipeline.toml
 ARGS ?=
@@ -12,13 +12,16 @@ ARCH ?= x86_64
 PYTHON ?= python3
 
 VENV := .venv
-PROVISIONER := target/debug/provisioner --config $(CONFIG)
+# Cargo's target folder, which CARGO_TARGET_DIR may move. The function's binary stays at BOOTSTRAP, where the provisioner
+# looks for it.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PROVISIONER := "$(TARGET)/debug/provisioner" --config "$(CONFIG)"
 BOOTSTRAP := target/lambda/bootstrap
 PORT ?= 4566
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := .tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
-# AWS's AL2023 runtime has glibc 2.34; x86_64 Lambda machines have AVX2, which x86-64-v3 names.
+# AWS's AL2023 runtime has glibc 2.34; x86_64 Lambda machines have AVX2, which is part of x86-64-v3.
 GLIBC := 2.34
 ifeq ($(ARCH),arm64)
   TRIPLE := aarch64-unknown-linux-gnu
@@ -27,47 +30,48 @@ else
   TRIPLE := x86_64-unknown-linux-gnu
   CPU := x86-64-v3
 endif
-# Paths of the building machine are mapped away, so that every machine builds the same bytes.
+# The build machine's paths are remapped, so that every machine builds the same bytes.
 CARGO_HOME_DIR := $(or $(CARGO_HOME),$(HOME)/.cargo)
-HANDLER_RUSTFLAGS := -C target-cpu=$(CPU) --remap-path-prefix=$(CARGO_HOME_DIR)=/cargo --remap-path-prefix=$(CURDIR)=/src
+# Cargo separates encoded flags by the unit separator, so that a path may contain spaces.
+HANDLER_RUSTFLAGS := -Ctarget-cpu=$(CPU)\x1f--remap-path-prefix=$(CARGO_HOME_DIR)=/cargo\x1f--remap-path-prefix=$(CURDIR)=/src
 
 .PHONY: help
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 .PHONY: plan
-plan: build handler ## show what differs from AWS; changes nothing
+plan: build handler ## show the changes that apply would make
 	$(PROVISIONER) plan $(ARGS)
 
 .PHONY: apply
-apply: build handler ## make AWS what pipeline.toml says; asks, or YES=1
+apply: build handler ## apply pipeline.toml; asks for confirmation unless YES=1
 	$(PROVISIONER) apply $(if $(YES),--yes) $(ARGS)
 
 .PHONY: verify
-verify: build ## prove that the pipeline counts: an object goes in, its count comes out
+verify: build ## test the deployment end to end with one object
 	$(PROVISIONER) verify $(ARGS)
 
 .PHONY: status
-status: build ## show what is deployed, what was counted lately, and what failed
+status: build ## show the deployment, recent counts and recent failures
 	$(PROVISIONER) status $(ARGS)
 
 .PHONY: dashboard
-dashboard: build ## serve a page of the counts at http://127.0.0.1:8080/
+dashboard: build ## serve a dashboard of the counts at http://127.0.0.1:8080/
 	$(PROVISIONER) dashboard $(ARGS)
 
 .PHONY: destroy
-destroy: build ## delete what the pipeline declares, but no data; asks, or YES=1
+destroy: build ## delete the resources that the pipeline owns, but no data; asks unless YES=1
 	$(PROVISIONER) destroy $(if $(YES),--yes) $(ARGS)
 
 .PHONY: local
-local: build $(VENV)/.installed ## run a local AWS in the foreground; prints the variables to export
-	target/debug/local --port $(PORT)
+local: build $(VENV)/.installed ## run a local AWS in the foreground, and print the variables to export
+	"$(TARGET)/debug/local" --port $(PORT)
 
 .PHONY: demo
-demo: build handler ## run the whole pipeline on a local AWS of its own
-	target/debug/demo $(ARGS)
+demo: build handler ## run the whole pipeline on a temporary local AWS
+	"$(TARGET)/debug/demo" $(ARGS)
 
-# Without a browser the tests that need one would fail. In CI they do; elsewhere they are left out, which is said.
+# The browser tests fail without a browser. In CI they must run; elsewhere they are skipped with a message.
 WITHOUT_BROWSER := $(if $(CI)$(shell command -v chromedriver),,yes)
 
 .PHONY: test
@@ -87,11 +91,11 @@ check: $(VENV)/.installed $(CARGO_DENY) ## check format, lints, dependencies, li
 	$(VENV)/bin/zizmor --offline --no-progress --strict-collection --pedantic .github/workflows
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-# The peers that are not Python packages (igzip, node) are measured where they are installed.
+# Programs other than Python packages (igzip, node) are measured only if they are installed.
 .PHONY: bench-rollup
-bench-rollup: build handler $(VENV)-bench/.installed ## time the rollup beside its peers; writes docs/benchmarks.md
-	RUSTFLAGS="-C target-cpu=$(CPU)" cargo build --locked --release --package provisioner --target-dir target/bench
-	$(VENV)-bench/bin/python bench/rollup.py target/bench/release/provisioner target/debug/samples $(BOOTSTRAP) docs/benchmarks.md
+bench-rollup: build handler $(VENV)-bench/.installed ## benchmark the rollup against other programs, and write docs/benchmarks.md
+	RUSTFLAGS="-C target-cpu=$(CPU)" cargo build --locked --release --package provisioner --target-dir "$(TARGET)/bench"
+	$(VENV)-bench/bin/python bench/rollup.py "$(TARGET)/bench/release/provisioner" "$(TARGET)/debug/samples" $(BOOTSTRAP) docs/benchmarks.md
 
 $(VENV)-bench/.installed: bench/requirements.txt
 	$(PYTHON) -m venv $(VENV)-bench
@@ -99,8 +103,8 @@ $(VENV)-bench/.installed: bench/requirements.txt
 	touch $@
 
 .PHONY: faults
-faults: build handler ## inject every fault there is, some quarter of an hour; writes the figures of docs/reliability.md
-	target/debug/faults docs/reliability.md
+faults: build handler ## inject every fault (about 15 minutes), and write the figures of docs/reliability.md
+	"$(TARGET)/debug/faults" docs/reliability.md
 
 .PHONY: build
 build: ## build the provisioner
@@ -108,10 +112,10 @@ build: ## build the provisioner
 
 .PHONY: handler
 handler: $(VENV)/.installed ## build the function's binary, target/lambda/bootstrap
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" RUSTFLAGS="$(HANDLER_RUSTFLAGS)" \
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" CARGO_ENCODED_RUSTFLAGS=$$'$(HANDLER_RUSTFLAGS)' \
 	  cargo zigbuild --locked --release --package handler --target $(TRIPLE).$(GLIBC)
 	mkdir -p $(dir $(BOOTSTRAP))
-	cp target/$(TRIPLE)/release/bootstrap $(BOOTSTRAP)
+	cp "$(TARGET)/$(TRIPLE)/release/bootstrap" $(BOOTSTRAP)
 
 .PHONY: venv
 venv: $(VENV)/.installed ## install the local AWS and the linker into .venv

@@ -1,11 +1,11 @@
-"""Times `provisioner rollup` beside other ways to the same answer, on one generated file, in one run.
+"""Benchmarks `provisioner rollup` against other programs with the same output, on one generated file.
 
     python rollup.py OURS SAMPLES BOOTSTRAP REPORT
 
-OURS is the release build of the provisioner, SAMPLES the program that makes the file, BOOTSTRAP the function's binary,
-whose start is timed too, REPORT the Markdown file to write.
-Each command is a whole process, run in turn with the others: once to warm up, then RUNS times. CPU, wall time and peak
-memory are the kernel's own figures for the finished process. Peers that are not installed are named and left out.
+OURS is the release build of the provisioner, SAMPLES the program that generates the file, BOOTSTRAP the function's
+binary, whose start is timed too, and REPORT the Markdown file to write.
+Each command is a whole process. The commands take turns: each runs once to warm up, then RUNS times. CPU time and peak
+memory are the kernel's figures for the finished process. Programs that are not installed are listed and skipped.
 """
 
 import datetime
@@ -66,7 +66,7 @@ require('readline').createInterface({ input, crlfDelay: Infinity }).on('line', (
 
 
 def peers(ours: str) -> tuple[dict[str, list[str]], list[str]]:
-    """Commands by name, and the names of those that are not installed. Those that only inflate are in brackets."""
+    """Returns the commands by name, and the names of missing ones. Those that only decompress are in brackets."""
     file = str(FILE)
     wanted = {
         "this project": ([ours, "rollup", "--count", "track", file], True),
@@ -77,8 +77,8 @@ def peers(ours: str) -> tuple[dict[str, list[str]], list[str]]:
         "Node, JSON.parse": (["node", "-e", NODE, file], shutil.which("node")),
     }
     return (
-        {name: command for name, (command, there) in wanted.items() if there},
-        [name for name, (_, there) in wanted.items() if not there],
+        {name: command for name, (command, is_installed) in wanted.items() if is_installed},
+        [name for name, (_, is_installed) in wanted.items() if not is_installed],
     )
 
 
@@ -89,7 +89,7 @@ def has_module(name: str) -> bool:
 
 
 def run(command: list[str], keep: bool) -> tuple[float, float, float, bytes]:
-    """CPU seconds, wall seconds, peak MiB and output of one run."""
+    """Returns CPU seconds, wall seconds, peak MiB and output of one run."""
     begin = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.PIPE if keep else subprocess.DEVNULL)
     output = child.stdout.read() if keep else b""
@@ -102,7 +102,7 @@ def run(command: list[str], keep: bool) -> tuple[float, float, float, bytes]:
 
 
 def starts(bootstrap: str) -> list[tuple[float, float]]:
-    """Milliseconds from the start of the process to its first request for an invocation, and peak MiB then."""
+    """Returns the milliseconds from process start to the first request for an invocation, and the peak MiB."""
     found = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(30)
@@ -130,7 +130,7 @@ def starts(bootstrap: str) -> list[tuple[float, float]]:
                     request = connection.recv(4096)
                     wall = (time.perf_counter() - begin) * 1000
                     if b"/invocation/next" not in request:
-                        sys.exit(f"{bootstrap} asked for something else first: {request!r}")
+                        sys.exit(f"{bootstrap} sent an unexpected first request: {request!r}")
                     status = pathlib.Path(f"/proc/{child.pid}/status").read_text()
             finally:
                 child.kill()
@@ -155,18 +155,18 @@ def main() -> None:
 
     commands, absent = peers(ours)
     runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
-    answers: dict[str, bytes] = {}
+    outputs: dict[str, bytes] = {}
     for turn in range(RUNS + 1):
         for name, command in commands.items():
             keep = not name.startswith("(")
             cpu, wall, memory, output = run(command, keep)
             if turn > 0:
                 runs[name].append((cpu, wall, memory))
-            if keep and answers.setdefault(name, output) != output:
-                sys.exit(f"{name} gave two different answers")
-    right = answers["this project"]
-    if wrong := [name for name, answer in answers.items() if answer != right]:
-        sys.exit(f"these gave another answer than this project: {', '.join(wrong)}")
+            if keep and outputs.setdefault(name, output) != output:
+                sys.exit(f"the output of {name} differs between runs")
+    expected = outputs["this project"]
+    if differing := [name for name, output in outputs.items() if output != expected]:
+        sys.exit(f"the output of these differs from this project's: {', '.join(differing)}")
 
     median = {name: [statistics.median(column) for column in zip(*of)] for name, of in runs.items()}
     spread = {name: (min(cpu for cpu, *_ in of), max(cpu for cpu, *_ in of)) for name, of in runs.items()}
@@ -174,25 +174,27 @@ def main() -> None:
     lines = [
         "# Benchmarks",
         "",
-        "Made by `make bench-rollup`; each figure is the median of "
-        f"{RUNS} whole processes, run in turn. Those in brackets only inflate the file.",
-        "All others gave the same answer, byte for byte. Peaks below that of the measuring program, 13 MiB, cannot be seen.",
+        "Generated by `make bench-rollup`. Each figure is the median of "
+        f"{RUNS} whole processes; the programs take turns. Those in brackets only",
+        "decompress the file. The output of all others was identical, byte for byte. "
+        "Peaks below 13 MiB, the peak of the measuring program,",
+        "cannot be measured.",
         "",
         f"- Date: {datetime.date.today().isoformat()}",
         f"- Machine: {processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
         f"- File: 300,000 messages, {raw / 1e6:.0f} MB, {FILE.stat().st_size / 1e6:.0f} MB gzipped, "
-        f"{len(right.splitlines())} pairs",
+        f"{len(expected.splitlines())} pairs",
         "",
-        "| | CPU s | (least to most) | wall s | peak MiB | this project's CPU is |",
+        "| | CPU s | (min to max) | wall s | peak MiB | this project's CPU time |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, (cpu, wall, memory) in median.items():
         low, high = spread[name]
-        ratio = "" if name == "this project" else f"{base / cpu:.2f} of it"
+        ratio = "" if name == "this project" else f"{base / cpu:.2f} times"
         lines.append(f"| {name} | {cpu:.2f} | {low:.2f} to {high:.2f} | {wall:.2f} | {memory:.0f} | {ratio} |")
     if absent:
-        lines += ["", f"Not installed, so left out: {', '.join(absent)}."]
-    begun = starts(bootstrap)
+        lines += ["", f"Skipped because not installed: {', '.join(absent)}."]
+    cold = starts(bootstrap)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(bootstrap, "bootstrap")
@@ -200,9 +202,10 @@ def main() -> None:
         "",
         "## Cold start",
         "",
-        "From the start of the function's process to its first request for an invocation: median "
-        f"{statistics.median(ms for ms, _ in begun):.1f} ms ({min(begun)[0]:.1f} to {max(begun)[0]:.1f}), with "
-        f"{statistics.median(mib for _, mib in begun):.1f} MiB resident at most. The binary has "
+        "Time from the start of the function's process to its first request for an invocation: median "
+        f"{statistics.median(ms for ms, _ in cold):.1f} ms ({min(cold)[0]:.1f} to {max(cold)[0]:.1f}). "
+        "Peak resident memory: "
+        f"{statistics.median(mib for _, mib in cold):.1f} MiB. Size of the binary: "
         f"{os.path.getsize(bootstrap) / 1e6:.1f} MB, {len(packed.getvalue()) / 1e6:.1f} MB zipped.",
     ]
     text = "\n".join(lines) + "\n"

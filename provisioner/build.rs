@@ -1,4 +1,4 @@
-//! Names the git revision in `--version`, where the sources are in a git repository.
+//! Adds the git revision to `--version` if the sources are in a git repository.
 
 use std::process::Command;
 

@@ -1,9 +1,9 @@
-"""Runs the fault proxy (microburst) as a child that cannot outlive its parent.
+"""Runs the fault proxy (microburst) as a child process that cannot outlive its parent.
 
     python fault_proxy.py PORT UPSTREAM SEED
 
-The same seed gives the same weather for the same sequence of calls. It stops when standard input ends, which happens
-whenever the parent is gone, however it went.
+The same seed gives the same faults for the same sequence of calls. The proxy stops when standard input ends, which
+happens when the parent ends for whatever reason.
 """
 
 import os

@@ -1,13 +1,13 @@
-"""Runs the local AWS (MiniStack) as a child that cannot outlive its parent.
+"""Runs the local AWS (MiniStack) as a child process that cannot outlive its parent.
 
     python local_aws.py PORT FOLDER [--tls CERTIFICATE KEY] [--functions-endpoint URL]
 
-With a certificate, which is in PEM and its own authority, it speaks TLS. With an endpoint for the functions, these call AWS
-there; it does not check who calls then, since a proxy may stand there that changes requests.
+With a self-signed certificate in PEM, the server speaks TLS. With an endpoint for the functions, they call AWS there,
+and authentication is off, because a proxy at that endpoint may change requests.
 
-The child gets a session of its own, so that the functions that it starts end with it, and all of its files lie under
-FOLDER, which is deleted in the end, unless the child ended by itself: then its log is wanted. It is stopped when standard input ends, which happens whenever the parent is gone,
-however it went; and on SIGINT and SIGTERM.
+The child gets its own session, so that the functions that it starts end with it. All of its files are under FOLDER,
+which is deleted at the end, unless the child ended by itself: then its log is needed. It is stopped on SIGINT, on
+SIGTERM, and when standard input ends, which happens when the parent ends for whatever reason.
 """
 
 import argparse
@@ -33,22 +33,22 @@ def main() -> int:
     environment = {
         key: value
         for key, value in os.environ.items()
-        # Credentials and proxies of the person at the keyboard are none of the local AWS's business.
+        # The local AWS must not use the user's credentials and proxies.
         if not key.startswith(("AWS_", "MINISTACK_")) and key.lower() not in ("http_proxy", "https_proxy", "all_proxy")
     }
-    # The functions that it runs would otherwise look for a machine's credentials in the network.
+    # Otherwise the functions would query the network for instance credentials.
     environment["AWS_EC2_METADATA_DISABLED"] = "true"
     environment["GATEWAY_PORT"] = str(port)
     environment["BIND_HOST"] = "127.0.0.1"
     environment["AUTH"] = "false" if arguments.functions_endpoint else "true"
-    # Every call is kept, so that tests can ask what was called.
+    # Every call is recorded for the tests.
     environment["CLOUDTRAIL_RECORDING"] = "1"
     scheme = "http"
     if arguments.tls:
         certificate, key = arguments.tls
         scheme = "https"
         environment.update(USE_SSL="1", MINISTACK_SSL_CERT=certificate, MINISTACK_SSL_KEY=key, SSL_CERT_FILE=certificate)
-    # Functions get the server's own environment, and are told of the endpoint only if the server is.
+    # Functions inherit the server's environment, so the server must have the endpoint too.
     environment["AWS_ENDPOINT_URL"] = arguments.functions_endpoint or f"{scheme}://127.0.0.1:{port}"
     for variable, name in (("S3_DATA_DIR", "s3"), ("STATE_DIR", "state"), ("TMPDIR", "tmp")):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def main() -> int:
     threading.Thread(target=watch_parent, daemon=True).start()
     over.wait()
 
-    # The group is the child's own: it was made its leader above. What it started ends with it.
+    # The child leads its own group (see above), so the processes that it started end with it.
     asked = watcher.is_alive()
     for sign in (signal.SIGTERM, signal.SIGKILL):
         try:

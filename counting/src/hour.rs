@@ -1,9 +1,9 @@
-//! The UTC hour of an RFC 3339 timestamp, by arithmetic alone: it is needed once for every line.
+//! The UTC hour of an RFC 3339 timestamp, computed by arithmetic alone because every line needs it.
 
-/// The hour that the timestamp lies in, in hours since 1970-01-01T00Z. `None` where it is no RFC 3339 timestamp, or
-/// lies outside the years 0000 to 9999 in UTC, which the format cannot name.
+/// Returns the hour of a timestamp, in hours since 1970-01-01T00Z. `None` if the text is not an RFC 3339 timestamp, or
+/// if its UTC year is outside 0000 to 9999, which the format cannot express.
 ///
-/// Taken are `T`, `t` or a space between date and time, `Z`, `z` or an offset, any number of fractional digits, and
+/// Accepts `T`, `t` or a space between date and time; `Z`, `z` or an offset; any number of fractional digits; and
 /// second 60, which is a leap second.
 #[must_use]
 pub fn parse(text: &str) -> Option<i64> {
@@ -29,13 +29,13 @@ pub fn parse(text: &str) -> Option<i64> {
         return None;
     }
     let offset = offset_minutes(after_fraction(rest)?)?;
-    // A leap second is the end of its minute, so the second does not move the hour.
+    // A leap second ends its minute, so the second never changes the hour.
     let minutes = (days_since_1970(year, month, day) * 24 + hour) * 60 + minute - offset;
     let hours = minutes.div_euclid(60);
     (FIRST..=LAST).contains(&hours).then_some(hours)
 }
 
-/// 0000-01-01T00Z and 9999-12-31T23Z.
+/// The first and the last hour: 0000-01-01T00Z and 9999-12-31T23Z.
 const FIRST: i64 = days_since_1970(0, 1, 1) * 24;
 const LAST: i64 = days_since_1970(9999, 12, 31) * 24 + 23;
 
@@ -46,7 +46,7 @@ const fn digits(tens: u8, ones: u8) -> Option<i64> {
     None
 }
 
-/// What stands after a fraction of a second, if there is one.
+/// Returns the rest after an optional fraction of a second; `None` if the fraction has no digits.
 fn after_fraction(rest: &[u8]) -> Option<&[u8]> {
     let Some(fraction) = rest.strip_prefix(b".") else { return Some(rest) };
     let count = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -77,20 +77,21 @@ const fn days_in(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Days of the proleptic Gregorian calendar. Years are counted from March, so that the leap day is a year's last.
+/// Counts days in the proleptic Gregorian calendar. Years begin in March, so that the leap day is the last of its year.
 const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leaps = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    // From March on, (153 m + 2) / 5 gives the days before month m; 719,468 days lie between 0000-03-01 and 1970-01-01.
+    // Counted from March, (153 m + 2) / 5 is the number of days before month m. There are 719,468 days between
+    // 0000-03-01 and 1970-01-01.
     year * 365 + leaps + (153 * month + 2) / 5 + day - 1 - 719_468
 }
 
-/// The hour as it is written in the counts table: `2015-08-04T12:00:00Z`.
+/// Formats an hour as in the counts table: `2015-08-04T12:00:00Z`.
 #[must_use]
 pub fn format(hour: i64) -> String {
     let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
     let time = jiff::Span::new().try_hours(hour).and_then(|span| epoch.checked_add(span));
-    // `parse` gives none that cannot be written.
+    // Every hour that `parse` returns can be formatted; the fallback only avoids a panic.
     time.map_or_else(|_| hour.to_string(), |time| format!("{time}Z"))
 }
 
@@ -102,7 +103,7 @@ mod tests {
 
     const HOUR: i64 = 3600;
 
-    /// The same, by a crate.
+    /// Computes the same with chrono.
     fn reference(text: &str) -> Option<i64> {
         let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
         let hours = time.timestamp().div_euclid(HOUR);
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hour_is_utcs() {
+    fn hour_of_a_timestamp_is_in_utc() {
         for (text, expected) in [
             ("2015-08-04T12:34:56.789Z", "2015-08-04T12:00:00Z"),
             ("2015-08-04t12:34:56z", "2015-08-04T12:00:00Z"),
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_timestamp_is_none() {
+    fn hour_of_an_invalid_timestamp_is_none() {
         for text in [
             "",
             "2015-08-04",
@@ -153,7 +154,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_the_reference_on_timestamps(
+        fn hour_of_a_random_timestamp_matches_the_reference(
             y in 0..=9999_u32, mo in 0..=13_u32, d in 0..=32_u32, h in 0..=24_u32, m in 0..=60_u32, s in 0..=61_u32,
             separator in "[Tt ]", fraction in "(\\.[0-9]{0,12})?", zone in "[Zz]|[+-][0-2][0-9]:[0-6][0-9]|",
         ) {
@@ -162,17 +163,17 @@ mod tests {
         }
 
         #[test]
-        fn never_panics(text in "\\PC{0,40}") {
+        fn parse_of_random_text_never_panics(text in "\\PC{0,40}") {
             let _ = parse(&text);
         }
 
         #[test]
-        fn written_hours_read_back(hours in FIRST..=LAST) {
+        fn formatted_hour_parses_back(hours in FIRST..=LAST) {
             prop_assert_eq!(parse(&super::format(hours)), Some(hours));
         }
 
         #[test]
-        fn written_hours_at_the_end_of_time_read_back(hours in LAST - 100..=LAST) {
+        fn formatted_hour_near_the_maximum_parses_back(hours in LAST - 100..=LAST) {
             prop_assert_eq!(parse(&super::format(hours)), Some(hours));
         }
     }

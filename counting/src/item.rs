@@ -14,7 +14,7 @@ pub struct Item {
     run: String,
     first: u32,
     end: u32,
-    /// Absent if the reader asked for the other attributes alone.
+    /// Absent if the query projected only the other attributes.
     pairs: Option<Vec<(String, String, i64)>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     written_at: Option<u64>,
@@ -27,7 +27,7 @@ pub struct Item {
 }
 
 impl Item {
-    /// The item of a marker that is written at `now`, in epoch seconds, and expires `ttl_seconds` later, if ever.
+    /// Creates the item of a marker that is written at `now` (epoch seconds) and expires after `ttl_seconds`, if given.
     #[must_use]
     pub fn new(object: &ObjectId, marker: &Marker, now: u64, ttl_seconds: Option<u64>) -> Self {
         let is_last = marker.is_last();
@@ -45,20 +45,20 @@ impl Item {
         }
     }
 
-    /// The object's name in the ledger.
+    /// Returns the object's name in the ledger.
     #[must_use]
     pub fn object(&self) -> &str {
         &self.object
     }
 
-    /// The marker, or `None` if the item lacks the pairs.
+    /// Returns the marker, or `None` if the item has no pairs.
     #[must_use]
     pub fn into_marker(self) -> Option<Marker> {
         let Self { chunk, run, first, end, pairs, .. } = self;
         Some(Marker { chunk, run, first, end, pairs: pairs? })
     }
 
-    /// The marker without its pairs: enough to decide whether the object is complete.
+    /// Returns the marker without its pairs: enough to decide whether the object is complete.
     #[must_use]
     pub fn into_marker_without_pairs(self) -> Marker {
         let Self { chunk, run, first, end, .. } = self;
@@ -76,7 +76,7 @@ mod tests {
     use crate::names::ledger;
 
     #[test]
-    fn item_of_a_last_marker_has_every_attribute_of_the_ledger() {
+    fn item_of_a_last_marker_has_every_ledger_attribute() {
         let object = ObjectId { name: "bucket/key#etag".to_owned(), uploaded_at: Some(1) };
         let marker = Marker { chunk: 0, run: "run".to_owned(), first: 0, end: 1, pairs: Vec::new() };
         let item = serde_json::to_value(Item::new(&object, &marker, 7200, Some(60))).expect("JSON");

@@ -1,4 +1,4 @@
-//! The ledger of one object: its markers, the state they describe, and the run that is still missing.
+//! The ledger of one object: its markers, the state they describe, and the next run.
 //!
 //! The [protocol](crate::protocol) explains chunks, runs and seals.
 
@@ -9,66 +9,67 @@ use sha2::{Digest, Sha256};
 
 use crate::rollup::Totals;
 
-/// Pairs in a chunk. DynamoDB takes 100 actions in a transaction (API reference, TransactWriteItems); one is the marker.
+/// Pairs in a chunk. DynamoDB allows 100 actions in a transaction (API reference, TransactWriteItems); one of them is
+/// the marker.
 pub const PAIRS_PER_CHUNK: usize = 99;
-/// The run of a marker that seals.
+/// The run name of a marker that seals a chunk number.
 pub(crate) const SEAL: &str = "seal";
 
-/// One marker: a chunk that was applied, or is to be.
+/// A marker: a chunk that was applied, or is about to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marker {
     /// The chunk's number.
     pub chunk: u32,
-    /// What the chunk was cut from, or [`SEAL`].
+    /// The run that the chunk belongs to, or [`SEAL`].
     pub run: String,
     /// The number of the run's first chunk.
     pub first: u32,
     /// The number after the run's last chunk.
     pub end: u32,
-    /// What is added: event, hour, count.
+    /// The additions: event, hour, count.
     pub pairs: Vec<(String, String, i64)>,
 }
 
 impl Marker {
-    /// Whether it is its run's last, without which its object is not counted.
+    /// Returns whether the chunk is the last of its run; an object is not counted without it.
     #[must_use]
     pub fn is_last(&self) -> bool {
         self.chunk.saturating_add(1) == self.end && self.run != SEAL
     }
 }
 
-/// What the ledger says of one object.
+/// The markers of one object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger {
     markers: BTreeMap<u32, Marker>,
 }
 
-/// How far an object is.
+/// The progress of an object.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Nothing is open; the next run begins here. Complete where the last range was not sealed.
+    /// No range is open; the next run begins at `next`. Complete if the last range was not sealed.
     Closed { next: u32, complete: bool },
-    /// A run has begun.
+    /// A run has begun, and markers are missing.
     Open { run: String, first: u32, end: u32, missing: Vec<u32> },
 }
 
 impl Ledger {
-    /// Of these markers.
+    /// Creates the ledger from its markers.
     #[must_use]
     pub fn new(markers: Vec<Marker>) -> Self {
         Self { markers: markers.into_iter().map(|marker| (marker.chunk, marker)).collect() }
     }
 
-    /// Whether there is nothing left to do.
+    /// Returns whether the object is fully counted.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         matches!(self.state(), State::Closed { complete: true, .. })
     }
 
-    /// Walks the ranges, one after the other.
+    /// Derives the state by walking the ranges in order.
     pub(crate) fn state(&self) -> State {
         let (mut next, mut complete) = (0, false);
-        // A range begins with its first chunk, which is written before the others.
+        // The first chunk of a range is written before the others, so its marker decides the range.
         while let Some(leader) = self.markers.get(&next) {
             let (first, end) = (next, leader.end.max(next + 1));
             let missing: Vec<u32> = (first..end).filter(|chunk| !self.markers.contains_key(chunk)).collect();
@@ -85,7 +86,7 @@ impl Ledger {
         self.markers.range(range).any(|(_, marker)| marker.run == SEAL)
     }
 
-    /// What was applied before chunk `end`.
+    /// Returns the counts applied before chunk `end`.
     pub(crate) fn applied(&self, end: u32) -> BTreeMap<(&str, &str), i64> {
         let mut applied = BTreeMap::new();
         for marker in self.markers.range(..end).map(|(_, marker)| marker) {
@@ -96,7 +97,7 @@ impl Ledger {
         applied
     }
 
-    /// The run that brings what was applied before `first` to `totals`.
+    /// Returns the run, from chunk `first` on, that brings the counts applied before it to `totals`.
     pub(crate) fn run(&self, totals: &Totals, first: u32) -> Vec<Marker> {
         let applied = self.applied(first);
         let keys: BTreeSet<(&str, &str)> =
@@ -104,7 +105,7 @@ impl Ledger {
         let mut pairs = Vec::new();
         let mut digest = Sha256::new();
         digest.update(first.to_be_bytes());
-        // How they are cut belongs to what is cut.
+        // The cut is part of the run's identity: runs that are cut differently must not share a name.
         digest.update(PAIRS_PER_CHUNK.to_be_bytes());
         for (event, hour) in keys {
             let wanted = totals.get(&(event.to_owned(), hour.to_owned())).copied().unwrap_or(0);
@@ -112,7 +113,7 @@ impl Ledger {
             if missing == 0 {
                 continue;
             }
-            // Lengths first, so that no two lists of pairs give the same bytes.
+            // The length comes first, so that no two lists of pairs produce the same bytes.
             digest.update((event.len() as u64).to_be_bytes());
             digest.update(event);
             digest.update(hour);
@@ -120,7 +121,7 @@ impl Ledger {
             pairs.push((event.to_owned(), hour.to_owned(), missing));
         }
         let run: String = digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        // A run without pairs has one chunk too: its marker says that the object is done.
+        // A run without pairs has one chunk too: its marker records that the object is counted.
         let chunks: Vec<&[(String, String, i64)]> =
             if pairs.is_empty() { vec![&[]] } else { pairs.chunks(PAIRS_PER_CHUNK).collect() };
         let end = first.saturating_add(u32::try_from(chunks.len()).unwrap_or(u32::MAX));

@@ -1,11 +1,11 @@
-//! Counting events exactly once: what the Lambda function and the provisioner share.
+//! Exactly-once counting of events: the code that the Lambda function and the provisioner share.
 //!
 //! ```text
 //! notification -> objects -> bytes -> rollup (line, hour) -> totals -> protocol (ledger) -> Store
 //! ```
 //!
 //! The crate has no runtime and no clients: the function implements [`protocol::Store`] over DynamoDB, and the tests
-//! implement it over a store that fails at will.
+//! implement it over a store with injected faults.
 
 pub mod hour;
 pub mod item;

@@ -1,47 +1,46 @@
-//! One line to what is needed of it: a scanner that checks all of the line, keeps four of its texts, and allocates
-//! nothing.
+//! A scanner for one line: it validates the whole line, keeps four of its strings, and does not allocate.
 //!
-//! Most of a message are values that nobody asks for. They are walked over, from one end of a string to the next, but they
-//! are checked: a line is taken exactly where it is JSON (RFC 8259, UTF-8, at most [`DEEPEST`] brackets deep), so that
-//! the counts do not depend on how fast it was read. The one thing left to another parser is a number so unusual that
-//! its size decides.
+//! Most of a message consists of values that are not needed. The scanner skips them, jumping from one string boundary
+//! to the next, but still validates them: it accepts a line if and only if the line is JSON (RFC 8259, UTF-8, at most
+//! [`DEEPEST`] nested brackets), so the counts do not depend on the speed of the scan. One case is left to another
+//! parser: a number so unusual that its magnitude decides whether it is valid.
 
 use std::borrow::Cow;
 
 use serde_json::Value;
 use wide::u8x64;
 
-/// Brackets in brackets, as far as serde_json follows them by default; it is the reference that this is tested against.
+/// The deepest nesting of brackets: the default limit of serde_json, which is the reference in the tests.
 const DEEPEST: u32 = 127;
-/// A number of more digits than this, or with an exponent, may be too large for any double.
+/// The most digits of a plain number. One with more, or with an exponent, may be too large for a double.
 const PLAIN_DIGITS: usize = 300;
 
-/// Why a line is no message.
+/// The reason why a line is not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Malformed {
     /// It is not JSON.
     NotJson,
-    /// It is JSON, but no object.
+    /// It is JSON, but not an object.
     NotAnObject,
 }
 
 /// A field of a message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Field<'a> {
-    /// Not there.
+    /// Absent.
     #[default]
     Missing,
-    /// There, but null.
+    /// Present, but null.
     Null,
-    /// A text.
+    /// A string.
     Text(Text<'a>),
-    /// Something else.
+    /// Any other value.
     Other,
-    /// There more than once: which one is meant, nobody knows.
+    /// Present more than once, so its value is ambiguous.
     Twice,
 }
 
-/// A JSON string, as it stands between its quotes.
+/// A JSON string as written between its quotes, with its escapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Text<'a> {
     raw: &'a [u8],
@@ -49,7 +48,7 @@ pub struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    /// The text itself. The scanner has checked it, so it is always there.
+    /// Returns the decoded string. It is always `Some`, because the scanner has validated it.
     #[must_use]
     pub fn decode(self) -> Option<Cow<'a, str>> {
         if !self.escaped {
@@ -63,7 +62,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// The four fields that matter.
+/// The four fields of a message that are needed for counting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Message<'a> {
     /// `type`
@@ -91,7 +90,7 @@ impl<'a> Message<'a> {
 /// Scans one line, which is not blank.
 ///
 /// # Errors
-/// [`Malformed`]
+/// [`Malformed`] if the line is not a JSON object.
 pub fn scan<'a>(line: &'a [u8], stops: &mut Stops) -> Result<Message<'a>, Malformed> {
     stops.mark(line);
     let mut scanner = Scanner { line, stops, at: 0, unusual_number: false };
@@ -101,7 +100,7 @@ pub fn scan<'a>(line: &'a [u8], stops: &mut Stops) -> Result<Message<'a>, Malfor
         && (!scanner.unusual_number || serde_json::from_slice::<Value>(line).is_ok());
     match scanned {
         Some(message) if checked => Ok(message),
-        // Rare enough to ask somebody else what it is.
+        // Rare enough to parse again for the reason.
         _ => match serde_json::from_slice::<Value>(line) {
             Ok(value) if !value.is_object() => Err(Malformed::NotAnObject),
             _ => Err(Malformed::NotJson),
@@ -116,18 +115,18 @@ struct Scanner<'a, 's> {
     unusual_number: bool,
 }
 
-/// Where the runs of plain string bytes of a line end: a bit for each byte, set for quotes, backslashes and control
-/// characters. Kept from line to line, so that no line allocates.
+/// The bytes that end plain text within a string: one bit for each byte of a line, set for quotes, backslashes and
+/// control characters. Reused from line to line to avoid allocations.
 #[derive(Debug, Default)]
 pub struct Stops(Vec<u64>);
 
 impl Stops {
-    /// 64 bytes at a time, with the machine's vector registers.
+    /// Marks the stops of a line, 64 bytes at a time in vector registers.
     fn mark(&mut self, line: &[u8]) {
         self.0.clear();
         let (blocks, rest) = line.as_chunks::<64>();
         self.0.extend(blocks.iter().map(|block| stops(*block)));
-        // What lies behind the line is a control character, and so a stop.
+        // The zero bytes after the end of the line are control characters, and therefore stops.
         let mut last = [0; 64];
         for (to, from) in last.iter_mut().zip(rest) {
             *to = *from;
@@ -135,7 +134,7 @@ impl Stops {
         self.0.push(stops(last));
     }
 
-    /// The first stop at or after a place; the line's end, or beyond it, where there is none.
+    /// Returns the first stop at or after a position; the line's end, or a position beyond it, if there is none.
     #[inline]
     fn next(&self, at: usize) -> usize {
         let mut block = at / 64;
@@ -157,7 +156,7 @@ fn stops(block: [u8; 64]) -> u64 {
     (quotes | backslashes | controls).to_bitmask()
 }
 
-/// `None` means: not JSON.
+/// The result of a check: `None` if the line is not JSON.
 type Checked<T> = Option<T>;
 
 impl<'a> Scanner<'a, '_> {
@@ -182,7 +181,7 @@ impl<'a> Scanner<'a, '_> {
         None
     }
 
-    /// The whole line.
+    /// Scans the whole line.
     fn message(&mut self) -> Checked<Message<'a>> {
         let mut message = Message::default();
         self.space();
@@ -205,7 +204,7 @@ impl<'a> Scanner<'a, '_> {
         (self.at == self.line.len()).then_some(message)
     }
 
-    /// One key and its value, of the outermost object.
+    /// Scans one key and its value in the outermost object.
     #[inline]
     fn member(&mut self, message: &mut Message<'a>) -> Checked<()> {
         let key = self.string()?;
@@ -228,7 +227,7 @@ impl<'a> Scanner<'a, '_> {
         Some(())
     }
 
-    /// A string, from its opening quote to after its closing one.
+    /// Scans a string, from its opening quote to after its closing one.
     #[inline]
     fn string(&mut self) -> Checked<Text<'a>> {
         self.expect(b'"')?;
@@ -242,7 +241,7 @@ impl<'a> Scanner<'a, '_> {
                     escaped = true;
                     self.escape()?;
                 }
-                // A control character, which must be written as an escape.
+                // A control character is valid only as an escape.
                 _ => return None,
             }
         }
@@ -251,7 +250,7 @@ impl<'a> Scanner<'a, '_> {
         Some(Text { raw, escaped })
     }
 
-    /// A backslash and what follows it.
+    /// Scans a backslash and its escape.
     fn escape(&mut self) -> Checked<()> {
         self.at += 1;
         let kind = self.peek()?;
@@ -259,7 +258,7 @@ impl<'a> Scanner<'a, '_> {
         match kind {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(()),
             b'u' => match self.hex()? {
-                // The second half of a pair, without the first.
+                // A low surrogate without a high one before it.
                 0xdc00..=0xdfff => None,
                 0xd800..=0xdbff => {
                     self.expect(b'\\')?;
@@ -272,7 +271,7 @@ impl<'a> Scanner<'a, '_> {
         }
     }
 
-    /// Four hexadecimal digits.
+    /// Scans four hexadecimal digits.
     fn hex(&mut self) -> Checked<u32> {
         let digits = self.line.get(self.at..)?.first_chunk::<4>()?;
         self.at += 4;
@@ -318,7 +317,7 @@ impl<'a> Scanner<'a, '_> {
         Some(())
     }
 
-    /// Any value within the outermost object. Brackets are kept as bits, so depth costs no stack.
+    /// Scans any value within the outermost object. Open brackets are kept as bits, so nesting uses no stack.
     fn value(&mut self) -> Checked<()> {
         let mut depth = 0;
         let mut objects: u128 = 0;
@@ -334,7 +333,7 @@ impl<'a> Scanner<'a, '_> {
                     let object = open == b'{';
                     objects = objects << 1 | u128::from(object);
                     self.space();
-                    // `{"` and then a key, or a value; an empty pair of brackets is closed below.
+                    // A key or a value follows; an empty pair of brackets is closed below.
                     let close = if object { b'}' } else { b']' };
                     if self.peek()? != close {
                         if object {
@@ -348,7 +347,7 @@ impl<'a> Scanner<'a, '_> {
                 b'n' => self.literal(b"null")?,
                 _ => self.number()?,
             }
-            // A value has ended, or an empty pair of brackets is open: close what closes, or go on after a comma.
+            // A value has ended, or an empty pair of brackets is open: close brackets, or continue after a comma.
             loop {
                 if depth == 0 {
                     return Some(());
@@ -375,7 +374,7 @@ impl<'a> Scanner<'a, '_> {
         }
     }
 
-    /// A key of an inner object, its colon, and the space after.
+    /// Scans a key of an inner object, its colon, and the whitespace after it.
     #[inline]
     fn key(&mut self) -> Checked<()> {
         self.string()?;

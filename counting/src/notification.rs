@@ -1,21 +1,21 @@
-//! The notification that S3 sends: which objects there are to count.
+//! The notification that S3 sends: the objects to count.
 
 use percent_encoding::percent_decode;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// One object that S3 says was created.
+/// An object that S3 reports as created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotifiedObject {
     /// The bucket's name.
     pub bucket: String,
     /// The object's key, decoded.
     pub key: String,
-    /// The object's version, in a bucket that has versions.
+    /// The object's version ID, if the bucket is versioned.
     pub version: Option<String>,
 }
 
-/// A payload that is not an S3 notification, and why not.
+/// The error for a payload that is not an S3 notification, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the event is not an S3 notification: {0}")]
 pub struct NotificationError(String);
@@ -51,12 +51,12 @@ struct Key {
     version: Option<String>,
 }
 
-/// The objects of a notification, in its order, each once.
+/// Returns the objects of a notification in its order, without duplicates.
 ///
 /// # Errors
 /// [`NotificationError`] if the payload is not an S3 notification.
 pub fn objects(payload: Value) -> Result<Vec<NotifiedObject>, NotificationError> {
-    // S3 sends this when a notification is set up. There is nothing to count in it.
+    // S3 sends this when a notification is configured. It names no object.
     if payload.get("Event").and_then(Value::as_str) == Some("s3:TestEvent") {
         return Ok(Vec::new());
     }
@@ -64,7 +64,7 @@ pub fn objects(payload: Value) -> Result<Vec<NotifiedObject>, NotificationError>
         serde_json::from_value(payload).map_err(|error| NotificationError(error.to_string()))?;
     let mut objects = Vec::with_capacity(notification.records.len());
     for record in notification.records {
-        // A removed object cannot be counted. Events come with or without the prefix, depending on who sends them.
+        // A removed object cannot be counted. Event names have the `s3:` prefix or not, depending on the sender.
         let name = record.event_name.trim_start_matches("s3:");
         if !(name.is_empty() || name.starts_with("ObjectCreated")) {
             continue;
@@ -81,7 +81,7 @@ pub fn objects(payload: Value) -> Result<Vec<NotifiedObject>, NotificationError>
     Ok(objects)
 }
 
-/// Keys come as in a form: `+` for a space and the rest in percent signs.
+/// Decodes a key. Keys are form-encoded: `+` for a space, percent-encoding for the rest.
 fn decode(key: &str) -> Result<String, NotificationError> {
     let spaced: Vec<u8> = key.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
     match percent_decode(&spaced).decode_utf8() {
@@ -100,19 +100,19 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_form_decoded() {
+    fn object_key_is_form_decoded() {
         let objects = objects(json!({ "Records": [record("in/red+flower%2B%C3%A9.jpg")] })).expect("a notification");
         assert_eq!(objects[0].key, "in/red flower+é.jpg");
     }
 
     #[test]
-    fn every_record_is_taken_once() {
+    fn repeated_record_is_returned_once() {
         let objects = objects(json!({ "Records": [record("a"), record("b"), record("a")] })).expect("a notification");
         assert_eq!(objects.iter().map(|o| o.key.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     }
 
     #[test]
-    fn a_test_event_and_a_removal_are_nothing_to_count() {
+    fn test_event_and_removal_have_no_objects() {
         let test = json!({ "Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b" });
         assert_eq!(objects(test).expect("a test event"), []);
         let mut removed = record("a");
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_an_error() {
+    fn payload_of_another_form_is_an_error() {
         for payload in [json!(null), json!({}), json!({ "Records": 1 }), json!({ "Records": [{}] }), json!([1])] {
             assert!(objects(payload.clone()).is_err(), "{payload}");
         }

@@ -1,22 +1,23 @@
-//! The counting protocol: an object's totals are added exactly once, whoever tries, however often, and wherever it is
-//! killed.
+//! The counting protocol: it adds an object's totals exactly once, for any number of concurrent handlers and attempts,
+//! even if they are killed at any point.
 //!
-//! The totals are cut into *chunks* of at most 99 pairs. A chunk is one transaction: a *marker* in the ledger, put on
-//! the condition that it is not there yet, and the additions to the counts. So a chunk is applied together with its
-//! marker or not at all, and never twice.
+//! The totals are cut into *chunks* of at most 99 pairs. A chunk is one transaction: a *marker*, put in the ledger on
+//! the condition that it does not exist yet, and the additions to the counts. A chunk is therefore applied together
+//! with its marker or not at all, and never twice.
 //!
-//! Which pairs are in which chunk follows from the totals alone, so two handlers that count alike cut alike, and each
-//! may write what the other has not. Handlers that count differently (an older and a newer version of the parser) cut
-//! differently, and must not mix their chunks. Therefore:
+//! The totals alone determine the pairs of each chunk. Two handlers with the same totals therefore cut the same chunks,
+//! and each may write the chunks that the other has not written. Handlers with different totals (an older and a newer
+//! version of the parser) cut different chunks, which must not be mixed. Therefore:
 //!
-//! - A set of totals with the number of its first chunk is a *run*, named by a digest. Every marker names its run and
+//! - A set of totals, with the number of its first chunk, is a *run*, named by a digest. Every marker names its run and
 //!   the run's range of chunk numbers.
-//! - A run's first chunk is written first and alone. Its marker decides whose run the range is.
-//! - Whoever finds a range begun by another run *seals* it: for each number that has no marker it puts an empty one, on
-//!   the same condition. What the other run had not applied then, it never can. The markers say what it did apply, and
-//!   the difference to one's own totals becomes the next run, from the next number on.
+//! - The first chunk of a run is written first and alone. Its marker assigns the range to that run.
+//! - A handler that finds a range begun by another run *seals* it: for each chunk number without a marker it puts an
+//!   empty marker, on the same condition. From then on, the other run can no longer apply its missing chunks. The
+//!   markers record the chunks that it did apply, and the difference from the handler's own totals becomes the next
+//!   run, starting at the next chunk number.
 //!
-//! An object is *complete* when the last range is full and not sealed. From then on nobody reads it again.
+//! An object is *complete* when its last range is full and not sealed. From then on, no handler reads it again.
 
 use std::fmt;
 use std::future::Future;
@@ -26,16 +27,16 @@ use futures_util::stream::{self, StreamExt};
 use crate::ledger::{Ledger, Marker, SEAL, State};
 use crate::rollup::Totals;
 
-/// Chunks of one object that are written at the same time.
+/// The number of chunks of one object that are written concurrently.
 const AT_ONCE: usize = 8;
-/// Readings of the ledger before the invocation fails and Lambda retries later. Each one means that another handler has
-/// made progress on the same object, so more than a few indicate a fault.
+/// Rounds of writing chunks and reading the ledger before the invocation fails and Lambda retries later. Each further
+/// round means that another handler has made progress on the same object, so more than a few indicate a fault.
 const ROUNDS: usize = 20;
 
 /// The object that is counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectId {
-    /// Its name in the ledger, see [`crate::names::ledger::object_key`].
+    /// Its name in the ledger; see [`crate::names::ledger::object_key`].
     pub name: String,
     /// The time of its upload in epoch seconds, if S3 returned one.
     pub uploaded_at: Option<i64>,
@@ -46,7 +47,7 @@ pub struct ObjectId {
 pub struct StoreError(String);
 
 impl StoreError {
-    /// An error with this text.
+    /// Creates an error with this text.
     #[must_use]
     pub fn new(why: impl Into<String>) -> Self {
         Self(why.into())
@@ -79,17 +80,17 @@ pub trait Store: Sync {
     fn put(&self, object: &ObjectId, marker: &Marker) -> impl Future<Output = Result<Put, StoreError>> + Send;
 }
 
-/// What counting took.
+/// The statistics of one call of [`count`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counted {
     /// Transactions written.
     pub transactions: usize,
 }
 
-/// Adds an object's totals, as far as they are not added yet. `ledger` is what the ledger said before.
+/// Adds the part of an object's totals that is not added yet. `ledger` is the ledger as read before. Idempotent.
 ///
 /// # Errors
-/// What the store answered. Whatever was added is marked, and the next attempt goes on from there.
+/// An error of the store. Applied chunks have markers, so the next attempt continues after them.
 pub async fn count(
     store: &impl Store,
     object: &ObjectId,
@@ -107,15 +108,15 @@ pub async fn count(
                 write(store, object, run, &mut counted).await? && write(store, object, rest, &mut counted).await?
             }
             State::Open { run, first, end, missing } => {
-                let mut ours = ledger.run(totals, first);
-                if ours.first().is_some_and(|marker| marker.run == run) {
-                    ours.retain(|marker| missing.contains(&marker.chunk));
-                    // Where a handler that counts otherwise has begun to seal, what it sealed is still missing.
-                    write(store, object, ours, &mut counted).await? && !ledger.is_sealed(first..end)
+                let mut chunks = ledger.run(totals, first);
+                if chunks.first().is_some_and(|marker| marker.run == run) {
+                    chunks.retain(|marker| missing.contains(&marker.chunk));
+                    // If a handler with other totals has begun to seal the range, the sealed chunks are still missing.
+                    write(store, object, chunks, &mut counted).await? && !ledger.is_sealed(first..end)
                 } else {
                     let seal = |chunk| Marker { chunk, run: SEAL.to_owned(), first, end, pairs: Vec::new() };
                     write(store, object, missing.into_iter().map(seal).collect(), &mut counted).await?;
-                    // What lies in the range now, and what is missing from our totals, must be read again.
+                    // The ledger must be read again: the other run may have applied more chunks before the seal.
                     false
                 }
             }
@@ -125,28 +126,28 @@ pub async fn count(
         }
         ledger = Ledger::new(store.markers(&object.name).await?);
     }
-    Err(StoreError::new("too many others are counting the same object"))
+    Err(StoreError::new("too many other handlers are counting the same object"))
 }
 
-/// Writes chunks, several at a time. Says whether all of them were written by us: then their run is complete.
+/// Writes chunks concurrently. Returns whether this call wrote all of them; if so, their run is complete.
 async fn write(
     store: &impl Store,
     object: &ObjectId,
     chunks: Vec<Marker>,
     counted: &mut Counted,
 ) -> Result<bool, StoreError> {
-    let mut ours = true;
+    let mut all_written = true;
     let mut failed = None;
     let mut results = stream::iter(&chunks).map(|marker| store.put(object, marker)).buffer_unordered(AT_ONCE);
     while let Some(result) = results.next().await {
         match result {
             Ok(Put::Written) => counted.transactions += 1,
-            Ok(Put::Exists) => ours = false,
-            // The others are finished: each is marked or not on its own.
+            Ok(Put::Exists) => all_written = false,
+            // The other puts still finish: each chunk is applied with its own marker or not at all.
             Err(error) => failed = Some(error),
         }
     }
-    failed.map_or(Ok(ours), Err)
+    failed.map_or(Ok(all_written), Err)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Bytes to totals: streaming, and bounded in memory whatever the file holds.
+//! From bytes to totals: streaming, in bounded memory for any input.
 //!
-//! A file is gzip (one member or many) or plain text, told apart by its first two bytes. Each line is one message; what
-//! is not a message that is counted is skipped, and the reason is counted.
+//! A file is gzip (one member or several) or plain text; its first two bytes decide. Each line is one message. A line
+//! that is not a message to count is skipped, and the skips are counted by reason.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Write};
@@ -13,46 +13,46 @@ use sha2::{Digest, Sha256};
 use crate::hour;
 use crate::line::{self, Field, Malformed, Stops, Text};
 
-/// Event and hour to count, sorted.
+/// The count of each (event, hour) pair, sorted.
 pub type Totals = BTreeMap<(String, String), i64>;
 
-/// The longest line that is read. Segment takes messages of at most 32 KB; the rest is room for what it adds.
+/// The longest line that is read. Segment accepts messages of at most 32 KB; the rest is room for the fields it adds.
 pub const LONGEST_LINE: usize = 1024 * 1024;
-/// The longest name that is counted as it is: DynamoDB's limit for a sort key, which the name is in the index by hour.
+/// The longest name that is counted unchanged: DynamoDB's limit for a sort key, which the name is in the index by hour.
 pub const LONGEST_NAME: usize = 1024;
-/// Of a longer name, so much of its beginning is kept, and a digest of all of it is put behind.
+/// The bytes that are kept of a longer name; a digest of the whole name follows them.
 const KEPT_OF_LONGER: usize = 1000;
-/// The most memory that an object's pairs may take: their names, and [`PAIR_BYTES`] each. Some 46,000 pairs with names
-/// of 40 bytes fit. An object of Segment's has hundreds; one with more than this has ids for names. The totals are held
-/// some three times over until they are written, and all of it stays below 64 MiB.
+/// The most memory that an object's pairs may use: their names, and [`PAIR_BYTES`] each. About 46,000 pairs with names
+/// of 40 bytes fit. An object written by Segment has hundreds; one with more than this uses IDs as names. About three
+/// copies of the totals are held until they are written, and all of it stays below 64 MiB.
 pub const MOST_PAIR_BYTES: usize = 6 * 1024 * 1024;
-/// What a pair takes in the maps besides its name, generously.
+/// A generous estimate of the memory that a pair uses in the maps, without its name.
 const PAIR_BYTES: usize = 96;
 /// The first two bytes of every gzip member (RFC 1952).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
-/// Byte order mark.
+/// The UTF-8 byte order mark.
 const BOM: &[u8] = b"\xef\xbb\xbf";
-/// So many of the skipped lines are remembered by number.
+/// The number of skipped lines whose line number is remembered.
 const REMEMBERED: usize = 5;
 
-/// Why a line was not counted.
+/// The reason why a line was not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Skip {
     /// It is not JSON.
     NotJson,
-    /// It is JSON, but no object.
+    /// It is JSON, but not an object.
     NotAnObject,
-    /// `type`, `event`, `timestamp` or `receivedAt` is there twice.
+    /// `type`, `event`, `timestamp` or `receivedAt` occurs more than once.
     DuplicateKey,
-    /// One of these is there, but is no text.
+    /// One of these fields exists but is not a string.
     WrongType,
     /// It has no `type`.
     NoType,
-    /// Its type is one that is not counted.
+    /// Its type is not one of the types to count.
     OtherType,
-    /// A track message without `event`.
+    /// It is a track message without `event`.
     NoEvent,
-    /// The event's name is empty, which no key can be.
+    /// The event's name is empty, which DynamoDB does not allow in a key.
     EmptyName,
     /// It has neither `timestamp` nor `receivedAt`.
     NoTime,
@@ -63,7 +63,7 @@ pub enum Skip {
 }
 
 impl Skip {
-    /// The reason's name in the log.
+    /// Returns the reason's name in the log.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -91,73 +91,73 @@ impl From<Malformed> for Skip {
     }
 }
 
-/// Why a file has no totals.
+/// The reason why a file has no totals.
 #[derive(Debug, thiserror::Error)]
 pub enum RollupError {
     /// The gzip stream is damaged or cut short.
     #[error("{0}")]
     Gzip(#[from] io::Error),
-    /// There are more different pairs than fit.
+    /// The file has more distinct pairs than fit into memory.
     #[error("it has more different events and hours than fit into {} MiB", MOST_PAIR_BYTES / 1024 / 1024)]
     TooManyPairs,
 }
 
-/// What was seen on the way.
+/// The statistics of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Inflated bytes.
     pub bytes: u64,
-    /// Lines that are not blank.
+    /// Lines, without the blank ones.
     pub lines: u64,
     /// Lines that were counted.
     pub events: u64,
-    /// How many lines were skipped for which reason.
+    /// The number of skipped lines by reason.
     pub skips: BTreeMap<Skip, u64>,
-    /// Number (from 1, blank lines included) and reason of the first lines that should have been counted and were not.
+    /// The first lines of [`Stats::skipped`]: line number (from 1, blank lines included) and reason.
     pub first_skips: Vec<(u64, Skip)>,
 }
 
 impl Stats {
-    /// Lines that were not counted although they should have been: messages of other types are none of them.
+    /// Returns the number of lines that should have been counted but were not. Messages of other types are excluded.
     #[must_use]
     pub fn skipped(&self) -> u64 {
         self.skips.iter().filter(|(skip, _)| **skip != Skip::OtherType).map(|(_, count)| count).sum()
     }
 
-    /// How many lines were left out for which reason: `bad_time=2 other_type=7`.
+    /// Formats the number of skipped lines by reason: `bad_time=2 other_type=7`.
     #[must_use]
     pub fn reasons(&self) -> String {
         self.skips.iter().map(|(skip, count)| format!("{}={count}", skip.name())).collect::<Vec<_>>().join(" ")
     }
 
-    /// The first skipped lines: `17:bad_time 230:not_json`.
+    /// Formats the first skipped lines: `17:bad_time 230:not_json`.
     #[must_use]
     pub fn examples(&self) -> String {
         self.first_skips.iter().map(|(at, skip)| format!("{at}:{}", skip.name())).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// Takes a file's bytes as they come.
+/// The running rollup of one file, fed with its bytes in order.
 pub struct Rollup(Input);
 
 enum Input {
-    /// Too few bytes to tell.
+    /// Too few bytes to tell gzip from plain text.
     Unknown(Vec<u8>, Lines),
     Gzip(Box<MultiGzDecoder<Lines>>),
     Plain(Lines),
 }
 
 impl Rollup {
-    /// Counts messages of these types.
+    /// Creates a rollup that counts messages of these types.
     #[must_use]
     pub fn new(types: &BTreeSet<String>) -> Self {
         Self(Input::Unknown(Vec::new(), Lines::new(types)))
     }
 
-    /// Takes the next bytes.
+    /// Processes the next bytes.
     ///
     /// # Errors
-    /// [`RollupError`], and then nothing more can be taken.
+    /// [`RollupError`]; the rollup accepts no more bytes after it.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), RollupError> {
         let lines = match &mut self.0 {
             Input::Gzip(decoder) => {
@@ -168,37 +168,37 @@ impl Rollup {
                 lines.take(bytes);
                 lines
             }
-            Input::Unknown(begun, lines) => {
-                begun.extend_from_slice(bytes);
-                if begun.len() < GZIP.len() {
+            Input::Unknown(partial, lines) => {
+                partial.extend_from_slice(bytes);
+                if partial.len() < GZIP.len() {
                     return Ok(());
                 }
-                let (begun, lines) = (mem::take(begun), mem::take(lines));
-                self.0 = if begun.starts_with(&GZIP) {
+                let (partial, lines) = (mem::take(partial), mem::take(lines));
+                self.0 = if partial.starts_with(&GZIP) {
                     Input::Gzip(Box::new(MultiGzDecoder::new(lines)))
                 } else {
                     Input::Plain(lines)
                 };
-                return self.push(&begun);
+                return self.push(&partial);
             }
         };
         if lines.tally.is_full() { Err(RollupError::TooManyPairs) } else { Ok(()) }
     }
 
-    /// The totals, when all bytes were taken.
+    /// Returns the totals after the last bytes.
     ///
     /// # Errors
-    /// [`RollupError`]: the gzip stream ends early, or its checksum is wrong.
+    /// [`RollupError`] if the gzip stream ends early, its checksum is wrong, or there are too many pairs.
     pub fn finish(self) -> Result<(Totals, Stats), RollupError> {
         let mut lines = match self.0 {
             Input::Gzip(decoder) => decoder.finish()?,
             Input::Plain(lines) => lines,
-            Input::Unknown(begun, mut lines) => {
-                lines.take(&begun);
+            Input::Unknown(partial, mut lines) => {
+                lines.take(&partial);
                 lines
             }
         };
-        if !lines.begun.is_empty() || lines.overlong {
+        if !lines.partial.is_empty() || lines.overlong {
             lines.end();
         }
         if lines.tally.is_full() {
@@ -208,16 +208,16 @@ impl Rollup {
     }
 }
 
-/// Cuts the inflated bytes into lines.
+/// The splitter of the inflated bytes into lines.
 #[derive(Default)]
 struct Lines {
     tally: Tally,
     stats: Stats,
-    /// Lines so far, blank ones included.
+    /// The number of lines so far, blank ones included.
     number: u64,
-    /// The beginning of a line whose end has not come yet.
-    begun: Vec<u8>,
-    /// The line is too long, and its rest is thrown away.
+    /// The beginning of a line whose end has not been read yet.
+    partial: Vec<u8>,
+    /// Set if the current line is too long; its rest is discarded.
     overlong: bool,
 }
 
@@ -231,7 +231,7 @@ impl Lines {
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', bytes) {
             let line = bytes.get(start..end).unwrap_or_default();
-            if self.begun.is_empty() && !self.overlong {
+            if self.partial.is_empty() && !self.overlong {
                 self.line(line);
             } else {
                 self.begin(line);
@@ -243,16 +243,16 @@ impl Lines {
     }
 
     fn begin(&mut self, part: &[u8]) {
-        if self.overlong || self.begun.len() + part.len() > LONGEST_LINE {
+        if self.overlong || self.partial.len() + part.len() > LONGEST_LINE {
             self.overlong = true;
-            self.begun.clear();
+            self.partial.clear();
         } else {
-            self.begun.extend_from_slice(part);
+            self.partial.extend_from_slice(part);
         }
     }
 
     fn end(&mut self) {
-        let mut line = mem::take(&mut self.begun);
+        let mut line = mem::take(&mut self.partial);
         if mem::take(&mut self.overlong) {
             self.number += 1;
             self.stats.lines += 1;
@@ -261,7 +261,7 @@ impl Lines {
             self.line(&line);
         }
         line.clear();
-        self.begun = line;
+        self.partial = line;
     }
 
     fn line(&mut self, line: &[u8]) {
@@ -271,7 +271,7 @@ impl Lines {
             self.stats.lines += 1;
             return self.skip(Skip::TooLong);
         }
-        // What JSON takes for space; mostly the one carriage return of CRLF, if anything.
+        // JSON whitespace; usually just the carriage return of CRLF.
         if line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
             return;
         }
@@ -292,7 +292,7 @@ impl Lines {
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Past the limit nothing is kept, so that what is still in the decoder's hands costs nothing.
+        // Past the limit, bytes are discarded, so that the data still in the decoder uses no more memory.
         if !self.tally.is_full() {
             self.take(bytes);
         }
@@ -304,13 +304,13 @@ impl Write for Lines {
     }
 }
 
-/// The counts so far.
+/// The counts of the lines read so far.
 #[derive(Default)]
 struct Tally {
     types: Vec<String>,
     stops: Stops,
     counts: HashMap<Box<str>, HashMap<i64, i64>>,
-    /// Estimated memory of the counts.
+    /// The estimated memory of the counts.
     bytes: usize,
 }
 
@@ -326,7 +326,7 @@ impl Tally {
         if !self.types.iter().any(|counted| *counted == kind) {
             return Err(Skip::OtherType);
         }
-        // Only track messages carry a name of their own.
+        // Only track messages have an event name; the others are counted under their type.
         let name = if kind == "track" {
             text(message.event)?.ok_or(Skip::NoEvent)?.decode().ok_or(Skip::NotJson)?
         } else {
@@ -380,8 +380,8 @@ fn text(field: Field<'_>) -> Result<Option<Text<'_>>, Skip> {
     }
 }
 
-/// The key under which a name is counted that is too long for one: its beginning, and 16 digits of its SHA-256, so
-/// that two names that begin alike stay two.
+/// Returns the key for a name that is too long for one: its beginning and 16 hexadecimal digits of its SHA-256, so that
+/// names with the same beginning stay distinct.
 #[must_use]
 pub fn shortened(name: &str) -> String {
     let kept = name.get(..name.floor_char_boundary(KEPT_OF_LONGER)).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The counting protocol's store over DynamoDB.
+//! The store of the counting protocol over DynamoDB.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,7 +14,7 @@ use counting::protocol::{ObjectId, Put, Store, StoreError};
 use crate::error::sdk_error;
 use crate::settings::Settings;
 
-/// DynamoDB.
+/// The counts table and the ledger table in DynamoDB.
 #[derive(Debug, Clone)]
 pub struct Tables {
     client: aws_sdk_dynamodb::Client,
@@ -24,7 +24,7 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Writes with this client.
+    /// Creates a store that uses this client and the tables of the settings.
     #[must_use]
     pub fn new(client: aws_sdk_dynamodb::Client, settings: &Settings) -> Self {
         Self {
@@ -36,7 +36,7 @@ impl Tables {
     }
 
     fn transaction(&self, object: &ObjectId, marker: &Marker) -> Result<Vec<TransactWriteItem>, StoreError> {
-        let unbuilt = |error: aws_sdk_dynamodb::error::BuildError| StoreError::new(error.to_string());
+        let build_error = |error: aws_sdk_dynamodb::error::BuildError| StoreError::new(error.to_string());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let item = Item::new(object, marker, now, self.ttl_seconds);
         let put = PutItem::builder()
@@ -44,7 +44,7 @@ impl Tables {
             .set_item(Some(serde_dynamo::to_item(item).map_err(|error| StoreError::new(error.to_string()))?))
             .condition_expression("attribute_not_exists(#object)")
             .expression_attribute_names("#object", ledger::OBJECT);
-        let mut items = vec![TransactWriteItem::builder().put(put.build().map_err(unbuilt)?).build()];
+        let mut items = vec![TransactWriteItem::builder().put(put.build().map_err(build_error)?).build()];
         for (event, hour, count) in &marker.pairs {
             let update = Update::builder()
                 .table_name(&self.counts)
@@ -54,7 +54,7 @@ impl Tables {
                 .expression_attribute_names("#count", counts::COUNT)
                 .expression_attribute_values(":count", number(count))
                 .build()
-                .map_err(unbuilt)?;
+                .map_err(build_error)?;
             items.push(TransactWriteItem::builder().update(update).build());
         }
         Ok(items)
@@ -69,20 +69,20 @@ fn number(value: impl fmt::Display) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
 
-/// Pauses between attempts at a transaction: full jitter up to a doubling ceiling, so that those who met at a hot pair
-/// do not meet there again.
+/// Pauses between attempts at a transaction: full jitter below a ceiling that doubles, so that handlers that collided
+/// on a hot pair do not collide again.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// With these pauses some 20 seconds; then Lambda tries later.
+/// Attempts at a transaction. With these pauses they take about 20 seconds; then Lambda retries later.
 const ATTEMPTS: u32 = 25;
 
-/// Why a transaction did not happen.
+/// The reason why a transaction was not applied.
 enum Cancelled {
-    /// The marker is there.
+    /// The marker exists already.
     Exists,
-    /// Others were at the same items, or too many were; it passes.
+    /// A conflict with another transaction, or throttling; both are transient.
     Busy(StoreError),
-    /// It does not pass.
+    /// A permanent error.
     Failed(StoreError),
 }
 
@@ -100,14 +100,14 @@ fn cancelled<R: fmt::Debug + 'static>(error: &SdkError<TransactWriteItemsError, 
             _ => Cancelled::Failed(failed),
         };
     };
-    // The reasons come in the order of the request, so the marker's is the first.
+    // The reasons are in the order of the request's actions, so the first is that of the marker.
     let mut codes = cancel.cancellation_reasons().iter().map(|reason| reason.code().unwrap_or("None"));
-    if codes.clone().next() == Some("ConditionalCheckStoreError") {
+    if codes.clone().next() == Some("ConditionalCheckFailed") {
         return Cancelled::Exists;
     }
-    let passes =
+    let is_transient =
         |code| matches!(code, "None" | "TransactionConflict" | "ThrottlingError" | "ProvisionedThroughputExceeded");
-    if codes.clone().any(|code| code != "None") && codes.all(passes) {
+    if codes.clone().any(|code| code != "None") && codes.all(is_transient) {
         Cancelled::Busy(failed)
     } else {
         Cancelled::Failed(failed)

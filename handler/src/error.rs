@@ -1,4 +1,4 @@
-//! Why an invocation failed: each kind has a name of its own, which Lambda shows and counts as the error's type.
+//! The errors of an invocation. Each kind has its own name, which Lambda reports as the error's type.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,10 +8,10 @@ use counting::notification::NotificationError;
 use counting::protocol::StoreError;
 use lambda_runtime::Diagnostic;
 
-/// A failed invocation. Lambda runs it again, and hands it to the failure destination in the end.
+/// A failed invocation. Lambda retries it, and finally sends it to the failure queue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// What came is no notification of S3's.
+    /// The payload is not an S3 notification.
     #[error(transparent)]
     Notification(#[from] NotificationError),
     /// The object could not be read.
@@ -19,7 +19,7 @@ pub enum Error {
     Read {
         /// The object's bucket and key.
         object: String,
-        /// What S3 answered.
+        /// The error from S3.
         why: String,
     },
     /// The object's gzip stream is damaged or cut short.
@@ -27,15 +27,15 @@ pub enum Error {
     Inflate {
         /// The object's bucket and key.
         object: String,
-        /// What is wrong with it.
+        /// The error of the decoder.
         why: String,
     },
-    /// The object has more different pairs than fit into memory.
+    /// The object has more distinct pairs than fit into memory.
     #[error("failed to count object {object}: {why}")]
     TooManyPairs {
         /// The object's bucket and key.
         object: String,
-        /// Which limit it breaks.
+        /// The limit that it exceeds.
         why: String,
     },
     /// The counts could not be written.
@@ -43,15 +43,15 @@ pub enum Error {
     Count {
         /// The object's bucket and key.
         object: String,
-        /// What DynamoDB answered.
+        /// The error from DynamoDB.
         why: String,
     },
-    /// Some objects of a notification failed; the others are counted.
+    /// Objects of a notification failed; the rest are counted.
     #[error("{} of {all} objects failed: {}", .errors.len(), join(.errors))]
     Several {
-        /// How many objects the notification named.
+        /// The number of objects in the notification.
         all: usize,
-        /// What failed.
+        /// The error of each failed object.
         errors: Vec<Error>,
     },
 }
@@ -61,7 +61,7 @@ fn join(errors: &[Error]) -> String {
 }
 
 impl Error {
-    /// The error's type, as Lambda shows it.
+    /// Returns the error's type, as Lambda reports it.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -81,7 +81,7 @@ impl From<Error> for Diagnostic {
     }
 }
 
-/// The service's answer to `call` in one line, or the causes if there was no answer.
+/// Returns an error with the service's response to `call` in one line, or with the causes if there was no response.
 pub(crate) fn sdk_error<E, R>(call: &str, error: &SdkError<E, R>) -> StoreError
 where
     E: ProvideErrorMetadata + StdError + 'static,
@@ -94,7 +94,7 @@ where
     }
 }
 
-/// An error and its causes in one line.
+/// Formats an error and its causes in one line.
 pub(crate) fn error_chain(error: &(dyn StdError + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")

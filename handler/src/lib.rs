@@ -1,5 +1,5 @@
-//! Counts the events of Segment's files per event and hour into DynamoDB, exactly once per object, however often
-//! it is notified.
+//! Counts the events of Segment's files per event and hour in DynamoDB, exactly once per object, even if the same
+//! object is notified repeatedly.
 //!
 //! [`handle`] reads each object of a notification as a stream ([`s3`]), rolls it up, and writes its totals with the
 //! counting protocol ([`counting::protocol`]) to DynamoDB ([`dynamodb`]).
@@ -23,20 +23,20 @@ use error::Error;
 use s3::{Body, ObjectStream, Objects};
 use settings::Settings;
 
-/// Counts every object of one notification. A bad object does not keep the others from being counted.
+/// Counts every object of one notification. A failed object does not prevent the others from being counted.
 ///
 /// # Errors
-/// The failure of an object, or all of them. Whatever was counted stays counted, and is not counted again when Lambda
-/// runs the notification once more.
+/// The error of the only object, or all errors together. Counted objects stay counted, and are not counted again when
+/// Lambda retries the notification.
 pub async fn handle(
     payload: Value,
     settings: &Settings,
     objects: &impl Objects,
     store: &impl Store,
 ) -> Result<(), Error> {
-    let named = notification::objects(payload)?;
+    let notified = notification::objects(payload)?;
     let mut errors = Vec::new();
-    for object in &named {
+    for object in &notified {
         if let Err(failed) = count_object(object, settings, objects, store).await {
             error!(
                 bucket = object.bucket,
@@ -51,8 +51,8 @@ pub async fn handle(
     }
     match errors.len() {
         0 => Ok(()),
-        1 if named.len() == 1 => Err(errors.remove(0)),
-        _ => Err(Error::Several { all: named.len(), errors }),
+        1 if notified.len() == 1 => Err(errors.remove(0)),
+        _ => Err(Error::Several { all: notified.len(), errors }),
     }
 }
 
@@ -64,28 +64,28 @@ async fn count_object(
 ) -> Result<(), Error> {
     let started = Instant::now();
     let name = format!("{}/{}", object.bucket, object.key);
-    let unreadable = |error: StoreError| Error::Read { object: name.clone(), why: error.to_string() };
-    let uncounted = |error: StoreError| Error::Count { object: name.clone(), why: error.to_string() };
-    let broken = |error: RollupError| match error {
+    let read_error = |error: StoreError| Error::Read { object: name.clone(), why: error.to_string() };
+    let count_error = |error: StoreError| Error::Count { object: name.clone(), why: error.to_string() };
+    let rollup_error = |error: RollupError| match error {
         RollupError::Gzip(error) => Error::Inflate { object: name.clone(), why: error.to_string() },
         RollupError::TooManyPairs => Error::TooManyPairs { object: name.clone(), why: error.to_string() },
     };
 
-    let ObjectStream { identity, uploaded_at, mut body } = objects.open(object).await.map_err(unreadable)?;
+    let ObjectStream { identity, uploaded_at, mut body } = objects.open(object).await.map_err(read_error)?;
     let id = ObjectId { name: names::ledger::object_key(&object.bucket, &object.key, &identity), uploaded_at };
-    let ledger = Ledger::new(store.markers(&id.name).await.map_err(uncounted)?);
+    let ledger = Ledger::new(store.markers(&id.name).await.map_err(count_error)?);
     if ledger.is_complete() {
         info!(bucket = object.bucket, key = object.key, "{}", log_message::COUNTED_BEFORE);
         return Ok(());
     }
 
-    // All of it is read before anything is written: of a file that is cut short, nothing is counted.
+    // The whole file is read before anything is written, so a truncated file adds no counts.
     let mut rollup = Rollup::new(&settings.count);
-    while let Some(bytes) = body.next().await.map_err(unreadable)? {
-        rollup.push(&bytes).map_err(broken)?;
+    while let Some(bytes) = body.next().await.map_err(read_error)? {
+        rollup.push(&bytes).map_err(rollup_error)?;
     }
-    let (totals, stats) = rollup.finish().map_err(broken)?;
-    let Counted { transactions } = protocol::count(store, &id, &totals, ledger).await.map_err(uncounted)?;
+    let (totals, stats) = rollup.finish().map_err(rollup_error)?;
+    let Counted { transactions } = protocol::count(store, &id, &totals, ledger).await.map_err(count_error)?;
 
     info!(
         bucket = object.bucket,

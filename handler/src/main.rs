@@ -1,4 +1,4 @@
-//! Wiring: the clients, the settings from the environment, and the runtime's loop.
+//! The binary: clients, settings from the environment, and the runtime's loop.
 
 use aws_config::retry::RetryConfig;
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
@@ -8,10 +8,10 @@ use handler::settings::Settings;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
 
-/// One invocation at a time is all that Lambda gives a process, so one thread is enough.
+/// Runs the function. Lambda gives a process one invocation at a time, so one thread is enough.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    // CloudWatch adds the time; one JSON object a line is what Logs Insights reads by itself.
+    // CloudWatch adds the time. Logs Insights parses one JSON object per line without configuration.
     tracing_subscriber::fmt().json().flatten_event(true).without_time().with_target(false).init();
     let settings = Settings::from_variables(|name| std::env::var(name).ok())?;
 
@@ -22,9 +22,9 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         .retry_config(RetryConfig::standard().with_max_attempts(5))
         .load()
         .await;
-    // An endpoint that is not AWS's own has no host name for each bucket.
-    let own_endpoint = config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
-    let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(own_endpoint).build();
+    // An endpoint outside AWS has no host name for each bucket.
+    let custom_endpoint = config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+    let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(custom_endpoint).build();
     let bucket = Bucket::new(aws_sdk_s3::Client::from_conf(s3));
     let tables = Tables::new(aws_sdk_dynamodb::Client::new(&config), &settings);
 

@@ -1,4 +1,4 @@
-//! Objects as streams of bytes: the trait that the function reads through, and its implementation over S3.
+//! Objects as streams of bytes: the traits that the function reads through, and their implementation over S3.
 
 use std::future::Future;
 
@@ -10,19 +10,19 @@ use counting::protocol::StoreError;
 
 use crate::error::{error_chain, sdk_error};
 
-/// An object whose bytes are being read.
+/// An open object.
 pub struct ObjectStream<B> {
-    /// What identifies its content: its version, or its ETag.
+    /// The identity of its content: its version ID or its ETag.
     pub identity: String,
-    /// When S3 got it, in epoch seconds, where S3 says.
+    /// The time at which S3 received it, in epoch seconds, if S3 returned one.
     pub uploaded_at: Option<i64>,
     /// Its bytes.
     pub body: B,
 }
 
-/// Where objects are read from.
+/// A source of objects.
 pub trait Objects: Sync {
-    /// A stream of an object's bytes.
+    /// The stream of an object's bytes.
     type Body: Body;
 
     /// Opens an object.
@@ -32,9 +32,9 @@ pub trait Objects: Sync {
     ) -> impl Future<Output = Result<ObjectStream<Self::Body>, StoreError>> + Send;
 }
 
-/// An object's bytes, as they come.
+/// A stream of an object's bytes.
 pub trait Body: Send {
-    /// The next bytes, or none at the end.
+    /// Returns the next bytes, or `None` at the end.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, StoreError>> + Send;
 }
 
@@ -45,7 +45,7 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Reads with this client.
+    /// Creates a source that uses this client.
     #[must_use]
     pub fn new(client: aws_sdk_s3::Client) -> Self {
         Self { client }
@@ -59,10 +59,10 @@ impl Objects for Bucket {
         let request = self.client.get_object().bucket(&object.bucket).key(&object.key);
         let request = request.set_version_id(object.version.clone());
         let answer = request.send().await.map_err(|error| sdk_error("s3:GetObject", &error))?;
-        // The ETag of what is read, not of what the notification told: between the two, the object may have been
-        // replaced. The content that is there now is what can be counted, and its own notification finds it done.
+        // The ETag of the content that is read, not that of the notification: the object may have been replaced in
+        // between. Only the present content can be counted, and its own notification then finds it complete.
         let identity = ledger::identity(object.version.as_deref(), answer.e_tag.as_deref())
-            .ok_or_else(|| StoreError::new("S3's answer has neither version nor ETag"))?;
+            .ok_or_else(|| StoreError::new("the response of S3 has neither version ID nor ETag"))?;
         Ok(ObjectStream { identity, uploaded_at: answer.last_modified.map(|time| time.secs()), body: answer.body })
     }
 }
@@ -72,6 +72,6 @@ impl Body for ByteStream {
         ByteStream::next(self)
             .await
             .transpose()
-            .map_err(|error| StoreError::new(format!("reading broke off: {}", error_chain(&error))))
+            .map_err(|error| StoreError::new(format!("failed to read the body: {}", error_chain(&error))))
     }
 }

@@ -1,4 +1,4 @@
-//! What the provisioner tells the function through its environment.
+//! The settings that the provisioner passes to the function in its environment.
 
 use std::collections::BTreeSet;
 
@@ -13,11 +13,11 @@ pub struct Settings {
     pub ledger_table: String,
     /// The Segment message types that are counted.
     pub count: BTreeSet<String>,
-    /// Days after which a marker may go; none where objects stay for ever.
+    /// Days after which a marker may expire; `None` if the bucket keeps its objects forever.
     pub ledger_ttl_days: Option<u32>,
 }
 
-/// A variable that is missing or cannot be used. Apply sets all of them, so this is a function changed by hand.
+/// A variable that is missing or invalid. Apply sets all of them, so the function was changed by hand.
 #[derive(Debug, thiserror::Error)]
 #[error("the environment variable {name} {why}: run `provisioner apply`")]
 pub struct SettingsError {
@@ -26,12 +26,12 @@ pub struct SettingsError {
 }
 
 impl Settings {
-    /// Reads the variables.
+    /// Reads the settings from the environment variables.
     ///
     /// # Errors
-    /// The first one that is missing or cannot be used.
+    /// [`SettingsError`] for the first variable that is missing or invalid.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
-        let needed = |name| variable(name).filter(|v| !v.is_empty()).ok_or(SettingsError { name, why: "is missing" });
+        let required = |name| variable(name).filter(|v| !v.is_empty()).ok_or(SettingsError { name, why: "is missing" });
         let ledger_ttl_days = match variable(env::LEDGER_TTL_DAYS) {
             None => None,
             Some(days) => Some(
@@ -40,9 +40,9 @@ impl Settings {
             ),
         };
         Ok(Self {
-            counts_table: needed(env::COUNTS_TABLE)?,
-            ledger_table: needed(env::LEDGER_TABLE)?,
-            count: needed(env::COUNT_TYPES)?.split(',').map(str::to_owned).collect(),
+            counts_table: required(env::COUNTS_TABLE)?,
+            ledger_table: required(env::LEDGER_TABLE)?,
+            count: required(env::COUNT_TYPES)?.split(',').map(str::to_owned).collect(),
             ledger_ttl_days,
         })
     }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_variable_is_named() {
+    fn missing_variable_is_named_in_the_error() {
         let error = Settings::from_variables(|_| None).expect_err("nothing is set");
         assert!(error.to_string().contains(env::COUNTS_TABLE), "{error}");
     }

@@ -21,7 +21,7 @@ pub(crate) enum ErrorKind {
     Aws,
     /// A condition did not become true in time.
     Timeout,
-    /// The program itself is at a limit; the request can be repeated.
+    /// The program is at one of its own limits; the request can be repeated.
     Busy,
     /// Some steps were done and others were not.
     Incomplete,
@@ -30,7 +30,7 @@ pub(crate) enum ErrorKind {
         /// 128 plus the number of the signal.
         exit_code: u8,
     },
-    /// The reader of the output is gone.
+    /// The reader closed the output.
     BrokenPipe,
     /// A file or a stream failed.
     Io,
@@ -49,62 +49,63 @@ pub(crate) struct Error {
 }
 
 impl Error {
-    /// An error of this kind.
+    /// Creates an error of this kind.
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { kind, message: message.into(), detail: String::new(), help: help.into(), more: Vec::new() }
     }
 
-    /// [`ErrorKind::Usage`].
+    /// Creates an [`ErrorKind::Usage`] error.
     pub(crate) fn usage(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self::new(ErrorKind::Usage, message, help)
     }
 
-    /// [`ErrorKind::NotFound`].
+    /// Creates an [`ErrorKind::NotFound`] error.
     pub(crate) fn not_found(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self::new(ErrorKind::NotFound, message, help)
     }
 
-    /// [`ErrorKind::Conflict`].
+    /// Creates an [`ErrorKind::Conflict`] error.
     pub(crate) fn conflict(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self::new(ErrorKind::Conflict, message, help)
     }
 
-    /// [`ErrorKind::Io`], or [`ErrorKind::BrokenPipe`] if that is the cause. `doing` continues "failed to".
+    /// Creates an [`ErrorKind::Io`] error, or an [`ErrorKind::BrokenPipe`] error if that is the cause. `doing`
+    /// continues "failed to".
     pub(crate) fn io(doing: impl fmt::Display, help: impl Into<String>, source: &io::Error) -> Self {
         let kind = if source.kind() == io::ErrorKind::BrokenPipe { ErrorKind::BrokenPipe } else { ErrorKind::Io };
         Self::new(kind, format!("failed to {doing}: {source}"), help)
     }
 
-    /// [`ErrorKind::Interrupted`], by a signal whose exit code this is.
+    /// Creates an [`ErrorKind::Interrupted`] error with the exit code of the signal.
     pub(crate) fn interrupted(exit_code: u8, message: impl Into<String>, help: impl Into<String>) -> Self {
         Self::new(ErrorKind::Interrupted { exit_code }, message, help)
     }
 
-    /// [`ErrorKind::Internal`]. `doing` continues "failed to".
+    /// Creates an [`ErrorKind::Internal`] error. `doing` continues "failed to".
     pub(crate) fn internal(doing: impl fmt::Display, source: impl fmt::Display) -> Self {
-        let help = "this is a defect of the provisioner: report it";
+        let help = "report this defect of the provisioner";
         Self::new(ErrorKind::Internal, format!("failed to {doing}: {source}"), help)
     }
 
-    /// [`ErrorKind::Internal`], for a value that serde cannot write as JSON.
+    /// Creates an [`ErrorKind::Internal`] error for a value that serde cannot write as JSON.
     pub(crate) fn json(source: impl fmt::Display) -> Self {
         Self::internal("write JSON", source)
     }
 
-    /// [`ErrorKind::Aws`], for an answer without a required part. `doing` continues "failed to".
+    /// Creates an [`ErrorKind::Aws`] error for an answer without a required part. `doing` continues "failed to".
     pub(crate) fn incomplete_answer(doing: impl fmt::Display, missing: &str) -> Self {
         let help = "run the command again; if the error persists, the endpoint is not AWS or is incomplete";
         Self::new(ErrorKind::Aws, format!("failed to {doing}: the answer of AWS has no {missing}"), help)
     }
 
-    /// Adds text between message and help that names the caller or spans several lines.
+    /// Adds text between the message and the help text. It may name the caller or span several lines.
     pub(crate) fn with_detail(self, detail: impl Into<String>) -> Self {
         Self { detail: detail.into(), ..self }
     }
 
-    /// One error of several, all of which are shown. Its kind is that of the first.
+    /// Joins several errors into one that shows all of them and has the kind of the first.
     ///
-    /// Returns `None` if there are none.
+    /// Returns `None` for an empty list.
     pub(crate) fn all(errors: Vec<Self>) -> Option<Self> {
         let mut errors = errors.into_iter();
         let mut first = errors.next()?;
@@ -120,17 +121,16 @@ impl Error {
         Self::all(errors).map_or(Ok(()), Err)
     }
 
-    /// The kind.
     pub(crate) fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// The message in one line, without the text of AWS, which names the caller.
+    /// Returns the first line of the message, without AWS's text, which names the caller.
     pub(crate) fn summary(&self) -> &str {
         self.message.lines().next().unwrap_or_default()
     }
 
-    /// The exit code of the process. 2 is not among them: `plan --detailed-exitcode` reports changes with it.
+    /// Returns the exit code of the process, never 2, with which `plan --detailed-exitcode` reports changes.
     pub(crate) fn exit_code(&self) -> u8 {
         match self.kind {
             ErrorKind::Interrupted { exit_code } => exit_code,
@@ -178,14 +178,14 @@ mod tests {
     }
 
     #[test]
-    fn summary_leaves_the_detail_out() {
+    fn summary_omits_the_detail() {
         let error = Error::new(ErrorKind::Aws, "failed to read x", "help").with_detail(": arn:aws:iam::1:user/a");
         assert_eq!(error.summary(), "failed to read x");
         assert_eq!(error.to_string(), "failed to read x: arn:aws:iam::1:user/a\nhelp: help");
     }
 
     #[test]
-    fn broken_pipe_is_told_from_other_io_errors() {
+    fn broken_pipe_is_distinguished_from_other_io_errors() {
         let kind = |kind: io::ErrorKind| Error::io("write", "help", &kind.into()).kind();
         assert_eq!(kind(io::ErrorKind::BrokenPipe), ErrorKind::BrokenPipe);
         assert_eq!(kind(io::ErrorKind::NotFound), ErrorKind::Io);

@@ -3,15 +3,15 @@
 //! Modules import downwards only:
 //!
 //! ```text
-//! commands      one file a subcommand: arguments, run, text
+//! commands      one file per subcommand: arguments, run, text
 //! dashboard     the page of counts and its server
 //! output        stdout, stderr, formats, progress, prompt
 //! operations    backfill, replay, status, verify, IAM policies
 //! counts        the reader of the counts table, periods
-//! resources     one file a kind of resource; discovery, cost
+//! resources     the kinds of resources, discovery, cost
 //! reconcile     the engine: diff, plan, document, graph, apply
 //! aws           clients, identity, ARNs, policies, waits
-//! config        pipeline.toml, one file a section
+//! config        pipeline.toml, one file per section
 //! error shutdown text
 //! ```
 
@@ -48,7 +48,8 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let output = Output::terminal();
     match commands::run(&cli, &output).await {
         Ok(code) => code,
-        // The reader is gone, as with `| head`. A command that changes something must not go on with a plan unseen.
+        // The reader closed stdout, as with `| head`. That is a failure only of a command that makes changes: its plan
+        // was not seen.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => u8::from(!cli.command.is_read_only()).into(),
         Err(error) => {
             output.error(&error);
@@ -76,7 +77,7 @@ mod tests {
         "shutdown",
         "text",
     ];
-    /// The leaves import nothing of the crate.
+    /// The modules that import nothing of the crate.
     const LEAVES: [&str; 3] = ["error", "shutdown", "text"];
 
     fn layer(module: &str) -> usize {
@@ -92,7 +93,7 @@ mod tests {
         files
     }
 
-    /// The first module of each `crate::` path, brace groups of `use crate::{..}` included; doc comments are no imports.
+    /// Returns the first module of each `crate::` path, also in brace groups. Comments are not imports.
     fn imports(text: &str) -> Vec<String> {
         let code: String =
             text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upward_import_is_a_violation() {
+    fn upward_import_is_a_violation() {
         assert_eq!(violations("aws", "use crate::reconcile::plan;"), ["reconcile"]);
         assert_eq!(
             violations("aws", "use crate::{\n    config::{Pipeline, load},\n    output::Output,\n};"),
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_engine_names_no_aws_service() {
+    fn reconcile_names_no_aws_service() {
         for path in rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/reconcile")) {
             let text = std::fs::read_to_string(&path).expect("a readable file").to_lowercase();
             for service in ["aws_sdk", "dynamodb", "lambda", "s3", "iam:", "sqs", "cloudwatch"] {

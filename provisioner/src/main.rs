@@ -1,4 +1,4 @@
-//! Parses, runs, and exits with the code.
+//! The `provisioner` command.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Graceful shutdown: the first signal stops the steps that have not begun, the second one ends the process.
+//! Graceful shutdown: after the first signal no further step starts, the second signal ends the process.
 
 use std::fmt;
 use std::future::Future;
@@ -17,7 +17,7 @@ pub(crate) enum Signal {
 }
 
 impl Signal {
-    /// 128 plus the number of the signal, as shells report it.
+    /// Returns 128 plus the number of the signal, as shells report it.
     pub(crate) fn exit_code(self) -> u8 {
         match self {
             Self::Interrupt => 130,
@@ -40,13 +40,13 @@ impl fmt::Display for Signal {
 pub(crate) struct Shutdown(watch::Receiver<Option<Signal>>);
 
 impl Shutdown {
-    /// A shutdown that is never requested.
+    /// Returns a shutdown that is never requested.
     #[cfg(test)]
     pub(crate) fn never() -> Self {
         Self(watch::channel(None).1)
     }
 
-    /// Listens from now on. The first signal is recorded; the second ends the process at once.
+    /// Installs the signal handlers. The first signal is recorded; the second ends the process at once.
     ///
     /// # Errors
     /// The operating system refuses the signal handlers.
@@ -86,7 +86,7 @@ impl Shutdown {
         }
     }
 
-    /// The signal that requested the shutdown, if any.
+    /// Returns the signal that requested the shutdown, if any.
     pub(crate) fn requested(&self) -> Option<Signal> {
         *self.0.borrow()
     }

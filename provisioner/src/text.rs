@@ -1,6 +1,6 @@
 //! Text for terminals: escapes, numbers and nouns.
 
-/// Makes every character visible that a terminal would obey or that would change the layout of the text around it.
+/// Escapes every character that a terminal would interpret or that would change the layout of the text around it.
 pub(crate) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -29,7 +29,7 @@ pub(crate) fn grouped(count: i64) -> String {
     if count < 0 { format!("-{out}") } else { out }
 }
 
-/// A number and its noun: `1 object`, `2,000 objects`.
+/// Returns a number with its noun: `1 object`, `2,000 objects`.
 pub(crate) fn counted(n: u64, noun: &str) -> String {
     format!("{} {noun}{}", grouped(i64::try_from(n).unwrap_or(i64::MAX)), if n == 1 { "" } else { "s" })
 }

@@ -1,10 +1,10 @@
-// What makes the dashboard handier. Without it everything works by links and the form's button.
+// Optional interaction. Without this script, everything works through links and the form's button.
 "use strict";
 (() => {
   const MINUTE = 60000, SOON = 3000;
-  const told = document.getElementById("told");
+  const notice = document.getElementById("told");
 
-  // The numbers of the part under the pointer, from the table below the chart.
+  // Shows the numbers of the part under the pointer, taken from the table below the chart.
   const watch = () => {
     const figure = document.querySelector("figure");
     if (!figure) return;
@@ -41,7 +41,7 @@
   if (!document.getElementById("choose")) return;
   document.documentElement.classList.add("handy");
 
-  // A part of the page in place of the old one: what is open, focused or scrolled stays so.
+  // Replaces a part of the page, and keeps open and scrolled elements in that state.
   const replace = (id, page) => {
     const old = document.getElementById(id), fresh = page.getElementById(id);
     if (!old || !fresh) return;
@@ -59,56 +59,56 @@
     if (target && target !== document.activeElement) target.focus({ preventScroll: true });
   };
 
-  // Shows another view, or the same one anew, without leaving the page.
-  let waiting = 0, shown = 0, soon = SOON;
-  const show = async (url, anew) => {
-    const turn = ++shown;
-    clearTimeout(waiting);
+  // Shows another view, or refreshes the current one, without leaving the page.
+  let timer = 0, latest = 0, pause = SOON;
+  const show = async (url, isRefresh) => {
+    const turn = ++latest;
+    clearTimeout(timer);
     const main = document.getElementById("data");
     main.setAttribute("aria-busy", "true");
     try {
-      const answer = await fetch(url, { headers: anew ? { "x-dashboard-anew": "1" } : {} });
+      const answer = await fetch(url, { headers: isRefresh ? { "x-dashboard-refresh": "1" } : {} });
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      if (turn !== shown) return;
+      if (turn !== latest) return;
       if (!page.getElementById("data")) throw new Error(answer.statusText || "no answer");
-      if (anew && !answer.ok) throw new Error(page.querySelector(".problem p")?.textContent || answer.statusText);
+      if (isRefresh && !answer.ok) throw new Error(page.querySelector(".problem p")?.textContent || answer.statusText);
       const { id, dataset } = document.activeElement || {};
-      if (!anew) replace("choose", page);
+      if (!isRefresh) replace("choose", page);
       replace("data", page);
       document.title = page.title;
       refocus(id, dataset?.event);
       watch();
-      told.textContent = "";
-      // Those who do not see the page hear that it is another one.
-      const texts = anew ? [] : [...document.querySelectorAll(".problem p, #chart-title")].map((text) => text.textContent);
+      notice.textContent = "";
+      // Announces the new view to screen readers.
+      const texts = isRefresh ? [] : [...document.querySelectorAll(".problem p, #chart-title")].map((text) => text.textContent);
       const total = document.getElementById("total");
-      if (!anew && total) texts.push(total.textContent + " events in all");
+      if (!isRefresh && total) texts.push(total.textContent + " events in all");
       document.getElementById("said").textContent = texts.join(", ");
     } catch (error) {
-      if (turn !== shown) return;
+      if (turn !== latest) return;
       main.removeAttribute("aria-busy");
-      told.textContent = "The numbers could not be read: " + error.message;
+      notice.textContent = "Failed to read the counts: " + error.message;
     }
     plan();
   };
   const go = (url) => {
     if (new URL(url, location.href).href !== location.href) history.pushState(null, "", url);
-    soon = SOON;
+    pause = SOON;
     return show(url, false);
   };
   const plan = () => {
-    clearTimeout(waiting);
+    clearTimeout(timer);
     if (document.hidden) return;
     const stale = document.querySelector("footer")?.textContent.includes("newer numbers are being read");
-    soon = stale ? Math.min(soon * 2, MINUTE) : SOON;
-    if (stale) waiting = setTimeout(() => show(location.href, true), soon);
-    else if (document.getElementById("refresh").checked) waiting = setTimeout(() => show(location.href, true), MINUTE);
+    pause = stale ? Math.min(pause * 2, MINUTE) : SOON;
+    if (stale) timer = setTimeout(() => show(location.href, true), pause);
+    else if (document.getElementById("refresh").checked) timer = setTimeout(() => show(location.href, true), MINUTE);
   };
   plan();
   document.addEventListener("visibilitychange", plan);
   window.addEventListener("popstate", () => show(location.href, false));
 
-  // A choice shows at once. What is typed, a date among it, does when it is done: at Enter, or when the field is left.
+  // A selected option applies immediately; typed text and dates apply on Enter or when the field loses focus.
   const submit = (form) => {
     const data = new FormData(form), query = new URLSearchParams();
     for (const [name, value] of data) {

@@ -1,4 +1,4 @@
-//! A local AWS on a free port, which ends with the process that started it, however that ends.
+//! A local AWS on a free port. It stops when the process that started it ends, for whatever reason.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
-/// It is up within three seconds; a busy machine gets more.
-const START: Duration = Duration::from_secs(60);
-/// Between two looks whether it is up.
-const LOOK: Duration = Duration::from_millis(50);
+/// The timeout for the start. It takes three seconds; a busy machine needs more.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// The pause between two health checks.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The region of every test, and of the demo.
 pub const REGION: &str = "us-east-1";
@@ -26,59 +26,59 @@ pub struct LocalAws {
     child: Child,
     port: u16,
     folder: Option<TempDir>,
-    /// Where its certificate is, if it speaks TLS.
+    /// The path of its certificate, if it speaks TLS.
     certificate: Option<PathBuf>,
 }
 
-/// A call that was made.
+/// A recorded call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recorded {
-    /// The service, and the action or for lack of it the HTTP method.
+pub struct RecordedCall {
+    /// The service and the action, or the HTTP method if the record has no action.
     pub name: String,
-    /// Whether it changes something.
+    /// True if the call changes something.
     pub writes: bool,
 }
 
-/// As many as LookupEvents gives.
-const MOST_EVENTS: usize = 50;
+/// The most events that one LookupEvents call returns.
+const MAX_EVENTS: usize = 50;
 
-/// Whether it speaks TLS.
+/// The protocol of the local AWS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// It does not.
+    /// Plain HTTP.
     Http,
-    /// It does, with a certificate made for it.
+    /// TLS with a self-signed certificate.
     Https,
 }
 
-/// The project's root.
+/// Returns the project's root folder.
 #[must_use]
 pub fn root() -> &'static Path {
-    // `tests` lies in it.
+    // The parent of `tests`.
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// A program that the build made, beside the running one.
+/// Returns the path of a program of this workspace, next to the running one.
 ///
 /// # Errors
-/// It is not there.
-pub fn built(name: &str) -> Result<PathBuf> {
-    let here = std::env::current_exe().context("where is this program?")?;
+/// The program is not built.
+pub fn built_program(name: &str) -> Result<PathBuf> {
+    let here = std::env::current_exe().context("failed to locate the running program")?;
     let found = here.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
     found.with_context(|| format!("{name} is not built: run `make build`"))
 }
 
 impl LocalAws {
-    /// Starts one on a free port, with files of its own.
+    /// Starts a local AWS on a free port, with its own files.
     ///
     /// # Errors
-    /// The environment is not installed, or it does not come up.
+    /// The virtual environment is not installed, or the server does not start.
     pub fn start(scheme: Scheme) -> Result<Self> {
         Self::start_with(scheme, None)
     }
 
-    /// Starts one whose functions call AWS at `endpoint`, where a proxy may stand that changes requests: it does not check
-    /// who calls.
+    /// Starts a local AWS whose functions call AWS at `endpoint`. Authentication is off, because a proxy at that
+    /// endpoint may change requests.
     ///
     /// # Errors
     /// As [`LocalAws::start`].
@@ -87,36 +87,36 @@ impl LocalAws {
     }
 
     fn start_with(scheme: Scheme, functions: Option<&str>) -> Result<Self> {
-        let mut said = String::new();
-        // The port is free now; should somebody take it before the server does, the next try takes another.
+        let mut log = String::new();
+        // Another process can take the free port before the server does; each attempt chooses another port.
         for _ in 0..3 {
-            let folder = TempDir::with_prefix("local-aws-").context("failed to make a temporary folder")?;
+            let folder = TempDir::with_prefix("local-aws-").context("failed to create a temporary folder")?;
             let port = TcpListener::bind("127.0.0.1:0").and_then(|s| s.local_addr()).context("no free port")?.port();
             let mut aws = Self::spawn(port, folder.path(), true, scheme, functions)?;
             if aws.wait()? {
                 aws.folder = Some(folder);
                 return Ok(aws);
             }
-            // Before the folder goes with the one that failed.
-            said = std::fs::read_to_string(folder.path().join("log")).unwrap_or(said);
+            // Read before the folder is dropped with the failed server.
+            log = std::fs::read_to_string(folder.path().join("log")).unwrap_or(log);
         }
-        bail!("the local AWS did not start:\n{said}")
+        bail!("the local AWS did not start:\n{log}")
     }
 
-    /// Runs one on this port, in the foreground, until it ends.
+    /// Runs a local AWS on this port, in the foreground, until it ends.
     ///
     /// # Errors
-    /// As [`LocalAws::start`]; also that the port is taken.
+    /// As [`LocalAws::start`], or the port is in use.
     pub fn run(port: u16, announce: impl FnOnce(&Self)) -> Result<()> {
         ensure!(
             TcpListener::bind(("127.0.0.1", port)).is_ok(),
-            "port {port} is in use: stop what listens there, or choose another with PORT="
+            "port {port} is in use: stop the process that listens there, or choose another port with PORT="
         );
-        let folder = TempDir::with_prefix("local-aws-").context("failed to make a temporary folder")?;
+        let folder = TempDir::with_prefix("local-aws-").context("failed to create a temporary folder")?;
         let mut aws = Self::spawn(port, folder.path(), false, Scheme::Http, None)?;
         ensure!(aws.wait()?, "the local AWS did not start");
         announce(&aws);
-        // `wait` would close its standard input, and with that stop it.
+        // `Child::wait` would close standard input, which stops the server.
         let open = aws.child.stdin.take();
         let status = aws.child.wait().context("failed to wait for the local AWS")?;
         drop(open);
@@ -142,47 +142,47 @@ impl LocalAws {
             command.args(["--functions-endpoint", endpoint]);
         }
         if quiet {
-            let log = std::fs::File::create(folder.join("log")).context("failed to make a log file")?;
-            let again = log.try_clone().context("failed to make a log file")?;
+            let log = std::fs::File::create(folder.join("log")).context("failed to create a log file")?;
+            let again = log.try_clone().context("failed to create a log file")?;
             command.stdout(log).stderr(again);
         }
         let child = command.spawn().context("failed to start the local AWS")?;
         Ok(Self { child, port, folder: None, certificate })
     }
 
-    /// Waits until it answers; false where it ended or never does.
+    /// Waits until the server answers. Returns false if it ended or does not answer in time.
     fn wait(&mut self) -> Result<bool> {
         let started = Instant::now();
-        while started.elapsed() < START {
-            if self.child.try_wait().context("failed to look at the local AWS")?.is_some() {
+        while started.elapsed() < START_TIMEOUT {
+            if self.child.try_wait().context("failed to check the local AWS")?.is_some() {
                 return Ok(false);
             }
             if is_healthy(self.port, self.certificate.is_some()) {
                 return Ok(true);
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
         Ok(false)
     }
 
-    /// Where it listens.
+    /// Returns the server's URL.
     #[must_use]
     pub fn endpoint(&self) -> String {
         let scheme = if self.certificate.is_some() { "https" } else { "http" };
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
-    /// An HTTP client that trusts its certificate.
+    /// Returns an HTTP client that trusts the server's certificate.
     fn http_client(&self) -> Result<SharedHttpClient> {
         let Some(path) = &self.certificate else { return Ok(Builder::new().build_http()) };
         let pem = std::fs::read(path).context("failed to read the certificate")?;
         let trust = tls::TrustStore::empty().with_pem_certificate(pem);
-        let context = tls::TlsContext::builder().with_trust_store(trust).build().context("failed to trust")?;
+        let context = tls::TlsContext::builder().with_trust_store(trust).build().context("failed to set up TLS")?;
         let ring = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
         Ok(Builder::new().tls_provider(ring).tls_context(context).build_https())
     }
 
-    /// A configuration for the SDK's clients, as the root of `account`.
+    /// Returns a configuration for the SDK's clients, as the root of `account`.
     ///
     /// # Errors
     /// The certificate cannot be read.
@@ -196,11 +196,11 @@ impl LocalAws {
             .await)
     }
 
-    /// The calls that an account's root has made since `since`, as CloudTrail's LookupEvents tells of them.
+    /// Returns the calls that an account's root has made since `since`, from CloudTrail's LookupEvents.
     ///
     /// # Errors
-    /// It does not answer as CloudTrail does, or there were more than it tells of.
-    pub fn calls(&self, account: &str, since: SystemTime) -> Result<Vec<Recorded>> {
+    /// The answer is not CloudTrail's, or there were more calls than one answer holds.
+    pub fn calls(&self, account: &str, since: SystemTime) -> Result<Vec<RecordedCall>> {
         let since = since.duration_since(SystemTime::UNIX_EPOCH).context("before 1970")?.as_secs_f64();
         let mut calls = Vec::new();
         for service in ["s3", "dynamodb", "iam", "lambda", "logs", "sqs", "sts", "tagging"] {
@@ -212,40 +212,40 @@ impl LocalAws {
                 .header("x-amz-target", "com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101.LookupEvents")
                 .header("content-type", "application/x-amz-json-1.1")
                 .header("authorization", format!("{key}, SignedHeaders=host, Signature=none"))
-                .send_json(json!({ "LookupAttributes": attributes, "StartTime": since, "MaxResults": MOST_EVENTS }))
+                .send_json(json!({ "LookupAttributes": attributes, "StartTime": since, "MaxResults": MAX_EVENTS }))
                 .context("failed to ask for the calls")?;
             let answer: Json = answer.body_mut().read_json().context("failed to read the calls")?;
             let events = answer["Events"].as_array().context("no list of calls")?;
-            ensure!(events.len() < MOST_EVENTS, "{service} was called more often than can be told");
+            ensure!(events.len() < MAX_EVENTS, "{service}: more calls than one answer holds");
             for event in events {
                 let details: Json = serde_json::from_str(event["CloudTrailEvent"].as_str().unwrap_or_default())?;
-                // In the query protocol the action is a parameter, which the server's record leaves there.
+                // In the query protocol the action is a parameter, and the server records it as one.
                 let action = details["requestParameters"]["Action"].as_str();
                 let name = action.or_else(|| event["EventName"].as_str()).context("a call without a name")?;
                 let reads = ["Get", "List", "Describe", "Head", "Simulate"].iter().any(|verb| name.starts_with(verb));
                 let writes = !reads && event["ReadOnly"] != "true";
-                calls.push(Recorded { name: format!("{service}:{name}"), writes });
+                calls.push(RecordedCall { name: format!("{service}:{name}"), writes });
             }
         }
         Ok(calls)
     }
 
-    /// What the server and the functions that it runs wrote, where it is kept.
+    /// Returns the output of the server and its functions, or an empty text if it is not kept.
     #[must_use]
     pub fn log(&self) -> String {
         let path = self.folder.as_ref().map(|folder| folder.path().join("log"));
         path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default()
     }
 
-    /// The most memory that any process of a function has had, in KiB, of those that are still there.
+    /// Returns the highest memory peak of all running function processes, in KiB.
     ///
     /// # Errors
-    /// There is none.
-    pub fn peak_of_functions(&self) -> Result<u64> {
+    /// No function is running.
+    pub fn function_peak_memory(&self) -> Result<u64> {
         let folder = self.folder.as_ref().context("the folder of the local AWS")?.path();
         let peaks = std::fs::read_dir("/proc").context("failed to list processes")?.filter_map(|entry| {
             let process = entry.ok()?.path();
-            // The code of a function is unpacked below the server's own temporary folder.
+            // The server unpacks a function's code below its temporary folder.
             let program = std::fs::read_link(process.join("exe")).ok()?;
             if !program.starts_with(folder) {
                 return None;
@@ -257,7 +257,7 @@ impl LocalAws {
         peaks.max().context("no function is running")
     }
 
-    /// The variables with which a program works in `account` here, and nowhere else.
+    /// Returns the environment variables that direct a program to `account` on this server.
     #[must_use]
     pub fn variables(&self, account: &str) -> Vec<(&'static str, String)> {
         let mut variables = vec![
@@ -279,7 +279,7 @@ fn is_healthy(port: u16, tls: bool) -> bool {
         return false;
     };
     if tls {
-        // It listens once it is up, and the first call shakes hands.
+        // The server listens only once it is ready; the first call does the handshake.
         return true;
     }
     let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
@@ -293,7 +293,7 @@ fn is_healthy(port: u16, tls: bool) -> bool {
 
 impl Drop for LocalAws {
     fn drop(&mut self) {
-        // The end of its standard input stops the server; `wait` closes it.
+        // Closing standard input stops the server.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }

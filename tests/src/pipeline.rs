@@ -1,5 +1,4 @@
-//! A pipeline of one's own on the local AWS: a folder with a `pipeline.toml`, an account, the built `provisioner`, and
-//! clients.
+//! A pipeline on the local AWS: a folder with a `pipeline.toml`, its own account, the built `provisioner`, and clients.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -9,28 +8,35 @@ use anyhow::{Context, Result, ensure};
 use aws_sdk_dynamodb::types::AttributeValue;
 use tempfile::TempDir;
 
-use crate::local_aws::{LocalAws, REGION, Recorded, built, root};
+use crate::local_aws::{LocalAws, REGION, RecordedCall, built_program, root};
 use crate::recount::Counts;
 
-/// Counting a file takes a fraction of a second; a busy machine gets more.
-pub const COUNTED: Duration = Duration::from_secs(120);
-/// Between two looks at the counts.
-const LOOK: Duration = Duration::from_millis(100);
+/// The resources of a pipeline that declares nothing optional, by kind, in the order in which a plan lists them.
+pub const KINDS: [&str; 9] =
+    ["bucket", "table", "table", "role", "log group", "queue", "function", "permission", "notification"];
+/// The number of resources of such a pipeline.
+pub const RESOURCES: usize = KINDS.len();
+/// The number of these that hold data from the start (bucket and tables), which `destroy` keeps by default.
+pub const DATA_RESOURCES: usize = 3;
+/// The timeout for a count. Counting a file takes a fraction of a second; a busy machine needs more.
+pub const COUNT_TIMEOUT: Duration = Duration::from_secs(120);
+/// The pause between two reads of the counts.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A pipeline of one's own.
+/// A pipeline in an account of its own.
 pub struct Pipeline<'a> {
     aws: &'a LocalAws,
     folder: TempDir,
-    /// The account that it is in, and no other pipeline.
+    /// The account, which holds no other pipeline.
     pub account: String,
-    /// Its name: everything in it is called after it.
+    /// The name, from which the names of all its resources are derived.
     pub name: String,
 }
 
-/// How a command ended.
+/// The exit code and output of a command.
 #[derive(Debug)]
-pub struct Ran {
-    /// Exit code; none where a signal ended it.
+pub struct CommandOutput {
+    /// Exit code; `None` if a signal ended the command.
     pub code: Option<i32>,
     /// Standard output.
     pub out: String,
@@ -38,8 +44,8 @@ pub struct Ran {
     pub err: String,
 }
 
-impl Ran {
-    /// Takes what a process left.
+impl CommandOutput {
+    /// Converts the output of a process.
     #[must_use]
     pub fn of(output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -48,26 +54,26 @@ impl Ran {
 }
 
 impl<'a> Pipeline<'a> {
-    /// A pipeline in an account whose last digits are `number`. Nothing is made yet.
+    /// Declares a pipeline in an account whose last digits are `number`. Creates no resources.
     ///
     /// # Errors
-    /// The folder cannot be made.
+    /// The folder cannot be created.
     pub fn new(aws: &'a LocalAws, number: u32) -> Result<Self> {
         let account = format!("{:012}", 100_000_000_000_u64 + u64::from(number));
-        let folder = TempDir::with_prefix("pipeline-").context("failed to make a temporary folder")?;
+        let folder = TempDir::with_prefix("pipeline-").context("failed to create a temporary folder")?;
         let pipeline = Self { aws, folder, name: format!("events-{number}"), account };
         pipeline.declare("")?;
         Ok(pipeline)
     }
 
-    /// Writes `pipeline.toml`: what a test needs, and what it adds.
+    /// Writes `pipeline.toml`: the defaults for tests, overridden and extended by `more`.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn declare(&self, more: &str) -> Result<()> {
         let (name, artifact) = (&self.name, root().join("target/lambda/bootstrap"));
         let mut file = format!("[pipeline]\nname = \"{name}\"\nregion = \"{REGION}\"\n");
-        // Plain HTTP, and no test needs data that is hard to delete.
+        // The local AWS speaks plain HTTP.
         let defaults = [
             ("bucket", "require_tls = false".to_owned()),
             ("function", format!("artifact = \"{}\"", artifact.display())),
@@ -99,18 +105,18 @@ impl<'a> Pipeline<'a> {
         std::fs::write(self.config(), file).context("failed to write pipeline.toml")
     }
 
-    /// Where its `pipeline.toml` is.
+    /// Returns the path of `pipeline.toml`.
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.folder.path().join("pipeline.toml")
     }
 
-    /// The built `provisioner`, set up for this pipeline and cut off from the rest of the world.
+    /// Returns a command for the built `provisioner`, with an environment of this pipeline's account only.
     ///
     /// # Errors
-    /// It is not built.
+    /// The program is not built.
     pub fn command(&self, args: &[&str]) -> Result<Command> {
-        let mut command = Command::new(built("provisioner")?);
+        let mut command = Command::new(built_program("provisioner")?);
         command.env_clear().envs(self.aws.variables(&self.account)).current_dir(self.folder.path());
         command.env("HOME", self.folder.path()).args(args);
         Ok(command)
@@ -119,38 +125,38 @@ impl<'a> Pipeline<'a> {
     /// Runs the built `provisioner`.
     ///
     /// # Errors
-    /// It cannot be started.
-    pub fn run(&self, args: &[&str]) -> Result<Ran> {
+    /// The program cannot be started.
+    pub fn run(&self, args: &[&str]) -> Result<CommandOutput> {
         let output = self.command(args)?.output().context("failed to run the provisioner")?;
-        Ok(Ran::of(&output))
+        Ok(CommandOutput::of(&output))
     }
 
-    /// Runs the built `provisioner` and insists on its exit code.
+    /// Runs the built `provisioner` and checks its exit code.
     ///
     /// # Errors
-    /// It exits otherwise.
-    pub fn expect(&self, code: i32, args: &[&str]) -> Result<Ran> {
-        let ran = self.run(args)?;
+    /// The program exits with another code.
+    pub fn expect(&self, code: i32, args: &[&str]) -> Result<CommandOutput> {
+        let run = self.run(args)?;
         ensure!(
-            ran.code == Some(code),
+            run.code == Some(code),
             "provisioner {args:?} exited with {:?}, not {code}\n{}\n{}\n{}",
-            ran.code,
-            ran.out,
-            ran.err,
+            run.code,
+            run.out,
+            run.err,
             self.aws.log()
         );
-        Ok(ran)
+        Ok(run)
     }
 
-    /// The calls that the account's root has made since `since`, as the local AWS counted them.
+    /// Returns the calls that the account's root has made since `since`, as recorded by the local AWS.
     ///
     /// # Errors
-    /// The local AWS does not say.
-    pub fn calls(&self, since: SystemTime) -> Result<Vec<Recorded>> {
+    /// The local AWS does not return them.
+    pub fn calls(&self, since: SystemTime) -> Result<Vec<RecordedCall>> {
         self.aws.calls(&self.account, since)
     }
 
-    /// A configuration for the SDK's clients, as the account's root.
+    /// Returns a configuration for the SDK's clients, as the account's root.
     ///
     /// # Errors
     /// The local AWS's certificate cannot be read.
@@ -158,7 +164,7 @@ impl<'a> Pipeline<'a> {
         self.aws.sdk(&self.account).await
     }
 
-    /// A client of S3, with the addressing that the local AWS needs.
+    /// Returns an S3 client with the addressing that the local AWS needs.
     ///
     /// # Errors
     /// As [`Pipeline::sdk`].
@@ -169,26 +175,26 @@ impl<'a> Pipeline<'a> {
     /// Puts an object into the bucket.
     ///
     /// # Errors
-    /// What S3 answers.
+    /// S3 returns an error.
     pub async fn upload(&self, key: &str, bytes: &[u8]) -> Result<()> {
         let request = self.s3().await?.put_object().bucket(&self.name).key(key);
         request.body(bytes.to_vec().into()).send().await.with_context(|| format!("failed to upload {key}"))?;
         Ok(())
     }
 
-    /// All that lies in the counts table.
+    /// Returns all counts in the counts table.
     ///
     /// # Errors
-    /// What DynamoDB answers.
+    /// DynamoDB returns an error.
     pub async fn counts(&self) -> Result<Counts> {
         counts(&aws_sdk_dynamodb::Client::new(&self.sdk().await?), &format!("{}-counts", self.name)).await
     }
 
-    /// Waits until the counts are these.
+    /// Waits until the counts equal `expected`.
     ///
     /// # Errors
-    /// They are not, in time; the error says what they are.
-    pub async fn counted(&self, expected: &Counts) -> Result<()> {
+    /// They still differ after [`COUNT_TIMEOUT`]; the error shows both.
+    pub async fn wait_for_counts(&self, expected: &Counts) -> Result<()> {
         let started = Instant::now();
         loop {
             let found = self.counts().await?;
@@ -196,25 +202,25 @@ impl<'a> Pipeline<'a> {
                 return Ok(());
             }
             ensure!(
-                started.elapsed() < COUNTED,
-                "expected {expected:#?}\nfound {found:#?}\nthe local AWS says:\n{}",
+                started.elapsed() < COUNT_TIMEOUT,
+                "expected {expected:#?}\nfound {found:#?}\nlog of the local AWS:\n{}",
                 self.aws.log()
             );
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
 
-/// A client of S3, with the addressing that the local AWS needs.
+/// Returns an S3 client with the addressing that the local AWS needs.
 #[must_use]
 pub fn s3(config: &aws_config::SdkConfig) -> aws_sdk_s3::Client {
     aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(config).force_path_style(true).build())
 }
 
-/// All that lies in a counts table.
+/// Returns all counts in a counts table.
 ///
 /// # Errors
-/// What DynamoDB answers.
+/// DynamoDB returns an error.
 pub async fn counts(client: &aws_sdk_dynamodb::Client, table: &str) -> Result<Counts> {
     let pages = client.scan().table_name(table).consistent_read(true).into_paginator().items().send();
     let items: Result<Vec<_>, _> = pages.collect().await;

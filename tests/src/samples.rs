@@ -1,4 +1,4 @@
-//! Files as Segment writes them, made up from a seed: the same seed and times give the same bytes.
+//! Sample files in Segment's format, generated from a seed: the same seed and times give the same bytes.
 
 use std::io::Write as _;
 
@@ -7,7 +7,7 @@ use fastrand::Rng;
 use flate2::{Compression, GzBuilder};
 use serde_json::{Value, json};
 
-/// Event names as people choose them: with spaces, quotes, and in other scripts.
+/// Event names as users choose them: with spaces, quotes, and in other scripts.
 const EVENTS: [&str; 8] = [
     "Order Completed",
     "Signed Up",
@@ -19,27 +19,27 @@ const EVENTS: [&str; 8] = [
     "🎉 Level Up",
 ];
 
-/// One file: the key that Segment would give it, and its gzipped bytes.
+/// A file: the key that Segment would give it, and its gzipped bytes.
 pub struct Sample {
     /// `segment-logs/{source}/{day in epoch milliseconds}/{name}.gz`
     pub key: String,
-    /// Gzip, one JSON object a line.
+    /// Gzip of one JSON object per line.
     pub bytes: Vec<u8>,
-    /// How many messages there are in it, of all types.
+    /// The number of messages of all types.
     pub messages: usize,
 }
 
-/// Makes `files` files of `messages` messages each, within the two hours that end with that of `now`.
+/// Generates `files` files of `messages` messages each, from the hour of `now` and the hour before.
 #[must_use]
-pub fn make(seed: u64, now: DateTime<Utc>, files: usize, messages: usize) -> Vec<Sample> {
+pub fn generate(seed: u64, now: DateTime<Utc>, files: usize, messages: usize) -> Vec<Sample> {
     let mut rng = Rng::with_seed(seed);
-    // No message is from the future, and both hours get some.
+    // No message is in the future, and both hours have messages.
     let minutes = now.timestamp().rem_euclid(3600) / 60 + 60;
-    (0..files).map(|file| one(&mut rng, file, now, minutes * 60, messages)).collect()
+    (0..files).map(|file| sample_file(&mut rng, file, now, minutes * 60, messages)).collect()
 }
 
-/// Makes a file for each of so many months before `now`, of 30 days each, the first of `messages` messages and each later one
-/// of more: a business that grows.
+/// Generates a file for each of the last `months` months of 30 days before `now`. The first file has `messages`
+/// messages, each later one more, as in a growing business.
 #[must_use]
 pub fn history(seed: u64, now: DateTime<Utc>, months: usize, messages: usize) -> Vec<Sample> {
     let mut rng = Rng::with_seed(seed);
@@ -48,13 +48,13 @@ pub fn history(seed: u64, now: DateTime<Utc>, months: usize, messages: usize) ->
     ends.enumerate()
         .map(|(n, begin)| {
             let messages = messages + n * messages * 2 / 5 + rng.usize(0..=messages / 4);
-            one(&mut rng, n, begin + month, month.num_seconds(), messages)
+            sample_file(&mut rng, n, begin + month, month.num_seconds(), messages)
         })
         .collect()
 }
 
-/// The file with this number, of messages within so many seconds before `end`.
-fn one(rng: &mut Rng, number: usize, end: DateTime<Utc>, seconds: i64, messages: usize) -> Sample {
+/// Generates the file with this number; its messages are at most `seconds` before `end`.
+fn sample_file(rng: &mut Rng, number: usize, end: DateTime<Utc>, seconds: i64, messages: usize) -> Sample {
     let mut text = Vec::new();
     for _ in 0..messages {
         let time = end - Duration::seconds(rng.i64(0..=seconds));
@@ -68,7 +68,7 @@ fn one(rng: &mut Rng, number: usize, end: DateTime<Utc>, seconds: i64, messages:
     Sample { key: format!("segment-logs/{source}/{day}/{name}.{number}.gz"), bytes: gzip(&text), messages }
 }
 
-/// One message with all that Segment puts around it.
+/// Generates a message with all fields that Segment writes.
 #[must_use]
 pub fn message(rng: &mut Rng, time: DateTime<Utc>) -> Value {
     let stamp = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Millis, true);
@@ -93,7 +93,7 @@ pub fn message(rng: &mut Rng, time: DateTime<Utc>) -> Value {
         "userId": if rng.bool() { json!(id(rng)) } else { Value::Null },
         "version": 2,
     });
-    // Four in five are track messages; a few of the names are most of the events, as it is.
+    // Four in five are track messages; as in real data, a few names make up most of the events.
     let kind = if rng.u8(0..5) > 0 { "track" } else { ["identify", "page", "screen", "group"][rng.usize(0..4)] };
     message["type"] = json!(kind);
     match kind {
@@ -112,7 +112,7 @@ pub fn message(rng: &mut Rng, time: DateTime<Utc>) -> Value {
     message
 }
 
-/// Gzipped without a name and a time, so that the bytes depend on the text alone.
+/// Compresses a text without file name and time, so that the bytes depend on the text alone.
 #[must_use]
 pub fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzBuilder::new().write(Vec::new(), Compression::default());

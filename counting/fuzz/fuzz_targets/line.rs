@@ -1,4 +1,4 @@
-//! The scanner takes exactly the lines that serde_json takes for an object, and never panics.
+//! The scanner accepts exactly the lines that serde_json parses as an object, and never panics.
 #![no_main]
 
 use counting::line::{Malformed, Stops, scan};
@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
 fuzz_target!(|line: &[u8]| {
-    // A line has no newline in it, and is not blank.
+    // The scanner's input contains no newline and is not blank.
     if line.contains(&b'\n') || line.iter().all(|byte| b" \t\r".contains(byte)) {
         return;
     }

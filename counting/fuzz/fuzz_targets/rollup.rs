@@ -1,4 +1,4 @@
-//! Any bytes, in two parts, are totals or an error, the same as in one part.
+//! Any bytes produce totals or an error, and pushed in two parts they produce the same as in one.
 #![no_main]
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! The protocol against a store that fails, loses answers and interleaves at will.
+//! Tests of the protocol against a store with failures, lost responses and random interleaving.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use super::*;
 use crate::ledger::PAIRS_PER_CHUNK;
 
-/// The two tables, as DynamoDB keeps them: a put and its additions happen together or not at all.
+/// The two tables with the semantics of DynamoDB: a put and its additions happen together or not at all.
 #[derive(Default)]
 struct Memory {
     ledger: BTreeMap<u32, Marker>,
@@ -18,7 +18,7 @@ struct Memory {
     puts: usize,
 }
 
-/// What goes wrong with a call.
+/// The failure injected into a put: none, before it is applied, or after (the response is lost).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,
@@ -26,7 +26,7 @@ enum Fault {
     After,
 }
 
-/// Says what goes wrong with the n-th put.
+/// The fault of the n-th put.
 type Weather<'a> = dyn Fn(usize) -> Fault + Sync + 'a;
 
 struct Unreliable<'a> {
@@ -38,8 +38,8 @@ thread_local! {
     static RANDOM: RefCell<Rng> = const { RefCell::new(Rng::with_seed(1)) };
 }
 
-/// Lets others go first, as often as chance says.
-async fn dawdle() {
+/// Yields a random number of times, so that other handlers run first.
+async fn yield_randomly() {
     let turns = RANDOM.with(|random| random.borrow_mut().usize(0..4));
     for _ in 0..turns {
         tokio::task::yield_now().await;
@@ -62,31 +62,31 @@ impl<'a> Unreliable<'a> {
         count(self, &ObjectId { name: "o".to_owned(), uploaded_at: None }, totals, ledger).await
     }
 
-    /// As Lambda does, again and again until it succeeds.
-    async fn until_done(&self, totals: &Totals) {
+    /// Repeats the attempt until it succeeds, as Lambda does.
+    async fn retry_until_done(&self, totals: &Totals) {
         for _ in 0..500 {
             if self.attempt(totals).await.is_ok() {
                 return;
             }
         }
-        panic!("never done");
+        panic!("no attempt succeeded");
     }
 }
 
 impl Store for Unreliable<'_> {
     async fn markers(&self, _object: &str) -> Result<Vec<Marker>, StoreError> {
-        dawdle().await;
+        yield_randomly().await;
         Ok(self.memory.lock().expect("unpoisoned").ledger.values().cloned().collect())
     }
 
     async fn put(&self, _object: &ObjectId, marker: &Marker) -> Result<Put, StoreError> {
-        dawdle().await;
+        yield_randomly().await;
         let (put, fault) = {
             let mut memory = self.memory.lock().expect("unpoisoned");
             memory.puts += 1;
             let fault = (self.weather)(memory.puts);
             if fault == Fault::Before {
-                return Err(StoreError::new("before"));
+                return Err(StoreError::new("failed before the write"));
             }
             if memory.ledger.contains_key(&marker.chunk) {
                 (Put::Exists, fault)
@@ -98,8 +98,8 @@ impl Store for Unreliable<'_> {
                 (Put::Written, fault)
             }
         };
-        dawdle().await;
-        if fault == Fault::After { Err(StoreError::new("the answer was lost")) } else { Ok(put) }
+        yield_randomly().await;
+        if fault == Fault::After { Err(StoreError::new("the response was lost")) } else { Ok(put) }
     }
 }
 
@@ -108,7 +108,7 @@ fn totals(pairs: usize, each: i64) -> Totals {
 }
 
 #[tokio::test]
-async fn told_again_adds_nothing() {
+async fn repeated_attempt_adds_nothing() {
     for pairs in [0, 1, 99, 100, 1000] {
         let store = Unreliable::new(|_| Fault::None);
         let totals = totals(pairs, 1);
@@ -122,46 +122,46 @@ async fn told_again_adds_nothing() {
 }
 
 #[tokio::test]
-async fn told_many_times_at_once_adds_once() {
-    for others in [2, 5, 50] {
+async fn concurrent_attempts_add_once() {
+    for handlers in [2, 5, 50] {
         for seed in 0..20 {
             RANDOM.with(|random| random.borrow_mut().seed(seed));
             let store = Unreliable::new(|_| Fault::None);
             let totals = totals(500, 1);
-            join_all((0..others).map(|_| store.until_done(&totals))).await;
+            join_all((0..handlers).map(|_| store.retry_until_done(&totals))).await;
             assert_eq!(store.counts(), totals, "seed {seed}");
         }
     }
 }
 
 #[tokio::test]
-async fn ended_before_or_after_any_write_and_run_again_adds_once() {
+async fn attempt_failed_at_any_write_and_repeated_adds_once() {
     let totals = totals(1000, 1);
     for fault in [Fault::Before, Fault::After] {
         for at in 1..=12 {
             let store = Unreliable::new(move |put| if put >= at && put < at + 20 { fault } else { Fault::None });
-            store.until_done(&totals).await;
+            store.retry_until_done(&totals).await;
             assert_eq!(store.counts(), totals, "put {at}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_version_that_counts_otherwise_adds_only_the_difference() {
-    // The old version counts differently, knows other events, and is ended before any of its writes.
+async fn version_with_other_totals_adds_only_the_difference() {
+    // The old version has other counts and an event of its own, and fails before any one of its writes.
     let (mut old, new) = (totals(700, 2), totals(650, 1));
     old.insert(("only the old one counts this".to_owned(), "2015-08-04T12:00:00Z".to_owned()), 7);
     for at in 1..=8 {
         let store = Unreliable::new(|put| if put >= at && put < at + 8 { Fault::Before } else { Fault::None });
         let done = store.attempt(&old).await.is_ok();
-        store.until_done(&new).await;
-        // What was complete stays as it was counted: nobody reads the object again.
-        assert_eq!(store.counts(), if done { old.clone() } else { new.clone() }, "ended before write {at}");
+        store.retry_until_done(&new).await;
+        // A complete object keeps its counts: no version reads it again.
+        assert_eq!(store.counts(), if done { old.clone() } else { new.clone() }, "failed before write {at}");
     }
 }
 
 #[tokio::test]
-async fn versions_and_faults_at_the_same_time_end_with_one_versions_counts() {
+async fn concurrent_versions_with_faults_end_with_the_counts_of_one() {
     for seed in 0..300 {
         RANDOM.with(|random| random.borrow_mut().seed(seed));
         let (old, new) = (totals(450, 2), totals(400, 1));
@@ -172,21 +172,21 @@ async fn versions_and_faults_at_the_same_time_end_with_one_versions_counts() {
             _ => Fault::None,
         };
         let store = Unreliable::new(weather);
-        let handlers = (0..6).map(|n| store.until_done(if n % 2 == 0 { &old } else { &new }));
+        let handlers = (0..6).map(|n| store.retry_until_done(if n % 2 == 0 { &old } else { &new }));
         join_all(handlers).await;
         let counts = store.counts();
         assert!(counts == old || counts == new, "seed {seed}");
         let ledger = Ledger::new(store.markers("o").await.expect("a ledger"));
         assert!(ledger.is_complete(), "seed {seed}");
-        // The ledger and the counts say the same.
+        // The ledger and the counts agree.
         let applied: BTreeMap<_, _> = ledger.applied(u32::MAX).into_iter().filter(|(_, count)| *count != 0).collect();
         assert!(counts.iter().all(|((event, hour), count)| applied[&(event.as_str(), hour.as_str())] == *count));
     }
 }
 
 #[tokio::test]
-async fn an_alternation_of_versions_does_not_go_on_for_ever() {
-    // Two versions that take turns at one object: each attempt ends, by success or by giving up.
+async fn attempts_of_alternating_versions_terminate() {
+    // Two versions alternate on one object: each attempt terminates, by success or by giving up.
     let (old, new) = (totals(300, 2), totals(300, 1));
     let store = Unreliable::new(|_| Fault::None);
     let results = join_all([store.attempt(&old), store.attempt(&new), store.attempt(&old), store.attempt(&new)]).await;

@@ -1,4 +1,4 @@
-//! The rollup against a plain reference, on messy files, cut everywhere.
+//! Tests of the rollup against a plain reference, on irregular files, split at every byte.
 
 use std::io::Write as _;
 
@@ -12,11 +12,11 @@ use serde_json::Value;
 
 use super::*;
 
-/// What one line comes to, by serde_json and chrono, slowly and plainly.
+/// Returns the pair or the skip reason of one line, computed plainly with serde_json and chrono.
 fn reference(line: &[u8], types: &BTreeSet<String>) -> Result<(String, String), Skip> {
     let value: Value = serde_json::from_slice(line).map_err(|_| Skip::NotJson)?;
     let Value::Object(_) = value else { return Err(Skip::NotAnObject) };
-    // A map keeps only one of two keys, so the keys are listed once more.
+    // A map keeps only one of two equal keys, so the members are read again as a list.
     struct Keys;
     impl<'de> Visitor<'de> for Keys {
         type Value = Vec<(String, Value)>;
@@ -90,8 +90,8 @@ fn roll(parts: &[&[u8]], types: &BTreeSet<String>) -> Result<(Totals, Stats), Ro
 
 fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(text).expect("memory takes it");
-    encoder.finish().expect("memory takes it")
+    encoder.write_all(text).expect("a write to memory");
+    encoder.finish().expect("a write to memory")
 }
 
 fn track(event: &str, time: &str) -> String {
@@ -103,7 +103,7 @@ fn count_of(file: &[u8]) -> i64 {
 }
 
 #[test]
-fn files_of_every_form_are_read() {
+fn file_of_every_supported_form_is_counted() {
     let one = track("e", "2015-08-04T12:00:00Z");
     let two = format!("{one}\n{one}\n");
     assert_eq!(count_of(b""), 0);
@@ -114,7 +114,7 @@ fn files_of_every_form_are_read() {
     assert_eq!(count_of(format!("{one}\r\n\r\n{one}\r\n").as_bytes()), 2);
     assert_eq!(count_of(format!("\u{feff}{one}\n\n \t\n{one}").as_bytes()), 2);
     assert_eq!(count_of(&[gzip(one.as_bytes()), gzip(b"\n"), gzip(two.as_bytes())].concat()), 3, "many members");
-    // A line may begin in one member and end in the next.
+    // A line may begin in one gzip member and end in the next.
     let (begin, end) = one.as_bytes().split_at(10);
     assert_eq!(count_of(&[gzip(begin), gzip(end)].concat()), 1);
     assert_eq!(count_of(b"x"), 0);
@@ -122,7 +122,7 @@ fn files_of_every_form_are_read() {
 }
 
 #[test]
-fn each_reason_to_skip_has_its_name() {
+fn skipped_line_is_recorded_with_its_reason() {
     for (line, reason) in [
         ("nonsense", Skip::NotJson),
         ("{\"type\":\"track\"", Skip::NotJson),
@@ -157,21 +157,21 @@ fn each_reason_to_skip_has_its_name() {
 }
 
 #[test]
-fn the_time_of_receipt_stands_in_for_a_missing_one() {
+fn message_without_timestamp_is_counted_by_received_at() {
     let line = r#"{"type":"track","event":"e","receivedAt":"2015-08-04T12:59:59Z"}"#;
     let (totals, _) = roll(&[line.as_bytes()], &types(&["track"])).expect("a file");
     assert_eq!(totals, Totals::from([(("e".into(), "2015-08-04T12:00:00Z".into()), 1)]));
 }
 
 #[test]
-fn names_are_unescaped() {
+fn escaped_event_name_is_decoded() {
     let line = br#"{"type":"track","event":"\u00e9\ud83d\ude00\n\"\\","timestamp":"2015-08-04T12:00:00Z"}"#;
     let (totals, _) = roll(&[line], &types(&["track"])).expect("a file");
     assert_eq!(totals.keys().next().map(|pair| pair.0.as_str()), Some("é😀\n\"\\"));
 }
 
 #[test]
-fn names_too_long_for_a_key_are_shortened_and_stay_apart() {
+fn names_too_long_for_a_key_are_shortened_and_stay_distinct() {
     let name = |end: char| format!("{}{end}", "é".repeat(600));
     let file =
         [name('a'), name('b'), name('a'), "x".repeat(1024)].map(|n| track(&n, "2015-08-04T12:00:00Z")).join("\n");
@@ -183,7 +183,7 @@ fn names_too_long_for_a_key_are_shortened_and_stay_apart() {
 }
 
 #[test]
-fn brackets_may_nest_as_deep_as_the_reference_goes_and_no_deeper() {
+fn nested_brackets_are_accepted_to_the_depth_of_the_reference() {
     for depth in [1, 10, 125, 126, 127, 128, 100_000] {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
             let inner = if open == "[" { "" } else { "1" };
@@ -196,7 +196,7 @@ fn brackets_may_nest_as_deep_as_the_reference_goes_and_no_deeper() {
 }
 
 #[test]
-fn an_endless_line_is_skipped_and_takes_no_memory() {
+fn endless_line_is_skipped_in_bounded_memory() {
     let good = track("e", "2015-08-04T12:00:00Z");
     let mut rollup = Rollup::new(&types(&["track"]));
     rollup.push(format!("{good}\n{{\"a\":\"").as_bytes()).expect("text");
@@ -204,18 +204,18 @@ fn an_endless_line_is_skipped_and_takes_no_memory() {
         rollup.push(&[b'x'; 512 * 1024]).expect("text");
     }
     let Input::Plain(lines) = &rollup.0 else { panic!("plain text") };
-    assert!(lines.begun.capacity() <= 2 * LONGEST_LINE);
+    assert!(lines.partial.capacity() <= 2 * LONGEST_LINE);
     rollup.push(format!("\"}}\n{good}\n").as_bytes()).expect("text");
     let (totals, seen) = rollup.finish().expect("a file");
     assert_eq!((totals.values().sum::<i64>(), seen.lines), (2, 3));
     assert_eq!(seen.first_skips, [(2, Skip::TooLong)]);
-    // The same where all of it comes at once.
+    // The same result if the whole file is pushed at once.
     let whole = format!("{good}\n{{\"a\":\"{}\"}}\n{good}", "x".repeat(2 * LONGEST_LINE));
     assert_eq!(count_of(whole.as_bytes()), 2);
 }
 
 #[test]
-fn too_many_pairs_are_an_error_not_an_exhaustion() {
+fn file_with_too_many_pairs_is_an_error_before_memory_runs_out() {
     let mut rollup = Rollup::new(&types(&["track"]));
     let mut result = Ok(());
     for n in 0..1_000_000 {
@@ -229,15 +229,15 @@ fn too_many_pairs_are_an_error_not_an_exhaustion() {
 }
 
 #[test]
-fn the_first_skipped_lines_are_named_by_number_and_reason_only() {
+fn first_skipped_lines_are_listed_by_number_and_reason_only() {
     let file = format!("\n{}\nsecret\n{{}}\n", track("e", "2015-08-04T12:00:00Z"));
     let (_, seen) = roll(&[file.as_bytes()], &types(&["track"])).expect("a file");
     assert_eq!(seen.examples(), "3:not_json 4:no_type");
     assert_eq!((seen.skipped(), seen.reasons().as_str()), (2, "not_json=1 no_type=1"));
 }
 
-/// A file with something of everything.
-fn messy() -> Vec<u8> {
+/// Returns a file with a line of every form.
+fn mixed_file() -> Vec<u8> {
     let mut file = Vec::from(BOM);
     for line in [
         track("é \"quoted\" \\ 😀", "2015-08-04T12:34:56.789+05:30"),
@@ -254,9 +254,9 @@ fn messy() -> Vec<u8> {
 }
 
 #[test]
-fn where_the_bytes_are_cut_does_not_matter() {
+fn file_cut_at_any_byte_has_the_same_totals() {
     let types = types(&["track", "page"]);
-    let plain = messy();
+    let plain = mixed_file();
     let expected = roll(&[&plain], &types).expect("a file");
     let zipped = gzip(&plain);
     assert_eq!(roll(&[&zipped], &types).expect("a file"), expected);
@@ -271,9 +271,9 @@ fn where_the_bytes_are_cut_does_not_matter() {
 }
 
 #[test]
-fn a_file_that_ends_early_counts_as_the_reference_says_or_not_at_all() {
+fn truncated_file_matches_the_reference_or_is_an_error() {
     let types = types(&["track", "page"]);
-    let plain = messy();
+    let plain = mixed_file();
     let zipped = gzip(&plain);
     for end in 0..=plain.len() {
         let (totals, seen) = roll(&[&plain[..end]], &types).expect("plain text has no end of its own");
@@ -285,11 +285,11 @@ fn a_file_that_ends_early_counts_as_the_reference_says_or_not_at_all() {
 }
 
 #[test]
-fn a_changed_byte_of_a_gzip_file_never_goes_unseen() {
+fn gzip_file_with_a_changed_byte_is_an_error_or_has_the_same_totals() {
     let types = types(&["track", "page"]);
-    let zipped = gzip(&messy());
+    let zipped = gzip(&mixed_file());
     let expected = roll(&[&zipped], &types).expect("a file").0;
-    // Bytes 4 to 9 of the header are time and system, which no checksum covers.
+    // Bytes 4 to 9 of the header are the time, extra flags and operating system, which no checksum covers.
     for at in (2..4).chain(10..zipped.len()) {
         let mut damaged = zipped.clone();
         damaged[at] ^= 0x20;
@@ -299,7 +299,7 @@ fn a_changed_byte_of_a_gzip_file_never_goes_unseen() {
     }
 }
 
-/// JSON texts as people and machines write them, whole or a little damaged.
+/// Generates JSON texts in common styles; some are slightly invalid.
 fn json_text() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("null".to_owned()),
@@ -345,7 +345,7 @@ fn line() -> impl Strategy<Value = Vec<u8>> {
     });
     let any = prop::collection::vec(member(), 0..6).prop_map(|all| format!("{{{}}}", all.join(",")).into_bytes());
     let whole = prop_oneof![3 => good, 4 => any, 1 => json_text().prop_map(String::into_bytes)];
-    // Now and then a byte is another, or gone.
+    // Some lines have one byte changed or removed.
     (whole, prop::option::weighted(0.3, (any_index(), any_byte(), prop::bool::ANY))).prop_map(|(mut line, damage)| {
         if let Some((at, byte, remove)) = damage
             && !line.is_empty()
@@ -373,12 +373,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
     #[test]
-    fn agrees_with_the_reference(lines in prop::collection::vec(line(), 0..6), cut in any_index(), zip in any::<bool>()) {
+    fn random_lines_match_the_reference(
+        lines in prop::collection::vec(line(), 0..6), cut in any_index(), zip in any::<bool>(),
+    ) {
         let types = types(&["track", "page"]);
         let file = lines.join(&b'\n');
         let expected = reference_totals(&file, &types);
         let bytes = if zip { gzip(&file) } else { file };
-        // Plain text that begins like gzip is taken for gzip.
+        // Plain text that begins like gzip is read as gzip.
         prop_assume!(zip || !bytes.starts_with(&GZIP));
         let (left, right) = bytes.split_at(cut.index(bytes.len() + 1));
         let (totals, seen) = roll(&[left, right], &types).expect("a whole file");
@@ -386,7 +388,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_an_answer_not_a_panic(bytes in prop::collection::vec(any_byte(), 0..300), zip in any::<bool>()) {
+    fn random_bytes_never_cause_a_panic(bytes in prop::collection::vec(any_byte(), 0..300), zip in any::<bool>()) {
         let bytes = if zip { [&GZIP[..], &bytes].concat() } else { bytes };
         let _ = roll(&[&bytes], &types(&["track"]));
     }

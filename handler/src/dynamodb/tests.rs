@@ -1,4 +1,4 @@
-//! What DynamoDB may answer, replayed: each answer leads to the right decision.
+//! Tests of the store against replayed responses of DynamoDB: each must lead to the right decision.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// A client that gets these answers, one after the other, and no more.
+/// Returns the store over a client that replays these responses in order, and nothing after them.
 fn tables(answers: &[(u16, Value)]) -> (Tables, StaticReplayClient) {
     let event = |(status, body): &(u16, Value)| {
         let response = HttpResponse::new((*status).try_into().expect("a status"), SdkBody::from(body.to_string()));
@@ -35,13 +35,13 @@ fn tables(answers: &[(u16, Value)]) -> (Tables, StaticReplayClient) {
     (Tables::new(aws_sdk_dynamodb::Client::from_conf(config), &settings), replay)
 }
 
-fn cancel(reasons: &[&str]) -> (u16, Value) {
+fn cancelled_for(reasons: &[&str]) -> (u16, Value) {
     let reasons: Vec<Value> = reasons.iter().map(|code| json!({ "Code": code, "Message": "why" })).collect();
     let kind = "com.amazonaws.dynamodb.v20120810#TransactionCanceledException";
     (400, json!({ "__type": kind, "message": "Transaction cancelled", "CancellationReasons": reasons }))
 }
 
-fn refuse(code: &str) -> (u16, Value) {
+fn rejected_with(code: &str) -> (u16, Value) {
     (400, json!({ "__type": format!("com.amazonaws.dynamodb.v20120810#{code}"), "message": "why" }))
 }
 
@@ -68,7 +68,7 @@ async fn put(answers: &[(u16, Value)]) -> (Result<Put, StoreError>, usize) {
 }
 
 #[tokio::test]
-async fn a_chunk_is_one_transaction_with_its_marker_on_condition() {
+async fn put_of_a_chunk_is_one_transaction_with_a_conditional_marker() {
     let (tables, replay) = tables(&[(WRITTEN.0, WRITTEN.1())]);
     assert_eq!(tables.put(&object(), &marker()).await, Ok(Put::Written));
     let request = replay.actual_requests().next().expect("one request");
@@ -85,50 +85,51 @@ async fn a_chunk_is_one_transaction_with_its_marker_on_condition() {
 }
 
 #[tokio::test]
-async fn only_the_last_chunk_of_a_run_says_when_its_object_was_counted() {
-    for (end, run, says) in [(1, "run", true), (2, "run", false), (1, "seal", false)] {
+async fn put_records_the_counted_hour_only_on_the_last_chunk_of_a_run() {
+    for (end, run, recorded) in [(1, "run", true), (2, "run", false), (1, "seal", false)] {
         let (tables, replay) = tables(&[(WRITTEN.0, WRITTEN.1())]);
         let marker = Marker { end, run: run.to_owned(), ..marker() };
         assert_eq!(tables.put(&object(), &marker).await, Ok(Put::Written));
         let request = replay.actual_requests().next().expect("one request");
         let body: Value = serde_json::from_slice(request.body().bytes().expect("a body")).expect("JSON");
         let item = &body["TransactItems"][0]["Put"]["Item"];
-        assert_eq!((item["counted_hour"].is_object(), item["uploaded_at"].is_object()), (says, says), "{end} {run}");
+        let has = |name: &str| item[name].is_object();
+        assert_eq!((has("counted_hour"), has("uploaded_at")), (recorded, recorded), "{end} {run}");
     }
 }
 
 #[tokio::test]
-async fn a_marker_that_is_there_is_no_failure_whatever_else_was_in_the_way() {
-    for reasons in [["ConditionalCheckStoreError", "None"], ["ConditionalCheckStoreError", "TransactionConflict"]] {
-        assert_eq!(put(&[cancel(&reasons)]).await, (Ok(Put::Exists), 1));
+async fn put_of_an_existing_marker_is_not_an_error_despite_other_conflicts() {
+    for reasons in [["ConditionalCheckFailed", "None"], ["ConditionalCheckFailed", "TransactionConflict"]] {
+        assert_eq!(put(&[cancelled_for(&reasons)]).await, (Ok(Put::Exists), 1));
     }
 }
 
 #[tokio::test]
-async fn what_passes_by_itself_is_tried_again() {
+async fn put_is_retried_after_transient_errors() {
     let answers = [
-        cancel(&["None", "TransactionConflict"]),
-        cancel(&["TransactionConflict", "None"]),
-        cancel(&["None", "ThrottlingError"]),
-        cancel(&["ProvisionedThroughputExceeded", "TransactionConflict"]),
-        refuse("TransactionInProgressException"),
-        refuse("ThrottlingException"),
-        refuse("ProvisionedThroughputExceededException"),
+        cancelled_for(&["None", "TransactionConflict"]),
+        cancelled_for(&["TransactionConflict", "None"]),
+        cancelled_for(&["None", "ThrottlingError"]),
+        cancelled_for(&["ProvisionedThroughputExceeded", "TransactionConflict"]),
+        rejected_with("TransactionInProgressException"),
+        rejected_with("ThrottlingException"),
+        rejected_with("ProvisionedThroughputExceededException"),
         (WRITTEN.0, WRITTEN.1()),
     ];
     assert_eq!(put(&answers).await, (Ok(Put::Written), answers.len()));
 }
 
 #[tokio::test]
-async fn what_does_not_pass_fails_at_once() {
+async fn put_fails_without_retry_after_a_permanent_error() {
     for answer in [
-        cancel(&["None", "ValidationError"]),
-        cancel(&["None", "ItemCollectionSizeLimitExceeded"]),
-        cancel(&["TransactionConflict", "ValidationError"]),
-        cancel(&["None", "None"]),
-        refuse("AccessDeniedException"),
-        refuse("ResourceNotFoundException"),
-        refuse("ValidationException"),
+        cancelled_for(&["None", "ValidationError"]),
+        cancelled_for(&["None", "ItemCollectionSizeLimitExceeded"]),
+        cancelled_for(&["TransactionConflict", "ValidationError"]),
+        cancelled_for(&["None", "None"]),
+        rejected_with("AccessDeniedException"),
+        rejected_with("ResourceNotFoundException"),
+        rejected_with("ValidationException"),
     ] {
         let (result, requests) = put(std::slice::from_ref(&answer)).await;
         assert!(result.is_err(), "{answer:?}");
@@ -137,7 +138,7 @@ async fn what_does_not_pass_fails_at_once() {
 }
 
 #[tokio::test]
-async fn markers_are_read_from_every_page_and_read_back_as_written() {
+async fn markers_on_several_pages_are_read_as_written() {
     let item = |chunk: u32| {
         json!({
             "object": { "S": "o" }, "chunk": { "N": chunk.to_string() }, "run": { "S": "run" },
@@ -159,7 +160,7 @@ async fn markers_are_read_from_every_page_and_read_back_as_written() {
 }
 
 #[tokio::test]
-async fn an_item_that_is_no_marker_is_an_error() {
+async fn markers_with_an_invalid_item_are_an_error() {
     let item = json!({ "object": { "S": "o" }, "chunk": { "N": "0" } });
     let (tables, _) = tables(&[(200, json!({ "Items": [item], "Count": 1, "ScannedCount": 1 }))]);
     assert!(tables.markers("o").await.is_err());

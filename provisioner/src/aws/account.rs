@@ -5,7 +5,7 @@ use super::error::Call;
 use crate::config::Pipeline;
 use crate::error::Error;
 
-/// The partition of a region (botocore, partitions.json).
+/// Returns the partition of a region (botocore, partitions.json).
 fn partition_of(region: &str) -> &'static str {
     match region.split('-').next() {
         Some("cn") => "aws-cn",
@@ -18,18 +18,18 @@ fn partition_of(region: &str) -> &'static str {
 /// An account and a region in it, and the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Account {
-    /// The partition: `aws`, `aws-cn` or `aws-us-gov`.
+    /// The partition: `aws`, `aws-cn`, `aws-us-gov` or `aws-eusc`.
     pub(crate) partition: String,
     /// The region.
     pub(crate) region: String,
     /// The account's 12 digits.
     pub(crate) id: String,
-    /// The ARN of the caller; empty if nobody was asked.
+    /// The ARN of the caller; empty if AWS was not asked.
     pub(crate) caller: String,
 }
 
 impl Account {
-    /// The account that the file names, without a caller, or `None` if it names none.
+    /// Returns the account that the file names, without a caller, or `None` if it names none.
     pub(crate) fn declared(pipeline: &Pipeline) -> Option<Self> {
         Some(Self {
             partition: partition_of(&pipeline.region).to_owned(),

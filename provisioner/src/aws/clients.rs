@@ -1,4 +1,4 @@
-//! The clients of the AWS services, and how long a call may take.
+//! The clients of the AWS services, with their retries and timeouts.
 
 use std::time::Duration;
 
@@ -15,32 +15,35 @@ use super::error::{ATTEMPT, CALL};
 use crate::config::{LOCAL, Pipeline};
 use crate::error::Error;
 
-/// Attempts of one call, the first included. The pauses between them double, jittered, so five attempts bridge up to
-/// four seconds; what lasts longer is reported, and so is soon that nobody listens at the endpoint.
+/// Attempts of one call, including the first. The pauses between them double, with jitter, so five attempts bridge an
+/// outage of up to four seconds. A longer outage is reported, and an endpoint that refuses connections is reported
+/// soon.
 const ATTEMPTS: u32 = 5;
-/// The first of these pauses.
+/// The first pause between attempts.
 const BACKOFF: Duration = Duration::from_millis(250);
-/// A connection that takes longer than this will not come.
+/// The time limit of a connection attempt; a slower one is unlikely to succeed.
 const CONNECT: Duration = Duration::from_secs(3);
-/// The SDK takes every `LimitExceededException` for a throttle and tries again. DynamoDB's limits on changes of a table
-/// last a day, or until another change is done, which the caller waits for.
-#[derive(Debug)]
-struct Limits;
 
-impl ClassifyRetry for Limits {
+/// A retry classifier that forbids retries at DynamoDB's limits on table changes. The SDK takes every
+/// `LimitExceededException` for a throttle and retries it, but these limits last a day, or until another change is
+/// done, which the caller waits for.
+#[derive(Debug)]
+struct TableLimits;
+
+impl ClassifyRetry for TableLimits {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
         let error = context.output_or_error().and_then(Result::err).and_then(|error| error.as_operation_error());
         let is_limit = error.is_some_and(|error| {
-            let created =
+            let on_create =
                 error.downcast_ref::<CreateTableError>().is_some_and(CreateTableError::is_limit_exceeded_exception);
-            created
+            on_create
                 || error.downcast_ref::<UpdateTableError>().is_some_and(UpdateTableError::is_limit_exceeded_exception)
         });
         if is_limit { RetryAction::RetryForbidden } else { RetryAction::NoActionIndicated }
     }
 
     fn name(&self) -> &'static str {
-        "limits on changes of a table"
+        "limits on table changes"
     }
 }
 
@@ -63,16 +66,17 @@ pub(crate) struct Aws {
     pub(crate) tagging: aws_sdk_resourcegroupstagging::Client,
     /// AWS STS.
     pub(crate) sts: aws_sdk_sts::Client,
-    /// The endpoint, where it is not AWS's own.
+    /// The custom endpoint, if one is set.
     pub(crate) endpoint: Option<String>,
 }
 
 impl Aws {
-    /// Reads the standard variables and files and makes the clients; makes no call, but may ask a credential provider.
+    /// Creates the clients from the standard environment variables and files. Makes no AWS call, but may query a
+    /// credential provider.
     ///
     /// # Errors
-    /// [`Error::Refused`] where `AWS_REGION` contradicts the file: one of the two is a mistake, and guessing
-    /// which would build a pipeline in the wrong place. Likewise where the local environment would mean AWS itself.
+    /// [`crate::error::ErrorKind::Usage`] if `AWS_REGION` contradicts the file: one of the two is a mistake, and a
+    /// wrong guess would deploy to the wrong region. Likewise if the environment `local` would reach AWS itself.
     pub(crate) async fn connect(pipeline: &Pipeline) -> Result<Self, Error> {
         if let Ok(region) = std::env::var("AWS_REGION")
             && !region.is_empty()
@@ -112,15 +116,15 @@ impl Aws {
         Ok(aws)
     }
 
-    /// Clients of this configuration.
+    /// Creates the clients from an SDK configuration.
     pub(crate) fn new(config: &SdkConfig) -> Self {
         let endpoint = std::env::var("AWS_ENDPOINT_URL_S3").ok().or_else(|| config.endpoint_url().map(str::to_owned));
-        // An endpoint that is not AWS's own has no host name for each bucket.
+        // A custom endpoint has no host name per bucket.
         let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(endpoint.is_some()).build();
         Self {
             s3: aws_sdk_s3::Client::from_conf(s3),
             dynamodb: aws_sdk_dynamodb::Client::from_conf(
-                aws_sdk_dynamodb::config::Builder::from(config).retry_classifier(Limits).build(),
+                aws_sdk_dynamodb::config::Builder::from(config).retry_classifier(TableLimits).build(),
             ),
             lambda: aws_sdk_lambda::Client::new(config),
             iam: aws_sdk_iam::Client::new(config),
@@ -143,7 +147,7 @@ mod tests {
     use crate::aws::{Answer, Call};
 
     #[tokio::test]
-    async fn a_server_that_never_answers_is_given_up() {
+    async fn call_to_a_silent_server_times_out() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let attempt = Duration::from_millis(200);
@@ -158,10 +162,10 @@ mod tests {
             .await;
         let started = Instant::now();
         let answer = Aws::new(&config).sts.get_caller_identity().send().await.call("sts:GetCallerIdentity");
-        let error = answer.expect_err("no answer");
+        let error = answer.expect_err("a timeout");
         assert!(matches!(error.answer, Answer::TimedOut), "{error}");
         assert!(
-            error.to_string().contains("an attempt has 60 s") && error.remedy().contains("AWS_ENDPOINT_URL"),
+            error.to_string().contains("60 s per attempt") && error.remedy().contains("AWS_ENDPOINT_URL"),
             "{error}"
         );
         assert!(started.elapsed() >= attempt * 2 && started.elapsed() < attempt * 50);

@@ -12,48 +12,48 @@ use aws_smithy_types::error::operation::BuildError;
 
 use crate::error::{Error, ErrorKind};
 
-/// The time limit of one attempt: an upload of the function's code fits on a slow line.
+/// The time limit of one attempt, long enough to upload the function's code over a slow connection.
 pub(crate) const ATTEMPT: Duration = Duration::from_secs(60);
-/// The time limit of one call with all of its attempts.
+/// The time limit of one call with all its attempts.
 pub(crate) const CALL: Duration = Duration::from_secs(150);
 
-/// A call that did not succeed.
+/// A failed call.
 #[derive(Debug)]
 pub(crate) struct AwsError {
     /// The call, as IAM names it: `s3:PutBucketPolicy`.
     pub(crate) call: &'static str,
-    /// How it failed.
+    /// The failure.
     pub(crate) answer: Answer,
 }
 
-/// How a call failed.
+/// The failure of a call.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// The service answered with an error.
     Service {
-        /// HTTP status.
+        /// The HTTP status.
         status: u16,
-        /// The service's error code; empty where the answer had no body (HEAD).
+        /// The service's error code; empty if the answer had no body (HEAD).
         code: String,
         /// The service's message; may be empty.
         message: String,
-        /// What AWS's support asks for.
+        /// The id of the request, for AWS Support.
         request_id: Option<String>,
     },
     /// No usable credentials.
     Credentials(String),
-    /// No answer: the name is unknown, nobody listens, TLS failed.
+    /// No answer: the host name is unknown, the connection was refused, or TLS failed.
     Unreachable(String),
-    /// No answer in time.
+    /// No answer within the time limit.
     TimedOut,
-    /// An answer that cannot be understood, or a request that could not be made.
+    /// An answer that cannot be parsed, or a request that could not be built.
     Unclear(String),
 }
 
 const CLOCK: &str = "this machine's clock is wrong: correct it";
 
 impl AwsError {
-    /// The service's error code, where the service answered.
+    /// Returns the service's error code, if the service answered.
     pub(crate) fn code(&self) -> Option<&str> {
         match &self.answer {
             Answer::Service { code, .. } => Some(code),
@@ -61,7 +61,7 @@ impl AwsError {
         }
     }
 
-    /// The HTTP status, where the service answered.
+    /// Returns the HTTP status, if the service answered.
     pub(crate) fn status(&self) -> Option<u16> {
         match &self.answer {
             Answer::Service { status, .. } => Some(*status),
@@ -69,24 +69,24 @@ impl AwsError {
         }
     }
 
-    /// Whether the service answered that what was asked about, or something that it is part of, is not there.
+    /// Returns whether the service answered that the resource, or one that it is a part of, does not exist.
     pub(crate) fn is_not_found(&self) -> bool {
         let names = ["NotFound", "NoSuch", "NonExistent", "DoesNotExist"];
         self.status() == Some(404) || self.code().is_some_and(|code| names.iter().any(|name| code.contains(name)))
     }
 
-    /// Whether the service answered that the caller may not ask.
+    /// Returns whether the service denied the caller access.
     pub(crate) fn is_refusal(&self) -> bool {
         self.status() == Some(403) || self.code().is_some_and(|code| code.starts_with("AccessDenied"))
     }
 
-    /// Whether the service answered with this code and a message that contains `text`. For the few answers that AWS
-    /// tells apart by their text alone; the callers name their source.
+    /// Returns whether the service answered with the code `wanted` and a message that contains `text`. For the few
+    /// answers that AWS distinguishes by their text alone; each caller names its source.
     pub(crate) fn says(&self, wanted: &str, text: &str) -> bool {
         matches!(&self.answer, Answer::Service { code, message, .. } if code == wanted && message.contains(text))
     }
 
-    /// The call and the code of its answer, without the text of AWS, which names the caller.
+    /// Returns the call and the code of its answer, without AWS's message, which names the caller.
     pub(crate) fn short(&self) -> String {
         match &self.answer {
             Answer::Service { status, code, .. } => format!("{} answered {status} {}", self.call, code.escape_debug()),
@@ -94,7 +94,7 @@ impl AwsError {
         }
     }
 
-    /// The user-facing error. `doing` continues "failed to".
+    /// Converts the failure into the user-facing error. `doing` continues "failed to".
     pub(crate) fn while_doing(&self, doing: impl fmt::Display) -> Error {
         let kind = match &self.answer {
             Answer::TimedOut => ErrorKind::Timeout,
@@ -103,7 +103,7 @@ impl AwsError {
             }
         };
         let (short, long) = (self.short(), self.to_string());
-        // The text of AWS follows the short form, unless the failure is told in other words altogether.
+        // If the long form continues the short one, the rest, which may name the caller, becomes the detail.
         let (message, detail) = match long.strip_prefix(&short) {
             Some(rest) => (format!("failed to {doing}: {short}"), rest.to_owned()),
             None => (format!("failed to {doing}: {long}"), String::new()),
@@ -111,7 +111,7 @@ impl AwsError {
         Error::new(kind, message, self.remedy()).with_detail(detail)
     }
 
-    /// The help text.
+    /// Returns the help text.
     pub(crate) fn remedy(&self) -> String {
         match &self.answer {
             Answer::Credentials(_) => {
@@ -120,7 +120,7 @@ impl AwsError {
             Answer::Unreachable(_) => "check the network, pipeline.region and AWS_ENDPOINT_URL".to_owned(),
             Answer::TimedOut => "check the network and AWS_ENDPOINT_URL, then run the command again".to_owned(),
             Answer::Unclear(_) => "check that AWS_ENDPOINT_URL is the address of AWS or of a local AWS".to_owned(),
-            // Services other than S3 say it in words alone.
+            // Services other than S3 report clock skew by the message alone.
             Answer::Service { message, .. }
                 if message.contains("Signature expired") || message.contains("Signature not yet current") =>
             {
@@ -134,7 +134,7 @@ impl AwsError {
                     "AWS does not know these credentials: check AWS_PROFILE or the AWS_* variables".to_owned()
                 }
                 "SignatureDoesNotMatch" | "InvalidSignatureException" => {
-                    "the secret key does not belong to the access key, or a proxy changes the request".to_owned()
+                    "check that the secret key belongs to the access key, and that no proxy changes requests".to_owned()
                 }
                 "RequestTimeTooSkewed" => CLOCK.to_owned(),
                 "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException" => {
@@ -143,7 +143,7 @@ impl AwsError {
                 "OptInRequired" | "InvalidRegion" => "enable the region in the account, or choose another".to_owned(),
                 _ if self.is_refusal() => format!("allow the caller {}", self.call),
                 _ if *status == 429 || *status >= 500 => "AWS is busy: run the command again to continue".to_owned(),
-                _ => "run the command again: what is done stays done; if the answer stays, it says what to change"
+                _ => "run the command again (completed steps are not repeated); if the error persists, fix its cause"
                     .to_owned(),
             },
         }
@@ -157,7 +157,7 @@ impl fmt::Display for AwsError {
             Answer::Service { status, code, message, request_id } => {
                 write!(f, "{call} answered {status}")?;
                 if *status < 300 {
-                    f.write_str(", but the answer was cut short or is none of AWS's")?;
+                    f.write_str(", but the answer is truncated or not from AWS")?;
                 }
                 if !code.is_empty() {
                     write!(f, " {}", code.escape_debug())?;
@@ -174,7 +174,7 @@ impl fmt::Display for AwsError {
             Answer::Unreachable(why) => write!(f, "{call} could not be sent: {why}"),
             Answer::TimedOut => write!(
                 f,
-                "{call} got no answer in time (an attempt has {} s, a call with all of its attempts {} s)",
+                "{call} got no answer in time (limits: {} s per attempt, {} s per call)",
                 ATTEMPT.as_secs(),
                 CALL.as_secs()
             ),
@@ -185,12 +185,12 @@ impl fmt::Display for AwsError {
 
 impl StdError for AwsError {}
 
-/// Turns the SDK's results into ours.
+/// The conversion of the SDK's errors into [`AwsError`].
 pub(crate) trait Call<T> {
-    /// Names the call that was made.
+    /// Converts the error and adds the name of the call to it.
     ///
     /// # Errors
-    /// The call's own failure.
+    /// The failure of the call.
     fn call(self, call: &'static str) -> Result<T, AwsError>;
 }
 
@@ -247,22 +247,22 @@ fn is_about_credentials(error: &(dyn StdError + 'static)) -> bool {
     sources(error).any(|cause| cause.downcast_ref::<CredentialsError>().is_some())
 }
 
-/// The causes from the second on (the first is the SDK's own "dispatch failure"), without repetition.
+/// Joins the causes from the second on (the first is the SDK's own "dispatch failure"), without repetitions.
 fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut said: Vec<String> = Vec::new();
+    let mut causes: Vec<String> = Vec::new();
     for cause in sources(error).skip(1) {
         let text = cause.to_string().escape_debug().to_string();
-        if !said.iter().any(|earlier| earlier.contains(&text)) {
-            said.push(text);
+        if !causes.iter().any(|earlier| earlier.contains(&text)) {
+            causes.push(text);
         }
     }
-    if said.is_empty() { error.to_string() } else { said.join(": ") }
+    if causes.is_empty() { error.to_string() } else { causes.join(": ") }
 }
 
-/// The answers that mean *this is not there*; every other failure stays one.
+/// Turns an error with one of `codes`, which mean *absent*, into `None`.
 ///
 /// # Errors
-/// The failure, where its code is none of `codes`.
+/// Any failure with another code.
 pub(crate) fn absent_on<T>(result: Result<T, AwsError>, codes: &[&str]) -> Result<Option<T>, AwsError> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -300,7 +300,7 @@ impl From<BuildError> for ResourceError {
     }
 }
 
-/// The builders of the SDK require members that are always given here.
+/// The builders of the SDK fail only if a required member is missing, which would be a defect here.
 impl From<BuildError> for Error {
     fn from(error: BuildError) -> Self {
         Self::internal("build a request", error)

@@ -1,22 +1,23 @@
-//! IAM and resource policies, compared by what they mean.
+//! IAM and resource policies, compared by meaning.
 //!
-//! AWS gives a policy back as it pleases: URL-encoded, a list of one as a plain text, lists and statements in another
-//! order. [`canonical`] brings two policies that mean the same to the same JSON.
+//! AWS does not return a policy as it was written: the policy may be URL-encoded, have a plain string in place of a
+//! list of one, or have its lists and statements in another order. [`canonical`] maps equivalent policies to the same
+//! JSON.
 
 use std::collections::BTreeSet;
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value as Json, json};
 
-/// A policy of these statements.
+/// Returns the canonical policy of these statements.
 pub(crate) fn document(statements: &[Json]) -> Json {
     canonical(&json!({ "Version": "2012-10-17", "Statement": statements }))
 }
 
-/// Reads a document as IAM gives it back (URL-encoded) or as the other services do.
+/// Parses a policy as IAM returns it (URL-encoded) or as the other services do.
 ///
 /// # Errors
-/// Where it is not JSON.
+/// The text is not JSON.
 pub(crate) fn parse(text: &str) -> Result<Json, serde_json::Error> {
     // A JSON document begins with a brace; an encoded one with %7B.
     if text.trim_start().starts_with('{') {
@@ -25,7 +26,7 @@ pub(crate) fn parse(text: &str) -> Result<Json, serde_json::Error> {
     serde_json::from_str(&percent_decode_str(text).decode_utf8_lossy())
 }
 
-/// The statements of a policy, a single one without its list included.
+/// Returns the statements of a policy, also of a policy with a single statement instead of a list.
 pub(crate) fn statements(policy: &Json) -> Vec<Json> {
     match policy.get("Statement") {
         Some(Json::Array(statements)) => statements.clone(),
@@ -34,12 +35,12 @@ pub(crate) fn statements(policy: &Json) -> Vec<Json> {
     }
 }
 
-/// The statement's id, or an empty text.
+/// Returns the statement's id, or an empty string.
 pub(crate) fn sid(statement: &Json) -> &str {
     statement.get("Sid").and_then(Json::as_str).unwrap_or_default()
 }
 
-/// The statement without its id.
+/// Returns the statement without its id.
 pub(crate) fn without_sid(statement: &Json) -> Json {
     let Json::Object(fields) = statement else { return statement.clone() };
     Json::Object(
@@ -47,8 +48,8 @@ pub(crate) fn without_sid(statement: &Json) -> Json {
     )
 }
 
-/// The same policy in the one form that compares as text: lists as sorted lists, also those of one; statements by Sid
-/// and then by content; `true` and `"true"` alike.
+/// Returns the policy in a form that compares as text: single values as lists, lists sorted, statements sorted by Sid
+/// and then by content, and `true` written as `"true"`.
 pub(crate) fn canonical(policy: &Json) -> Json {
     let mut statements: Vec<Json> = statements(policy).iter().map(canonical_statement).collect();
     statements.sort_by_key(|statement| (sid(statement).to_owned(), statement.to_string()));
@@ -60,7 +61,7 @@ pub(crate) fn canonical(policy: &Json) -> Json {
     Json::Object(out)
 }
 
-/// [`canonical`], of one statement.
+/// [`canonical`] for one statement.
 pub(crate) fn canonical_statement(statement: &Json) -> Json {
     let Json::Object(fields) = statement else {
         return statement.clone();
@@ -69,7 +70,7 @@ pub(crate) fn canonical_statement(statement: &Json) -> Json {
         let value = match key.as_str() {
             "Sid" | "Effect" => value.clone(),
             "Action" | "NotAction" | "Resource" | "NotResource" => list(value),
-            // "*" and {"AWS": "*"} differ for anonymous callers, so a plain text stays one.
+            // "*" and {"AWS": "*"} differ for anonymous callers, so a plain string is kept.
             "Principal" | "NotPrincipal" => values(value, &list),
             _ => values(value, &|operator| values(operator, &list)),
         };
@@ -80,15 +81,15 @@ pub(crate) fn canonical_statement(statement: &Json) -> Json {
     Json::Object(fields.into_iter().collect())
 }
 
-/// The order in which people write a statement.
+/// The customary order of the members of a statement.
 const FIELDS: [&str; 9] =
     ["Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition"];
 
-/// What `then` grants that `now` does not, each grant in words. By the letter: a grant under another condition, or one
-/// that a pattern covers already, counts as another.
-pub(crate) fn widening(now: &Json, then: &Json) -> Vec<String> {
-    let before = grants(now);
-    grants(then).into_iter().filter(|grant| !before.contains(grant)).collect()
+/// Returns the grants of `desired` that `live` lacks, as text. The comparison is literal: a grant under another
+/// condition, or one that a pattern already covers, counts as new.
+pub(crate) fn widening(live: &Json, desired: &Json) -> Vec<String> {
+    let granted = grants(live);
+    grants(desired).into_iter().filter(|grant| !granted.contains(grant)).collect()
 }
 
 fn grants(policy: &Json) -> BTreeSet<String> {
@@ -151,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn order_and_single_values_do_not_matter() {
+    fn policies_in_another_order_or_without_lists_are_equal() {
         let one = json!({"Version": "2012-10-17", "Statement": {
             "Effect": "Allow", "Sid": "A", "Action": "s3:GetObject", "Resource": ["b", "a"],
             "Condition": {"Bool": {"aws:SecureTransport": false}}}});
@@ -162,30 +163,33 @@ mod tests {
     }
 
     #[test]
-    fn another_action_matters() {
+    fn policies_with_different_actions_differ() {
         let with = |action: &str| canonical(&json!({"Statement": [{"Effect": "Allow", "Action": action}]}));
         assert_ne!(with("s3:GetObject"), with("s3:PutObject"));
     }
 
     #[test]
-    fn everyone_is_not_every_aws_principal() {
+    fn everyone_differs_from_every_aws_principal() {
         let with = |principal: Json| canonical(&json!({"Statement": [{"Principal": principal}]}));
         assert_ne!(with(json!("*")), with(json!({"AWS": "*"})));
     }
 
     #[test]
-    fn only_new_grants_widen() {
-        let now = json!({"Statement": [{"Effect": "Allow", "Action": ["a:Get", "a:Put"], "Resource": "x"}]});
-        let then = json!({"Statement": [{"Effect": "Allow", "Action": "a:Get", "Resource": ["x", "y"]},
+    fn widening_lists_new_grants_only() {
+        let live = json!({"Statement": [{"Effect": "Allow", "Action": ["a:Get", "a:Put"], "Resource": "x"}]});
+        let desired = json!({"Statement": [{"Effect": "Allow", "Action": "a:Get", "Resource": ["x", "y"]},
             {"Effect": "Deny", "Action": "a:Delete", "Resource": "x"}]});
-        assert_eq!(widening(&now, &then), ["a:Get on y"]);
-        assert!(widening(&now, &now).is_empty());
-        let trust = |who: &str| json!({"Statement": {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": who}}});
+        assert_eq!(widening(&live, &desired), ["a:Get on y"]);
+        assert!(widening(&live, &live).is_empty());
+        let trust = |principal: &str| {
+            let principal = json!({ "AWS": principal });
+            json!({"Statement": {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": principal}})
+        };
         assert_eq!(widening(&trust("a"), &trust("*")), ["sts:AssumeRole by *"]);
     }
 
     #[test]
-    fn iam_documents_are_decoded() {
+    fn url_encoded_policy_is_decoded() {
         let policy = parse("%7B%22Version%22%3A%20%222012-10-17%22%7D").expect("an encoded document");
         assert_eq!(policy, json!({"Version": "2012-10-17"}));
     }

@@ -1,4 +1,4 @@
-//! A pipeline beside the clients and the account in which it is deployed.
+//! A pipeline with the clients and the account of its deployment.
 
 use super::{Account, Aws};
 use crate::config::Pipeline;
@@ -9,7 +9,7 @@ use crate::error::Error;
 pub(crate) struct Session<'a> {
     /// The clients.
     pub(crate) aws: Aws,
-    /// Account and region.
+    /// The account and the region.
     pub(crate) account: Account,
     /// The desired state.
     pub(crate) pipeline: &'a Pipeline,

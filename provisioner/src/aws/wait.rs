@@ -1,4 +1,4 @@
-//! Wait for a condition, with backoff and a deadline; never for a fixed time.
+//! Waits for a condition, with backoff and a deadline; never for a fixed time.
 
 use std::time::Duration;
 
@@ -7,18 +7,18 @@ use tokio::time::{Instant, sleep};
 use super::error::{AwsError, ResourceError};
 use crate::error::{Error, ErrorKind};
 
-/// The first pause. Most conditions come true within a second, so the first looks are frequent.
+/// The first pause. Most conditions become true within a second, so the first checks are frequent.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// The longest pause: nobody should wait more than this for something that has happened.
+/// The longest pause, and so the longest delay after a condition has become true.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What is waited for and for how long, and the callback that reports it.
+/// A condition, a deadline, and the callback that reports the wait.
 pub(crate) struct Wait<'a> {
-    /// Reads on after "waiting for": `the role to become assumable`.
+    /// The condition; continues "waiting for": `the role to become assumable`.
     pub(crate) what: String,
-    /// When to give up.
+    /// The time after which the wait fails.
     pub(crate) deadline: Duration,
-    /// Told of each pause.
+    /// Called before each pause with the condition and the elapsed time.
     pub(crate) on_wait: &'a (dyn Fn(&str, Duration) + Send + Sync),
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Pauses<'a> {
 }
 
 impl<'a> Pauses<'a> {
-    /// From now on.
+    /// Starts the wait.
     pub(crate) fn new(wait: Wait<'a>) -> Self {
         Self { wait, started: Instant::now(), attempt: 0 }
     }
@@ -38,7 +38,7 @@ impl<'a> Pauses<'a> {
     /// Sleeps before the next attempt.
     ///
     /// # Errors
-    /// [`Error::Timeout`], with the last answer, where there is no time for another one.
+    /// [`ErrorKind::Timeout`] with the last answer, if the deadline has passed.
     pub(crate) async fn next(&mut self, last: Option<&str>) -> Result<(), Error> {
         let Wait { what, deadline, on_wait } = &self.wait;
         let elapsed = self.started.elapsed();
@@ -48,13 +48,13 @@ impl<'a> Pauses<'a> {
         on_wait(what, elapsed);
         let ceiling = FIRST_PAUSE.saturating_mul(1 << self.attempt.min(10)).min(LONGEST_PAUSE);
         self.attempt += 1;
-        // Half fixed, half random: those who wait for the same thing do not ask at the same moment.
+        // Half fixed, half random, so that waits for the same condition do not poll at the same moment.
         sleep(ceiling.mul_f64(0.5 + fastrand::f64() / 2.0).min(left)).await;
         Ok(())
     }
 }
 
-/// The error of a wait that reached its deadline.
+/// Returns the error of a wait that reached its deadline.
 pub(crate) fn timed_out(what: &str, deadline: Duration, last: Option<&str>) -> Error {
     let last = last.map_or_else(String::new, |last| format!("; the last answer was: {last}"));
     Error::new(
@@ -64,10 +64,10 @@ pub(crate) fn timed_out(what: &str, deadline: Duration, last: Option<&str>) -> E
     )
 }
 
-/// Asks until the answer is there.
+/// Calls `ask` until it returns a value.
 ///
 /// # Errors
-/// What asking fails with, and [`Error::Timeout`] past the deadline.
+/// The first error of `ask`; [`ErrorKind::Timeout`] after the deadline.
 pub(crate) async fn wait_until<T, F>(waiting: Wait<'_>, mut ask: impl FnMut() -> F + Send) -> Result<T, ResourceError>
 where
     F: Future<Output = Result<Option<T>, ResourceError>> + Send,
@@ -81,13 +81,13 @@ where
     }
 }
 
-/// Makes a call again while its failure is one that passes by itself.
+/// Retries a call while its failure is transient.
 ///
 /// # Errors
-/// Any other failure as it is; [`Error::Timeout`], with the last answer, past the deadline.
+/// Any other failure, unchanged; [`ErrorKind::Timeout`] with the last answer after the deadline.
 pub(crate) async fn retry_while<T, E, F>(
     waiting: Wait<'_>,
-    passes: impl Fn(&AwsError) -> bool + Send,
+    is_transient: impl Fn(&AwsError) -> bool + Send,
     mut call: impl FnMut() -> F + Send,
 ) -> Result<T, ResourceError>
 where
@@ -98,8 +98,8 @@ where
     loop {
         let last = match call().await.map_err(Into::into) {
             Ok(value) => return Ok(value),
-            Err(ResourceError::Call(error)) if passes(&error) => error.to_string(),
-            Err(fault) => return Err(fault),
+            Err(ResourceError::Call(error)) if is_transient(&error) => error.to_string(),
+            Err(error) => return Err(error),
         };
         pauses.next(Some(&last)).await?;
     }
@@ -125,25 +125,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_never_passes_is_given_up_with_the_last_answer_and_a_way_on() {
-        let told = Mutex::new(Vec::new());
-        let on_wait = |what: &str, elapsed: Duration| told.lock().expect("a list").push((what.to_owned(), elapsed));
+    async fn retry_past_the_deadline_fails_with_the_last_answer_and_help() {
+        let reports = Mutex::new(Vec::new());
+        let on_wait = |what: &str, elapsed: Duration| reports.lock().expect("a list").push((what.to_owned(), elapsed));
         let started = Instant::now();
-        let fault = retry_while(waiting(&on_wait), |_| true, || async { Err::<(), _>(refusal()) }).await;
-        let Err(ResourceError::Other(error)) = fault else { panic!("{fault:?}") };
+        let result = retry_while(waiting(&on_wait), |_| true, || async { Err::<(), _>(refusal()) }).await;
+        let Err(ResourceError::Other(error)) = result else { panic!("{result:?}") };
         let text = error.to_string();
         for part in ["gave up waiting for the role to become assumable", "cannot be assumed", "run the command again"] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
         assert!(started.elapsed() >= SHORT && started.elapsed() < SHORT * 10);
-        let told = told.into_inner().expect("a list");
+        let reports = reports.into_inner().expect("a list");
         assert!(
-            told.len() > 2 && told.iter().all(|(what, elapsed)| what.contains("assumable") && *elapsed <= SHORT * 2)
+            reports.len() > 2
+                && reports.iter().all(|(what, elapsed)| what.contains("assumable") && *elapsed <= SHORT * 2)
         );
     }
 
     #[tokio::test]
-    async fn what_comes_true_late_is_waited_for() {
+    async fn wait_for_a_late_condition_succeeds() {
         let asked = Mutex::new(0);
         let on_wait = |_: &str, _: Duration| {};
         let answer = wait_until(waiting(&on_wait), || async {
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_failure_ends_it_at_once() {
+    async fn retry_of_a_permanent_failure_stops_at_once() {
         let asked = Mutex::new(0);
         let on_wait = |_: &str, _: Duration| {};
         let result = retry_while(

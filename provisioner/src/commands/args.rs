@@ -38,9 +38,11 @@ impl Global {
     /// # Errors
     /// [`config::load`]
     pub(super) fn load(&self) -> Result<Pipeline, Error> {
-        let from_variable = || variable("PIPELINE_ENV").map(|name| name.to_string_lossy().into_owned());
-        let environment = self.environment.clone().or_else(from_variable);
-        config::load(&self.config(), environment.as_deref())
+        let (environment, named_by) = match &self.environment {
+            Some(name) => (Some(name.clone()), "--env"),
+            None => (variable("PIPELINE_ENV").map(|name| name.to_string_lossy().into_owned()), "PIPELINE_ENV"),
+        };
+        config::load(&self.config(), environment.as_deref(), named_by)
     }
 }
 

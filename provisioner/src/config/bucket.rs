@@ -11,11 +11,11 @@ use super::rules;
 pub(crate) struct Bucket {
     /// The bucket's name, global on AWS.
     pub(crate) name: String,
-    /// Whether S3 keeps old versions of objects.
+    /// True if S3 keeps old versions of objects.
     pub(crate) versioning: bool,
     /// Days after which S3 deletes the objects below the notification's prefix.
     pub(crate) expire_days: Option<i32>,
-    /// Whether the bucket's policy denies plain HTTP.
+    /// True if the bucket's policy denies plain HTTP.
     pub(crate) require_tls: bool,
 }
 
@@ -30,9 +30,9 @@ pub(super) struct Raw {
 
 pub(super) const KEYS: &[Key] = &[
     key("bucket.name", "name = \"acme-segment-events\"", "pipeline.name", "Name of the bucket, global on AWS."),
-    key("bucket.versioning", "versioning = false", "false", "Whether S3 keeps old versions of objects."),
+    key("bucket.versioning", "versioning = false", "false", "Keep old versions of objects."),
     key("bucket.expire_days", "expire_days = 90", "", "Days after which S3 deletes the objects below the prefix."),
-    key("bucket.require_tls", "require_tls = true", "true", "Whether the bucket's policy denies plain HTTP."),
+    key("bucket.require_tls", "require_tls = true", "true", "Deny plain HTTP in the bucket's policy."),
 ];
 
 impl Raw {

@@ -7,10 +7,10 @@ use toml::Spanned;
 use super::diagnostic::Diagnostic;
 use super::rules::Rule;
 
-/// A value that may be absent and knows its position.
+/// An optional value with its position.
 pub(super) type Maybe<T> = Option<Spanned<T>>;
 
-/// Collects the mistakes of a file.
+/// A collector of the mistakes in a file.
 pub(super) struct Check<'a> {
     pub(super) found: &'a mut Vec<Diagnostic>,
 }
@@ -29,8 +29,8 @@ impl Check<'_> {
 
     /// Records a mistake if AWS would refuse the value.
     pub(super) fn rule(&mut self, span: Range<usize>, key: &str, rule: Rule) {
-        if let Err(broken) = rule {
-            self.mistake(span, format!("AWS refuses this `{key}`"), broken.why, broken.help);
+        if let Err(violation) = rule {
+            self.mistake(span, format!("AWS refuses this `{key}`"), violation.why, violation.help);
         }
     }
 

@@ -1,4 +1,4 @@
-//! A mistake in the file, where it stands, and what to write instead; rendered like a compiler's message.
+//! A mistake in the file, with its position and a correction; rendered like a compiler's message.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,20 +8,20 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Diagnostic {
-    /// Where it stands, in bytes of the file.
+    /// The position, in bytes of the file.
     pub(crate) span: Range<usize>,
-    /// What is wrong, in one line.
+    /// The problem, in one line.
     pub(crate) message: String,
-    /// What stands under the caret; may be empty.
+    /// The text under the caret; may be empty.
     pub(crate) label: String,
-    /// What to write instead.
+    /// The correction.
     pub(crate) help: String,
-    /// Whether the text could not even be parsed there.
+    /// True if the text could not be parsed at this position.
     pub(crate) is_syntax: bool,
 }
 
 impl Diagnostic {
-    /// A mistake at `span`.
+    /// Creates a diagnostic of a mistake at `span`.
     pub(crate) fn new(
         span: Range<usize>,
         message: impl Into<String>,
@@ -32,7 +32,7 @@ impl Diagnostic {
     }
 }
 
-/// Everything that is wrong with one file.
+/// All mistakes in one file.
 #[derive(Debug)]
 pub(crate) struct ConfigErrors {
     /// The file's name, as given.
@@ -45,8 +45,8 @@ pub(crate) struct ConfigErrors {
 
 impl ConfigErrors {
     fn render(&self, diagnostic: &Diagnostic) -> String {
-        // The file may hold anything, an escape sequence too, and the message goes to a terminal. Each control
-        // character becomes one of the same length in bytes, so the spans still hold.
+        // The file may contain escape sequences, and the message goes to a terminal, so control characters are
+        // replaced. The spans are valid only if the replacement has the same length in bytes.
         let text: String = self.text.chars().map(|c| if is_hostile(c) { '?' } else { c }).collect();
         let (text, span) = if text.len() == self.text.len() {
             (text, diagnostic.span.clone())
@@ -69,7 +69,8 @@ impl ConfigErrors {
     }
 }
 
-/// Control characters other than those that lay text out. All are one byte in UTF-8 up to U+007F, two up to U+009F.
+/// Returns whether `c` is a control character other than a line break or a tab. Control characters take one byte in
+/// UTF-8 up to U+007F, and two up to U+009F.
 fn is_hostile(c: char) -> bool {
     c.is_control() && !matches!(c, '\n' | '\r' | '\t')
 }

@@ -6,17 +6,17 @@ use toml::Spanned;
 use super::check::{Check, Maybe};
 use super::key::{Key, example_of, key};
 
-/// A thousand times the volume of the largest senders: a larger number is a typing error.
+/// The largest volume accepted: a thousand times that of the largest senders, so a larger number is a typing error.
 const MOST: u64 = 1_000_000_000_000;
-/// Segment's destination writes at least once an hour.
+/// The default number of files per month: Segment's destination writes at least once an hour.
 const HOURS_A_MONTH: u64 = 730;
 
 /// The expected volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Volume {
-    /// Events a month.
+    /// Events per month.
     pub(crate) events_per_month: u64,
-    /// Files a month.
+    /// Files per month.
     pub(crate) files_per_month: u64,
 }
 
@@ -28,8 +28,13 @@ pub(super) struct Raw {
 }
 
 pub(super) const KEYS: &[Key] = &[
-    key("estimate.events_per_month", "events_per_month = 10000000", "", "Expected events a month, for cost estimates."),
-    key("estimate.files_per_month", "files_per_month = 730", "730", "Expected files a month, for cost estimates."),
+    key(
+        "estimate.events_per_month",
+        "events_per_month = 10000000",
+        "",
+        "Expected events per month, for cost estimates.",
+    ),
+    key("estimate.files_per_month", "files_per_month = 730", "730", "Expected files per month, for cost estimates."),
 ];
 
 impl Raw {

@@ -83,7 +83,7 @@ pub(super) fn read(mut tree: Tree<'_>, found: &mut Vec<Diagnostic>) -> Raw {
         match tree::cut(&mut tree, &span) {
             Some(cut) if cut.by_key => {
                 let message = format!("`{}` is not a key of pipeline.toml", cut.path);
-                found.push(Diagnostic::new(span, message, "", keys::instead_of(&cut.path)));
+                found.push(Diagnostic::new(span, message, "", keys::suggestion(&cut.path)));
             }
             Some(cut) => {
                 let message = format!("`{}` has a wrong value", cut.path);
@@ -97,9 +97,9 @@ pub(super) fn read(mut tree: Tree<'_>, found: &mut Vec<Diagnostic>) -> Raw {
     }
 }
 
-/// Checks the file and fills in the names. Returns `None` if a required key is absent; an absent key is reported only if
-/// all of the text was parsed, since it may be in the part that was not. The name of an environment that does not set
-/// `pipeline.name` is appended to the pipeline's name, and with it to every derived name.
+/// Checks the file and fills in the names. Returns `None` if a required key is absent. An absent key is reported only
+/// if all of the text was parsed, since the key may be in the unparsed part. The name of an environment that does not
+/// set `pipeline.name` is appended to the pipeline's name, and so to every derived name.
 pub(super) fn check(
     raw: Raw,
     suffix: Option<(&str, Range<usize>)>,

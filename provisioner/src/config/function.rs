@@ -7,11 +7,11 @@ use super::check::{Check, Maybe};
 use super::key::{Key, key};
 use super::rules;
 
-/// The numbers of days that CloudWatch Logs accepts (API reference, PutRetentionPolicy).
+/// The retention periods that CloudWatch Logs accepts, in days (API reference, PutRetentionPolicy).
 const RETENTION_DAYS: [i64; 22] =
     [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
 
-/// Lambda keeps an event that waits for its invocation for at most six hours (API reference,
+/// The longest time that Lambda keeps an event before its invocation, in seconds (API reference,
 /// PutFunctionEventInvokeConfig).
 const SIX_HOURS: i64 = 21_600;
 
@@ -63,7 +63,7 @@ pub(super) const KEYS: &[Key] = &[
         "the binary that `make handler` builds",
         "Binary of the function, relative to the file.",
     ),
-    key("function.memory_mb", "memory_mb = 256", "256", "Memory in MB; the share of a processor grows with it."),
+    key("function.memory_mb", "memory_mb = 256", "256", "Memory in MB; the CPU share grows with it."),
     key("function.timeout_seconds", "timeout_seconds = 60", "60", "Seconds after which Lambda ends an invocation."),
     key("function.architecture", "architecture = \"x86_64\"", "x86_64", "\"x86_64\" or \"arm64\"."),
     key("function.log_retention_days", "log_retention_days = 30", "30", "Days for which the log is kept."),
@@ -111,7 +111,7 @@ impl Raw {
 fn check_architecture(check: &mut Check<'_>, value: Maybe<String>) -> String {
     let Some(value) = value else { return "x86_64".to_owned() };
     if !matches!(value.get_ref().as_str(), "x86_64" | "arm64") {
-        let label = format!("Lambda has no `{}`", value.get_ref().escape_debug());
+        let label = format!("Lambda does not support `{}`", value.get_ref().escape_debug());
         let help = "write architecture = \"x86_64\" or architecture = \"arm64\"";
         check.mistake(value.span(), "`function.architecture` is unknown", label, help);
     }

@@ -7,13 +7,12 @@ pub(super) struct Key {
     pub(super) path: &'static str,
     /// A line of the file that sets it.
     pub(super) example: &'static str,
-    /// The value that an absent key has, or a phrase for it; empty for none.
+    /// The default value, or a description of it; empty if there is none.
     pub(super) default: &'static str,
-    /// One sentence: what the key sets, and in which unit.
+    /// The meaning and the unit, in one sentence.
     pub(super) description: &'static str,
 }
 
-/// A key in one line.
 pub(super) const fn key(
     path: &'static str,
     example: &'static str,
@@ -23,7 +22,7 @@ pub(super) const fn key(
     Key { path, example, default, description }
 }
 
-/// How to write the key at `path`, one of `keys`.
+/// Returns the help text that shows how to write the key at `path`, one of `keys`.
 pub(super) fn example_of(keys: &[Key], path: &str) -> String {
     let example = keys.iter().find(|key| key.path == path).map_or("", |key| key.example);
     format!("write it as `{example}`")

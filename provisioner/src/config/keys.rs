@@ -1,9 +1,9 @@
-//! The keys of `pipeline.toml`: what messages, the JSON Schema and editors say of each.
+//! All keys of `pipeline.toml`, for messages, the JSON Schema and editors.
 
 use super::key::Key;
 use super::{bucket, estimate, function, notification, pipeline, role, rollup, segment, table};
 
-/// Every key, section by section.
+/// Returns every key, section by section.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {
     let sections: [&[Key]; 9] = [
         pipeline::KEYS,
@@ -19,7 +19,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Key> {
     sections.into_iter().flatten()
 }
 
-/// How to write the key at `path`, or the section of that name.
+/// Returns the help text that shows how to write the key at `path`, or the section of that name.
 pub(super) fn example(path: &str) -> String {
     if let Some(key) = all().find(|key| key.path == path) {
         return format!("write it as `{}`", key.example);
@@ -28,13 +28,13 @@ pub(super) fn example(path: &str) -> String {
         "role.statement" => {
             "write [[role.statement]] and below it actions = [\"...\"] and resources = [\"...\"]".to_owned()
         }
-        _ if path.starts_with("tags.") => "write a text: team = \"analytics\"".to_owned(),
+        _ if path.starts_with("tags.") => "write a string: team = \"analytics\"".to_owned(),
         _ => format!("write it as a section: [{path}]"),
     }
 }
 
-/// The correction of an unknown key at `path`: its nearest known sibling, or all of them.
-pub(super) fn instead_of(path: &str) -> String {
+/// Returns the help text for an unknown key at `path`: its nearest known sibling, or all of its siblings.
+pub(super) fn suggestion(path: &str) -> String {
     let (section, wrong) = path.rsplit_once('.').unwrap_or(("", path));
     let mut siblings: Vec<&str> = all()
         .filter_map(|key| match section {

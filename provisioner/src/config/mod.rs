@@ -1,7 +1,7 @@
 //! `pipeline.toml` to [`Pipeline`]: parse, overlay, check. Makes no AWS calls.
 //!
-//! The text is parsed into a tree that remembers the position of each value ([`tree`]), an environment is laid over it,
-//! the tree is deserialized ([`file`]), and each section checks its part. Every step collects mistakes and goes on, so
+//! The text is parsed into a tree that keeps the position of each value ([`tree`]), an environment is overlaid, the
+//! tree is deserialized ([`file`]), and each section checks its part. Every step collects mistakes and continues, so
 //! that one run reports all of them. A section is one file: its raw form, its checked form, its checks and its keys.
 
 mod bucket;
@@ -22,7 +22,6 @@ mod segment;
 mod table;
 mod tree;
 
-use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -40,21 +39,21 @@ use diagnostic::{ConfigErrors, Diagnostic};
 use crate::error::{Error, ErrorKind};
 
 /// The environment of `make local`: the same pipeline under the same names, on a local AWS. A file need not declare it.
-/// Every other environment must be declared, since a misspelt name would otherwise mean production, and has names of its
-/// own.
+/// Every other environment has its own names and must be declared, since a misspelt name would otherwise select
+/// production.
 pub(crate) const LOCAL: &str = "local";
 
-/// The file name that stands for standard input.
+/// The file name that means standard input.
 const STDIN: &str = "-";
 
 /// Reads and checks the file, overlaid by `environment` if one is given. `-` is standard input.
 ///
 /// # Errors
-/// [`ErrorKind::Io`] if the file cannot be read, [`ErrorKind::Config`] with every mistake in it, [`ErrorKind::Usage`] if
-/// it declares no such environment.
-pub(crate) fn load(path: &Path, environment: Option<&str>) -> Result<Pipeline, Error> {
+/// [`ErrorKind::Io`] if the file cannot be read, [`ErrorKind::Config`] with every mistake in it, [`ErrorKind::Usage`]
+/// if it declares no such environment.
+pub(crate) fn load(path: &Path, environment: Option<&str>, named_by: &str) -> Result<Pipeline, Error> {
     let is_stdin = path.as_os_str() == STDIN;
-    let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
+    let name = display_name(path);
     let text = if is_stdin {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).map(|_| text)
@@ -63,31 +62,47 @@ pub(crate) fn load(path: &Path, environment: Option<&str>) -> Result<Pipeline, E
     };
     let help = "pass the file with --config, or run the command in the folder of pipeline.toml";
     let text = text.map_err(|source| Error::io(format_args!("read {name}"), help, &source))?;
-    let mut pipeline = parse(&name, &text, environment)?;
+    let mut pipeline = check_all(&name, &text, environment).map_err(|mistakes| mistakes.into_error(&name, named_by))?;
     if !is_stdin {
         pipeline.directory = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
     }
     Ok(pipeline)
 }
 
-/// Checks `text`, which messages call `name`.
-///
-/// # Errors
-/// [`load`]
-pub(crate) fn parse(name: &str, text: &str, environment: Option<&str>) -> Result<Pipeline, Error> {
-    check_all(name, text, environment).map_err(|mistakes| match mistakes {
-        Mistakes::File(errors) => Error::new(ErrorKind::Config, errors.to_string(), ""),
-        Mistakes::Environment(error) => error,
-    })
+/// The name of the file in messages.
+pub(crate) fn display_name(path: &Path) -> String {
+    if path.as_os_str() == STDIN { "standard input".to_owned() } else { path.display().to_string() }
 }
 
-/// The reason why a file yields no pipeline.
-#[derive(Debug)]
-enum Mistakes {
+/// Parses and checks `text`, as [`load`] does with `--env`.
+#[cfg(test)]
+pub(crate) fn parse(name: &str, text: &str, environment: Option<&str>) -> Result<Pipeline, Error> {
+    check_all(name, text, environment).map_err(|mistakes| mistakes.into_error(name, "--env"))
+}
+
+/// The reasons why a file yields no pipeline.
+#[derive(Debug, Default)]
+struct Mistakes {
     /// Mistakes in the file.
-    File(ConfigErrors),
-    /// The file is correct, but does not declare the environment.
-    Environment(Error),
+    file: Option<ConfigErrors>,
+    /// The environment that the file does not declare, and those that it declares.
+    environment: Option<(String, Vec<String>)>,
+}
+
+impl Mistakes {
+    fn into_error(self, file: &str, named_by: &str) -> Error {
+        let in_file = self.file.map(|errors| Error::new(ErrorKind::Config, errors.to_string(), ""));
+        let in_use = self.environment.map(|(wanted, known)| {
+            let help = match known.as_slice() {
+                [] => format!("declare it in {file}, for example: [environments.{wanted}] bucket.name = \"...\""),
+                known => format!("choose one that {file} declares: {}", known.join(", ")),
+            };
+            let wanted = wanted.escape_debug();
+            Error::usage(format!("{named_by} names the environment `{wanted}`, which {file} does not declare"), help)
+        });
+        let unexplained = || Error::internal(format_args!("read {file}"), "no mistake was recorded");
+        Error::all(in_file.into_iter().chain(in_use).collect()).unwrap_or_else(unexplained)
+    }
 }
 
 /// Checks the file with every environment: a mistake in one is reported before that environment is used.
@@ -127,30 +142,21 @@ fn check_all(name: &str, text: &str, environment: Option<&str>) -> Result<Pipeli
 
     file::check_shared_names(&all, &mut found);
 
-    // Text that cannot be parsed is one mistake, not also a wrong value. An environment repeats the base's mistakes.
+    // Unparsable text is one mistake, not also a wrong value. Each environment repeats the mistakes of the base.
     let is_echo =
         |d: &Diagnostic| !d.is_syntax && unparsed.iter().any(|b| d.span.start <= b.end && b.start <= d.span.end);
     found.retain(|diagnostic| !is_echo(diagnostic));
     found.sort_by(|a, b| (a.span.start, a.span.end, &a.message).cmp(&(b.span.start, b.span.end, &b.message)));
     found.dedup();
-    match (chosen, environment) {
-        (Some(pipeline), _) if found.is_empty() => Ok(pipeline),
-        (None, Some(wanted)) if found.is_empty() => {
-            Err(Mistakes::Environment(unknown_environment(name, wanted, &overlays)))
-        }
-        _ => Err(Mistakes::File(ConfigErrors { path: name.to_owned(), text: text.to_owned(), found })),
+    let is_unknown = |wanted: &&str| *wanted != LOCAL && !overlays.contains_key(*wanted);
+    let unknown = environment.filter(is_unknown);
+    match chosen {
+        Some(pipeline) if found.is_empty() => Ok(pipeline),
+        _ => Err(Mistakes {
+            environment: unknown.map(|wanted| (wanted.to_owned(), overlays.keys().cloned().collect())),
+            file: (!found.is_empty()).then(|| ConfigErrors { path: name.to_owned(), text: text.to_owned(), found }),
+        }),
     }
-}
-
-fn unknown_environment(file: &str, wanted: &str, overlays: &BTreeMap<String, tree::Tree<'_>>) -> Error {
-    let known: Vec<&str> = overlays.keys().map(String::as_str).collect();
-    let help = if known.is_empty() {
-        format!("declare it in {file}, for example: [environments.{wanted}] bucket.name = \"...\"")
-    } else {
-        format!("{file} declares: {}", known.join(", "))
-    };
-    let wanted = wanted.escape_debug();
-    Error::usage(format!("{file} declares no environment `{wanted}`, which --env or PIPELINE_ENV names"), help)
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ impl Raw {
                 prefix.span(),
                 "`notification.prefix` matches nothing",
                 "keys in S3 do not begin with a slash",
-                "leave the first slash out: prefix = \"segment-logs/\"",
+                "remove the first slash: prefix = \"segment-logs/\"",
             );
         }
         let (prefix_span, suffix_span) =

@@ -13,9 +13,9 @@ use super::rules;
 pub(crate) const PIPELINE_TAG: &str = "pipeline";
 /// The tag that names the tool that manages the resource.
 pub(crate) const MANAGED_BY_TAG: &str = "managed-by";
-/// Its value.
+/// The value of [`MANAGED_BY_TAG`].
 pub(crate) const MANAGED_BY: &str = "provisioner";
-/// AWS allows 50 tags a resource (AWS tagging guide); two of them mark ownership.
+/// The largest number of declared tags: AWS allows 50 per resource (AWS tagging guide), and two mark ownership.
 const MOST_TAGS: usize = 48;
 
 #[derive(Debug, Default, Deserialize)]
@@ -33,10 +33,10 @@ pub(super) const KEYS: &[Key] = &[
     key("tags", "team = \"analytics\"", "", "Tags of all resources."),
 ];
 
-/// Tags as the file has them.
+/// Tags with their positions in the file.
 pub(super) type RawTags = BTreeMap<Spanned<String>, Spanned<String>>;
 
-/// Checks the tags and adds the marks of ownership.
+/// Checks the tags and adds the ownership markers.
 pub(super) fn check_tags(check: &mut Check<'_>, tags: &RawTags, pipeline: &str) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     for (key, value) in tags {

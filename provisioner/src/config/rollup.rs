@@ -28,7 +28,7 @@ impl Raw {
         let Some(count) = self.count else {
             return vec!["track".to_owned()];
         };
-        let help = format!("write some of {}", MESSAGE_TYPES.join(", "));
+        let help = format!("choose from {}", MESSAGE_TYPES.join(", "));
         if count.get_ref().is_empty() {
             check.mistake(count.span(), "`rollup.count` is empty", "nothing would be counted", help.clone());
         }
@@ -39,7 +39,7 @@ impl Raw {
                 let message = format!("`{}` is not a Segment message type", name.escape_debug());
                 check.mistake(kind.span(), message, "", help.clone());
             } else if !seen.insert(name.to_owned()) {
-                check.mistake(kind.span(), format!("`{name}` is named twice"), "", "name each type once");
+                check.mistake(kind.span(), format!("`{name}` is listed twice"), "", "list each type once");
             }
         }
         count.into_inner().into_iter().map(Spanned::into_inner).collect()

@@ -1,17 +1,17 @@
-//! AWS's rules for names and values, each as a plain function from a text to what is wrong with it.
+//! AWS's rules for names and values, each a pure function from a string to the violation, if any.
 //!
 //! Sources: the naming pages of the Amazon S3, IAM, Lambda and DynamoDB user guides, and the services' API models.
 
-/// What is wrong with a value, and what to write instead.
-pub(super) struct BrokenRule {
+/// A violation of a rule, and its correction.
+pub(super) struct Violation {
     pub(super) why: String,
     pub(super) help: String,
 }
 
-pub(super) type Rule = Result<(), BrokenRule>;
+pub(super) type Rule = Result<(), Violation>;
 
-fn broken(why: impl Into<String>, help: impl Into<String>) -> Rule {
-    Err(BrokenRule { why: why.into(), help: help.into() })
+fn violation(why: impl Into<String>, help: impl Into<String>) -> Rule {
+    Err(Violation { why: why.into(), help: help.into() })
 }
 
 fn length(text: &str, least: usize, most: usize) -> Rule {
@@ -19,18 +19,20 @@ fn length(text: &str, least: usize, most: usize) -> Rule {
     if (least..=most).contains(&n) {
         return Ok(());
     }
-    broken(format!("{n} characters"), format!("write {least} to {most} characters"))
+    violation(format!("{n} characters"), format!("write {least} to {most} characters"))
 }
 
-fn letters(text: &str, allowed: impl Fn(char) -> bool, said: &str) -> Rule {
+fn letters(text: &str, allowed: impl Fn(char) -> bool, description: &str) -> Rule {
     match text.chars().find(|c| !allowed(*c)) {
-        Some(c) => broken(format!("`{}` is not allowed here", c.escape_default()), format!("use only {said}")),
+        Some(c) => {
+            violation(format!("`{}` is not allowed here", c.escape_default()), format!("use only {description}"))
+        }
         None => Ok(()),
     }
 }
 
-/// The pipeline's name goes into the names of a bucket, tables, roles and a function: it obeys the strictest of them
-/// and leaves room for a suffix.
+/// Checks the name of a pipeline. It becomes part of the names of a bucket, tables, roles and a function, so it must
+/// obey the strictest of their rules and leave room for a suffix.
 pub(super) fn pipeline_name(name: &str) -> Rule {
     length(name, 2, 40)?;
     letters(
@@ -39,12 +41,12 @@ pub(super) fn pipeline_name(name: &str) -> Rule {
         "lower-case letters, digits and hyphens",
     )?;
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) || name.ends_with('-') {
-        return broken("begins or ends badly", "begin with a letter, end with a letter or a digit");
+        return violation("invalid first or last character", "begin with a letter, end with a letter or a digit");
     }
     Ok(())
 }
 
-/// General purpose buckets.
+/// Checks the name of a general purpose bucket.
 pub(super) fn bucket_name(name: &str) -> Rule {
     length(name, 3, 63)?;
     letters(
@@ -54,46 +56,46 @@ pub(super) fn bucket_name(name: &str) -> Rule {
     )?;
     let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     if !name.starts_with(edge) || !name.ends_with(edge) {
-        return broken("begins or ends badly", "begin and end with a letter or a digit");
+        return violation("invalid first or last character", "begin and end with a letter or a digit");
     }
     if name.contains("..") {
-        return broken("two dots in a row", "put letters or digits between the dots");
+        return violation("two dots in a row", "put letters or digits between the dots");
     }
     if name.parse::<std::net::Ipv4Addr>().is_ok() {
-        return broken("looks like an IP address", "use a name with letters");
+        return violation("looks like an IP address", "use a name with letters");
     }
     for prefix in ["xn--", "sthree-", "amzn-s3-demo-"] {
         if name.starts_with(prefix) {
-            return broken(format!("`{prefix}` is reserved by S3"), "begin the name otherwise");
+            return violation(format!("`{prefix}` is reserved by S3"), "choose a name with another beginning");
         }
     }
     for suffix in ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3", "-an"] {
         if name.ends_with(suffix) {
-            return broken(format!("`{suffix}` is reserved by S3"), "end the name otherwise");
+            return violation(format!("`{suffix}` is reserved by S3"), "choose a name with another ending");
         }
     }
     Ok(())
 }
 
-/// IAM role names.
+/// Checks the name of an IAM role.
 pub(super) fn role_name(name: &str) -> Rule {
     length(name, 1, 64)?;
     letters(name, |c| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c), "letters, digits and the signs _ + = , . @ -")
 }
 
-/// Lambda function names.
+/// Checks the name of a Lambda function.
 pub(super) fn function_name(name: &str) -> Rule {
     length(name, 1, 64)?;
     letters(name, |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'), "letters, digits, hyphens and underscores")
 }
 
-/// Names of SQS standard queues.
+/// Checks the name of an SQS standard queue.
 pub(super) fn queue_name(name: &str) -> Rule {
     length(name, 1, 80)?;
     letters(name, |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'), "letters, digits, hyphens and underscores")
 }
 
-/// DynamoDB table names.
+/// Checks the name of a DynamoDB table.
 pub(super) fn table_name(name: &str) -> Rule {
     length(name, 3, 255)?;
     letters(
@@ -103,7 +105,7 @@ pub(super) fn table_name(name: &str) -> Rule {
     )
 }
 
-/// Regions, by AWS's scheme of `area-direction-number`; a list would miss the next one that AWS opens.
+/// Checks a region against AWS's scheme of `area-direction-number`; a list would miss the next region that AWS opens.
 pub(super) fn region(name: &str) -> Rule {
     const AREAS: [&str; 15] =
         ["af", "ap", "ca", "cn", "eu", "eusc", "il", "me", "mx", "sa", "us", "us-gov", "us-iso", "us-isob", "us-isof"];
@@ -116,30 +118,30 @@ pub(super) fn region(name: &str) -> Rule {
     if number_ok && direction_ok && area.is_some_and(|a| AREAS.contains(&a) || a.starts_with("eusc")) {
         return Ok(());
     }
-    broken("no AWS region has this name", "write a region such as \"us-east-1\" or \"eu-central-1\"")
+    violation("no AWS region has this name", "write a region such as \"us-east-1\" or \"eu-central-1\"")
 }
 
-/// Account ids.
+/// Checks an account id.
 pub(super) fn account(id: &str) -> Rule {
     if id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(());
     }
-    broken("not an account id", "write its 12 digits as a text: account = \"123456789012\"")
+    violation("not an account id", "write its 12 digits as a string: account = \"123456789012\"")
 }
 
-/// Tag keys that every service used here takes.
+/// Checks a tag key against the rules of all services used here.
 pub(super) fn tag_key(key: &str) -> Rule {
     length(key, 1, 128)?;
     if key.to_ascii_lowercase().starts_with("aws:") {
-        return broken("`aws:` is reserved by AWS", "begin the key otherwise");
+        return violation("`aws:` is reserved by AWS", "choose a key with another beginning");
     }
     if matches!(key, "pipeline" | "managed-by") {
-        return broken("this tag marks what the pipeline owns", "leave it out: it is set on everything");
+        return violation("this tag marks what the pipeline owns", "remove it: it is set on every resource");
     }
     tag_letters(key)
 }
 
-/// Tag values that every service used here takes.
+/// Checks a tag value against the rules of all services used here.
 pub(super) fn tag_value(value: &str) -> Rule {
     length(value, 0, 256)?;
     tag_letters(value)
@@ -153,16 +155,16 @@ fn tag_letters(text: &str) -> Rule {
     )
 }
 
-/// Notification filters are plain texts at the beginning or the end of a key.
+/// Checks a notification filter: a plain string at the beginning or the end of a key.
 pub(super) fn filter(text: &str) -> Rule {
     length(text, 1, 1024)?;
     if text.contains('*') || text.contains('?') {
-        return broken("a filter knows no wildcards", "write the text itself that keys begin or end with");
+        return violation("filters do not support wildcards", "write the exact string with which keys begin or end");
     }
     letters(text, |c| !c.is_control(), "printable characters")
 }
 
-/// Actions of a policy statement.
+/// Checks an action of a policy statement.
 pub(super) fn action(action: &str) -> Rule {
     let shaped = action.split_once(':').is_some_and(|(service, call)| {
         !service.is_empty()
@@ -170,22 +172,22 @@ pub(super) fn action(action: &str) -> Rule {
             && !call.is_empty()
             && call.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '*' | '?'))
     });
-    if shaped { Ok(()) } else { broken("not an IAM action", "write service:Action, such as \"s3:GetObject\"") }
+    if shaped { Ok(()) } else { violation("not an IAM action", "write service:Action, such as \"s3:GetObject\"") }
 }
 
-/// Ids of Segment workspaces. They serve as the external id of sts:AssumeRole, which has 2 to 1224 characters (IAM API
-/// reference).
+/// Checks the id of a Segment workspace. It is used as the external id of sts:AssumeRole, which has 2 to 1224
+/// characters (IAM API reference).
 pub(super) fn workspace_id(id: &str) -> Rule {
     if (2..=1224).contains(&id.len()) {
         return Ok(());
     }
-    broken("not a workspace id", "copy it from Segment's workspace settings")
+    violation("not a workspace id", "copy it from Segment's workspace settings")
 }
 
-/// Resources of a policy statement.
+/// Checks a resource of a policy statement.
 pub(super) fn resource(arn: &str) -> Rule {
     if arn == "*" || arn.starts_with("arn:") && arn.splitn(6, ':').count() == 6 {
         return Ok(());
     }
-    broken("not an ARN", "write arn:aws:SERVICE:REGION:ACCOUNT:RESOURCE, such as \"arn:aws:s3:::acme-lookup/*\"")
+    violation("not an ARN", "write arn:aws:SERVICE:REGION:ACCOUNT:RESOURCE, such as \"arn:aws:s3:::acme-lookup/*\"")
 }

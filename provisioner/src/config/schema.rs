@@ -1,4 +1,4 @@
-//! The JSON Schema of `pipeline.toml`, for editors: made from the same list of keys that the messages quote.
+//! The JSON Schema of `pipeline.toml`, for editors; generated from the list of keys that the messages quote.
 
 use schemars::Schema;
 use serde_json::{Map, Value as Json, json};
@@ -6,13 +6,13 @@ use serde_json::{Map, Value as Json, json};
 use super::key::Key;
 use super::keys;
 
-/// The schema. It knows keys and types; `validate` knows AWS's rules.
+/// Returns the schema. It covers keys and types; `validate` also checks AWS's rules.
 pub(crate) fn schema() -> Schema {
     let mut sections = Map::new();
     for key in keys::all() {
         let (path, value) = (key.path, value(key));
         let Some((section, name)) = path.rsplit_once('.') else {
-            // Free keys, all of one type.
+            // Arbitrary keys, all of one type.
             sections.insert(path.to_owned(), json!({ "type": "object", "additionalProperties": value }));
             continue;
         };
@@ -54,7 +54,7 @@ fn entry<'a>(sections: &'a mut Map<String, Json>, section: &str) -> &'a mut Json
     sections.entry(section).or_insert(object)
 }
 
-/// The schema of a key, by the value of its example.
+/// Returns the schema of a key, by the type of its example.
 fn value(key: &Key) -> Json {
     let table: toml::Table = key.example.parse().unwrap_or_default();
     let value = table.values().next();

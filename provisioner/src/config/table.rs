@@ -22,18 +22,18 @@ pub(crate) struct Table {
     pub(crate) ledger: String,
     /// The billing of both tables and of their indexes.
     pub(crate) billing: Billing,
-    /// Whether the tables can be restored to any second of the last 35 days.
+    /// True if the tables can be restored to any second of the last 35 days.
     pub(crate) point_in_time_recovery: bool,
-    /// Whether DynamoDB refuses to delete the tables.
+    /// True if DynamoDB refuses to delete the tables.
     pub(crate) deletion_protection: bool,
 }
 
 /// The billing of reads and writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) enum Billing {
-    /// By request.
+    /// Per request.
     OnDemand,
-    /// By the hour, for a number of capacity units.
+    /// Per hour, for a number of capacity units.
     Provisioned {
         /// Read capacity units.
         read: i64,
@@ -65,13 +65,13 @@ pub(super) const KEYS: &[Key] = &[
         "table.point_in_time_recovery",
         "point_in_time_recovery = true",
         "true",
-        "Whether the tables can be restored to any second of the last 35 days.",
+        "Keep the tables restorable to any second of the last 35 days.",
     ),
     key(
         "table.deletion_protection",
         "deletion_protection = true",
         "true",
-        "Whether DynamoDB refuses to delete the tables.",
+        "Make DynamoDB refuse to delete the tables.",
     ),
 ];
 
@@ -83,7 +83,7 @@ enum RawBilling {
 }
 
 impl<'de> Deserialize<'de> for RawBilling {
-    // Written by hand, since serde's untagged enums lose the position of a mistake within the value.
+    // Implemented by hand, since serde's untagged enums lose the position of a mistake within the value.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]

@@ -1,4 +1,4 @@
-//! The file's rules, each by a file that breaks it.
+//! The rules of the file, each tested with a file that violates it.
 
 use super::*;
 
@@ -7,8 +7,7 @@ const GOOD: &str = "[pipeline]\nname = \"events\"\nregion = \"us-east-1\"\n";
 fn mistakes(text: &str) -> Vec<Diagnostic> {
     match check_all("pipeline.toml", text, None) {
         Ok(_) => Vec::new(),
-        Err(Mistakes::File(errors)) => errors.found,
-        Err(Mistakes::Environment(error)) => panic!("{error}"),
+        Err(mistakes) => mistakes.file.expect("mistakes in the file").found,
     }
 }
 
@@ -17,7 +16,7 @@ fn with(more: &str) -> Vec<Diagnostic> {
 }
 
 #[test]
-fn names_that_are_not_given_derive_from_the_pipelines() {
+fn omitted_names_derive_from_the_name_of_the_pipeline() {
     let pipeline = parse("pipeline.toml", GOOD, None).expect("valid");
     assert_eq!(pipeline.bucket.name, "events");
     assert_eq!((pipeline.table.counts.as_str(), pipeline.table.ledger.as_str()), ("events-counts", "events-ledger"));
@@ -26,7 +25,7 @@ fn names_that_are_not_given_derive_from_the_pipelines() {
 }
 
 #[test]
-fn every_known_key_is_read_as_its_example_says() {
+fn example_of_every_key_is_valid() {
     let mut text = String::new();
     for key::Key { path, example, .. } in keys::all() {
         let (section, _) = path.rsplit_once('.').unwrap_or((path, ""));
@@ -40,7 +39,7 @@ fn every_known_key_is_read_as_its_example_says() {
 }
 
 #[test]
-fn all_mistakes_are_reported_at_once_each_where_it_stands() {
+fn file_with_several_mistakes_reports_each_at_its_position() {
     let text =
         "[pipeline]\nname = \"Events\"\nregin = \"us-east-1\"\n[function]\nmemory_mb = 1\ntimeout_seconds = \"x\"\n";
     let found = mistakes(text);
@@ -50,13 +49,13 @@ fn all_mistakes_are_reported_at_once_each_where_it_stands() {
 }
 
 #[test]
-fn an_unknown_key_names_its_neighbour() {
+fn unknown_key_suggests_the_nearest_key() {
     assert_eq!(with("[function]\nmemory = 256")[0].help, "did you mean `memory_mb`?");
     assert!(with("[functoin]\nmemory_mb = 256")[0].help.contains("`function`"));
 }
 
 #[test]
-fn what_is_not_toml_is_reported_once_and_hides_nothing_else() {
+fn syntax_error_is_reported_once_and_hides_no_other_mistake() {
     let found = mistakes("[pipeline]\nname = \"events\"\nregion = us-east-1\n[bucket]\nnmae = 1\n");
     assert_eq!(found.iter().filter(|diagnostic| diagnostic.is_syntax).count(), 1, "{found:?}");
     assert!(found.iter().any(|diagnostic| diagnostic.message.contains("bucket.nmae")), "{found:?}");
@@ -64,7 +63,7 @@ fn what_is_not_toml_is_reported_once_and_hides_nothing_else() {
 }
 
 #[test]
-fn rules_of_awss_are_checked() {
+fn value_that_aws_would_refuse_is_a_mistake() {
     for (file, wrong) in [
         ("[bucket]\nname = \"Acme\"", "`A`"),
         ("[bucket]\nname = \"ab\"", "2 characters"),
@@ -98,7 +97,7 @@ fn rules_of_awss_are_checked() {
 }
 
 #[test]
-fn regions_follow_awss_scheme() {
+fn region_outside_the_scheme_of_aws_is_refused() {
     for region in
         ["us-east-1", "eu-central-2", "ap-southeast-5", "us-gov-west-1", "cn-north-1", "mx-central-1", "eusc-de-east-1"]
     {
@@ -110,7 +109,7 @@ fn regions_follow_awss_scheme() {
 }
 
 #[test]
-fn an_environment_lays_its_keys_over_the_rest() {
+fn environment_overrides_the_rest_of_the_file() {
     let text = format!(
         "{GOOD}[bucket]\nname = \"acme\"\nversioning = true\n[environments.staging]\nbucket.name = \"acme-staging\"\n"
     );
@@ -121,14 +120,14 @@ fn an_environment_lays_its_keys_over_the_rest() {
 }
 
 #[test]
-fn the_local_environment_need_not_be_declared() {
+fn local_environment_need_not_be_declared() {
     assert!(parse("pipeline.toml", GOOD, Some("local")).expect("valid").bucket.require_tls);
     let text = format!("{GOOD}[environments.local]\nbucket.require_tls = false\n");
     assert!(!parse("pipeline.toml", &text, Some("local")).expect("valid").bucket.require_tls);
 }
 
 #[test]
-fn an_environment_has_names_and_a_mark_of_its_own() {
+fn environment_has_its_own_names_and_ownership_marker() {
     let text = format!("{GOOD}[environments.staging]\n[environments.other]\npipeline.name = \"visits\"\n");
     let staging = parse("pipeline.toml", &text, Some("staging")).expect("valid");
     assert_eq!((staging.name.as_str(), staging.tags["pipeline"].as_str()), ("events-staging", "events-staging"));
@@ -138,12 +137,12 @@ fn an_environment_has_names_and_a_mark_of_its_own() {
     );
     assert_eq!(staging.environment.as_deref(), Some("staging"));
     assert_eq!(parse("pipeline.toml", &text, Some("other")).expect("valid").table.counts, "visits-counts");
-    // The local AWS is another AWS, so the names stay.
+    // The local AWS is a separate AWS, so the names need no suffix.
     assert_eq!(parse("pipeline.toml", &text, Some("local")).expect("valid").name, "events");
 }
 
 #[test]
-fn environments_may_not_share_a_name() {
+fn environments_that_share_a_name_are_refused() {
     let bucket = "[bucket]\nname = \"acme\"\n";
     let found = with(&format!("{bucket}[environments.staging]\nfunction.memory_mb = 128\n"));
     assert!(found.len() == 1 && found[0].message.contains("shares `bucket.name`"), "{found:?}");
@@ -152,7 +151,7 @@ fn environments_may_not_share_a_name() {
     assert!(
         found.len() == 1 && found[0].message.contains("`environments.b` shares `bucket.name` with `environments.a`")
     );
-    // In another region everything but the bucket and the role may be called the same.
+    // In another region, all names but those of the bucket and the role may be the same.
     let region = "[environments.a]\npipeline.region = \"eu-west-1\"\n";
     assert_eq!(with(&format!("[function]\nname = \"f\"\n{region}")), []);
     assert_eq!(with(&format!("[role]\nname = \"r\"\n{region}")).len(), 1);
@@ -160,13 +159,13 @@ fn environments_may_not_share_a_name() {
 }
 
 #[test]
-fn a_mistake_in_an_environment_that_is_not_asked_for_is_one_too() {
+fn mistake_in_an_unselected_environment_is_reported() {
     let found = with("[environments.staging]\nfunction.memory_mb = 1\n");
     assert_eq!(found.len(), 1, "{found:?}");
 }
 
 #[test]
-fn messages_show_file_line_column_caret_and_remedy() {
+fn message_shows_file_line_column_caret_and_help() {
     let error = parse("pipeline.toml", &format!("{GOOD}[function]\nmemory_mb = 1\n"), None).expect_err("a mistake");
     let shown = anstream::adapter::strip_str(&error.to_string()).to_string();
     for part in ["pipeline.toml:5:13", "5 | memory_mb = 1", "^ 1 MB", "help: write a whole number from 128 to 10240"] {
@@ -175,14 +174,14 @@ fn messages_show_file_line_column_caret_and_remedy() {
 }
 
 #[test]
-fn a_files_control_characters_do_not_reach_the_terminal() {
+fn control_characters_of_a_file_do_not_reach_the_terminal() {
     let error = parse("pipeline.toml", &format!("{GOOD}[bucket]\nname = \"a\u{9b}31m\"\nx = \"\\u001b[31m\"\n"), None);
     let shown = anstream::adapter::strip_str(&error.expect_err("mistakes").to_string()).to_string();
     assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
 }
 
 #[test]
-fn any_text_is_an_answer_not_a_panic() {
+fn random_text_never_panics() {
     let mut random = fastrand::Rng::with_seed(7);
     let whole = include_str!("../../../pipeline.toml");
     for _ in 0..2000 {
@@ -196,4 +195,13 @@ fn any_text_is_an_answer_not_a_panic() {
             let _ = error.to_string();
         }
     }
+}
+
+#[test]
+fn unknown_environment_is_reported_at_its_use_beside_the_mistakes_of_the_file() {
+    let error = |text: &str| parse("pipeline.toml", text, Some("nope")).expect_err("an error").to_string();
+    let only = error(&format!("{GOOD}[environments.staging]\n"));
+    assert!(only.starts_with("--env names the environment `nope`") && only.contains("declares: staging"), "{only}");
+    let both = error(&format!("{GOOD}[function]\nmemory_mb = 1\n"));
+    assert!(both.contains("memory_mb") && both.contains("\nerror: --env names the environment `nope`"), "{both}");
 }

@@ -1,5 +1,5 @@
-//! The parsed text as a tree that knows where each value stands, and the two things done to it before it gets types:
-//! overlaying an environment and cutting out what is wrong.
+//! The parsed text as a tree with the position of each value, and the two operations on it before deserialization:
+//! overlaying an environment and cutting out a wrong key or value.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,29 +9,29 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 
-/// A table and where it stands.
+/// A table with its position.
 pub(super) type Tree<'i> = Spanned<DeTable<'i>>;
 
-/// Parses the text; what cannot be parsed is reported and left out.
+/// Parses the text. Unparsable parts are reported and omitted.
 pub(super) fn parse<'i>(text: &'i str, found: &mut Vec<Diagnostic>) -> Tree<'i> {
     let (tree, errors) = DeTable::parse_recoverable(text);
     found.extend(errors.iter().map(|error| Diagnostic {
         span: error.span().unwrap_or(0..0),
         message: format!("this is not TOML: {}", error.message()),
         label: String::new(),
-        help: "write one `key = value` a line, texts in double quotes, sections as [name]".to_owned(),
+        help: "write one `key = value` per line, strings in double quotes, sections as [name]".to_owned(),
         is_syntax: true,
     }));
     tree
 }
 
-/// Takes `[environments.*]` out of the tree.
+/// Removes `[environments.*]` from the tree and returns them by name.
 pub(super) fn take_environments<'i>(tree: &mut Tree<'i>, found: &mut Vec<Diagnostic>) -> BTreeMap<String, Tree<'i>> {
     let mut overlays = BTreeMap::new();
     let Some(all) = tree.get_mut().remove("environments") else {
         return overlays;
     };
-    let help = "write [environments.NAME] and under it the keys to change, such as bucket.name = \"...\"";
+    let help = "write [environments.NAME] and below it the keys to change, such as bucket.name = \"...\"";
     let span = all.span();
     let DeValue::Table(all) = all.into_inner() else {
         found.push(Diagnostic::new(span, "`environments` is not a table", "", help));
@@ -51,7 +51,7 @@ pub(super) fn take_environments<'i>(tree: &mut Tree<'i>, found: &mut Vec<Diagnos
     overlays
 }
 
-/// Lays `over` on `base`: tables are merged, everything else is replaced.
+/// Overlays `over` on `base`: tables are merged, all other values are replaced.
 pub(super) fn overlay<'i>(base: &mut Tree<'i>, over: &Tree<'i>) {
     overlay_table(base.get_mut(), over.get_ref());
 }
@@ -68,21 +68,21 @@ fn overlay_table<'i>(base: &mut DeTable<'i>, over: &DeTable<'i>) {
     }
 }
 
-/// Whether `pipeline.name` is among an environment's keys.
+/// Returns whether an environment sets `pipeline.name`.
 pub(super) fn names_the_pipeline(overlay: &Tree<'_>) -> bool {
     let pipeline = overlay.get_ref().get("pipeline").map(Spanned::get_ref);
     matches!(pipeline, Some(DeValue::Table(pipeline)) if pipeline.contains_key("name"))
 }
 
-/// What [`cut`] took out.
+/// The node that [`cut`] removed.
 pub(super) struct Cut {
     /// The dotted path, without the numbers of list entries: `role.statement.actions`.
     pub(super) path: String,
-    /// Whether it was the key that was wrong, rather than the value.
+    /// True if the key was wrong, rather than the value.
     pub(super) by_key: bool,
 }
 
-/// Takes the key or value at `span` out of the tree.
+/// Removes the key or value at `span` from the tree.
 pub(super) fn cut(tree: &mut Tree<'_>, span: &Range<usize>) -> Option<Cut> {
     cut_table(tree.get_mut(), span, "")
 }

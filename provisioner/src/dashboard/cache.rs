@@ -1,8 +1,8 @@
-//! What was read of the counts, hour by hour, so that a page of a month is drawn at once.
+//! A cache of the counts, hour by hour, so that a page of a month is drawn immediately.
 //!
-//! Every page reads its hours anew, but for those that were read a moment ago. Where that takes longer than a moment, and the
-//! hours were read before, the page is drawn from what is there by then, and says how old that is; the reading goes on,
-//! and the next page has it.
+//! Every page reads its hours again, except those read within the last seconds. If reading takes longer than
+//! [`PATIENCE`] and all hours are cached, the page is drawn from the cache and states the age of the counts; reading
+//! continues in the background, and the next page has the result.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,41 +16,42 @@ use crate::aws::Aws;
 use crate::counts::{AT_ONCE, Reader};
 use crate::error::{Error, ErrorKind};
 
-/// How long a page waits for hours that were read before.
+/// The time a page waits for hours that are cached.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// What was read longer ago than this is not shown.
+/// The age from which cached counts are not shown.
 const TOO_OLD: Duration = Duration::from_secs(900);
-/// What was read within this time is not read again.
+/// The age below which cached counts are not read again.
 const FRESH: Duration = Duration::from_secs(5);
-/// The same for hours long past, where a page comes anew by itself: little is added to them, and a page may be open all day.
+/// [`FRESH`] for past hours if a page refreshes itself: they rarely change, and a page may be open all day.
 const FRESH_PAST: Duration = Duration::from_secs(600);
-/// Hours are long past from here on.
+/// The age from which an hour is past.
 const PAST: SignedDuration = SignedDuration::from_hours(48);
-/// Hours that are kept: two of the longest periods, so that the longest can be compared. Those read longest ago go first.
+/// The capacity in hours: two of the longest periods, so that the longest can be compared. The hours read longest ago
+/// are evicted first.
 const MOST_HOURS: usize = 2 * super::view::MOST_HOURS + 5_000;
-/// Pages that are read for at the same time.
+/// The maximum number of pages that read concurrently.
 const MOST_PAGES: usize = 16;
 
-/// Why a page is read.
+/// The reason for reading a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trigger {
-    /// Somebody asked for it.
+    /// A visitor requested it.
     Visitor,
-    /// It comes anew by itself.
+    /// The page refreshes itself.
     Refresh,
 }
 
 /// The counts of one hour.
 type Counts = Arc<[(Arc<str>, i64)]>;
 
-/// Hours, and how old the oldest reading of them is.
+/// Hours, with the age of the oldest read among them.
 #[derive(Debug)]
 pub(crate) struct Hours {
-    /// Each hour, as in the counts table, with its events.
+    /// Each hour, in the format of the counts table, with its events.
     pub(crate) counts: Vec<(String, Counts)>,
-    /// Since the first of them was read.
+    /// The time since the oldest read.
     pub(crate) age: Duration,
-    /// Whether all of them were read lately enough.
+    /// True if all of them are fresh.
     pub(crate) is_fresh: bool,
 }
 
@@ -63,7 +64,7 @@ struct Kept {
 #[derive(Debug, Default)]
 struct Memory {
     hours: HashMap<String, Kept>,
-    /// Each name once, however many hours it is in.
+    /// Interned event names: an event occurs in many hours.
     names: HashMap<String, Arc<str>>,
 }
 
@@ -87,18 +88,18 @@ impl Memory {
     }
 }
 
-/// A counts table, and what was read of it.
+/// A counts table and its cached hours.
 #[derive(Debug)]
 pub(crate) struct Cache {
     aws: Aws,
     table: String,
     memory: Mutex<Memory>,
-    /// Calls at the same time, of all pages together.
+    /// Limits the concurrent calls of all pages together.
     calls: Semaphore,
     pages: Arc<Semaphore>,
 }
 
-/// Whether an hour that was read at `read` need not be read again for a page that was asked for at `asked`.
+/// Returns whether an hour read at `read` need not be read again for a page requested at `asked`.
 fn is_fresh(hour: &str, read: Instant, asked: Instant, trigger: Trigger) -> bool {
     let is_past = || {
         let hour: Option<Timestamp> = hour.parse().ok();
@@ -109,7 +110,6 @@ fn is_fresh(hour: &str, read: Instant, asked: Instant, trigger: Trigger) -> bool
 }
 
 impl Cache {
-    /// Of this table.
     pub(crate) fn new(aws: Aws, table: String) -> Arc<Self> {
         let (calls, pages) = (Semaphore::new(AT_ONCE), Arc::new(Semaphore::new(MOST_PAGES)));
         Arc::new(Self { aws, table, memory: Mutex::default(), calls, pages })
@@ -119,16 +119,16 @@ impl Cache {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The hours as they are now, or, where that takes long, as they were a while ago.
+    /// Returns the current hours, or cached ones at most [`TOO_OLD`] if reading takes longer than [`PATIENCE`].
     ///
     /// # Errors
-    /// What AWS answered; that too many pages are being read for.
+    /// The failed AWS call, or too many concurrent pages.
     pub(crate) async fn read(self: &Arc<Self>, hours: Vec<String>, trigger: Trigger) -> Result<Hours, Error> {
         let asked = Instant::now();
         let page = Arc::clone(&self.pages).try_acquire_owned().map_err(|_: TryAcquireError| {
-            Error::new(ErrorKind::Busy, "too many pages are being read at this moment", "try again in a moment")
+            Error::new(ErrorKind::Busy, "too many pages are being read at the moment", "try again in a moment")
         })?;
-        // A task of its own goes on where the page does not wait for it.
+        // A separate task, so that reading continues if the page does not wait for it.
         let refreshing = Arc::clone(self).refresh(hours.clone(), asked, trigger);
         let mut reading = tokio::spawn(async move {
             let _page = page;
@@ -143,10 +143,11 @@ impl Cache {
         };
         done.map_err(|error| Error::internal("read the counts", error))??;
         let known = self.known(&hours, asked, trigger);
-        known.ok_or_else(|| Error::usage("the period has more hours than the cache can hold", "choose a shorter one"))
+        known
+            .ok_or_else(|| Error::usage("the period has more hours than the cache can hold", "choose a shorter period"))
     }
 
-    /// What is there of these hours; nothing where one of them never was read.
+    /// Returns the cached hours, or `None` if one of them is not cached.
     fn known(&self, hours: &[String], asked: Instant, trigger: Trigger) -> Option<Hours> {
         let memory = self.lock();
         let kept: Option<Vec<&Kept>> = hours.iter().map(|hour| memory.hours.get(hour)).collect();
@@ -157,16 +158,16 @@ impl Cache {
         Some(Hours { counts, age: oldest.elapsed(), is_fresh })
     }
 
-    /// Reads the hours that are not fresh, the latest first.
+    /// Reads the hours that are not fresh, latest first.
     async fn refresh(self: Arc<Self>, mut hours: Vec<String>, asked: Instant, trigger: Trigger) -> Result<(), Error> {
         hours.sort_unstable_by(|a, b| b.cmp(a));
         let this = &*self;
         let reader = Reader { aws: &this.aws, table: &this.table, is_consistent: false };
         stream::iter(hours)
             .map(|hour| async move {
-                // Without a semaphore's closing, which none of ours has, this is always a turn.
+                // Fails only if the semaphore is closed, which never happens here.
                 let _call = this.calls.acquire().await.ok();
-                // Another page may have read it meanwhile.
+                // Another page may have read the hour in the meantime.
                 if this.lock().hours.get(&hour).is_some_and(|kept| is_fresh(&hour, kept.read, asked, trigger)) {
                     return Ok(());
                 }
@@ -186,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hours_long_past_are_left_alone_where_a_page_comes_anew() {
+    fn past_hours_stay_fresh_longer_if_a_page_refreshes_itself() {
         let read = Instant::now();
         let hours =
             |ago: i64| Timestamp::now().checked_sub(SignedDuration::from_hours(ago)).expect("a time").to_string();
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_longest_ago_goes_first() {
+    fn full_cache_evicts_the_hours_read_longest_ago() {
         let mut memory = Memory::default();
         let began = Instant::now();
         for n in 0..=MOST_HOURS {
@@ -208,7 +209,7 @@ mod tests {
         }
         assert!(memory.hours.len() < MOST_HOURS && memory.hours.contains_key(&MOST_HOURS.to_string()));
         assert!(!memory.hours.contains_key("0") && memory.names.len() == 1);
-        // The longest period and the one before it stay whole.
+        // The longest period and its previous period fit.
         assert!(memory.hours.len() > 2 * crate::dashboard::view::MOST_HOURS);
     }
 }

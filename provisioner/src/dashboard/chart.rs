@@ -1,5 +1,5 @@
-//! Counts over time, as SVG. Its colours are names in disguise: the page's style sheet gives each one its own, by light and
-//! by dark. Nothing in it comes from outside but numbers and times.
+//! Counts over time, as SVG. Its colours are placeholders: the page's style sheet replaces each one by its value in the
+//! light or dark scheme. The only external data in the SVG are numbers and times.
 
 use plotters::prelude::*;
 
@@ -7,9 +7,9 @@ use super::view::Chart;
 use crate::counts::period::Period;
 use crate::text::grouped;
 
-/// Series that have a colour of their own.
+/// The number of series with a colour of their own.
 pub(crate) const COLOURS: usize = 8;
-/// `series[n]`, as the style sheet knows them; behind them all others, and the period before.
+/// The placeholder of each series' colour, as in style.css; the last one is for all other series.
 const SERIES: [RGBColor; COLOURS + 1] = [
     RGBColor(0x25, 0x63, 0xEB),
     RGBColor(0xD9, 0x77, 0x06),
@@ -24,46 +24,46 @@ const SERIES: [RGBColor; COLOURS + 1] = [
 const GRID: RGBColor = RGBColor(0xE5, 0xE7, 0xEB);
 const TEXT: RGBColor = RGBColor(0x52, 0x52, 0x5B);
 
-/// How large it is drawn, in its own units, and how large its letters are. Twice the pixels of a screen, as it has whole
-/// numbers alone.
+/// The size of a drawing and of its letters, in units of the SVG. A pixel of the screen is two units, because plotters
+/// has integer coordinates only.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
     /// Width and height.
     pub(crate) area: (u32, u32),
-    /// Height of letters.
+    /// The height of letters.
     pub(crate) letters: u32,
-    /// Labels below it, at most.
+    /// The maximum number of labels below the chart.
     pub(crate) labels: usize,
 }
 
-/// For a desktop.
+/// The size for a desktop.
 pub(crate) const WIDE: Size = Size { area: (1880, 640), letters: 24, labels: 9 };
-/// For a phone.
+/// The size for a phone.
 pub(crate) const NARROW: Size = Size { area: (760, 640), letters: 30, labels: 3 };
 
-/// Room for the labels below, and for a pixel at the right and at the top.
+/// The height of the labels below the chart, and the margin at its top and right.
 const BELOW: u32 = 64;
 const EDGE: u32 = 24;
 
-/// One line, or one layer of bars.
+/// One line or one layer of bars.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Drawn<'a> {
-    /// Which colour it has, counted from 0; [`COLOURS`] is the one for all others.
+    /// The index of its colour; [`COLOURS`] is the colour of all other series.
     pub(crate) colour: usize,
-    /// Its counts, by part.
+    /// The counts by part.
     pub(crate) parts: &'a [i64],
-    /// Whether it is a line of dashes.
+    /// True if the line is dashed.
     pub(crate) dashed: bool,
 }
 
-/// A drawing, and where in it the parts are.
+/// A drawing and the positions of its first and last part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Drawing {
     /// The SVG element.
     pub(crate) svg: String,
-    /// Where the first part is, in thousandths of the width.
+    /// The position of the first part, in thousandths of the width.
     pub(crate) left: u32,
-    /// Where the last part is.
+    /// The position of the last part, in thousandths of the width.
     pub(crate) right: u32,
 }
 
@@ -71,13 +71,13 @@ fn colour(n: usize) -> RGBColor {
     SERIES.get(n).copied().unwrap_or(SERIES[COLOURS])
 }
 
-/// Counts are far below 2^53, up to which a float holds every whole number.
+/// Counts are far below 2^53, up to which a float represents every integer.
 #[expect(clippy::cast_precision_loss, reason = "a pixel needs no more")]
 fn height(count: i64) -> f64 {
     count as f64
 }
 
-/// A number in few signs: 950, 12k, 3.4M.
+/// Abbreviates a number: 950, 12k, 3.4M.
 fn short(value: f64) -> String {
     let (divisor, unit) = match value.abs() {
         v if v >= 1e9 => (1e9, "G"),
@@ -93,7 +93,7 @@ fn short(value: f64) -> String {
 /// Draws the series of a period.
 ///
 /// # Errors
-/// What the drawing crate says; it has no way to fail in memory.
+/// The error of plotters, which does not fail when it draws into memory.
 pub(crate) fn draw(series: &[Drawn<'_>], period: &Period, chart: Chart, size: Size) -> Result<Drawing, String> {
     let mut svg = String::new();
     let edges = plot(&mut svg, series, period, chart, size).map_err(|error| error.to_string())?;
@@ -101,7 +101,7 @@ pub(crate) fn draw(series: &[Drawn<'_>], period: &Period, chart: Chart, size: Si
     Ok(Drawing { svg, left: share(edges.0), right: share(edges.1) })
 }
 
-/// Draws into `svg`; gives where the first and the last part are.
+/// Draws into `svg` and returns the positions of the first and the last part.
 fn plot(
     svg: &mut String,
     series: &[Drawn<'_>],
@@ -118,12 +118,12 @@ fn plot(
     };
     let highest = series.iter().flat_map(|drawn| drawn.parts).copied().max().unwrap_or(0);
     let highest = if stacked { (0..length).map(sum).max().unwrap_or(0).max(highest) } else { highest };
-    // An empty chart has an axis too.
+    // At least 4, so that an empty chart has an axis.
     let top = height(highest.max(4)) * 1.05;
     let root = SVGBackend::with_string(svg, size.area).into_drawing_area();
     let widest = (0..=4).map(|n| short(top * f64::from(n) / 4.0).len()).max().unwrap_or(1);
     let beside = u32::try_from(widest)? * size.letters * 5 / 8 + 28;
-    // Half a part of room at either side, so that bars and single points have their place.
+    // Half a part of margin on either side, so that bars and single points fit.
     let mut chart = ChartBuilder::on(&root)
         .margin_top(EDGE)
         .margin_right(EDGE)
@@ -144,7 +144,7 @@ fn plot(
         .label_style(letters.clone())
         .y_label_formatter(&|value| short(*value))
         .draw()?;
-    // The labels below are our own: where parts begin, and as many as have room.
+    // The labels below are drawn here, at the start of parts and as many as fit.
     let step = length.div_ceil(size.labels.max(1)).max(1);
     let width = f64::from(pixels.0.end - pixels.0.start) / f64::from(parts.max(1));
     let at = |part: f64| pixels.0.start + rounded((part + 0.5) * width);
@@ -155,7 +155,7 @@ fn plot(
     for part in (0..length).step_by(step) {
         let text = period.tick(part);
         let x = at(f64::from(i32::try_from(part)?));
-        // The first and the last one stay inside.
+        // The first and the last label must not be cut off.
         let half = i32::try_from(text.chars().count())? * i32::try_from(size.letters)? * 3 / 10;
         let x = x.clamp(half, i32::try_from(size.area.0)? - half);
         root.draw(&Text::new(text, (x, pixels.1.end + 16), centred.clone()))?;
@@ -183,7 +183,7 @@ fn plot(
         if drawn.dashed {
             chart.draw_series(DashedLineSeries::new(points, 10, 8, style))?;
         } else {
-            // A line of few points shows where they are; one point is no line.
+            // Dots mark the points of a short line; a single point has no line at all.
             let dots = if length <= 40 { 7 } else { 0 };
             chart.draw_series(LineSeries::new(points, style.filled()).point_size(dots))?;
         }
@@ -212,19 +212,19 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_short() {
+    fn large_numbers_are_abbreviated() {
         assert_eq!([0.0, 950.0, 1234.0, 12_345.0, 3_400_000.0].map(short), ["0", "950", "1,234", "12.3k", "3.4M"]);
     }
 
     #[test]
-    fn a_layer_stands_on_the_one_below_it() {
+    fn stacked_bars_omit_empty_layers() {
         let svg = drawing(&[&[1, 2, 3], &[3, 0, 1]], Chart::Bars).svg;
         assert_eq!(svg.matches("fill=\"#2563EB\"").count(), 3);
-        assert_eq!(svg.matches("fill=\"#D97706\"").count(), 2, "nothing is drawn for nothing");
+        assert_eq!(svg.matches("fill=\"#D97706\"").count(), 2, "a bar is drawn for a count of zero");
     }
 
     #[test]
-    fn nothing_and_very_much_can_be_drawn() {
+    fn extreme_counts_are_drawn() {
         for parts in [[0, 0, 0], [i64::MAX, 0, i64::MAX], [-3, 1, 0]] {
             for chart in [Chart::Lines, Chart::Bars] {
                 let drawing = drawing(&[&parts, &parts], chart);

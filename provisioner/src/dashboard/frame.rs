@@ -1,4 +1,4 @@
-//! The counts of a period, by event and part; pure.
+//! The counts of a period, by event and part. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,29 +7,29 @@ use super::cache::Hours;
 use crate::counts::Series;
 use crate::counts::period::Period;
 
-/// One event in a period.
+/// An event in a period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// Its name.
+    /// The event's name.
     pub(crate) name: Arc<str>,
-    /// Its counts, by part.
+    /// The counts by part.
     pub(crate) parts: Vec<i64>,
-    /// Their sum.
+    /// The sum of `parts`.
     pub(crate) total: i64,
-    /// The counts of the period before, by part, where it was read.
+    /// The counts of the previous period by part, if it was read.
     pub(crate) before: Option<Vec<i64>>,
 }
 
-/// All events of a period, the most frequent first, then by name.
+/// All events of a period, most frequent first, then by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
-    /// The events; some may have happened in the period before alone.
+    /// The events, including those that occurred only in the previous period.
     pub(crate) events: Vec<Event>,
-    /// How many events there were in all.
+    /// The total count of all events.
     pub(crate) total: i64,
-    /// How many there were in the period before, where it was read.
+    /// The total count in the previous period, if it was read.
     pub(crate) before: Option<i64>,
-    /// How many parts the period has.
+    /// The number of parts of the period.
     length: usize,
 }
 
@@ -55,12 +55,12 @@ fn by_event(hours: &Hours, period: &Period) -> HashMap<Arc<str>, Vec<i64>> {
 }
 
 impl Event {
-    /// The sum of the period before, where it was read.
+    /// Returns the sum of the previous period, if it was read.
     pub(crate) fn total_before(&self) -> Option<i64> {
         self.before.as_deref().map(sum)
     }
 
-    /// Several as one.
+    /// Adds several events up to one.
     pub(crate) fn joined(name: &str, events: &[&Self], length: usize) -> Self {
         let add = |all: &mut Vec<i64>, parts: &[i64]| {
             for (all, part) in all.iter_mut().zip(parts) {
@@ -71,9 +71,9 @@ impl Event {
         let mut before: Option<Vec<i64>> = None;
         for event in events {
             add(&mut parts, &event.parts);
-            if let Some(theirs) = &event.before {
-                let all = before.get_or_insert_with(|| vec![0; theirs.len()]);
-                add(all, theirs);
+            if let Some(parts) = &event.before {
+                let all = before.get_or_insert_with(|| vec![0; parts.len()]);
+                add(all, parts);
             }
         }
         Self { name: Arc::from(name), total: sum(&parts), parts, before }
@@ -87,20 +87,20 @@ impl From<&Event> for Series {
 }
 
 impl Frame {
-    /// Of what was read of a period, and of the one before.
+    /// Sums up the hours of a period and, for a comparison, of the previous one.
     pub(crate) fn new(hours: &Hours, period: &Period, before: Option<(&Hours, &Period)>) -> Self {
-        let now = by_event(hours, period);
-        let mut earlier = before.map(|(hours, period)| (by_event(hours, period), period.len()));
-        let mut events: Vec<Event> = now
+        let current = by_event(hours, period);
+        let mut previous = before.map(|(hours, period)| (by_event(hours, period), period.len()));
+        let mut events: Vec<Event> = current
             .into_iter()
             .map(|(name, parts)| {
                 let before =
-                    earlier.as_mut().map(|(events, length)| events.remove(&name).unwrap_or_else(|| vec![0; *length]));
+                    previous.as_mut().map(|(events, length)| events.remove(&name).unwrap_or_else(|| vec![0; *length]));
                 Event { name, total: sum(&parts), parts, before }
             })
             .collect();
-        let silent = earlier.into_iter().flat_map(|(events, _)| events);
-        events.extend(silent.map(|(name, before)| Event {
+        let absent = previous.into_iter().flat_map(|(events, _)| events);
+        events.extend(absent.map(|(name, before)| Event {
             name,
             parts: vec![0; period.len()],
             total: 0,
@@ -113,12 +113,12 @@ impl Frame {
         Self { events, total, before, length: period.len() }
     }
 
-    /// How many different events there were in the period.
+    /// Returns the number of distinct events in the period.
     pub(crate) fn distinct(&self) -> usize {
         self.events.iter().filter(|event| event.total != 0).count()
     }
 
-    /// An event, also where it did not happen.
+    /// Returns an event by name; its counts are zero if it did not occur.
     pub(crate) fn event(&self, name: &str) -> Event {
         let found = self.events.iter().find(|event| &*event.name == name);
         found.cloned().unwrap_or_else(|| Event {
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn events_are_summed_by_part_and_ranked() {
         let period = View::of("from=2015-08-02&to=2015-08-04&by=day").period().expect("a period");
-        let earlier = period.before().expect("a period");
+        let previous_period = period.before().expect("a period");
         let hours = |counts: &[(&str, &str, i64)]| Hours {
             counts: counts
                 .iter()
@@ -149,15 +149,15 @@ mod tests {
             age: Duration::ZERO,
             is_fresh: true,
         };
-        let now = hours(&[
+        let current = hours(&[
             ("2015-08-02T00:00:00Z", "a", 1),
             ("2015-08-02T23:00:00Z", "a", 2),
             ("2015-08-03T00:00:00Z", "a", 4),
             ("2015-08-03T05:00:00Z", "b", 9),
             ("2015-08-04T00:00:00Z", "c", 99),
         ]);
-        let then = hours(&[("2015-08-01T00:00:00Z", "a", 5), ("2015-08-01T00:00:00Z", "old", 6)]);
-        let frame = Frame::new(&now, &period, Some((&then, &earlier)));
+        let previous = hours(&[("2015-08-01T00:00:00Z", "a", 5), ("2015-08-01T00:00:00Z", "old", 6)]);
+        let frame = Frame::new(&current, &period, Some((&previous, &previous_period)));
         let names: Vec<&str> = frame.events.iter().map(|event| &*event.name).collect();
         assert_eq!(names, ["b", "a", "old"]);
         assert_eq!((frame.total, frame.before, frame.distinct()), (16, Some(11), 2));

@@ -1,4 +1,4 @@
-//! A page for those who ask no shell: counts over time, the most frequent events, and a link to every view.
+//! A web page of the counts over time and of the most frequent events, with a link to every view.
 //!
 //! ```text
 //! address -> View -> Period -> hours (cache) -> Frame -> Data -> chart, template -> page

@@ -1,4 +1,4 @@
-//! The page, as HTML. The template crate escapes every text; what it is told to leave as it is, is drawn or written by us.
+//! The page, as HTML. Askama escapes every text except the SVG, style and script, which come from this crate.
 
 use askama::Template;
 use base64::Engine as _;
@@ -16,20 +16,20 @@ use crate::output::counts::{self, CountsFormat, share};
 use crate::text::grouped;
 use crate::text::printable;
 
-/// How the page looks.
+/// The style sheet.
 pub(crate) const STYLE: &str = include_str!("../../templates/style.css");
-/// What makes it handier; it works without.
+/// The script; the page works without it.
 pub(crate) const SCRIPT: &str = include_str!("../../templates/script.js");
 
-/// Events that are drawn where none is chosen.
+/// The number of events drawn if none is chosen.
 const DRAWN: usize = 5;
-/// With more lines than this, dashes for the period before would be a thicket.
+/// The maximum number of series for which the previous period is drawn too: more dashed lines are illegible.
 const COMPARED: usize = 3;
-/// Names that are offered for typing.
+/// The maximum number of names suggested for the event field.
 const OFFERED: usize = 1_000;
-/// Spans to choose from.
+/// The options of the period field.
 const SPANS: [(&str, &str); 7] = [
-    ("", "from and to"),
+    ("", "custom range"),
     ("24h", "last 24 hours"),
     ("7d", "last 7 days"),
     ("30d", "last 30 days"),
@@ -37,20 +37,20 @@ const SPANS: [(&str, &str); 7] = [
     ("12mo", "last 12 months"),
     ("24mo", "last 24 months"),
 ];
-/// Units to choose from.
+/// The options of the unit field.
 const UNITS: [(&str, &str); 5] =
     [("", "automatic"), ("hour", "hour"), ("day", "day"), ("week", "week"), ("month", "month")];
 
-/// Something to choose.
+/// An option of a select field.
 struct Choice {
     value: String,
     text: String,
     is_chosen: bool,
 }
 
-/// The change, which does not break before its sign for per cent.
-fn change(now: i64, before: i64) -> String {
-    counts::change(now, before).replace(" %", "\u{a0}%")
+/// Formats a change, with a no-break space before the percent sign.
+fn change(current: i64, before: i64) -> String {
+    counts::change(current, before).replace(" %", "\u{a0}%")
 }
 
 fn choices(all: &[(&str, &str)], chosen: &str) -> Vec<Choice> {
@@ -66,25 +66,25 @@ fn choices(all: &[(&str, &str)], chosen: &str) -> Vec<Choice> {
     choices
 }
 
-/// A line or layer of the chart, in its legend.
+/// An entry of the chart's legend.
 struct Entry {
     colour: usize,
     name: String,
     total: String,
     change: Option<String>,
-    /// Where the page without it is; nothing for all others.
+    /// The query of the page without this event; absent for an event that was not chosen.
     without: Option<String>,
 }
 
 /// A row of the table of events.
 struct Row {
     name: String,
-    /// The name as it is, by which a row is found again.
+    /// The unmodified name, which identifies the row after a refresh.
     event: String,
     toggle: String,
     colour: Option<usize>,
     count: String,
-    /// In hundredths of the most frequent one's.
+    /// The width of the bar, in percent of the most frequent event's.
     width: String,
     share: String,
     before: String,
@@ -97,7 +97,7 @@ struct Part {
     counts: Vec<String>,
 }
 
-/// What was read.
+/// The content of a page without an error.
 struct Data {
     from: String,
     to: String,
@@ -105,18 +105,18 @@ struct Data {
     zone: String,
     total: String,
     distinct: usize,
-    /// The total of the period before, and the change since.
+    /// The total of the previous period, and the change since.
     before: Option<(String, String)>,
     entries: Vec<Entry>,
-    /// For those who do not see the chart.
+    /// The chart in words, for screen readers.
     summary: String,
     wide: Drawing,
     narrow: Drawing,
     parts: Vec<Part>,
     totals: Vec<String>,
-    /// Whether there are dashes for the period before.
+    /// True if the previous period is drawn, as dashed lines.
     is_dashed: bool,
-    /// Whether the last part is not over.
+    /// True if the last part is incomplete.
     is_cut_short: bool,
     rows: Vec<Row>,
     hidden_rows: usize,
@@ -127,9 +127,9 @@ struct Data {
     is_fresh: bool,
 }
 
-/// What went wrong.
+/// An error on a page.
 struct Problem {
-    what: String,
+    message: String,
     help: String,
 }
 
@@ -143,34 +143,34 @@ struct Page<'a> {
     units: Vec<Choice>,
     data: Option<Data>,
     problem: Option<Problem>,
-    /// In one file, without anything else: style and script are in it, and there is nothing to choose.
-    alone: bool,
+    /// True if the page is one self-contained file, with style and script inlined and without the form.
+    standalone: bool,
     style: &'static str,
     script: &'static str,
     policy: String,
 }
 
-/// What a page is made from.
+/// The properties that all pages of a dashboard share.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Source<'a> {
-    /// The pipeline's name.
+    /// The name of the pipeline.
     pub(crate) pipeline: &'a str,
-    /// Where it is.
+    /// The region of the pipeline.
     pub(crate) region: &'a str,
-    /// Whether it is a file of its own.
-    pub(crate) alone: bool,
+    /// True if the page is one self-contained file.
+    pub(crate) standalone: bool,
 }
 
-/// What was read for a page.
+/// The counts of a page.
 #[derive(Debug)]
 pub(crate) struct Found<'a> {
-    /// The period.
+    /// The period of the page.
     pub(crate) period: &'a Period,
-    /// Its counts.
+    /// The counts of the period.
     pub(crate) frame: &'a Frame,
-    /// Seconds since the oldest of them was read.
+    /// Seconds since the oldest read.
     pub(crate) age_seconds: u64,
-    /// Whether all of them were read for this page.
+    /// True if all of them are fresh.
     pub(crate) is_fresh: bool,
 }
 
@@ -179,17 +179,17 @@ fn hash(text: &str) -> String {
 }
 
 impl Source<'_> {
-    /// The page, with what was found or what went wrong.
+    /// Renders the page with the counts or the error.
     ///
     /// # Errors
-    /// What the drawing or the template crate says; neither has a way to fail in memory.
+    /// The error of plotters or Askama; neither fails when it writes into memory.
     pub(crate) fn page(&self, view: &View, found: Result<&Found<'_>, &Error>) -> Result<String, String> {
         let (data, problem) = match found {
-            Ok(found) => (Some(Data::new(view, found, self.alone)?), None),
+            Ok(found) => (Some(Data::new(view, found, self.standalone)?), None),
             Err(error) => {
                 let text = error.to_string();
-                let (what, help) = text.split_once("\nhelp: ").unwrap_or((&text, ""));
-                (None, Some(Problem { what: what.to_owned(), help: help.to_owned() }))
+                let (message, help) = text.split_once("\nhelp: ").unwrap_or((&text, ""));
+                (None, Some(Problem { message: message.to_owned(), help: help.to_owned() }))
             }
         };
         let page = Page {
@@ -200,7 +200,7 @@ impl Source<'_> {
             units: choices(&UNITS, &view.by),
             data,
             problem,
-            alone: self.alone,
+            standalone: self.standalone,
             style: STYLE,
             script: SCRIPT,
             policy: format!("default-src 'none'; style-src {}; script-src {}", hash(STYLE), hash(SCRIPT)),
@@ -209,7 +209,7 @@ impl Source<'_> {
     }
 }
 
-/// The events that are asked for, or the most frequent ones.
+/// Returns the chosen events, or the most frequent ones if none is chosen.
 fn chosen(view: &View, frame: &Frame) -> Vec<Event> {
     match view.events.as_slice() {
         [] => frame.events.iter().filter(|event| event.total != 0).take(DRAWN).cloned().collect(),
@@ -217,7 +217,8 @@ fn chosen(view: &View, frame: &Frame) -> Vec<Event> {
     }
 }
 
-/// The events that are drawn: those chosen, or the most frequent ones; what has no colour of its own goes together.
+/// Returns the events to draw: the chosen ones, or the most frequent ones. Those without a colour of their own are
+/// joined.
 pub(crate) fn drawn(view: &View, frame: &Frame, length: usize) -> Vec<(usize, Event)> {
     let mut drawn: Vec<(usize, Event)> = chosen(view, frame).into_iter().enumerate().collect();
     let mut others: Vec<Event> = if drawn.len() > COLOURS {
@@ -235,14 +236,14 @@ pub(crate) fn drawn(view: &View, frame: &Frame, length: usize) -> Vec<(usize, Ev
     drawn
 }
 
-/// The chosen events' counts as CSV, each for itself.
+/// Formats the counts of the chosen events as CSV; no events are joined.
 pub(crate) fn csv(view: &View, found: &Found<'_>) -> String {
     let series: Vec<Series> = chosen(view, found.frame).iter().map(Series::from).collect();
     counts::series(&series, found.period, CountsFormat::Csv)
 }
 
 impl Data {
-    fn new(view: &View, found: &Found<'_>, alone: bool) -> Result<Self, String> {
+    fn new(view: &View, found: &Found<'_>, standalone: bool) -> Result<Self, String> {
         let Found { period, frame, age_seconds, is_fresh } = found;
         let events = drawn(view, frame, period.len());
         let series: Vec<Drawn<'_>> = events
@@ -253,7 +254,7 @@ impl Data {
             let parts = event.before.as_deref()?;
             Some(Drawn { colour: *colour, parts: parts.get(..parts.len().min(period.len()))?, dashed: true })
         });
-        // Below the lines of the period itself.
+        // Dashes first, so that the lines of the period itself are drawn over them.
         let all: Vec<Drawn<'_>> = dashes.chain(series.iter().copied()).collect();
         let is_chosen = |event: &Event| view.events.iter().any(|name| **name == *event.name);
         let entries = events.iter().map(|(colour, event)| Entry {
@@ -266,7 +267,7 @@ impl Data {
         let colour_of = |event: &Event| events.iter().find(|(_, other)| other.name == event.name).map(|(c, _)| *c);
         let most = frame.events.first().map_or(0, |event| event.total);
         let ranked: Vec<&Event> = frame.events.iter().filter(|event| event.total != 0 || is_chosen(event)).collect();
-        let shown = if alone { ranked.len() } else { view.rows };
+        let shown = if standalone { ranked.len() } else { view.rows };
         let rows = ranked.iter().take(shown).map(|event| Row {
             name: printable(&event.name),
             event: event.name.to_string(),
@@ -307,7 +308,7 @@ impl Data {
             hidden_rows: ranked.len().saturating_sub(view.rows),
             all_rows: View { rows: if view.rows > ROWS { ROWS } else { ranked.len().max(1) }, ..view.clone() }.query(),
             names: frame.events.iter().take(OFFERED).map(|event| event.name.to_string()).collect(),
-            csv: if alone {
+            csv: if standalone {
                 format!("data:text/csv;charset=utf-8,{}", utf8_percent_encode(&csv(view, found), NON_ALPHANUMERIC))
             } else {
                 format!("counts.csv?{query}")
@@ -318,7 +319,7 @@ impl Data {
     }
 }
 
-/// What the chart shows, in words.
+/// Describes the chart in words.
 fn summary(events: &[(usize, Event)], label: &dyn Fn(usize) -> String) -> String {
     let sentences = events.iter().map(|(_, event)| {
         let peak = event.parts.iter().enumerate().max_by_key(|(part, count)| (**count, std::cmp::Reverse(*part)));

@@ -1,8 +1,8 @@
-//! The server behind the page, and the page as a file.
+//! The HTTP server of the dashboard, and its export as a file.
 //!
-//! There is no sign-in: who reaches it reads the counts. So it listens on the machine alone unless told otherwise, and takes
-//! requests only by names that are its own: a page of somebody else's in the same browser cannot reach it under a name
-//! that it has pointed here (DNS rebinding).
+//! There is no authentication: anyone who can reach the server can read the counts. It therefore listens on localhost
+//! by default, and accepts requests only under known host names, so that a foreign page in the same browser cannot
+//! reach it under a name that it has pointed here (DNS rebinding).
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -32,32 +32,32 @@ use crate::counts::period::Period;
 use crate::error::{Error, ErrorKind};
 use crate::shutdown::Shutdown;
 
-/// What a page may load and do: what comes from here, and nothing else.
+/// The Content-Security-Policy: a page may load and submit to this server only.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// Read when the server starts, so that the first page of a month is drawn at once.
+/// The view whose hours are read at the start, so that the first page of a month is drawn immediately.
 const WARM: &str = "last=30d";
 
-/// How long the start waits for that.
+/// The time the start waits for the hours of [`WARM`].
 const WARMING: Duration = Duration::from_secs(3);
 
 /// The pause after which an overloaded server asks the browser to repeat its request.
 const RETRY_AFTER_SECONDS: u32 = 2;
 
-/// The header of a request that the page makes by itself.
-const ANEW: HeaderName = HeaderName::from_static("x-dashboard-anew");
+/// The header of a request with which the page refreshes itself.
+const REFRESH: HeaderName = HeaderName::from_static("x-dashboard-refresh");
 
-/// How the server is reached.
+/// The addresses and host names of the server.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// Where it listens.
+    /// The address to listen on.
     pub(crate) listen: SocketAddr,
-    /// Names by which it may be asked, beside addresses and `localhost`.
+    /// The accepted host names, in addition to addresses and `localhost`.
     pub(crate) hosts: BTreeSet<String>,
 }
 
-/// A dashboard of one pipeline.
+/// The dashboard of one pipeline.
 #[derive(Debug)]
 pub(crate) struct Dashboard {
     cache: Arc<Cache>,
@@ -66,7 +66,7 @@ pub(crate) struct Dashboard {
     hosts: BTreeSet<String>,
 }
 
-/// What was read for a view.
+/// The counts of a view.
 struct Read {
     period: Period,
     frame: Frame,
@@ -82,7 +82,6 @@ impl Read {
 }
 
 impl Dashboard {
-    /// Of this pipeline.
     pub(crate) fn new(aws: Aws, pipeline: &Pipeline) -> Self {
         Self {
             cache: Cache::new(aws, pipeline.table.counts.clone()),
@@ -92,34 +91,34 @@ impl Dashboard {
         }
     }
 
-    /// Reads what a view shows.
+    /// Reads the counts of a view.
     async fn read(&self, view: &View, trigger: Trigger) -> Result<Read, Error> {
         let period = view.period()?;
         let before = view.compare.then(|| period.before()).transpose()?;
-        // One reading of both, so that both are from the same moment.
+        // One read of both periods, so that both have the same age.
         let length = period.hours().count();
         let hours = period.hours().chain(before.iter().flat_map(Period::hours)).collect();
         let Hours { mut counts, age, is_fresh } = self.cache.read(hours, trigger).await?;
-        let earlier = Hours { counts: counts.split_off(length), age, is_fresh };
+        let previous = Hours { counts: counts.split_off(length), age, is_fresh };
         let hours = Hours { counts, age, is_fresh };
-        let frame = Frame::new(&hours, &period, before.as_ref().map(|before| (&earlier, before)));
+        let frame = Frame::new(&hours, &period, before.as_ref().map(|before| (&previous, before)));
         Ok(Read { period, frame, age_seconds: age.as_secs(), is_fresh })
     }
 
-    fn source(&self, alone: bool) -> Source<'_> {
-        Source { pipeline: &self.pipeline, region: &self.region, alone }
+    fn source(&self, standalone: bool) -> Source<'_> {
+        Source { pipeline: &self.pipeline, region: &self.region, standalone }
     }
 
-    /// Writes the page of a view into one file that needs nothing else.
+    /// Exports a view as one self-contained file.
     ///
     /// # Errors
-    /// What AWS answered; that the view or the file is none.
+    /// An invalid view, a failed AWS call, or a file that cannot be written.
     pub(crate) async fn write(&self, view: &View, file: &Path) -> Result<(), Error> {
         let read = self.read(view, Trigger::Visitor).await?;
         let failed = |source| {
             Error::io(
                 format!("write {}", file.display()),
-                "pass --out with a file in a folder that is there and can be written to",
+                "pass --out with a file in an existing, writable folder",
                 &source,
             )
         };
@@ -128,10 +127,10 @@ impl Dashboard {
         std::fs::write(file, page).map_err(failed)
     }
 
-    /// Serves pages until a signal comes. `ready` hears where it listens.
+    /// Serves pages until a signal arrives; calls `ready` with the address once the server listens.
     ///
     /// # Errors
-    /// The address cannot be listened on.
+    /// The address cannot be listened on, or `ready` failed.
     pub(crate) async fn serve(
         mut self,
         settings: Settings,
@@ -146,7 +145,7 @@ impl Dashboard {
         if let Ok(period) = View::of(WARM).period() {
             let cache = Arc::clone(&self.cache);
             let warm = tokio::spawn(async move { cache.read(period.hours().collect(), Trigger::Visitor).await });
-            // Where it takes long, it goes on beside the first pages. A failure shows on these.
+            // After that, it continues while pages are served. A failure appears on these.
             let _ = tokio::time::timeout(WARMING, warm).await;
         }
         ready(listener.local_addr().map_err(failed)?)?;
@@ -156,7 +155,7 @@ impl Dashboard {
             .route("/counts.csv", get(csv))
             .route("/style.css", get(|| async { asset("text/css; charset=utf-8", STYLE) }))
             .route("/script.js", get(|| async { asset("text/javascript; charset=utf-8", SCRIPT) }))
-            .fallback(|| async { (StatusCode::NOT_FOUND, "There is nothing here; the dashboard is at /.\n") })
+            .fallback(|| async { (StatusCode::NOT_FOUND, "Not found. The dashboard is at /.\n") })
             .layer(middleware::from_fn_with_state(Arc::clone(&dashboard), guard))
             .with_state(dashboard);
         axum::serve(listener, router)
@@ -167,8 +166,8 @@ impl Dashboard {
             .map_err(failed)
     }
 
-    /// Whether a request by this name is meant for us. An address cannot be pointed at by somebody else's name.
-    fn is_ours(&self, host: &str) -> bool {
+    /// Returns whether requests under this host name are accepted. An IP address always is: DNS rebinding needs a name.
+    fn accepts(&self, host: &str) -> bool {
         let name = match host.strip_prefix('[') {
             Some(rest) => rest.split_once(']').map_or("", |(address, _)| address),
             None => host.rsplit_once(':').map_or(host, |(name, _)| name),
@@ -182,24 +181,25 @@ fn asset(kind: &'static str, text: &'static str) -> Response {
     ([(CONTENT_TYPE, kind)], text).into_response()
 }
 
-/// Takes only requests by our own names, and says what browsers may do with the answers.
+/// Accepts only requests under known host names, and adds the security headers to the responses.
 async fn guard(State(dashboard): State<Arc<Dashboard>>, request: Request, next: Next) -> Response {
-    let (is_ours, unseen) = {
+    let (is_accepted, is_cross_site) = {
         let header = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        // A page of somebody else's may link here, but not make us work unseen.
-        let unseen = header("sec-fetch-site") == Some("cross-site") && header("sec-fetch-mode") != Some("navigate");
-        (header("host").is_some_and(|host| dashboard.is_ours(host)), unseen)
+        // A foreign page may link here, but not send requests in the background.
+        let is_cross_site =
+            header("sec-fetch-site") == Some("cross-site") && header("sec-fetch-mode") != Some("navigate");
+        (header("host").is_some_and(|host| dashboard.accepts(host)), is_cross_site)
     };
-    let mut response = if !is_ours {
-        let text = "The dashboard does not answer to this name. To let it, start it with --host NAME.\n";
+    let mut response = if !is_accepted {
+        let text = "The dashboard does not accept requests under this host name; to allow it, pass --host NAME.\n";
         (StatusCode::MISDIRECTED_REQUEST, text).into_response()
-    } else if unseen {
-        (StatusCode::FORBIDDEN, "The dashboard is not for other sites' pages.\n").into_response()
+    } else if is_cross_site {
+        (StatusCode::FORBIDDEN, "The dashboard does not accept cross-site requests.\n").into_response()
     } else {
         next.run(request).await
     };
     let headers = response.headers_mut();
-    let ours: [(HeaderName, &str); 6] = [
+    let security: [(HeaderName, &str); 6] = [
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
@@ -207,7 +207,7 @@ async fn guard(State(dashboard): State<Arc<Dashboard>>, request: Request, next: 
         (CACHE_CONTROL, "no-store"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     ];
-    for (name, value) in ours {
+    for (name, value) in security {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
@@ -215,15 +215,14 @@ async fn guard(State(dashboard): State<Arc<Dashboard>>, request: Request, next: 
     response
 }
 
-/// The HTTP status of an error, and the seconds after which a repetition makes sense.
+/// Returns the HTTP status of an error, and the seconds after which a retry makes sense.
 fn status(error: &Error) -> (StatusCode, Option<u32>) {
     match error.kind() {
         ErrorKind::Usage | ErrorKind::Config => (StatusCode::BAD_REQUEST, None),
-        // The counts table is missing, or an event is unknown.
-        ErrorKind::NotFound => (StatusCode::NOT_FOUND, None),
         ErrorKind::Busy => (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER_SECONDS)),
         ErrorKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, None),
-        ErrorKind::Aws | ErrorKind::Conflict => (StatusCode::BAD_GATEWAY, None),
+        // A missing table is a state of AWS, not a mistake of the visitor.
+        ErrorKind::Aws | ErrorKind::NotFound | ErrorKind::Conflict => (StatusCode::BAD_GATEWAY, None),
         ErrorKind::Incomplete
         | ErrorKind::Interrupted { .. }
         | ErrorKind::BrokenPipe
@@ -232,7 +231,7 @@ fn status(error: &Error) -> (StatusCode, Option<u32>) {
     }
 }
 
-/// Adds `Retry-After` to a response that can be repeated.
+/// Adds `Retry-After` to the response if the request can be retried.
 fn with_retry(mut response: Response, seconds: Option<u32>) -> Response {
     if let Some(seconds) = seconds {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -242,10 +241,10 @@ fn with_retry(mut response: Response, seconds: Option<u32>) -> Response {
 
 async fn page(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let view = View::of(&query.unwrap_or_default());
-    let trigger = if headers.contains_key(ANEW) { Trigger::Refresh } else { Trigger::Visitor };
+    let trigger = if headers.contains_key(REFRESH) { Trigger::Refresh } else { Trigger::Visitor };
     let read = dashboard.read(&view, trigger).await;
     let (code, retry_after) = read.as_ref().map_or_else(status, |_| (StatusCode::OK, None));
-    // Drawing is work for a processor, not for the loop that serves the others.
+    // Drawing is CPU-bound and would block the other requests of this thread.
     let drawn = tokio::task::spawn_blocking(move || {
         let found = read.as_ref().map(Read::found);
         dashboard.source(false).page(&view, found.as_ref().map_err(|error| *error))
@@ -280,7 +279,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_our_own_names_are_answered() {
+    async fn request_under_an_unknown_host_name_is_not_accepted() {
         let config = aws_config::SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build();
         let aws = Aws::new(&config);
         let dashboard = Dashboard {
@@ -291,12 +290,22 @@ mod tests {
         };
         for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080", "10.1.2.3", "Counts.Example.com:80"]
         {
-            assert!(dashboard.is_ours(host), "{host}");
+            assert!(dashboard.accepts(host), "{host}");
         }
         for host in
             ["", "evil.example.net", "localhost.evil.example.net:8080", "127.0.0.1.evil.example.net", "[::1", "[x]"]
         {
-            assert!(!dashboard.is_ours(host), "{host}");
+            assert!(!dashboard.accepts(host), "{host}");
         }
+    }
+
+    #[test]
+    fn status_tells_mistakes_of_the_visitor_from_overload_and_failures_of_aws() {
+        let of = |kind| status(&Error::new(kind, "", "")).0.as_u16();
+        assert_eq!([ErrorKind::Usage, ErrorKind::Config].map(of), [400, 400]);
+        assert_eq!([ErrorKind::Aws, ErrorKind::NotFound, ErrorKind::Timeout].map(of), [502, 502, 504]);
+        let (code, seconds) = status(&Error::new(ErrorKind::Busy, "", ""));
+        let response = with_retry(code.into_response(), seconds);
+        assert_eq!((response.status().as_u16(), response.headers().contains_key(RETRY_AFTER)), (503, true));
     }
 }

@@ -1,54 +1,54 @@
-//! What a page shows, as its address says it: so that every view can be linked to.
+//! A view: the state of a page, encoded in its address so that every view can be linked to.
 
 use crate::counts::period::{By, Period, PeriodArgs};
 use crate::error::Error;
 
-/// Rows of the table of events where the address names no number.
+/// The default number of rows in the table of events.
 pub(crate) const ROWS: usize = 25;
-/// Rows at most.
+/// The maximum number of rows.
 const MOST_ROWS: usize = 10_000;
-/// Parts at most: a chart has so many pixels, and a table beside it no reader.
+/// The maximum number of parts: a chart has no more pixels, and nobody reads a longer table.
 const MOST_PARTS: usize = 1_500;
-/// Hours at most: two years.
+/// The maximum number of hours: two years.
 pub(crate) const MOST_HOURS: usize = 2 * 366 * 24;
 
-/// How counts are drawn.
+/// The kind of chart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Chart {
     /// A line for each event.
     #[default]
     Lines,
-    /// Bars, the events one upon the other.
+    /// Stacked bars.
     Bars,
 }
 
-/// What a page shows.
+/// The state of a page.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct View {
-    /// The events that are drawn; the most frequent ones where none is named.
+    /// The chosen events; if empty, the most frequent ones are drawn.
     pub(crate) events: Vec<String>,
-    /// Up to now, from so long ago.
+    /// The length of a period that ends now.
     pub(crate) last: String,
-    /// The first day, in place of `last`.
+    /// The start of the period, instead of `last`.
     pub(crate) from: String,
-    /// The day behind the last, or now.
+    /// The end of the period, exclusive; now if empty.
     pub(crate) to: String,
-    /// By which parts; by what suits the length where it is empty.
+    /// The unit of the parts; chosen by the length of the period if empty.
     pub(crate) by: String,
-    /// Whose days these are.
+    /// The time zone of the days; UTC if empty.
     pub(crate) tz: String,
-    /// Whether the period before is shown too.
+    /// True if the previous period is shown too.
     pub(crate) compare: bool,
-    /// How counts are drawn.
+    /// The kind of chart.
     pub(crate) chart: Chart,
-    /// Rows of the table of events.
+    /// The number of rows in the table of events.
     pub(crate) rows: usize,
-    /// Whether the page draws itself anew every now and then.
+    /// True if the page refreshes itself every minute.
     pub(crate) refresh: bool,
 }
 
 impl View {
-    /// What the query part of an address asks for. Whatever it does not know, it leaves out.
+    /// Parses the query part of an address; unknown parameters are ignored.
     pub(crate) fn of(query: &str) -> Self {
         let mut view = Self { rows: ROWS, ..Self::default() };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -70,7 +70,7 @@ impl View {
         if view.last.is_empty() && view.from.is_empty() && view.to.is_empty() {
             view.last = "7d".to_owned();
         }
-        // A span up to now has no other ends.
+        // `last` takes precedence: a period that ends now has no other bounds.
         if !view.last.is_empty() {
             view.from.clear();
             view.to.clear();
@@ -78,7 +78,7 @@ impl View {
         view
     }
 
-    /// What the command line asks for.
+    /// Builds the view of the command line.
     pub(crate) fn asked(events: &[String], period: &PeriodArgs, compare: bool) -> Self {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let last = match (&period.last, &period.from) {
@@ -98,7 +98,7 @@ impl View {
         }
     }
 
-    /// The query part of this view's address.
+    /// Returns the query part of the view's address.
     pub(crate) fn query(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         for event in &self.events {
@@ -126,14 +126,14 @@ impl View {
         query.finish()
     }
 
-    /// Whether the dates can be chosen in a field for dates: it has no words, and no times.
+    /// Returns whether both bounds fit a date field, which accepts neither words nor times.
     pub(crate) fn has_plain_dates(&self) -> bool {
         let is_plain =
             |text: &String| text.is_empty() || (text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok());
         is_plain(&self.from) && is_plain(&self.to)
     }
 
-    /// The same view with one event more, or less where it has it.
+    /// Returns the view with an event added, or removed if the view has it.
     pub(crate) fn toggled(&self, event: &str) -> Self {
         let mut view = self.clone();
         match view.events.iter().position(|other| other == event) {
@@ -143,10 +143,10 @@ impl View {
         view
     }
 
-    /// The period that it shows.
+    /// Returns the period of the view.
     ///
     /// # Errors
-    /// [`Error::Refused`] where a time, a unit or a zone cannot be understood, or where there is too much of it.
+    /// A usage error if a time, a unit or a zone is invalid, or if the period is too long.
     pub(crate) fn period(&self) -> Result<Period, Error> {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let by = match self.by.as_str() {
@@ -182,13 +182,13 @@ impl View {
             2401..=4800 => By::Week,
             _ => By::Month,
         }));
-        let too_much = |what: &str, help: &str| Error::usage(what.to_owned(), help.to_owned());
+        let too_long = |message: &str, help: &str| Error::usage(message.to_owned(), help.to_owned());
         if hours > MOST_HOURS {
-            return Err(too_much("the period is longer than a page can show", "choose at most two years"));
+            return Err(too_long("the period is longer than a page can show", "choose at most two years"));
         }
         let period = Period::of(&args)?;
         if period.len() > MOST_PARTS {
-            return Err(too_much("the period has more parts than a page can show", "choose a coarser unit"));
+            return Err(too_long("the period has more parts than a page can show", "choose a coarser unit"));
         }
         Ok(period)
     }
@@ -202,7 +202,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_view_has_an_address(
+        fn view_survives_a_round_trip_through_its_address(
             events in prop::collection::vec(".{1,20}", 0..4), tz in "[A-Za-z/]{0,12}", compare: bool, bars: bool,
             rows in 1_usize..500, refresh: bool, from in "[0-9-]{0,10}", to in "[0-9-]{0,10}",
         ) {
@@ -220,13 +220,13 @@ mod tests {
         }
 
         #[test]
-        fn any_address_is_a_view(query in ".{0,60}") {
+        fn arbitrary_address_parses_without_a_panic(query in ".{0,60}") {
             let _ = View::of(&query).period();
         }
     }
 
     #[test]
-    fn the_unit_suits_the_length_where_none_is_chosen() {
+    fn default_unit_depends_on_the_length_of_the_period() {
         let by = |query: &str| View::of(query).period().expect("a period").by();
         assert_eq!(
             ["last=24h", "last=48h", "", "last=30d", "last=90d", "last=6mo", "last=12mo"].map(by),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_much_is_refused() {
+    fn period_of_an_invalid_view_is_refused() {
         for query in
             ["last=5y", "last=1y&by=hour", "by=minute", "to=2015-08-04", "last=soon", "tz=Mars/Olympus", "from=x"]
         {
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_up_to_now_has_no_other_ends() {
+    fn last_takes_precedence_over_from_and_to() {
         let view = View::of("last=30d&from=2015-08-04&to=2015-08-05");
         assert_eq!((view.last.as_str(), view.from.as_str(), view.to.as_str()), ("30d", "", ""));
         assert!(View::of("from=2015-08-04").has_plain_dates() && !View::of("from=yesterday").has_plain_dates());
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_added_and_taken_away() {
+    fn toggled_event_is_added_or_removed() {
         let view = View::of("event=a&event=b");
         assert_eq!(view.toggled("a").events, ["b"]);
         assert_eq!(view.toggled("c").events, ["a", "b", "c"]);

@@ -41,7 +41,7 @@ pub(crate) struct Failure {
 #[serde(rename_all = "snake_case", tag = "status", content = "reason")]
 pub(crate) enum State {
     /// Its objects are not counted.
-    Wait,
+    Waiting,
     /// Its objects were counted before this.
     CountedBefore,
     /// Its objects are counted now.
@@ -68,7 +68,7 @@ impl State {
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Wait => f.write_str("not counted"),
+            Self::Waiting => f.write_str("not counted"),
             Self::CountedBefore => f.write_str("counted by now"),
             Self::Counted => f.write_str("counted now"),
             Self::FailedAgain(why) => write!(f, "failed again: {why}"),
@@ -133,7 +133,7 @@ impl Received {
             error: String::new(),
             when: String::new(),
             attempts: 0,
-            state: State::Wait,
+            state: State::Waiting,
         };
         let mut notification = None;
         let unknown = |why: String| State::Unknown(why);
@@ -249,7 +249,7 @@ mod tests {
         let failure = received(&body.to_string());
         assert_eq!(failure.objects, ["in/red flower.gz", "in/b.gz"]);
         assert_eq!((failure.error.as_str(), failure.attempts), ("ObjectDamaged: cut short", 3));
-        assert_eq!((failure.when.as_str(), failure.state), ("2015-08-04T12:34:56Z", State::Wait));
+        assert_eq!((failure.when.as_str(), failure.state), ("2015-08-04T12:34:56Z", State::Waiting));
         // The record says no time: the queue does.
         let mut timeless = body.clone();
         timeless["timestamp"] = json!(null);

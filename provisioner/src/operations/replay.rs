@@ -95,7 +95,7 @@ impl Session<'_> {
         // Where some of several objects are gone, the others can still be counted, but the message stays.
         let hopeless = gone.is_some() && objects.len() == 1;
         if what != ReplayMode::Run || hopeless {
-            return Ok(gone.map_or(State::Wait, State::Gone));
+            return Ok(gone.map_or(State::Waiting, State::Gone));
         }
         let name = &self.pipeline.function.name;
         let answer = self.invoke(told, InvocationType::RequestResponse).await;

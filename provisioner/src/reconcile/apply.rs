@@ -1,5 +1,5 @@
-//! Walks a plan: what is independent runs at the same time, what depends on a failure is skipped, the rest goes on.
-//! The only caller of create, update and delete.
+//! Executes a plan: independent steps run concurrently, steps that depend on a failed one are skipped, all others
+//! continue. The only caller of create, update and delete.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -14,21 +14,21 @@ use crate::reconcile::progress::{Event, Reporter};
 use crate::reconcile::resource::StepContext;
 use crate::shutdown::{Shutdown, Signal};
 
-/// What came of the steps.
+/// The number of steps by result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    /// Steps that are done.
+    /// Steps that succeeded.
     pub(crate) done: usize,
     /// Steps that failed.
     pub(crate) failed: usize,
-    /// Steps that were not begun: they waited for one that failed, or a signal came first.
+    /// Steps that did not start: they depend on a failed one, or a signal arrived first.
     pub(crate) skipped: usize,
-    /// The signal, if one came before the end.
+    /// The signal, if one arrived before the end.
     pub(crate) stopped: Option<Signal>,
 }
 
 impl Outcome {
-    /// Returns whether every step was done.
+    /// Returns an error unless every step succeeded.
     ///
     /// # Errors
     /// [`ErrorKind::Incomplete`] or [`ErrorKind::Interrupted`]
@@ -52,10 +52,9 @@ impl Outcome {
     }
 }
 
-/// Does what the plan says, no more and no less.
+/// Executes exactly the steps of the plan.
 ///
-/// The reporter is told of each step as it happens. Once a signal has come, no step begins; those that have begun go on
-/// to their end.
+/// Every event of a step is passed to the reporter. After a signal no further step starts; running steps finish.
 pub(crate) async fn apply(aws: &Aws, plan: &Plan, reporter: &dyn Reporter, shutdown: &Shutdown) -> Outcome {
     let steps: Vec<&PlannedResource> = plan.items.iter().filter(|item| item.action != Action::NoOp).collect();
     let nodes: Vec<Node<'_, _>> = steps
@@ -65,13 +64,12 @@ pub(crate) async fn apply(aws: &Aws, plan: &Plan, reporter: &dyn Reporter, shutd
     let mut graph = Graph::new(&nodes);
     let mut outcome = Outcome::default();
 
-    // What has not begun when a signal comes does not begin any more.
-    let mut left: BTreeSet<usize> = (0..steps.len()).collect();
+    let mut not_started: BTreeSet<usize> = (0..steps.len()).collect();
     let mut running = FuturesUnordered::new();
     let mut ready = graph.ready();
     loop {
         for i in ready.drain(..).filter(|_| shutdown.requested().is_none()) {
-            left.remove(&i);
+            not_started.remove(&i);
             running.push(run(aws, steps[i], i, reporter));
         }
         let Some((i, succeeded)) = running.next().await else { break };
@@ -81,18 +79,19 @@ pub(crate) async fn apply(aws: &Aws, plan: &Plan, reporter: &dyn Reporter, shutd
             continue;
         }
         outcome.failed += 1;
-        for lost in graph.failed(i) {
-            // It may have been lost to another failure already.
-            if !left.remove(&lost) {
+        for skipped in graph.failed(i) {
+            // Another failure may have skipped it already.
+            if !not_started.remove(&skipped) {
                 continue;
             }
             outcome.skipped += 1;
             let because = Some(steps[i].address());
-            reporter.event(steps[lost].address(), steps[lost].action, &Event::Skipped { because });
+            reporter.event(steps[skipped].address(), steps[skipped].action, &Event::Skipped { because });
         }
     }
     outcome.stopped = shutdown.requested();
-    for i in left {
+    // A signal arrived before these steps could start.
+    for i in not_started {
         outcome.skipped += 1;
         reporter.event(steps[i].address(), steps[i].action, &Event::Skipped { because: None });
     }

@@ -1,4 +1,4 @@
-//! What differs in one resource: the one value that text, JSON and Markdown render.
+//! The drift of one resource, as the value that text, JSON and Markdown render.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
 
-/// One setting's value, in the form in which it is compared and shown.
+/// The value of a setting, as it is compared and shown.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum Value {
@@ -14,21 +14,21 @@ pub(crate) enum Value {
     Unset,
     /// A flag.
     Flag(bool),
-    /// A whole number.
+    /// An integer.
     Number(i64),
-    /// A text.
+    /// A string.
     Text(String),
-    /// Texts whose order means nothing.
+    /// Strings without an order.
     Set(BTreeSet<String>),
-    /// Names and texts.
+    /// Strings by name.
     Map(BTreeMap<String, String>),
-    /// Code.
+    /// The code of a function.
     Code(Code),
-    /// A JSON document; policies come in [`crate::aws::policy`]'s canonical form.
+    /// A JSON document; a policy is in the canonical form of [`crate::aws::policy`].
     Document(Json),
 }
 
-/// Code, as it is compared and shown.
+/// The code of a function, as it is compared and shown.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub(crate) struct Code {
     /// Base64 of the SHA-256 of the archive.
@@ -39,7 +39,7 @@ pub(crate) struct Code {
     pub(crate) revision: Option<String>,
 }
 
-/// The same bytes are the same code, whatever revision they were built from.
+/// Equal archives are equal code, even if built from different revisions.
 impl PartialEq for Code {
     fn eq(&self, other: &Self) -> bool {
         self.sha256 == other.sha256
@@ -102,28 +102,27 @@ impl<T: Into<Self>> From<Option<T>> for Value {
     }
 }
 
-/// One setting that is not as declared.
+/// A setting that differs from the desired state.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct SettingChange {
     /// The setting's name, stable across versions.
     pub(crate) setting: &'static str,
-    /// As it is on AWS.
+    /// The value in the live state.
     pub(crate) live: Value,
-    /// As declared.
+    /// The value in the desired state.
     pub(crate) desired: Value,
 }
 
-/// Collects the settings that differ.
+/// A collector of the settings that differ.
 #[derive(Debug, Default)]
 pub(crate) struct Diff(Vec<SettingChange>);
 
 impl Diff {
-    /// Nothing compared yet.
     pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// Compares one setting.
+    /// Compares a setting and records it if it differs.
     pub(crate) fn compare(mut self, setting: &'static str, live: impl Into<Value>, desired: impl Into<Value>) -> Self {
         let (live, desired) = (live.into(), desired.into());
         if live != desired {
@@ -132,21 +131,21 @@ impl Diff {
         self
     }
 
-    /// Compares tags: those that are not declared are somebody else's and do not count.
+    /// Compares the declared tags. Other tags of the resource are unmanaged and ignored.
     pub(crate) fn tags(self, live: Option<&BTreeMap<String, String>>, desired: &BTreeMap<String, String>) -> Self {
-        let ours: Option<BTreeMap<String, String>> = live.map(|live| {
+        let managed: Option<BTreeMap<String, String>> = live.map(|live| {
             live.iter().filter(|(key, _)| desired.contains_key(*key)).map(|(k, v)| (k.clone(), v.clone())).collect()
         });
-        self.compare("tags", ours.as_ref(), desired)
+        self.compare("tags", managed.as_ref(), desired)
     }
 
-    /// What differs, in the order compared.
+    /// Returns the settings that differ, in the order of comparison.
     pub(crate) fn changes(self) -> Vec<SettingChange> {
         self.0
     }
 }
 
-/// Whether one of `settings` is among the changes.
+/// Returns whether the changes include one of `settings`.
 pub(crate) fn touches(changes: &[SettingChange], settings: &[&str]) -> bool {
     changes.iter().any(|change| settings.contains(&change.setting))
 }

@@ -1,4 +1,4 @@
-//! A plan as a value that is shown, saved and compared: text, JSON and Markdown are renderings of it.
+//! A plan as one value that is shown, saved and compared; text, JSON and Markdown render it.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -8,20 +8,20 @@ use crate::config::Pipeline;
 use crate::reconcile::diff::SettingChange;
 use crate::reconcile::plan::{Action, Counts, Plan};
 
-/// The version of the JSON form. It rises where a program that reads the old form would misread the new one; members
-/// may be added without that.
+/// The version of the JSON format. It increases if a reader of the old format would misread the new one; new members
+/// alone do not increase it.
 pub(crate) const FORMAT: u32 = 1;
 
-/// An amount a month, in US dollars.
+/// An amount per month, in US dollars.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Dollars {
-    /// By the price list.
+    /// The amount by the price list.
     pub(crate) list: f64,
-    /// After the free tier.
+    /// The amount after the free tier.
     pub(crate) billed: f64,
 }
 
-/// The cost of one service.
+/// The monthly cost of one service.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct ServiceCost {
     /// The service.
@@ -32,12 +32,12 @@ pub(crate) struct ServiceCost {
     pub(crate) planned: Dollars,
 }
 
-/// The cost of a pipeline a month, without storage, which grows with what is kept.
+/// The monthly cost of a pipeline, without storage, which grows with the data kept.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Estimate {
-    /// The volume: events a month.
+    /// The volume in events per month.
     pub(crate) events_per_month: u64,
-    /// The volume: files a month.
+    /// The volume in files per month.
     pub(crate) files_per_month: u64,
     /// The region and the month of the prices.
     pub(crate) prices: String,
@@ -49,48 +49,48 @@ pub(crate) struct Estimate {
     pub(crate) planned: Dollars,
 }
 
-/// A plan, as shown.
+/// A plan as it is shown.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct PlanDocument {
     /// [`FORMAT`].
     pub(crate) format: u32,
-    /// The pipeline's name, the environment's included.
+    /// The pipeline's name, including the suffix of its environment.
     pub(crate) pipeline: String,
-    /// The environment that was laid over the declaration.
+    /// The environment that overlays pipeline.toml, if any.
     pub(crate) environment: Option<String>,
     /// The region.
     pub(crate) region: String,
     /// The account's 12 digits.
     pub(crate) account: String,
-    /// How many of each.
+    /// The number of resources by action.
     pub(crate) counts: Counts,
-    /// What something happens to, in the order shown; what is as declared is left out.
+    /// The resources with an action, in the order shown; resources in sync are omitted.
     pub(crate) resources: Vec<PlanEntry>,
-    /// Remarks, a line each.
+    /// Remarks, one line each.
     pub(crate) notes: Vec<String>,
-    /// What it will cost a month, where the declaration states a volume.
+    /// The cost estimate, if pipeline.toml declares a volume.
     pub(crate) estimate: Option<Estimate>,
 }
 
-/// One resource.
+/// A resource of the plan.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct PlanEntry {
-    /// Its kind: `table`.
+    /// The kind, such as `table`.
     pub(crate) kind: String,
-    /// Its name on AWS.
+    /// The name on AWS.
     pub(crate) name: String,
-    /// What happens to it.
+    /// The action on the resource.
     pub(crate) action: Action,
-    /// Why it is refused, where it is.
+    /// The reason of a conflict.
     pub(crate) reason: Option<String>,
-    /// What to do about that.
+    /// The way to resolve the conflict.
     pub(crate) help: Option<String>,
-    /// The settings that differ; of a deletion, none.
+    /// The settings that differ; empty for a deletion.
     pub(crate) changes: Vec<SettingChange>,
 }
 
 impl PlanDocument {
-    /// The plan of a pipeline in its account.
+    /// Creates the document of a plan, for a pipeline in an account.
     pub(crate) fn new(pipeline: &Pipeline, account: &Account, plan: &Plan, estimate: Option<Estimate>) -> Self {
         let resources: Vec<PlanEntry> = plan
             .items
@@ -118,7 +118,7 @@ impl PlanDocument {
         }
     }
 
-    /// What it comes to, in a line.
+    /// Returns a summary of one line.
     pub(crate) fn verdict(&self) -> String {
         let Counts { create, update, delete, conflict } = self.counts;
         match conflict {

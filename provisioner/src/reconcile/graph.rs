@@ -1,59 +1,59 @@
-//! The order in which steps may run: pure, and knows nothing of AWS.
+//! The order in which steps may run. Pure, and independent of AWS.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// A step of the walk.
+/// A step.
 pub(crate) struct Node<'a, Id> {
-    /// What identifies it.
+    /// The identity of its resource.
     pub(crate) id: &'a Id,
-    /// What it needs; what is not among the nodes is taken as there.
+    /// The resources that its resource depends on; those without a step are assumed to exist.
     pub(crate) depends_on: &'a [Id],
-    /// Whether it takes its resource away. Then what needs it goes first.
+    /// True if the step deletes its resource. Its dependents are then deleted first.
     pub(crate) deletes: bool,
 }
 
-/// Which steps wait for which.
+/// The dependencies between steps.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Graph {
-    /// For each step, how many it waits for.
+    /// For each step, the number of steps that it waits for.
     waits_for: Vec<usize>,
-    /// For each step, those that wait for it.
+    /// For each step, the steps that wait for it.
     releases: Vec<Vec<usize>>,
 }
 
 impl Graph {
-    /// Orders the steps. A step that makes waits for those that make what it needs; a step that deletes waits for
-    /// those that delete what needs it, and for those that make what it names.
+    /// Orders the steps. A creation or update waits for the creations and updates of its dependencies. A deletion waits
+    /// for the deletions of its dependents, and for the creations and updates of its dependencies.
     pub(crate) fn new<Id: Eq + Hash>(nodes: &[Node<'_, Id>]) -> Self {
         let index: HashMap<&Id, usize> = nodes.iter().enumerate().map(|(i, node)| (node.id, i)).collect();
         let mut graph = Self { waits_for: vec![0; nodes.len()], releases: vec![Vec::new(); nodes.len()] };
         for (dependent, node) in nodes.iter().enumerate() {
-            for need in node.depends_on {
-                let Some(&needed) = index.get(need) else {
+            for dependency in node.depends_on {
+                let Some(&dependency) = index.get(dependency) else {
                     continue;
                 };
-                let (first, then) = match (nodes[needed].deletes, node.deletes) {
-                    (false, false) => (needed, dependent),
-                    (true, true) => (dependent, needed),
-                    // What goes waits for what takes its account.
-                    (false, true) => (needed, dependent),
-                    // What comes needs nothing that goes.
+                let (first, second) = match (nodes[dependency].deletes, node.deletes) {
+                    (false, false) => (dependency, dependent),
+                    (true, true) => (dependent, dependency),
+                    // A deletion waits for the replacement.
+                    (false, true) => (dependency, dependent),
+                    // A creation does not depend on a resource that is to be deleted.
                     (true, false) => continue,
                 };
-                graph.waits_for[then] += 1;
-                graph.releases[first].push(then);
+                graph.waits_for[second] += 1;
+                graph.releases[first].push(second);
             }
         }
         graph
     }
 
-    /// The steps that wait for nothing.
+    /// Returns the steps that wait for nothing.
     pub(crate) fn ready(&self) -> Vec<usize> {
         (0..self.waits_for.len()).filter(|&step| self.waits_for[step] == 0).collect()
     }
 
-    /// Marks a step as done and returns those that need wait no longer.
+    /// Marks a step as done and returns the steps that are ready now.
     pub(crate) fn done(&mut self, step: usize) -> Vec<usize> {
         let released = std::mem::take(&mut self.releases[step]);
         released
@@ -65,21 +65,21 @@ impl Graph {
             .collect()
     }
 
-    /// Marks a step as failed and returns all that can no longer run, near ones first.
+    /// Marks a step as failed and returns the steps that can no longer run, direct dependents first.
     pub(crate) fn failed(&mut self, step: usize) -> Vec<usize> {
-        let mut lost = Vec::new();
-        let mut open = std::mem::take(&mut self.releases[step]);
-        while !open.is_empty() {
+        let mut skipped = Vec::new();
+        let mut dependents = std::mem::take(&mut self.releases[step]);
+        while !dependents.is_empty() {
             let mut next = Vec::new();
-            for step in open {
-                if !lost.contains(&step) {
-                    lost.push(step);
+            for step in dependents {
+                if !skipped.contains(&step) {
+                    skipped.push(step);
                     next.append(&mut self.releases[step]);
                 }
             }
-            open = next;
+            dependents = next;
         }
-        lost
+        skipped
     }
 }
 
@@ -94,21 +94,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_is_made_first() {
+    fn dependency_is_created_first() {
         let mut graph = graph(&[("function", &["role"], false), ("role", &[], false)]);
         assert_eq!(graph.ready(), [1]);
         assert_eq!(graph.done(1), [0]);
     }
 
     #[test]
-    fn what_is_needed_is_deleted_last() {
+    fn dependency_is_deleted_last() {
         let mut graph = graph(&[("function", &["role"], true), ("role", &[], true)]);
         assert_eq!(graph.ready(), [0]);
         assert_eq!(graph.done(0), [1]);
     }
 
     #[test]
-    fn a_step_waits_for_all_that_it_needs() {
+    fn step_waits_for_all_of_its_dependencies() {
         let mut graph = graph(&[("a", &[], false), ("b", &[], false), ("c", &["a", "b"], false)]);
         assert_eq!(graph.ready(), [0, 1]);
         assert!(graph.done(0).is_empty());
@@ -116,19 +116,19 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_waits_for_what_takes_its_place() {
+    fn deletion_waits_for_the_replacement() {
         let mut graph = graph(&[("new", &[], false), ("old", &["new"], true)]);
         assert_eq!(graph.ready(), [0]);
         assert_eq!(graph.done(0), [1]);
     }
 
     #[test]
-    fn what_is_not_in_the_plan_is_there_already() {
+    fn dependency_outside_the_plan_is_not_awaited() {
         assert_eq!(graph(&[("function", &["role"], false)]).ready(), [0]);
     }
 
     #[test]
-    fn a_failure_loses_what_depends_on_it_and_nothing_else() {
+    fn failure_skips_its_dependents_only() {
         let mut graph = graph(&[("a", &[], false), ("b", &["a"], false), ("c", &["b"], false), ("d", &[], false)]);
         assert_eq!(graph.failed(0), [1, 2]);
         assert_eq!(graph.ready(), [0, 3]);

@@ -9,7 +9,7 @@ use crate::config::{MANAGED_BY, MANAGED_BY_TAG, PIPELINE_TAG};
 pub(crate) enum Ownership {
     /// This pipeline owns it.
     Owned,
-    /// It carries no marks: it was created by hand, or by another tool.
+    /// It has no markers: it was created by hand, or by another tool.
     Unmanaged,
     /// The pipeline of this name owns it.
     OwnedBy(String),
@@ -19,9 +19,10 @@ pub(crate) enum Ownership {
 pub(crate) fn by_tags(live: &BTreeMap<String, String>, desired: &BTreeMap<String, String>) -> Ownership {
     match live.get(PIPELINE_TAG) {
         None => Ownership::Unmanaged,
-        // Other tools use the tag `pipeline` too. Without the second mark it may still be owned; with another tool's it is not.
+        // Other tools use the tag `pipeline` too. A resource without the second marker may still be owned; one with
+        // another tool's marker is not.
         Some(_) if live.get(MANAGED_BY_TAG).is_some_and(|by| by != MANAGED_BY) => Ownership::Unmanaged,
-        ours if ours == desired.get(PIPELINE_TAG) => Ownership::Owned,
+        owner if owner == desired.get(PIPELINE_TAG) => Ownership::Owned,
         Some(other) => Ownership::OwnedBy(other.clone()),
     }
 }
@@ -31,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_marks_count() {
+    fn resource_with_the_marker_of_another_tool_is_unmanaged() {
         let tags = |pipeline: Option<&str>, by: Option<&str>| -> BTreeMap<String, String> {
             let tags = [(PIPELINE_TAG, pipeline), (MANAGED_BY_TAG, by)];
             tags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned()))).collect()

@@ -1,4 +1,4 @@
-//! What will be done: a pure function of what is declared and what was read.
+//! The plan: a pure function of the desired and the live state.
 
 use std::fmt;
 
@@ -10,24 +10,24 @@ use crate::reconcile::diff::SettingChange;
 use crate::reconcile::ownership::Ownership;
 use crate::reconcile::resource::{Address, Observed, Refusal};
 
-/// What happens to one resource. The symbols are Terraform's.
+/// The action on a resource. The symbols are Terraform's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Action {
-    /// It is as declared.
+    /// The resource is in sync, or is kept.
     NoOp,
-    /// It is not there.
+    /// The resource does not exist.
     Create,
-    /// It differs.
+    /// The resource differs from the desired state.
     Update,
-    /// It goes.
+    /// The resource is orphaned, or the pipeline is destroyed.
     Delete,
-    /// It differs, and stays: the whole plan is off.
+    /// The resource cannot be changed, so the plan is refused as a whole.
     Conflict,
 }
 
 impl Action {
-    /// The plan's symbol.
+    /// Returns the symbol of the action in a plan.
     pub(crate) fn symbol(self) -> char {
         match self {
             Self::NoOp => ' ',
@@ -38,7 +38,7 @@ impl Action {
         }
     }
 
-    /// For progress: `creating`.
+    /// Returns the present participle for progress: `creating`.
     pub(crate) fn doing(self) -> &'static str {
         match self {
             Self::NoOp => "leaving",
@@ -49,7 +49,7 @@ impl Action {
         }
     }
 
-    /// For progress: `created`.
+    /// Returns the past participle for progress: `created`.
     pub(crate) fn done(self) -> &'static str {
         match self {
             Self::NoOp => "left",
@@ -61,15 +61,15 @@ impl Action {
     }
 }
 
-/// One resource of the plan.
+/// A resource of the plan.
 pub(crate) struct PlannedResource {
-    /// What happens to it.
+    /// The action on the resource.
     pub(crate) action: Action,
-    /// Why it is refused, where it is.
+    /// The reason of a conflict.
     pub(crate) refusal: Option<Refusal>,
-    /// What must be done before.
+    /// The resources whose steps must be done before.
     pub(crate) depends_on: Vec<Address>,
-    /// The resource, as declared and as read.
+    /// The desired and the live state.
     pub(crate) observed: Box<dyn Observed>,
 }
 
@@ -78,12 +78,11 @@ impl PlannedResource {
         Self { action, refusal: None, depends_on: observed.depends_on().to_vec(), observed }
     }
 
-    /// The resource's address.
     pub(crate) fn address(&self) -> &Address {
         self.observed.address()
     }
 
-    /// What differs; of a deletion, nothing is listed.
+    /// Returns the settings that differ, or none for a deletion.
     pub(crate) fn changes(&self) -> &[SettingChange] {
         match self.action {
             Action::Create | Action::Update | Action::Conflict => self.observed.changes(),
@@ -98,61 +97,61 @@ impl fmt::Debug for PlannedResource {
     }
 }
 
-/// What a person allows beyond the declaration.
+/// The changes that the user allows beyond those to owned, declared resources.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PlanOptions {
-    /// To take over what exists and is nobody's.
+    /// Adopt declared resources that exist and are unmanaged.
     pub(crate) adopt: bool,
-    /// To delete what the pipeline owns and no longer declares, if it holds no data.
+    /// Delete orphaned resources that hold no data.
     pub(crate) prune: bool,
 }
 
-/// What was read.
+/// The result of reading AWS.
 #[derive(Default)]
 pub(crate) struct Found {
-    /// What is declared, in the registry's order.
+    /// The declared resources, in the registry's order.
     pub(crate) declared: Vec<Box<dyn Observed>>,
-    /// What the pipeline owns and no longer declares.
+    /// The orphaned resources: owned by the pipeline, no longer declared.
     pub(crate) orphans: Vec<Box<dyn Observed>>,
-    /// What seems to be among these and could not be read.
+    /// Resources that seem to be orphaned and could not be read.
     pub(crate) unread: Vec<Address>,
 }
 
-/// Everything that will be done, and what the person should know besides.
+/// The actions on all resources, and notes for the user.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// Every declared resource, those that need nothing included, in the registry's order; then what goes.
+    /// Every declared resource, in the registry's order, including those in sync; then the orphaned ones to delete.
     pub(crate) items: Vec<PlannedResource>,
-    /// Remarks, a line each.
+    /// Remarks, one line each.
     pub(crate) notes: Vec<String>,
 }
 
-/// How many of each.
+/// The number of resources by action.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Counts {
-    /// To create.
+    /// Resources to create.
     pub(crate) create: usize,
-    /// To update.
+    /// Resources to update.
     pub(crate) update: usize,
-    /// To delete.
+    /// Resources to delete.
     pub(crate) delete: usize,
-    /// Refused; nothing at all is done while there is one.
+    /// Conflicts; a plan with a conflict is not applied.
     pub(crate) conflict: usize,
 }
 
-/// Why a resource that exists may not be touched.
-fn in_the_way(resource: &dyn Observed, adopt: bool) -> Option<Refusal> {
+/// Returns why the resource must not be changed, if so.
+fn conflict(resource: &dyn Observed, adopt: bool) -> Option<Refusal> {
     let arn = resource.arn();
     let Some(owner) = resource.ownership() else { return resource.refusal() };
     match owner {
         Ownership::OwnedBy(other) => Some(Refusal::new(
-            format!("belongs to the pipeline `{other}` ({arn})"),
+            format!("is owned by the pipeline `{other}` ({arn})"),
             "choose another name in pipeline.toml, or destroy it with the pipeline that owns it",
         )),
         Ownership::Unmanaged if !adopt => Some(resource.refusal().unwrap_or_else(|| {
             Refusal::new(
-                format!("exists and is not this pipeline's ({arn})"),
-                "--adopt takes it over and makes the changes shown here; otherwise choose another name in pipeline.toml",
+                format!("exists and is unmanaged ({arn})"),
+                "pass --adopt to adopt it with the changes shown here, or choose another name in pipeline.toml",
             )
         })),
         Ownership::Unmanaged | Ownership::Owned => resource.refusal(),
@@ -160,13 +159,15 @@ fn in_the_way(resource: &dyn Observed, adopt: bool) -> Option<Refusal> {
 }
 
 impl Plan {
-    /// What brings AWS in line with the declaration. What is refused is part of the plan, so that all of it is seen.
-    pub(crate) fn reconcile(found: Found, allowed: PlanOptions) -> Self {
+    /// Returns the plan that brings AWS in sync with the desired state. It contains every conflict, so that all of them
+    /// are shown.
+    pub(crate) fn reconcile(found: Found, options: PlanOptions) -> Self {
         let Found { declared, orphans, unread } = found;
         let mut plan = Self::default();
-        let owned: Vec<&Address> = orphans.iter().map(|orphan| orphan.address()).chain(&unread).collect();
+        let orphaned: Vec<&Address> = orphans.iter().map(|orphan| orphan.address()).chain(&unread).collect();
         for observed in declared {
-            let refusal = in_the_way(observed.as_ref(), allowed.adopt).or_else(|| renamed(observed.as_ref(), &owned));
+            let refusal =
+                conflict(observed.as_ref(), options.adopt).or_else(|| rename_conflict(observed.as_ref(), &orphaned));
             let action = match (&refusal, observed.exists(), observed.changes().is_empty()) {
                 (Some(_), ..) => Action::Conflict,
                 (None, false, _) => Action::Create,
@@ -176,28 +177,29 @@ impl Plan {
             plan.notes.extend(observed.notes().into_iter().map(|note| format!("{}: {note}", observed.address())));
             plan.items.push(PlannedResource { refusal, ..PlannedResource::new(action, observed) });
         }
-        let made: Vec<Address> = plan.items.iter().map(|item| item.address().clone()).collect();
+        let declared: Vec<Address> = plan.items.iter().map(|item| item.address().clone()).collect();
         for orphan in orphans {
             let address = orphan.address();
             if orphan.holds_data() {
                 plan.notes.push(format!(
-                    "{address} is this pipeline's, but no longer declared; it holds data and stays. {}",
+                    "{address} is orphaned (owned by this pipeline, no longer declared); it holds data and is kept. {}",
                     orphan.manual_deletion()
                 ));
-            } else if allowed.prune {
+            } else if options.prune {
                 let mut item = PlannedResource::new(Action::Delete, orphan);
-                // What takes its place is at work first, so that new files find it there.
-                item.depends_on.extend(made.iter().cloned());
+                // The replacement is in place first, so that it receives all new files.
+                item.depends_on.extend(declared.iter().cloned());
                 plan.items.push(item);
             } else {
-                plan.notes
-                    .push(format!("{address} is this pipeline's, but no longer declared: apply --prune deletes it"));
+                plan.notes.push(format!(
+                    "{address} is orphaned (owned by this pipeline, no longer declared); `apply --prune` deletes it"
+                ));
             }
         }
         plan
     }
 
-    /// What takes away everything that the pipeline owns; what holds data only with `delete_data`.
+    /// Returns the plan that deletes every owned resource, those that hold data only with `delete_data`.
     pub(crate) fn destroy(found: Found, delete_data: bool) -> Self {
         let Found { declared, orphans, .. } = found;
         let mut plan = Self::default();
@@ -205,12 +207,14 @@ impl Plan {
             let action = match observed.ownership() {
                 None => Action::NoOp,
                 Some(Ownership::Unmanaged | Ownership::OwnedBy(_)) => {
-                    plan.notes.push(format!("{} is not this pipeline's and stays", observed.address()));
+                    plan.notes.push(format!("{} is not owned by this pipeline and is kept", observed.address()));
                     Action::NoOp
                 }
                 Some(Ownership::Owned) if observed.holds_data() && !delete_data => {
-                    plan.notes
-                        .push(format!("{} holds data and stays: --delete-data deletes it too", observed.address()));
+                    plan.notes.push(format!(
+                        "{} holds data and is kept; pass --delete-data to delete it too",
+                        observed.address()
+                    ));
                     Action::NoOp
                 }
                 Some(Ownership::Owned) => Action::Delete,
@@ -220,7 +224,7 @@ impl Plan {
         plan
     }
 
-    /// How many of each there are.
+    /// Returns the number of resources by action.
     pub(crate) fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for item in &self.items {
@@ -235,25 +239,28 @@ impl Plan {
         counts
     }
 
-    /// Whether there is nothing to do.
+    /// Returns whether the plan has neither changes nor conflicts.
     pub(crate) fn is_empty(&self) -> bool {
         self.counts() == Counts::default()
     }
 }
 
-/// A resource that holds data and is missing, while the pipeline owns one of its kind that is no longer declared, was
-/// renamed in the file. To make a new, empty one would look as if the data were lost.
-fn renamed(resource: &dyn Observed, owned: &[&Address]) -> Option<Refusal> {
+/// Returns a conflict if a resource that holds data is absent while one of its kind is orphaned: it was renamed in the
+/// file. A new, empty resource would look like a loss of the data.
+fn rename_conflict(resource: &dyn Observed, orphaned: &[&Address]) -> Option<Refusal> {
     if resource.exists() || !resource.holds_data() {
         return None;
     }
     let kind = resource.address().kind;
-    let old = owned.iter().find(|address| address.kind == kind)?;
+    let old = orphaned.iter().find(|address| address.kind == kind)?;
     Some(Refusal::new(
-        format!("is not there, but {old} is this pipeline's and no longer declared: a {kind} cannot be renamed"),
         format!(
-            "put the name {} back into pipeline.toml; or, to begin with an empty {kind}, take the tag `{PIPELINE_TAG}` \
-             off {old}, which then is nobody's, and copy its data over by hand",
+            "does not exist, but {old} is orphaned (owned by this pipeline, no longer declared): a {kind} cannot be \
+             renamed"
+        ),
+        format!(
+            "restore the name {} in pipeline.toml; or, to start with an empty {kind}, remove the tag `{PIPELINE_TAG}` \
+             from {old}, which makes it unmanaged, and copy its data by hand",
             old.name
         ),
     ))

@@ -1,4 +1,4 @@
-//! What happens while a plan is applied. `apply` emits these; the reporters print them.
+//! Progress events of an apply. `apply` emits them; the reporters print them.
 
 use std::time::Duration;
 
@@ -6,44 +6,44 @@ use crate::error::Error;
 use crate::reconcile::plan::Action;
 use crate::reconcile::resource::Address;
 
-/// One thing that happened to one resource.
+/// An event of one step.
 #[derive(Debug)]
 pub(crate) enum Event<'a> {
-    /// The step has begun.
+    /// The step has started.
     Started,
-    /// The step waits for something.
+    /// The step waits for a condition.
     Waiting {
-        /// Reads on after "waiting for".
+        /// The condition; continues "waiting for".
         what: &'a str,
-        /// For how long so far.
+        /// The time waited so far.
         elapsed: Duration,
     },
-    /// The step has many parts, and some are done.
+    /// The step consists of many parts and has completed some.
     Progress {
-        /// Parts that are done.
+        /// Completed parts.
         done: u64,
-        /// Parts that are known of so far.
+        /// Parts known so far.
         total: u64,
     },
     /// The step is done.
     Done {
-        /// How long it took.
+        /// The duration of the step.
         took: Duration,
     },
     /// The step failed.
     Failed {
-        /// Why.
+        /// The cause.
         error: &'a Error,
     },
-    /// The step was not tried.
+    /// The step was not started.
     Skipped {
-        /// What failed before it; nothing where a signal stopped everything.
+        /// The resource whose step failed, or `None` if a signal stopped the run.
         because: Option<&'a Address>,
     },
 }
 
-/// Where events go.
+/// A receiver of progress events.
 pub(crate) trait Reporter: Send + Sync {
-    /// Takes one event of one step.
+    /// Handles one event of one step.
     fn event(&self, address: &Address, action: Action, event: &Event<'_>);
 }

@@ -36,7 +36,7 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// The address of a resource of type `R`.
+    /// Returns the address of a resource of type `R`.
     pub(crate) fn of<R: Resource>(name: impl Into<String>) -> Self {
         Self { kind: R::NAME, name: name.into() }
     }
@@ -48,7 +48,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// The reason why a resource cannot be reconciled, and the manual way to do it.
+/// The reason why a resource cannot be reconciled, and a way to resolve it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Refusal {
     /// The conflict; continues the resource's address: `exists and is unmanaged`.
@@ -58,7 +58,6 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// A reason and a way out.
     pub(crate) fn new(why: impl Into<String>, help: impl Into<String>) -> Self {
         Self { why: why.into(), help: help.into() }
     }
@@ -92,7 +91,7 @@ pub(crate) struct StepContext<'a> {
 }
 
 impl StepContext<'_> {
-    /// A wait for `what`, with a deadline in seconds.
+    /// Returns a wait for the condition `what`, with a deadline in seconds.
     pub(crate) fn wait(&self, what: impl Into<String>, seconds: u64) -> Wait<'_> {
         Wait { what: what.into(), deadline: Duration::from_secs(seconds), on_wait: self.on_wait }
     }
@@ -102,7 +101,7 @@ impl StepContext<'_> {
 pub(crate) trait Resource: fmt::Debug + Send + Sync + Sized + 'static {
     /// The kind's name in plans, a term of AWS.
     const NAME: &'static str;
-    /// Whether a replacement would lose data.
+    /// True if a replacement would lose data.
     const HOLDS_DATA: bool = false;
     /// The live state.
     type Live: fmt::Debug + Send + Sync;
@@ -121,7 +120,8 @@ pub(crate) trait Resource: fmt::Debug + Send + Sync + Sized + 'static {
         Vec::new()
     }
 
-    /// Returns whether the resource exists. For a part of another resource, [`Resource::read`] may find the other alone.
+    /// Returns whether the resource exists. If it is a part of another resource, [`Resource::read`] may find only the
+    /// other.
     fn exists(_live: &Self::Live) -> bool {
         true
     }
@@ -129,7 +129,7 @@ pub(crate) trait Resource: fmt::Debug + Send + Sync + Sized + 'static {
     /// Reads the live state, or `None` if the resource is absent.
     fn read(&self, aws: &Aws) -> impl Future<Output = Result<Option<Self::Live>, ResourceError>> + Send;
 
-    /// Returns who owns the resource, by its marks.
+    /// Returns the owner of the resource, by its ownership markers.
     fn ownership(&self, live: &Self::Live) -> Ownership;
 
     /// Returns whether its deletion loses data. If so, only `destroy --delete-data` deletes it.
@@ -137,7 +137,7 @@ pub(crate) trait Resource: fmt::Debug + Send + Sync + Sized + 'static {
         Self::HOLDS_DATA
     }
 
-    /// Returns a sentence that says how to delete a resource that holds data by hand.
+    /// Returns a sentence with the commands that delete a resource that holds data by hand.
     fn manual_deletion(&self) -> String {
         String::new()
     }
@@ -166,7 +166,7 @@ pub(crate) trait Resource: fmt::Debug + Send + Sync + Sized + 'static {
         changes: &[SettingChange],
     ) -> impl Future<Output = Result<(), ResourceError>> + Send;
 
-    /// Deletes the resource. Succeeds if it is gone already.
+    /// Deletes the resource. Succeeds if it is already absent.
     fn delete(
         &self,
         step: &StepContext<'_>,
@@ -174,7 +174,7 @@ pub(crate) trait Resource: fmt::Debug + Send + Sync + Sized + 'static {
     ) -> impl Future<Output = Result<(), ResourceError>> + Send;
 }
 
-/// A boxed future, so that futures of different kinds stand in one list.
+/// A boxed future, so that futures of different types fit in one list.
 pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The desired state of a resource of any kind.
@@ -197,7 +197,7 @@ pub(crate) trait Observed: Send + Sync {
     fn depends_on(&self) -> &[Address];
     /// [`Resource::iam_actions`].
     fn iam_actions(&self) -> Vec<IamActions>;
-    /// Returns who owns it, or `None` if it is absent.
+    /// Returns its owner, or `None` if it is absent.
     fn ownership(&self) -> Option<Ownership>;
     /// [`Resource::holds_data`], or [`Resource::HOLDS_DATA`] if it is absent.
     fn holds_data(&self) -> bool;
@@ -251,8 +251,8 @@ impl<R: Resource> Declared for DeclaredResource<R> {
     fn observe<'a>(self: Arc<Self>, aws: &'a Aws) -> Boxed<'a, Result<Box<dyn Observed>, Error>> {
         Box::pin(async move {
             let mut read = self.desired.read(aws).await;
-            // A resource that a concurrent run deletes is found by one call and not by the next, which answers not-found
-            // or, for its tags, access denied. The second reading finds it absent or is refused again.
+            // If a concurrent run deletes the resource, one call finds it and the next one answers not-found or, for
+            // its tags, access denied. The second reading finds it absent or is refused again.
             if matches!(&read, Err(ResourceError::Call(error)) if error.is_not_found() || error.is_refusal()) {
                 read = self.desired.read(aws).await;
             }
@@ -264,15 +264,16 @@ impl<R: Resource> Declared for DeclaredResource<R> {
 }
 
 /// Updates a resource that appeared after it was read, by the rules of a plan: conflicts are refused.
-async fn complete<R: Resource>(desired: &R, step: &StepContext<'_>) -> Result<(), ResourceError> {
+async fn update_existing<R: Resource>(desired: &R, step: &StepContext<'_>) -> Result<(), ResourceError> {
     let live = desired.read(step.aws).await?.ok_or(ResourceError::AlreadyExists)?;
-    let refused = |Refusal { why, help }| Error::conflict(format!("{} {why}", step.address), help);
+    let conflict = |Refusal { why, help }| Error::conflict(format!("{} {why}", step.address), help);
     if desired.ownership(&live) != Ownership::Owned {
-        let refusal = Refusal::new("appeared during this run and is unmanaged", "run plan, which shows its owner");
-        return Err(refused(refusal).into());
+        let help = "run `provisioner plan`, which shows its owner";
+        let refusal = Refusal::new("appeared during this run and is unmanaged", help);
+        return Err(conflict(refusal).into());
     }
     if let Some(refusal) = desired.refusal(&live) {
-        return Err(refused(refusal).into());
+        return Err(conflict(refusal).into());
     }
     let changes = desired.diff(Some(&live));
     desired.update(step, &live, &changes).await
@@ -280,7 +281,7 @@ async fn complete<R: Resource>(desired: &R, step: &StepContext<'_>) -> Result<()
 
 /// Returns whether AWS refused because of the resource's state, or of a concurrent call.
 fn is_conflict(error: &AwsError) -> bool {
-    let by_code = [
+    let codes = [
         "Conflict",
         "InUse",
         "ConcurrentModification",
@@ -289,7 +290,7 @@ fn is_conflict(error: &AwsError) -> bool {
         "ValidationException",
     ];
     matches!(error.status(), Some(409 | 412))
-        || error.code().is_some_and(|code| by_code.iter().any(|c| code.contains(c)))
+        || error.code().is_some_and(|code| codes.iter().any(|conflict| code.contains(conflict)))
 }
 
 /// Returns whether the resource is in sync now.
@@ -354,7 +355,7 @@ impl<R: Resource> Observed for ObservedResource<R> {
         Box::pin(async move {
             let (verb, result) = match self.existing() {
                 None => match desired.create(step).await {
-                    Err(ResourceError::AlreadyExists) => ("update", complete(desired, step).await),
+                    Err(ResourceError::AlreadyExists) => ("update", update_existing(desired, step).await),
                     result => ("create", result),
                 },
                 Some(live) => ("update", desired.update(step, live, &self.changes).await),

@@ -1,4 +1,4 @@
-//! Plans in files: what was looked at is what is applied, or nothing is.
+//! Plans in files: a saved plan is applied exactly as it was reviewed, or not at all.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -12,49 +12,48 @@ use crate::error::Error;
 use crate::reconcile::document::{FORMAT, PlanDocument};
 use crate::reconcile::plan::PlanOptions;
 
-/// A plan in a file. It holds no credentials, nothing about who made it, and of settings that are not the pipeline's
-/// the names alone.
+/// A plan in a file. It holds no credentials, no identity of its author, and only the names of unmanaged settings.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SavedPlan {
-    /// [`FORMAT`] of `plan`.
+    /// The [`FORMAT`] of `plan`.
     format: u32,
-    /// The version of the program that wrote it.
+    /// The version of the provisioner that wrote it.
     provisioner: String,
-    /// Digest of what was declared, comments aside.
+    /// The digest of the declaration, without comments.
     declaration_sha256: String,
-    /// What was allowed beyond the declaration.
+    /// The [`PlanOptions`], with `prune`.
     adopt: bool,
     prune: bool,
     /// The [`PlanDocument`].
     plan: Json,
 }
 
-/// Of everything that the file declares, with the environment's part.
+/// Returns the digest of everything that the file declares, overlaid by the environment.
 fn digest(pipeline: &Pipeline) -> String {
     let text = serde_json::to_string(pipeline).unwrap_or_default();
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl SavedPlan {
-    /// What [`SavedPlan::write`] writes.
+    /// Creates the saved form of a plan.
     ///
     /// # Errors
-    /// The document cannot be brought into JSON.
-    pub(crate) fn new(pipeline: &Pipeline, allowed: PlanOptions, document: &PlanDocument) -> Result<Self, Error> {
+    /// The document cannot be written as JSON.
+    pub(crate) fn new(pipeline: &Pipeline, options: PlanOptions, document: &PlanDocument) -> Result<Self, Error> {
         Ok(Self {
             format: FORMAT,
             provisioner: env!("CARGO_PKG_VERSION").to_owned(),
             declaration_sha256: digest(pipeline),
-            adopt: allowed.adopt,
-            prune: allowed.prune,
+            adopt: options.adopt,
+            prune: options.prune,
             plan: serde_json::to_value(document).map_err(Error::json)?,
         })
     }
 
-    /// Writes it whole or not at all, for its owner's eyes.
+    /// Writes the file atomically, readable by its owner alone.
     ///
     /// # Errors
-    /// What the file system answers.
+    /// The file cannot be written.
     pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
         let failed = |source| {
             Error::io(format!("write the plan to {}", path.display()), "choose another file with --out", &source)
@@ -67,13 +66,13 @@ impl SavedPlan {
         Ok(())
     }
 
-    /// Reads one.
+    /// Reads a saved plan.
     ///
     /// # Errors
-    /// It cannot be read, is none, or was written by another version of this program.
+    /// The file cannot be read, is not a plan, or was written by another version of the provisioner.
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|source| {
-            Error::io(format!("read the plan {}", path.display()), "make one with plan --out", &source)
+            Error::io(format!("read the plan {}", path.display()), "save a plan with plan --out", &source)
         })?;
         let refused = |why: String| Error::usage(format!("{} {why}", path.display()), "save a plan with plan --out");
         let any: Json = serde_json::from_str(&text).map_err(|error| refused(format!("is not a plan: {error}")))?;
@@ -88,27 +87,27 @@ impl SavedPlan {
         Self::deserialize(any).map_err(|error| refused(format!("is not a plan: {error}")))
     }
 
-    /// What was allowed when it was made.
+    /// Returns the options with which the plan was made.
     pub(crate) fn options(&self) -> PlanOptions {
         PlanOptions { adopt: self.adopt, prune: self.prune }
     }
 
-    /// Holds it against the plan as it is now.
+    /// Compares the saved plan with the current one.
     ///
     /// # Errors
-    /// Everything that has stale.
-    pub(crate) fn ensure_current(&self, pipeline: &Pipeline, now: &PlanDocument) -> Result<(), Error> {
-        let now = serde_json::to_value(now).map_err(Error::json)?;
+    /// [`crate::error::ErrorKind::Conflict`] with every difference, if the saved plan is stale.
+    pub(crate) fn ensure_current(&self, pipeline: &Pipeline, current: &PlanDocument) -> Result<(), Error> {
+        let current = serde_json::to_value(current).map_err(Error::json)?;
         let mut stale = Vec::new();
         for key in ["pipeline", "environment", "region", "account"] {
-            if self.plan[key] != now[key] {
-                stale.push(format!("{key}: {} was planned, and this is {}", self.plan[key], now[key]));
+            if self.plan[key] != current[key] {
+                stale.push(format!("{key}: the plan is for {}, but this is {}", self.plan[key], current[key]));
             }
         }
         if stale.is_empty() {
-            stale.extend(stale_resources(&self.plan, &now));
+            stale.extend(stale_resources(&self.plan, &current));
             if self.declaration_sha256 != digest(pipeline) {
-                stale.push("the declaration: it does not say what it said when the plan was made".to_owned());
+                stale.push("the declaration: pipeline.toml has changed since the plan was saved".to_owned());
             }
         }
         if stale.is_empty() {
@@ -130,7 +129,7 @@ fn name(resource: &Json) -> String {
     format!("{} {}", text("kind"), text("name"))
 }
 
-/// The same bytes are the same code, whatever revision is checked out now.
+/// Removes the revision from code: equal archives are equal code, even if another revision is checked out now.
 fn without_revision(value: &Json) -> Json {
     let mut value = value.clone();
     if let Some(code) = value.as_object_mut().filter(|code| code.contains_key("sha256")) {
@@ -139,48 +138,48 @@ fn without_revision(value: &Json) -> Json {
     value
 }
 
-fn stale_resources(then: &Json, now: &Json) -> Vec<String> {
+fn stale_resources(saved: &Json, current: &Json) -> Vec<String> {
     let mut stale = Vec::new();
-    let (before, after) = (resources(then), resources(now));
+    let (before, after) = (resources(saved), resources(current));
     for old in &before {
         let name = name(old);
         let Some(new) = after.iter().find(|new| self::name(new) == name) else {
-            stale.push(format!("{name}: {} was planned, and it is as declared now", old["action"]));
+            stale.push(format!("{name}: {} was planned, but the resource is in sync now", old["action"]));
             continue;
         };
         if old["action"] != new["action"] {
-            stale.push(format!("{name}: {} was planned, and now it would be {}", old["action"], new["action"]));
+            stale.push(format!("{name}: {} was planned, but the action is {} now", old["action"], new["action"]));
             continue;
         }
         stale.extend(stale_settings(&name, &old["changes"], &new["changes"]));
     }
     for new in after.iter().filter(|new| !before.iter().any(|old| name(old) == name(new))) {
-        stale.push(format!("{}: nothing was planned, and now it would be {}", name(new), new["action"]));
+        stale.push(format!("{}: no action was planned, but the action is {} now", name(new), new["action"]));
     }
     stale
 }
 
-fn stale_settings(name: &str, then: &Json, now: &Json) -> Vec<String> {
+fn stale_settings(name: &str, saved: &Json, current: &Json) -> Vec<String> {
     let settings = |changes: &Json| -> Vec<(String, Json, Json)> {
         let changes = changes.as_array().map(Vec::as_slice).unwrap_or_default();
         let setting = |change: &Json| change["setting"].as_str().unwrap_or_default().to_owned();
         changes.iter().map(|c| (setting(c), without_revision(&c["live"]), without_revision(&c["desired"]))).collect()
     };
-    let (then, now) = (settings(then), settings(now));
+    let (saved, current) = (settings(saved), settings(current));
     let mut stale = Vec::new();
-    for (setting, live, desired) in &then {
-        match now.iter().find(|(other, ..)| other == setting) {
-            None => stale.push(format!("{name}: {setting} is as declared now")),
-            Some((_, now_live, _)) if now_live != live => {
-                stale.push(format!("{name}: {setting} was {live}, and is {now_live} now"));
+    for (setting, live, desired) in &saved {
+        match current.iter().find(|(other, ..)| other == setting) {
+            None => stale.push(format!("{name}: {setting} is in sync now")),
+            Some((_, live_now, _)) if live_now != live => {
+                stale.push(format!("{name}: {setting} was {live}, and is {live_now} now"));
             }
-            Some((.., now_desired)) if now_desired != desired => {
-                stale.push(format!("{name}: {setting} was to become {desired}, and now {now_desired}"));
+            Some((.., desired_now)) if desired_now != desired => {
+                stale.push(format!("{name}: {setting} was planned as {desired}, but is declared as {desired_now} now"));
             }
             Some(_) => {}
         }
     }
-    for (setting, ..) in now.iter().filter(|(setting, ..)| !then.iter().any(|(other, ..)| other == setting)) {
+    for (setting, ..) in current.iter().filter(|(setting, ..)| !saved.iter().any(|(other, ..)| other == setting)) {
         stale.push(format!("{name}: {setting} would change now too"));
     }
     stale

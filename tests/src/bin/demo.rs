@@ -1,4 +1,4 @@
-//! `make demo`: the whole pipeline on a local AWS of its own, from nothing to counts.
+//! `make demo`: deploys the whole pipeline on a local AWS, uploads sample files and counts them.
 
 use std::fs;
 use std::process::Command;
@@ -8,31 +8,31 @@ use anyhow::{Context, Result, ensure};
 use chrono::Utc;
 use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets};
-use tests::local_aws::{LocalAws, Scheme, built, root};
-use tests::pipeline::{COUNTED, counts, s3};
+use tests::local_aws::{LocalAws, Scheme, built_program, root};
+use tests::pipeline::{COUNT_TIMEOUT, counts, s3};
 use tests::recount::{self, Counts};
 use tests::samples;
 
-/// Makes the pipeline of pipeline.toml on a local AWS, uploads sample files, and prints what was counted
+/// Deploys pipeline.toml on a local AWS, uploads sample files, and prints the counts
 #[derive(Parser)]
 struct Args {
-    /// What the sample files are made from
+    /// Seed of the sample files
     #[arg(long, default_value_t = 2015)]
     seed: u64,
-    /// How many files are uploaded
+    /// Number of files to upload
     #[arg(long, default_value_t = 6)]
     files: usize,
-    /// How many messages each has
+    /// Number of messages in each file
     #[arg(long, default_value_t = 500)]
     messages: usize,
 }
 
-/// Whose account it is on the local AWS.
+/// The account on the local AWS.
 const ACCOUNT: &str = "123456789012";
 /// As in pipeline.toml.
 const BUCKET: &str = "acme-segment-events";
 const COUNTS_TABLE: &str = "segment-events-counts";
-/// Months of sample files, besides those of now.
+/// The number of past months with a sample file, besides the files of the last two hours.
 const MONTHS: usize = 6;
 
 struct Demo {
@@ -45,10 +45,10 @@ fn say(text: &str) {
 }
 
 impl Demo {
-    /// Runs the built provisioner as a person would, its output shown as it comes.
+    /// Runs the built provisioner as a user would, with its output shown.
     fn provisioner(&self, args: &[&str]) -> Result<()> {
         say(&format!("\n$ provisioner {}", args.join(" ")));
-        let mut command = Command::new(built("provisioner")?);
+        let mut command = Command::new(built_program("provisioner")?);
         command.args(args).current_dir(root()).env("PIPELINE_ENV", "local");
         for variable in ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "PIPELINE_CONFIG"] {
             command.env_remove(variable);
@@ -69,7 +69,7 @@ async fn main() -> Result<()> {
         _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
     }
     say(&format!(
-        "\nThe demo took {:.1} s, and everything that it started is stopped.",
+        "\nThe demo took {:.1} s, and every process that it started is stopped.",
         started.elapsed().as_secs_f64()
     ));
     Ok(())
@@ -85,7 +85,7 @@ async fn demo(args: &Args) -> Result<()> {
 
     let now = Utc::now();
     let mut samples = samples::history(args.seed, now, MONTHS, args.messages * 3);
-    samples.extend(samples::make(args.seed, now, args.files, args.messages));
+    samples.extend(samples::generate(args.seed, now, args.files, args.messages));
     let folder = root().join("target/demo");
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("failed to empty {}", folder.display()))?;
@@ -115,12 +115,12 @@ async fn demo(args: &Args) -> Result<()> {
     let dynamodb = aws_sdk_dynamodb::Client::new(&config);
     let found = loop {
         let found = counts(&dynamodb, COUNTS_TABLE).await?;
-        if found == expected || counting.elapsed() > COUNTED {
+        if found == expected || counting.elapsed() > COUNT_TIMEOUT {
             break found;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     };
-    // Where they are not, the comparison below says so.
+    // A difference is reported by the comparison below.
     if found == expected {
         say(&format!("All of them were counted {:.1} s after the last upload.", counting.elapsed().as_secs_f64()));
     }
@@ -134,7 +134,7 @@ async fn demo(args: &Args) -> Result<()> {
     demo.provisioner(&["verify"])?;
     demo.provisioner(&["status"])?;
 
-    say("\nEvery event and hour of late, as counted by the function and as recounted from the files:");
+    say("\nRecent events by hour, as counted by the function and as recounted from the files:");
     let mut compared = table(["event", "hour (UTC)", "counted", "recounted"]);
     let late = (now - chrono::Duration::hours(2)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     for (pair, recounted) in expected.iter().filter(|((_, hour), _)| *hour > late) {
@@ -143,7 +143,7 @@ async fn demo(args: &Args) -> Result<()> {
     }
     say(&compared.to_string());
     say(&format!("All {} of the past {MONTHS} months were compared.", expected.len()));
-    ensure!(found == expected, "the counts differ from the recount; the local AWS says:\n{}", demo.aws.log());
+    ensure!(found == expected, "the counts differ from the recount; log of the local AWS:\n{}", demo.aws.log());
     say("They are equal.");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `make faults`: every fault, and a table of what came of them.
+//! `make faults`: injects every fault and writes a table of the outcomes.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -7,24 +7,24 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
-use tests::faults::killed::{self, Doing};
+use tests::faults::killed::{self, Operation};
 use tests::faults::weather::Weather;
-use tests::faults::{Outcome, Scale, calls, handler};
+use tests::faults::{Outcome, Sampling, calls, handler};
 use tests::local_aws::{LocalAws, Scheme};
 
-/// Injects every fault, prints what came of each kind, and writes the table into the document
+/// Injects every fault, prints the outcome of each kind, and writes a table into the document
 #[derive(Parser)]
 struct Args {
-    /// The document; what stands between its two marks is replaced
+    /// Document; the text between its two marks is replaced
     document: PathBuf,
-    /// Inject one of so many only
+    /// Inject only one of this many faults
     #[arg(long, default_value_t = 1)]
     one_of: usize,
 }
 
-/// What the table stands between.
+/// The marks around the table.
 const MARKS: (&str, &str) = ("<!-- figures of `make faults` -->\n", "<!-- end of figures -->");
-/// Works at the same time; each takes about a core.
+/// The number of parallel workers; each needs about one core.
 const AT_ONCE: usize = 2;
 
 #[expect(clippy::print_stdout, reason = "this is the program's output")]
@@ -44,31 +44,44 @@ fn main() -> Result<()> {
         rows.push((promise.to_owned(), test.to_owned(), outcome, remark));
     };
 
-    for (doing, promise, test) in [
-        (Doing::Create, "killed at any call of a first apply, the next one completes it", "an_apply_that_is_killed_…"),
-        (Doing::Update, "killed at any call of an update, the next one completes it", "an_update_that_is_killed_…"),
-        (Doing::Destroy, "killed at any call of a destroy, the next one completes it", "a_destroy_that_is_killed_…"),
+    for (operation, promise, test) in [
+        (
+            Operation::Create,
+            "killed at any call of a first apply: the next one completes it",
+            "apply_killed_at_any_call_…",
+        ),
+        (
+            Operation::Update,
+            "killed at any call of an update: the next one completes it",
+            "update_killed_at_any_call_…",
+        ),
+        (
+            Operation::Destroy,
+            "killed at any call of a destroy: the next one completes it",
+            "destroy_killed_at_any_call_…",
+        ),
     ] {
-        row(promise, test, parts(args.one_of, |aws, scale| killed::at_each_call(aws, doing, scale))?, String::new());
+        let outcome = parts(args.one_of, |aws, sampling| killed::kill_at_each_call(aws, operation, sampling))?;
+        row(promise, test, outcome, String::new());
     }
-    let once = parts(args.one_of, |aws, scale| {
+    let once = parts(args.one_of, |aws, sampling| {
         let weather = Weather::start(&aws.endpoint(), 1)?;
-        calls::each_fails_once(aws, &weather, scale)
+        calls::fail_each_call_once(aws, &weather, sampling)
     })?;
-    row("each call fails once, in each of ten ways", "a_call_that_fails_once_…", once, String::new());
+    row("each call fails once, in each of ten ways", "call_failing_once_…", once, String::new());
 
     let aws = LocalAws::start(Scheme::Http)?;
-    let (outcome, first) = calls::random(&aws, 1..=20)?;
+    let (outcome, first) = calls::fail_at_random(&aws, 1..=20)?;
     row(
         "a fifth of all calls fail or are slow",
-        "in_bad_weather_an_apply_…",
+        "apply_under_random_faults_…",
         outcome,
         format!("{first} of 20 needed one run"),
     );
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
-    let outcome = runtime.block_on(handler::in_bad_weather(200, 1))?;
+    let outcome = runtime.block_on(handler::fail_at_random(200, 1))?;
     let promise = "a fifth of the function's calls fail: 200 objects, counted once or queued";
-    row(promise, "in_bad_weather_the_function_…", outcome, String::new());
+    row(promise, "function_under_random_faults_…", outcome, String::new());
 
     let share = match args.one_of {
         1 => String::new(),
@@ -93,21 +106,21 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Splits what is tried among a few, each with a local AWS of its own.
-fn parts(one_of: usize, work: impl Fn(&LocalAws, Scale) -> Result<Outcome> + Sync) -> Result<Outcome> {
+/// Splits the cases among parallel workers, each with its own local AWS.
+fn parts(one_of: usize, work: impl Fn(&LocalAws, Sampling) -> Result<Outcome> + Sync) -> Result<Outcome> {
     thread::scope(|scope| {
         let parts: Vec<_> = (0..AT_ONCE)
             .map(|part| {
                 let work = &work;
                 scope.spawn(move || {
                     let aws = LocalAws::start(Scheme::Http)?;
-                    work(&aws, Scale { step: one_of * AT_ONCE, first: part * one_of })
+                    work(&aws, Sampling { step: one_of * AT_ONCE, first: part * one_of })
                 })
             })
             .collect();
         let mut outcome = Outcome::default();
         for part in parts {
-            outcome = outcome.and(part.join().map_err(|_| anyhow!("a part panicked"))??);
+            outcome = outcome.merge(part.join().map_err(|_| anyhow!("a part panicked"))??);
         }
         Ok(outcome)
     })

@@ -1,4 +1,4 @@
-//! `make local`: the local AWS in the foreground.
+//! `make local`: runs the local AWS in the foreground.
 
 use anyhow::Result;
 use clap::Parser;
@@ -7,7 +7,7 @@ use tests::local_aws::LocalAws;
 /// Runs the local AWS, with IAM enforced, until it is stopped with Ctrl-C
 #[derive(Parser)]
 struct Args {
-    /// Where it listens
+    /// Port to listen on
     #[arg(long, default_value_t = 4566)]
     port: u16,
 }
@@ -16,7 +16,7 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     LocalAws::run(args.port, |aws| {
-        println!("The local AWS is up; Ctrl-C stops it. In another shell:\n");
+        println!("The local AWS is running; stop it with Ctrl-C. In another shell:\n");
         for (name, value) in aws.variables("000000000000") {
             println!("export {name}={value}");
         }

@@ -1,4 +1,4 @@
-//! One large sample file, for measuring.
+//! Generates a large sample file for benchmarks.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -11,27 +11,27 @@ use fastrand::Rng;
 use flate2::{Compression, GzBuilder};
 use tests::samples;
 
-/// Writes one gzipped file of messages as Segment writes them; the same seed gives the same bytes
+/// Writes a gzipped file of messages in Segment's format; the same seed gives the same bytes
 #[derive(Parser)]
 struct Args {
-    /// Where it is written
+    /// File to write
     out: PathBuf,
-    /// How many messages
+    /// Number of messages
     #[arg(long, default_value_t = 300_000)]
     messages: usize,
-    /// What they are made from
+    /// Seed of the messages
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let file = File::create(&args.out).with_context(|| format!("failed to make {}", args.out.display()))?;
+    let file = File::create(&args.out).with_context(|| format!("failed to create {}", args.out.display()))?;
     let mut gzip = GzBuilder::new().write(BufWriter::new(file), Compression::default());
     let mut rng = Rng::with_seed(args.seed);
     let begin = DateTime::UNIX_EPOCH + Duration::days(16_651);
     for _ in 0..args.messages {
-        // Two hours, as in a file that came a little late.
+        // Two hours, as in a file that is delivered late.
         let time = begin + Duration::milliseconds(rng.i64(0..2 * 3_600_000));
         writeln!(gzip, "{}", samples::message(&mut rng, time)).context("failed to write")?;
     }

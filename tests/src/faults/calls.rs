@@ -1,14 +1,15 @@
-//! Each call fails once, in each way in which it can; and all calls fail now and then.
+//! Makes each call fail once in each possible way, and makes random calls fail.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::weather::Weather;
-use super::{Outcome, Scale, pipeline};
+use super::{Outcome, Sampling, pipeline};
 use crate::local_aws::LocalAws;
-use crate::pipeline::{Pipeline, Ran};
+use crate::pipeline::{CommandOutput, KINDS, Pipeline, RESOURCES};
 
-/// The ways in which a call fails once. `code` null is one of the errors that AWS's model has for the call.
+/// Returns the ways in which a call can fail. An error without a code is one of those that AWS's model has for the
+/// call.
 #[must_use]
 pub fn ways(service: &str) -> Vec<(&'static str, Value)> {
     let throttle = match service {
@@ -31,32 +32,34 @@ pub fn ways(service: &str) -> Vec<(&'static str, Value)> {
     ]
 }
 
-const FIRST: &str = "[bucket]\nversioning = true\nexpire_days = 30\n[function]\nmax_concurrency = 3";
-const THEN: &str = "[bucket]\nexpire_days = 60\n[tags]\nteam = \"data\"\n[table]\nbilling = { read = 5, write = 5 }\n\
-                    [function]\nmemory_mb = 512\nretries = 1\nlog_retention_days = 7\n[notification]\nprefix = \"other/\"";
+const INITIAL: &str = "[bucket]\nversioning = true\nexpire_days = 30\n[function]\nmax_concurrency = 3";
+const CHANGED: &str = "[bucket]\nexpire_days = 60\n[tags]\nteam = \"data\"\n\
+                       [table]\nbilling = { read = 5, write = 5 }\n\
+                       [function]\nmemory_mb = 512\nretries = 1\nlog_retention_days = 7\n\
+                       [notification]\nprefix = \"other/\"";
 
-/// What a pipeline goes through: made, changed, taken away.
+/// The life of a pipeline: created, changed, deleted.
 const PHASES: [(&str, &[&str]); 3] =
-    [(FIRST, &["apply", "--yes"]), (THEN, &["apply", "--yes"]), (THEN, &["destroy", "--yes", "--delete-data"])];
+    [(INITIAL, &["apply", "--yes"]), (CHANGED, &["apply", "--yes"]), (CHANGED, &["destroy", "--yes", "--delete-data"])];
 
-fn over(weather: &Weather, pipeline: &Pipeline<'_>, args: &[&str]) -> Result<Ran> {
-    let output = weather.over(pipeline.command(args)?).output().context("failed to run the provisioner")?;
-    Ok(Ran::of(&output))
+fn run_through(weather: &Weather, pipeline: &Pipeline<'_>, args: &[&str]) -> Result<CommandOutput> {
+    let output = weather.route(pipeline.command(args)?).output().context("failed to run the provisioner")?;
+    Ok(CommandOutput::of(&output))
 }
 
-/// Every service and operation that the provisioner calls, by phase.
+/// Returns every service and operation that the provisioner calls, with the phase.
 fn calls(aws: &LocalAws, weather: &Weather) -> Result<Vec<(usize, String, String)>> {
     let pipeline = pipeline(aws)?;
     let mut calls = Vec::new();
     for (phase, (declared, command)) in PHASES.into_iter().enumerate() {
         pipeline.declare(declared)?;
         weather.add(&pipeline.account, &[json!({ "latency": 0 })])?;
-        let ran = over(weather, &pipeline, command)?;
-        ensure!(ran.code == Some(0), "{command:?} failed behind the proxy: {}", ran.err);
+        let run = run_through(weather, &pipeline, command)?;
+        ensure!(run.code == Some(0), "{command:?} failed behind the proxy: {}", run.err);
         let operations = weather.operations(&pipeline.account)?;
         for (service, operation) in operations {
             let reads = ["Get", "List", "Describe", "Head"].iter().any(|verb| operation.starts_with(verb));
-            // To read is the same in each phase.
+            // A read is the same in every phase.
             if !reads || !calls.iter().any(|(_, s, o)| *s == service && *o == operation) {
                 calls.push((phase, service, operation));
             }
@@ -66,14 +69,15 @@ fn calls(aws: &LocalAws, weather: &Weather) -> Result<Vec<(usize, String, String
     Ok(calls)
 }
 
-/// Makes each call fail once in each way, one at a time: the program succeeds all the same, or fails with an error that
-/// says what failed and how; the next run completes the work.
+/// Makes each call fail once in each way, one at a time. The program must succeed nevertheless, or fail with an error
+/// that names the failed call and its answer; the next run must complete the work.
 ///
 /// # Errors
-/// The local AWS, the proxy or the program cannot be run. What does not converge is no error, but lost.
-pub fn each_fails_once(aws: &LocalAws, weather: &Weather, scale: Scale) -> Result<Outcome> {
+/// The local AWS, the proxy or the program cannot be run. A run that does not converge is no error; it is reported as
+/// lost.
+pub fn fail_each_call_once(aws: &LocalAws, weather: &Weather, sampling: Sampling) -> Result<Outcome> {
     let calls = calls(aws, weather)?;
-    ensure!(calls.len() > 60, "only {} calls were seen", calls.len());
+    ensure!(calls.len() > 60, "only {} calls were made", calls.len());
     let cases: Vec<(usize, &str, &str, &str, Value)> = calls
         .iter()
         .flat_map(|(phase, service, operation)| {
@@ -82,7 +86,7 @@ pub fn each_fails_once(aws: &LocalAws, weather: &Weather, scale: Scale) -> Resul
         })
         .collect();
     let mut outcome = Outcome::default();
-    for case in scale.of(cases.len()) {
+    for case in sampling.indices(cases.len()) {
         let (faulty, service, operation, way, fault) = &cases[case];
         let pipeline = pipeline(aws)?;
         let at = format!("{way} of {service}:{operation} in phase {faulty}");
@@ -97,19 +101,19 @@ pub fn each_fails_once(aws: &LocalAws, weather: &Weather, scale: Scale) -> Resul
             rule["operation"] = json!(operation);
             rule["times"] = json!(1);
             weather.add(&pipeline.account, &[rule])?;
-            let ran = over(weather, &pipeline, command)?;
+            let run = run_through(weather, &pipeline, command)?;
             let fired = weather.clear(&pipeline.account)?;
             outcome.faults += fired;
             outcome.runs += 1;
             if fired == 0 {
-                outcome.lost.push(format!("{at}: the fault was never met"));
+                outcome.lost.push(format!("{at}: the fault was never injected"));
             }
-            outcome.lost.extend(judged(&ran).map(|why| format!("{at}: {why}\n{}", ran.err)));
+            outcome.lost.extend(error_flaw(&run).map(|why| format!("{at}: {why}\n{}", run.err)));
             let again = pipeline.run(command)?;
             outcome.runs += 1;
             let plan = pipeline.run(&["plan"])?;
             let converged = match phase {
-                2 => plan.out.contains("Plan: 9 to create, 0 to update, 0 to delete."),
+                2 => plan.out.contains(&format!("Plan: {RESOURCES} to create, 0 to update, 0 to delete.")),
                 _ => plan.out.ends_with("No changes.\n"),
             };
             if again.code != Some(0) || !converged {
@@ -117,16 +121,14 @@ pub fn each_fails_once(aws: &LocalAws, weather: &Weather, scale: Scale) -> Resul
             }
             break;
         }
-        // Functions that are not there any more take no memory on the server.
+        // Deleted functions use no memory on the server.
         pipeline.run(&["destroy", "--yes", "--delete-data"])?;
     }
     Ok(outcome)
 }
 
-/// What is wrong with how a run ended, if anything is: each error must name the resource, what was answered, and what to
-/// do about it.
-fn judged(ran: &Ran) -> Option<&'static str> {
-    let kinds = ["bucket", "table", "role", "log group", "queue", "function", "permission", "notification"];
+/// Returns the flaw of a failed run's errors, if any: each error must name the resource, AWS's answer, and a remedy.
+fn error_flaw(run: &CommandOutput) -> Option<&'static str> {
     let answers = [
         " answered ",
         "could not be sent",
@@ -136,52 +138,52 @@ fn judged(ran: &Ran) -> Option<&'static str> {
         "while this ran",
         "at the same time",
     ];
-    match ran.code {
+    match run.code {
         Some(0) => return None,
-        Some(1) if ran.err.contains("panicked") => return Some("a panic"),
+        Some(1) if run.err.contains("panicked") => return Some("a panic"),
         Some(1) => {}
-        _ => return Some("neither success nor failure"),
+        _ => return Some("an exit code other than 0 and 1"),
     }
-    let lines: Vec<&str> = ran.err.lines().collect();
+    let lines: Vec<&str> = run.err.lines().collect();
     let begins = |line: &&str| line.contains("error: ");
     let starts: Vec<usize> = (0..lines.len()).filter(|i| begins(&lines[*i])).collect();
-    // The last one of an apply sums up.
+    // The last error of an apply is the summary.
     let errors = starts.iter().filter(|i| !lines[**i].contains(" steps failed"));
     let mut seen = 0;
     for &start in errors {
         seen += 1;
         let end = starts.iter().copied().find(|next| *next > start).unwrap_or(lines.len());
         let block = lines[start..end].join("\n");
-        // The first call is about no resource yet.
-        let named = kinds.iter().any(|kind| block.contains(&format!("{kind} "))) || block.contains("which AWS account");
+        // The first call concerns no resource yet.
+        let named = KINDS.iter().any(|kind| block.contains(&format!("{kind} "))) || block.contains("which AWS account");
         if !named {
             return Some("an error names no resource");
         }
         if !answers.iter().any(|answer| block.contains(answer)) && !block.contains("belongs to another account") {
-            return Some("an error does not say what was answered");
+            return Some("an error does not contain the answer");
         }
         if !block.contains("help: ") {
             return Some("an error has no remedy");
         }
     }
-    (seen == 0).then_some("no error says why")
+    (seen == 0).then_some("no error gives a cause")
 }
 
-/// Runs of the same command in weather in which a fifth of all calls fail or are slow. Gives what came of them, and in how
-/// many the first apply was enough.
+/// Runs an apply per seed while a fifth of all calls fail or are slow. Returns the outcome, and the number of seeds for
+/// which one run was enough.
 ///
 /// # Errors
-/// As [`each_fails_once`].
-pub fn random(aws: &LocalAws, seeds: impl IntoIterator<Item = u64>) -> Result<(Outcome, usize)> {
-    /// Each needs none of the others, so more would show that one is stuck.
-    const MOST: usize = 5;
+/// As [`fail_each_call_once`].
+pub fn fail_at_random(aws: &LocalAws, seeds: impl IntoIterator<Item = u64>) -> Result<(Outcome, usize)> {
+    /// Runs are independent, so more of them would mean that a call always fails.
+    const MAX_RUNS: usize = 5;
     let mut outcome = Outcome::default();
     let mut first = 0;
     for seed in seeds {
         let weather = Weather::start(&aws.endpoint(), seed)?;
         let pipeline = pipeline(aws)?;
-        pipeline.declare(FIRST)?;
-        // Rules are asked in turn, so the shares add up to a fifth of what is left.
+        pipeline.declare(INITIAL)?;
+        // Rules are tried in order, each on the calls that passed the ones before; together they hit a fifth.
         weather.add(
             &pipeline.account,
             &[
@@ -193,10 +195,10 @@ pub fn random(aws: &LocalAws, seeds: impl IntoIterator<Item = u64>) -> Result<(O
         )?;
         let mut runs = 0;
         let converged = loop {
-            let ran = over(&weather, &pipeline, &["apply", "--yes"])?;
+            let run = run_through(&weather, &pipeline, &["apply", "--yes"])?;
             runs += 1;
-            if ran.code == Some(0) || runs == MOST {
-                break ran.code == Some(0);
+            if run.code == Some(0) || runs == MAX_RUNS {
+                break run.code == Some(0);
             }
         };
         outcome.runs += runs;

@@ -1,4 +1,4 @@
-//! The function while a fifth of its own calls fail: every object ends up counted exactly once, or in the failure queue.
+//! Makes a fifth of the function's own calls fail: every object is counted exactly once, or ends in the failure queue.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -12,34 +12,35 @@ use crate::local_aws::LocalAws;
 use crate::pipeline::s3;
 use crate::samples::gzip;
 
-/// All retries are over within this, on a busy machine too.
-const OVER: Duration = Duration::from_secs(180);
+/// The time within which all retries end, on a busy machine too.
+const RETRIES_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Longer than the longest pause between two attempts, and an attempt.
-const REST: Duration = Duration::from_secs(6);
+/// A time longer than the longest pause between two attempts plus an attempt.
+const QUIET_TIME: Duration = Duration::from_secs(6);
 
-/// The n-th object's key.
+/// Returns the key of the n-th object.
 fn key(n: usize) -> String {
     format!("segment-logs/x/1/{n}.gz")
 }
 
-/// Whether the n-th object is cut short.
+/// Returns true if the n-th object is truncated.
 fn is_damaged(n: usize) -> bool {
     n.is_multiple_of(20)
 }
 
-/// Uploads so many objects, each with an event of its own, in bad weather.
+/// Uploads `objects` objects, each with its own event, while calls of the function fail at random.
 ///
 /// # Errors
-/// The local AWS or the proxy cannot be run. What is neither counted nor queued, or counted twice, is lost.
-pub async fn in_bad_weather(objects: usize, seed: u64) -> Result<Outcome> {
+/// The local AWS or the proxy cannot be run. An object that is neither counted nor queued, or is counted twice, is no
+/// error; it is reported as lost.
+pub async fn fail_at_random(objects: usize, seed: u64) -> Result<Outcome> {
     let port = free_port()?;
     let aws = LocalAws::start_behind(&format!("http://127.0.0.1:{port}"))?;
     let weather = Weather::start_at(port, &aws.endpoint(), seed)?;
     let pipeline = pipeline(&aws)?;
     pipeline.expect(0, &["apply", "--yes"])?;
 
-    let fails = |service: &str, code: &str, status: u16| {
+    let fault_rules = |service: &str, code: &str, status: u16| {
         let error = json!({ "code": code, "status": status });
         [
             json!({ "service": service, "probability": 0.12, "error": error }),
@@ -47,16 +48,16 @@ pub async fn in_bad_weather(objects: usize, seed: u64) -> Result<Outcome> {
             json!({ "service": service, "probability": 0.05, "response": { "abort_bytes": 0 } }),
         ]
     };
-    let mut rules = fails("s3", "SlowDown", 503).to_vec();
-    rules.extend(fails("dynamodb", "ProvisionedThroughputExceededException", 400));
-    // Nobody else calls through it.
+    let mut rules = fault_rules("s3", "SlowDown", 503).to_vec();
+    rules.extend(fault_rules("dynamodb", "ProvisionedThroughputExceededException", 400));
+    // Only the function calls through the proxy.
     weather.add_for_all(&rules)?;
 
     let client = s3(&aws.sdk(&pipeline.account).await?);
     for n in 0..objects {
         let line = json!({ "type": "track", "event": format!("Event {n}"), "timestamp": "2015-08-04T12:00:00Z" });
         let put = client.put_object().bucket(&pipeline.name).key(key(n));
-        // Some objects cannot be counted, so that the way into the queue is taken.
+        // Some objects cannot be counted, so that the failure queue is used.
         let mut bytes = gzip(line.to_string().as_bytes());
         if is_damaged(n) {
             bytes.truncate(bytes.len() / 2);
@@ -68,7 +69,7 @@ pub async fn in_bad_weather(objects: usize, seed: u64) -> Result<Outcome> {
     let url = sqs.get_queue_url().queue_name(format!("{}-failures", pipeline.name)).send().await?.queue_url;
     let mut queued = BTreeSet::new();
     let started = Instant::now();
-    let mut rest = started;
+    let mut last_missing = started;
     let counts = loop {
         let messages = sqs.receive_message().set_queue_url(url.clone()).max_number_of_messages(10).send().await?;
         for message in messages.messages.unwrap_or_default() {
@@ -82,10 +83,10 @@ pub async fn in_bad_weather(objects: usize, seed: u64) -> Result<Outcome> {
             counts.contains_key(&(format!("Event {n}"), "2015-08-04T12:00:00Z".to_owned())) || queued.contains(&key(*n))
         });
         if accounted.count() < objects {
-            rest = Instant::now();
+            last_missing = Instant::now();
         }
-        // A retry that counts again, or a second message, would come within this.
-        if rest.elapsed() > REST || started.elapsed() > OVER {
+        // A retry that counts twice, or a second message, would arrive within this time.
+        if last_missing.elapsed() > QUIET_TIME || started.elapsed() > RETRIES_TIMEOUT {
             break counts;
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -101,7 +102,7 @@ pub async fn in_bad_weather(objects: usize, seed: u64) -> Result<Outcome> {
             None => outcome.lost.push(format!("object {n} is neither counted nor in the queue")),
         }
     }
-    ensure!(!queued.is_empty(), "nothing went into the queue");
-    ensure!(counts.len() > objects / 2, "the weather was too bad: {} counted, {} queued", counts.len(), queued.len());
+    ensure!(!queued.is_empty(), "the failure queue is empty");
+    ensure!(counts.len() > objects / 2, "too many faults: {} counted, {} queued", counts.len(), queued.len());
     Ok(outcome)
 }

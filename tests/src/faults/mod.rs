@@ -1,5 +1,5 @@
-//! Faults, each injected where a real one would be, and what came of them: the tests run a part of these, `make faults`
-//! all.
+//! Fault injection. Each fault is injected at the place of a real one, and its consequences are checked. The tests run
+//! a sample of the faults, `make faults` all of them.
 
 pub mod calls;
 pub mod handler;
@@ -15,46 +15,46 @@ use anyhow::Result;
 use crate::local_aws::LocalAws;
 use crate::pipeline::Pipeline;
 
-/// How much is tried: one of so many, spread evenly, from one on.
+/// An evenly spread sample of the cases: every `step`-th, beginning with `first`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scale {
-    /// One of so many.
+pub struct Sampling {
+    /// The distance between two cases.
     pub step: usize,
-    /// The first one.
+    /// The index of the first case.
     pub first: usize,
 }
 
-impl Scale {
-    /// Everything.
+impl Sampling {
+    /// All cases.
     pub const ALL: Self = Self { step: 1, first: 0 };
 
-    /// One of `step`.
+    /// Selects one of every `step` cases.
     #[must_use]
-    pub fn sample(step: usize) -> Self {
+    pub fn one_in(step: usize) -> Self {
         Self { step, first: 0 }
     }
 
-    /// Those of `0..most` that are tried.
-    pub fn of(self, most: usize) -> impl Iterator<Item = usize> {
-        (self.first..most).step_by(self.step.max(1))
+    /// Returns the indices of the selected cases, of `count` in all.
+    pub fn indices(self, count: usize) -> impl Iterator<Item = usize> {
+        (self.first..count).step_by(self.step.max(1))
     }
 }
 
-/// What came of a promise.
+/// The result of testing a promise.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
-    /// Runs of the program.
+    /// The number of runs of the program.
     pub runs: usize,
-    /// Faults that were injected.
+    /// The number of injected faults.
     pub faults: usize,
-    /// What was lost, counted twice, left half made or needed a hand: a line each.
+    /// One line for each violation: lost, counted twice, left incomplete, or in need of manual repair.
     pub lost: Vec<String>,
 }
 
 impl Outcome {
-    /// Both together.
+    /// Adds up two outcomes.
     #[must_use]
-    pub fn and(mut self, other: Self) -> Self {
+    pub fn merge(mut self, other: Self) -> Self {
         self.runs += other.runs;
         self.faults += other.faults;
         self.lost.extend(other.lost);
@@ -68,7 +68,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Pipelines in accounts that nothing else on the server uses: the numbers from a million on are for faults.
+/// Declares a pipeline in an account of its own. Account numbers from a million up are reserved for faults.
 pub fn pipeline(aws: &LocalAws) -> Result<Pipeline<'_>> {
     static NEXT: AtomicU32 = AtomicU32::new(1_000_000);
     Pipeline::new(aws, NEXT.fetch_add(1, Ordering::Relaxed))

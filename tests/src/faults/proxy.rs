@@ -1,7 +1,7 @@
-//! A proxy in front of the local AWS that counts a program's calls, and can end the program right before one of them
+//! A proxy in front of the local AWS that counts a program's calls, and can kill the program right before a call
 //! reaches the server, or right after the server has answered it.
 //!
-//! It passes requests on as they are, with their `Host`, so that their signatures hold.
+//! Requests are passed on unchanged, with their `Host`, so their signatures stay valid.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command};
@@ -17,30 +17,30 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-/// A program that takes longer than this hangs.
-const LONGEST: Duration = Duration::from_secs(240);
+/// The time after which a program is considered hung.
+const RUN_TIMEOUT: Duration = Duration::from_secs(240);
 
-/// Which side of a call the program is ended on.
+/// The side of a call on which the program is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The server never sees the call.
+    /// The server never receives the call.
     Before,
-    /// The server has done it, and the program does not hear of it.
+    /// The server has executed the call, and the program does not receive the answer.
     After,
 }
 
-/// When the program is ended: at its n-th call, counted from 1.
-pub type End = Option<(usize, Side)>;
+/// The call at which the program is killed, counted from 1, and the side; `None` lets it run to its end.
+pub type KillAt = Option<(usize, Side)>;
 
 #[derive(Default)]
 struct Run {
     child: Option<Child>,
-    end: End,
+    kill_at: KillAt,
     calls: usize,
     killed: bool,
 }
 
-/// A running proxy; it ends with the process that it is in.
+/// A running proxy; it ends with its process.
 pub struct Proxy {
     port: u16,
     run: Arc<Mutex<Run>>,
@@ -51,8 +51,8 @@ fn lock(run: &Mutex<Run>) -> MutexGuard<'_, Run> {
 }
 
 impl Run {
-    fn kill_at(&mut self, call: usize, side: Side) -> bool {
-        if self.end == Some((call, side))
+    fn kill_if_due(&mut self, call: usize, side: Side) -> bool {
+        if self.kill_at == Some((call, side))
             && let Some(child) = &mut self.child
         {
             self.killed = child.kill().is_ok();
@@ -62,10 +62,10 @@ impl Run {
 }
 
 impl Proxy {
-    /// Starts one in front of `upstream`, `http://127.0.0.1:PORT`, on a thread of its own.
+    /// Starts a proxy in front of `upstream`, `http://127.0.0.1:PORT`, on its own thread.
     ///
     /// # Errors
-    /// There is no free port or no thread.
+    /// No port is free, or no thread can be started.
     pub fn start(upstream: &str) -> Result<Self> {
         let upstream = upstream.trim_start_matches("http://").to_owned();
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).context("no free port")?;
@@ -81,16 +81,16 @@ impl Proxy {
         Ok(Self { port, run })
     }
 
-    /// Runs a program with this proxy as its AWS, ending it at `end`, if it gets that far. Gives the number of its calls,
-    /// and whether it was ended.
+    /// Runs a program through this proxy and kills it at `kill_at`, if it gets that far. Returns the number of its
+    /// calls, and true if it was killed.
     ///
     /// # Errors
-    /// It cannot be started, or hangs.
-    pub fn run(&self, mut command: Command, end: End) -> Result<(usize, bool)> {
+    /// The program cannot be started, or hangs.
+    pub fn run(&self, mut command: Command, kill_at: KillAt) -> Result<(usize, bool)> {
         command.env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.port));
         let child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn();
         let child = child.context("failed to start the program")?;
-        *lock(&self.run) = Run { child: Some(child), end, ..Run::default() };
+        *lock(&self.run) = Run { child: Some(child), kill_at, ..Run::default() };
         let started = Instant::now();
         loop {
             let mut run = lock(&self.run);
@@ -99,7 +99,7 @@ impl Proxy {
                 run.child = None;
                 return Ok((run.calls, run.killed));
             }
-            if started.elapsed() > LONGEST {
+            if started.elapsed() > RUN_TIMEOUT {
                 let _ = child.kill();
                 let _ = child.wait();
                 bail!("the program hung after {} calls", run.calls);
@@ -117,7 +117,7 @@ async fn serve(listener: TcpListener, upstream: String, run: Arc<Mutex<Run>>) {
         let (client, upstream, run) = (client.clone(), upstream.clone(), Arc::clone(&run));
         tokio::spawn(async move {
             let service = service_fn(move |request| pass(request, client.clone(), upstream.clone(), Arc::clone(&run)));
-            // A connection that breaks is the program's end.
+            // A broken connection means that the program was killed.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
@@ -129,7 +129,7 @@ async fn pass(
     upstream: String,
     run: Arc<Mutex<Run>>,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
-    let gone = || {
+    let bad_gateway = || {
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::BAD_GATEWAY;
         response
@@ -140,19 +140,21 @@ async fn pass(
         let mut run = lock(&run);
         run.calls += 1;
         let call = run.calls;
-        if run.kill_at(call, Side::Before) {
-            return Ok(gone());
+        if run.kill_if_due(call, Side::Before) {
+            return Ok(bad_gateway());
         }
         call
     };
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let Ok(uri) = format!("http://{upstream}{path}").parse() else { return Ok(gone()) };
+    let Ok(uri) = format!("http://{upstream}{path}").parse() else { return Ok(bad_gateway()) };
     parts.uri = uri;
-    let Ok(response) = client.request(Request::from_parts(parts, Full::new(body))).await else { return Ok(gone()) };
+    let Ok(response) = client.request(Request::from_parts(parts, Full::new(body))).await else {
+        return Ok(bad_gateway());
+    };
     let (parts, body) = response.into_parts();
     let body = body.collect().await?.to_bytes();
-    if lock(&run).kill_at(call, Side::After) {
-        return Ok(gone());
+    if lock(&run).kill_if_due(call, Side::After) {
+        return Ok(bad_gateway());
     }
     Ok(Response::from_parts(parts, Full::new(body)))
 }

@@ -1,7 +1,7 @@
 //! microburst in front of the local AWS: AWS-shaped faults by rule.
 //!
-//! It changes the `Host` of requests, which only the account-id keys of the local AWS survive; every rule is bound to one
-//! account by its key, so that one proxy serves many tests.
+//! It changes the `Host` of requests, which breaks signatures; only the account-id keys of the local AWS keep working.
+//! Every rule is bound to one account by its key, so one proxy serves many tests.
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::local_aws::root;
 
-/// It is up within a second or two; a busy machine gets more.
-const START: Duration = Duration::from_secs(60);
+/// The timeout for the start. It takes a second or two; a busy machine needs more.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running fault proxy. Dropping it stops it.
 pub struct Weather {
@@ -22,22 +22,22 @@ pub struct Weather {
     port: u16,
 }
 
-/// A port that nobody uses now.
+/// Returns a port that is free at the moment.
 ///
 /// # Errors
-/// There is none.
+/// No port is free.
 pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
     Ok(listener.local_addr().context("no free port")?.port())
 }
 
 impl Weather {
-    /// Starts one on a free port. The same seed makes the same weather.
+    /// Starts a proxy on a free port. The same seed gives the same faults.
     ///
     /// # Errors
-    /// It is not installed, or does not come up.
+    /// The proxy is not installed, or does not start.
     pub fn start(upstream: &str, seed: u64) -> Result<Self> {
-        // The port is free now; should somebody take it before the proxy does, the next try takes another.
+        // Another process can take the free port before the proxy does; each attempt chooses another port.
         let mut last = Self::start_at(free_port()?, upstream, seed);
         for _ in 0..2 {
             if last.is_ok() {
@@ -48,7 +48,7 @@ impl Weather {
         last
     }
 
-    /// Starts one on this port.
+    /// Starts a proxy on this port.
     ///
     /// # Errors
     /// As [`Weather::start`].
@@ -65,9 +65,9 @@ impl Weather {
         let child = command.spawn().context("failed to start the fault proxy")?;
         let mut weather = Self { child, port };
         let started = Instant::now();
-        while started.elapsed() < START {
-            let healthy = weather.ask("health").is_ok();
-            if weather.child.try_wait().context("failed to look at the fault proxy")?.is_some() {
+        while started.elapsed() < START_TIMEOUT {
+            let healthy = weather.get("health").is_ok();
+            if weather.child.try_wait().context("failed to check the fault proxy")?.is_some() {
                 bail!("the fault proxy ended");
             }
             if healthy {
@@ -78,19 +78,19 @@ impl Weather {
         bail!("the fault proxy did not start")
     }
 
-    /// Where it listens.
+    /// Returns the proxy's URL.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    fn ask(&self, what: &str) -> Result<Value> {
-        let mut answer = ureq::get(format!("{}/_microburst/{what}", self.endpoint())).call()?;
+    fn get(&self, path: &str) -> Result<Value> {
+        let mut answer = ureq::get(format!("{}/_microburst/{path}", self.endpoint())).call()?;
         Ok(answer.body_mut().read_json()?)
     }
 
     fn rules(&self, account: &str) -> Result<Vec<Value>> {
-        let rules = self.ask("rules")?;
+        let rules = self.get("rules")?;
         let key = key(account);
         Ok(rules
             .as_array()
@@ -101,10 +101,10 @@ impl Weather {
             .collect())
     }
 
-    /// Adds rules for the calls of one account's root, in microburst's own terms.
+    /// Adds rules in microburst's format for the calls of one account's root.
     ///
     /// # Errors
-    /// It does not take them.
+    /// The proxy rejects them.
     pub fn add(&self, account: &str, rules: &[Value]) -> Result<()> {
         let bound = |rule: &Value| {
             let mut rule = rule.clone();
@@ -114,56 +114,56 @@ impl Weather {
         self.add_for_all(&rules.iter().map(bound).collect::<Vec<_>>())
     }
 
-    /// Adds rules for all calls, whoever makes them.
+    /// Adds rules for all calls of all accounts.
     ///
     /// # Errors
-    /// It does not take them.
+    /// The proxy rejects them.
     pub fn add_for_all(&self, rules: &[Value]) -> Result<()> {
         let request = ureq::patch(format!("{}/_microburst/rules", self.endpoint()));
-        request.send_json(rules).context("the fault proxy does not take the rules")?;
+        request.send_json(rules).context("the fault proxy rejects the rules")?;
         Ok(())
     }
 
-    /// How often rules have fired, all together.
+    /// Returns the number of faults that all rules have injected.
     ///
     /// # Errors
-    /// It does not answer.
+    /// The proxy does not answer.
     pub fn fired(&self) -> Result<usize> {
-        let rules = self.ask("rules")?;
+        let rules = self.get("rules")?;
         let fired: u64 = rules.as_array().into_iter().flatten().filter_map(|rule| rule["fired_count"].as_u64()).sum();
         Ok(usize::try_from(fired)?)
     }
 
-    /// How often an account's rules have fired.
+    /// Returns the number of faults that an account's rules have injected.
     ///
     /// # Errors
-    /// It does not answer.
-    pub fn fired_of(&self, account: &str) -> Result<u64> {
+    /// The proxy does not answer.
+    pub fn fired_for(&self, account: &str) -> Result<u64> {
         Ok(self.rules(account)?.iter().filter_map(|rule| rule["fired_count"].as_u64()).sum())
     }
 
-    /// Takes all of an account's rules away, and says how often they fired.
+    /// Removes all of an account's rules, and returns the number of faults that they have injected.
     ///
     /// # Errors
-    /// It does not answer.
+    /// The proxy does not answer.
     pub fn clear(&self, account: &str) -> Result<usize> {
         let rules = self.rules(account)?;
         let fired: u64 = rules.iter().filter_map(|rule| rule["fired_count"].as_u64()).sum();
         let request = ureq::delete(format!("{}/_microburst/rules", self.endpoint())).force_send_body();
-        let ours = json!([{ "headers": { "authorization": key(account) } }]);
-        request.send_json(&ours).context("the fault proxy keeps the rules")?;
+        let of_account = json!([{ "headers": { "authorization": key(account) } }]);
+        request.send_json(&of_account).context("the fault proxy keeps the rules")?;
         ensure!(self.rules(account)?.is_empty(), "the fault proxy keeps the rules");
         Ok(usize::try_from(fired)?)
     }
 
-    /// The services and operations that an account's rules have fired at.
+    /// Returns the services and operations at which an account's rules have injected faults.
     ///
     /// # Errors
-    /// It does not answer.
+    /// The proxy does not answer.
     pub fn operations(&self, account: &str) -> Result<BTreeSet<(String, String)>> {
         let mut operations = BTreeSet::new();
         for rule in self.rules(account)? {
-            let fired = self.ask(&format!("fired?limit=1000000&rule_id={}", rule["id"]))?;
+            let fired = self.get(&format!("fired?limit=1000000&rule_id={}", rule["id"]))?;
             for event in fired.as_array().into_iter().flatten() {
                 let text = |key: &str| event[key].as_str().map(str::to_owned);
                 operations.extend(text("service").zip(text("operation")));
@@ -172,9 +172,9 @@ impl Weather {
         Ok(operations)
     }
 
-    /// A command with this proxy as its AWS.
+    /// Directs a command's calls through this proxy.
     #[must_use]
-    pub fn over(&self, mut command: Command) -> Command {
+    pub fn route(&self, mut command: Command) -> Command {
         command.env("AWS_ENDPOINT_URL", self.endpoint());
         command
     }
@@ -186,7 +186,7 @@ fn key(account: &str) -> String {
 
 impl Drop for Weather {
     fn drop(&mut self) {
-        // The end of its standard input stops it.
+        // Closing standard input stops the proxy.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }

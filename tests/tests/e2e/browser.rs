@@ -1,4 +1,4 @@
-//! The dashboard as people use it: in a browser, by mouse, by keyboard, on a phone and in the dark.
+//! The dashboard in a browser: by mouse, by keyboard, on a phone and in dark mode.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use tests::pipeline::{COUNTED, Pipeline};
+use tests::dashboard::{Browser, DashboardServer};
+use tests::pipeline::{COUNT_TIMEOUT, Pipeline};
 use tests::recount::{self, Counts};
 use tests::samples::{self, gzip};
-use tests::served::{Browser, Served};
 use thirtyfour::prelude::*;
 
-use crate::answers::counted;
+use crate::counts::count_a_month;
 use crate::pipeline;
 
-/// Names that are no good to a page that takes them for more than text.
-fn hostile() -> Vec<String> {
+/// Returns event names that break a page that does not escape them.
+fn hostile_names() -> Vec<String> {
     let long = "x".repeat(1000);
     [
         "<script>document.title='owned'</script>",
@@ -30,7 +30,7 @@ fn hostile() -> Vec<String> {
     .into()
 }
 
-async fn count_names(pipeline: &Pipeline<'_>, key: &str, names: &[String], expected: &mut Counts) -> Result<()> {
+async fn upload_names(pipeline: &Pipeline<'_>, key: &str, names: &[String], expected: &mut Counts) -> Result<()> {
     let now = Utc::now().to_rfc3339();
     let lines: String = names
         .iter()
@@ -39,39 +39,39 @@ async fn count_names(pipeline: &Pipeline<'_>, key: &str, names: &[String], expec
     let bytes = gzip(lines.as_bytes());
     recount::add(expected, &bytes)?;
     pipeline.upload(&format!("segment-logs/x/1/{key}.gz"), &bytes).await?;
-    pipeline.counted(expected).await
+    pipeline.wait_for_counts(expected).await
 }
 
-/// The rows of a table, as they are shown.
+/// Returns the texts of a table's cells, row by row.
 async fn rows(browser: &Browser, selector: &str) -> Result<Vec<Vec<String>>> {
     let script = format!(
         "return [...document.querySelectorAll('{selector} tr')].map((row) => [...row.cells].map((cell) => cell.textContent.trim()))"
     );
-    Ok(serde_json::from_value(browser.value(&script).await?)?)
+    Ok(serde_json::from_value(browser.evaluate(&script).await?)?)
 }
 
-/// Waits until the page shows what its address says, of which this is a part.
-async fn shown(browser: &Browser, part: &str) -> Result<()> {
+/// Waits until the address contains `part` and the page has finished loading.
+async fn wait_until_shown(browser: &Browser, part: &str) -> Result<()> {
     browser
-        .until(&format!(
+        .wait_until(&format!(
             "return location.search.includes('{part}') && !!document.getElementById('data') && !document.querySelector('[aria-busy]')"
         ))
         .await
 }
 
 #[tokio::test]
-async fn numbers_and_download_are_as_recounted() -> Result<()> {
+async fn chart_table_and_download_equal_the_recount() -> Result<()> {
     let pipeline = pipeline()?;
-    let expected = counted(&pipeline).await?;
-    let served = Served::start(&pipeline, "127.0.0.1:0", &[])?;
+    let expected = count_a_month(&pipeline).await?;
+    let server = DashboardServer::start(&pipeline, "127.0.0.1:0", &[])?;
     let browser = Browser::start().await?;
-    browser.page.goto(format!("{}/?from=2015-07-05&to=2015-08-04&by=day&event=Event+003", served.url)).await?;
+    browser.page.goto(format!("{}/?from=2015-07-05&to=2015-08-04&by=day&event=Event+003", server.url)).await?;
 
-    // An event more, by a click on its name, and one by typing.
+    // One event is added by a click on its name, another by typing.
     browser.page.find(By::LinkText("Event 001")).await?.click().await?;
-    browser.until("return document.querySelectorAll('.legend li').length === 2").await?;
+    browser.wait_until("return document.querySelectorAll('.legend li').length === 2").await?;
     browser.page.find(By::Id("event")).await?.send_keys("Event 050" + Key::Enter).await?;
-    browser.until("return document.querySelectorAll('.legend li').length === 3").await?;
+    browser.wait_until("return document.querySelectorAll('.legend li').length === 3").await?;
 
     browser.page.find(By::Css("#numbers summary")).await?.click().await?;
     let mut by_day: BTreeMap<(&str, String), u64> = BTreeMap::new();
@@ -90,19 +90,19 @@ async fn numbers_and_download_are_as_recounted() -> Result<()> {
     let total: u64 = expected.values().sum();
     ensure!(browser.text("#total").await?.replace(',', "") == total.to_string(), "{}", browser.text("#total").await?);
 
-    // What is under the pointer is said beside it.
+    // A tooltip shows the values under the pointer.
     let plot = browser.page.find(By::Css(".plot.wide svg")).await?;
     browser.page.action_chain().move_to_element_center(&plot).perform().await?;
-    browser.until("return !document.querySelector('.tip').hidden").await?;
+    browser.wait_until("return !document.querySelector('.tip').hidden").await?;
     let tip: BTreeSet<String> = browser.text(".tip").await?.lines().map(str::to_owned).collect();
     ensure!(shown.iter().any(|row| tip.contains(&row[0])), "{tip:?}");
 
-    // The link to the same as CSV.
+    // The link downloads the same numbers as CSV.
     browser.page.find(By::Id("csv")).await?.click().await?;
     let file = browser.downloads.path().join("counts.csv");
     let started = Instant::now();
     while !file.exists() {
-        ensure!(started.elapsed() < COUNTED, "nothing was downloaded");
+        ensure!(started.elapsed() < COUNT_TIMEOUT, "no file was downloaded");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let csv = std::fs::read_to_string(&file)?;
@@ -113,29 +113,29 @@ async fn numbers_and_download_are_as_recounted() -> Result<()> {
         ensure!(same && line.starts_with(&row[0][..10]), "{line} is not {row:?}");
     }
 
-    // Off the chart again; the address says what is shown, and so does going back.
+    // An event is removed from the chart; the address reflects the view, and going back restores it.
     browser.page.find(By::Css("a[aria-label='Take Event 001 off the chart']")).await?.click().await?;
-    browser.until("return document.querySelectorAll('.legend li').length === 2").await?;
+    browser.wait_until("return document.querySelectorAll('.legend li').length === 2").await?;
     let url = browser.page.current_url().await?.to_string();
     ensure!(url.contains("event=Event+050") && !url.contains("Event+001"), "{url}");
     browser.page.back().await?;
-    browser.until("return document.querySelectorAll('.legend li').length === 3").await?;
+    browser.wait_until("return document.querySelectorAll('.legend li').length === 3").await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn periods_units_and_charts_are_chosen() -> Result<()> {
+async fn controls_change_period_unit_chart_and_time_zone() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let mut expected = Counts::new();
-    for sample in samples::make(5, Utc::now(), 2, 200) {
+    for sample in samples::generate(5, Utc::now(), 2, 200) {
         recount::add(&mut expected, &sample.bytes)?;
         pipeline.upload(&sample.key, &sample.bytes).await?;
     }
-    pipeline.counted(&expected).await?;
-    let served = Served::start(&pipeline, "127.0.0.1:0", &[])?;
+    pipeline.wait_for_counts(&expected).await?;
+    let server = DashboardServer::start(&pipeline, "127.0.0.1:0", &[])?;
     let browser = Browser::start().await?;
-    browser.page.goto(&served.url).await?;
+    browser.page.goto(&server.url).await?;
     let heading = || browser.text("#chart-title");
     ensure!(heading().await? == "Most frequent events by day", "{}", heading().await?);
     let choose = |id: &'static str, value: &'static str| {
@@ -143,51 +143,53 @@ async fn periods_units_and_charts_are_chosen() -> Result<()> {
         async move { page.find(By::Css(format!("#{id} option[value='{value}']"))).await?.click().await }
     };
     choose("last", "24h").await?;
-    shown(&browser, "last=24h").await?;
+    wait_until_shown(&browser, "last=24h").await?;
     ensure!(heading().await? == "Most frequent events by hour", "{}", heading().await?);
     let total: u64 = expected.values().sum();
     ensure!(browser.text("#total").await?.replace(',', "") == total.to_string(), "{}", browser.text("#total").await?);
     choose("by", "day").await?;
-    shown(&browser, "by=day").await?;
+    wait_until_shown(&browser, "by=day").await?;
     choose("chart", "bars").await?;
-    shown(&browser, "chart=bars").await?;
-    browser.until("return !!document.querySelector('.plot rect')").await?;
+    wait_until_shown(&browser, "chart=bars").await?;
+    browser.wait_until("return !!document.querySelector('.plot rect')").await?;
     browser.page.find(By::Id("compare")).await?.click().await?;
-    shown(&browser, "compare=on").await?;
+    wait_until_shown(&browser, "compare=on").await?;
     ensure!(browser.text("#before").await? == "0", "{}", browser.text("#before").await?);
 
-    // A link is the whole view: another browser, or tomorrow, shows the same.
+    // A link contains the whole view, so another browser shows the same.
     let (url, entries) = (browser.page.current_url().await?, browser.text(".legend").await?);
     ensure!(!url.as_str().contains("tz=") && !url.as_str().contains("from="), "{url}");
     browser.page.goto("about:blank").await?;
     browser.page.goto(url.as_str()).await?;
     ensure!(browser.text(".legend").await? == entries, "{}", browser.text(".legend").await?);
 
-    // Dates and a zone, which are folded away.
+    // Dates and the time zone are in a collapsed section.
     browser.page.find(By::Css(".more summary")).await?.click().await?;
     let today = Utc::now().format("%m%d%Y").to_string();
     browser.page.find(By::Id("from")).await?.send_keys(today + Key::Enter).await?;
-    shown(&browser, "from=").await?;
+    wait_until_shown(&browser, "from=").await?;
     browser.page.find(By::Id("tz")).await?.send_keys("Asia/Kolkata" + Key::Enter).await?;
-    browser.until("return document.querySelector('footer')?.textContent.includes('Asia/Kolkata') === true").await?;
-    ensure!(browser.value("return document.getElementById('last').value").await? == "", "two periods at once");
+    browser
+        .wait_until("return document.querySelector('footer')?.textContent.includes('Asia/Kolkata') === true")
+        .await?;
+    ensure!(browser.evaluate("return document.getElementById('last').value").await? == "", "two periods at once");
 
-    // What cannot be is said, and the way back is open.
-    browser.page.goto(format!("{}/?tz=Mars%2FOlympus", served.url)).await?;
-    ensure!(browser.text(".problem").await?.contains("--tz Mars/Olympus cannot be used"), "no word of the zone");
+    // An invalid time zone is reported, and the controls keep working.
+    browser.page.goto(format!("{}/?tz=Mars%2FOlympus", server.url)).await?;
+    ensure!(browser.text(".problem").await?.contains("--tz Mars/Olympus cannot be used"), "zone is not reported");
     choose("last", "30d").await?;
-    shown(&browser, "last=30d").await
+    wait_until_shown(&browser, "last=30d").await
 }
 
 #[tokio::test]
-async fn everything_can_be_done_by_keyboard() -> Result<()> {
+async fn page_without_mouse_is_fully_usable() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let names: Vec<String> = (0..8).map(|n| format!("Event {n}")).collect();
-    count_names(&pipeline, "a", &names, &mut Counts::new()).await?;
-    let served = Served::start(&pipeline, "127.0.0.1:0", &[])?;
+    upload_names(&pipeline, "a", &names, &mut Counts::new()).await?;
+    let server = DashboardServer::start(&pipeline, "127.0.0.1:0", &[])?;
     let browser = Browser::start().await?;
-    browser.page.goto(&served.url).await?;
+    browser.page.goto(&server.url).await?;
     let press = |keys: &'static str| {
         let page = &browser.page;
         async move { page.action_chain().send_keys(keys).perform().await }
@@ -196,12 +198,12 @@ async fn everything_can_be_done_by_keyboard() -> Result<()> {
         let script =
             "const e = document.activeElement; return [e.id || e.tagName + '.' + e.className, e.textContent.trim(),
                       getComputedStyle(e).outlineStyle]";
-        serde_json::from_value::<[String; 3]>(browser.value(script).await?).context("what is focused")
+        serde_json::from_value::<[String; 3]>(browser.evaluate(script).await?).context("the focused element")
     };
     const TAB: &str = "\u{e004}";
     const ENTER: &str = "\u{e007}";
 
-    // Every stop is shown, and has a name; nothing that can be done is left out.
+    // Every focus stop is visible and has a name, and every control is reachable.
     let mut stops = Vec::new();
     for _ in 0..40 {
         press(TAB).await?;
@@ -209,7 +211,7 @@ async fn everything_can_be_done_by_keyboard() -> Result<()> {
         if id.starts_with("BODY") {
             break;
         }
-        ensure!(outline != "none", "nothing shows that {id} {text} is focused");
+        ensure!(outline != "none", "the focus on {id} {text} is not visible");
         stops.push((id, text));
     }
     let ids: Vec<&str> = stops.iter().map(|(id, _)| id.as_str()).collect();
@@ -218,15 +220,15 @@ async fn everything_can_be_done_by_keyboard() -> Result<()> {
         ensure!(ids.contains(&id), "{id} cannot be reached: {ids:?}");
     }
     let unnamed = browser
-        .value(
+        .evaluate(
             "return [...document.querySelectorAll('input:not([type=hidden]), select, button, a')]
                .filter((e) => !(e.labels?.length || e.getAttribute('aria-label') || e.textContent.trim())).map((e) => e.outerHTML)",
         )
         .await?;
     ensure!(unnamed == json!([]), "{unnamed}");
 
-    // Past the controls at once, to an event, and onto the chart.
-    browser.page.goto(&served.url).await?;
+    // The skip link passes the controls; then an event is chosen for the chart.
+    browser.page.goto(&server.url).await?;
     press(TAB).await?;
     press(ENTER).await?;
     ensure!(focused().await?[0] == "data", "{:?}", focused().await?);
@@ -239,73 +241,74 @@ async fn everything_can_be_done_by_keyboard() -> Result<()> {
     let chosen = focused().await?[1].clone();
     press(ENTER).await?;
     browser
-        .until("return location.search.includes('event=') && document.querySelectorAll('.legend li').length === 1")
+        .wait_until("return location.search.includes('event=') && document.querySelectorAll('.legend li').length === 1")
         .await?;
     ensure!(browser.text(".legend .name").await? == chosen, "{chosen} was chosen");
-    let said = browser.value("return document.getElementById('said').textContent").await?;
-    ensure!(said == "Chosen events by day, 8 events in all", "{said} is said");
+    let announced = browser.evaluate("return document.getElementById('said').textContent").await?;
+    ensure!(announced == "Chosen events by day, 8 events in all", "{announced} is announced");
     ensure!(
-        browser.value("return document.querySelectorAll('[aria-current=true]').length").await? == 1,
-        "none is marked"
+        browser.evaluate("return document.querySelectorAll('[aria-current=true]').length").await? == 1,
+        "the chosen event is not marked"
     );
     Ok(())
 }
 
 #[tokio::test]
-async fn hostile_names_are_text_and_nothing_spills() -> Result<()> {
+async fn page_with_hostile_names_shows_text_and_fits_every_screen() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
-    let names = hostile();
-    count_names(&pipeline, "a", &names, &mut Counts::new()).await?;
-    let served = Served::start(&pipeline, "127.0.0.1:0", &[])?;
+    let names = hostile_names();
+    upload_names(&pipeline, "a", &names, &mut Counts::new()).await?;
+    let server = DashboardServer::start(&pipeline, "127.0.0.1:0", &[])?;
     let browser = Browser::start().await?;
-    browser.page.goto(format!("{}/?last=24h&compare=on", served.url)).await?;
+    browser.page.goto(format!("{}/?last=24h&compare=on", server.url)).await?;
     let title = browser.page.title().await?;
     let listed: BTreeSet<String> = rows(&browser, ".top tbody").await?.into_iter().map(|row| row[0].clone()).collect();
     ensure!(listed == names.iter().cloned().collect(), "{listed:?}");
-    // Each one onto the chart, and off it.
+    // Each name is added to the chart and removed from it.
     for n in 1..=names.len() {
         browser.page.find(By::Id(format!("event-{n}"))).await?.click().await?;
-        shown(&browser, "event=").await?;
-        let name = browser.value("return document.querySelector('.legend .name').textContent").await?;
+        wait_until_shown(&browser, "event=").await?;
+        let name = browser.evaluate("return document.querySelector('.legend .name').textContent").await?;
         ensure!(names.iter().any(|known| name == known.as_str()), "{name}");
         browser.page.find(By::Css(".legend .remove")).await?.click().await?;
-        browser.until("return !location.search.includes('event=') && !document.querySelector('[aria-busy]')").await?;
+        let removed = "return !location.search.includes('event=') && !document.querySelector('[aria-busy]')";
+        browser.wait_until(removed).await?;
     }
     ensure!(browser.page.title().await? == title && title.starts_with(&pipeline.name), "the page has another title");
-    // Nothing came from anywhere else, and nothing was kept from coming: style and script are at work.
+    // Nothing is loaded from another origin, and the policy blocks neither style nor script.
     let elsewhere =
         "return performance.getEntriesByType('resource').filter((e) => !e.name.startsWith(location.origin)).length";
-    ensure!(browser.value(elsewhere).await? == 0, "something came from elsewhere");
-    let at_work =
+    ensure!(browser.evaluate(elsewhere).await? == 0, "a resource was loaded from another origin");
+    let active =
         "return document.documentElement.className === 'handy' && getComputedStyle(document.body).margin !== '8px'";
-    ensure!(browser.value(at_work).await? == true, "style or script is not at work");
+    ensure!(browser.evaluate(active).await? == true, "style or script is blocked");
 
-    // On a phone, and in the dark, nothing is wider than the screen.
+    // On a phone and in dark mode, the page is not wider than the screen.
     for (width, scheme) in [(1280, "light"), (390, "light"), (320, "dark")] {
         let phone = width < 700;
         browser
-            .tool(
+            .devtools(
                 "Emulation.setDeviceMetricsOverride",
                 json!({ "width": width, "height": 800, "deviceScaleFactor": 2, "mobile": phone }),
             )
             .await?;
         let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
-        browser.tool("Emulation.setEmulatedMedia", features).await?;
-        browser.page.goto(format!("{}/?last=24h&compare=on", served.url)).await?;
-        let wide = browser.value("return document.documentElement.scrollWidth - window.innerWidth").await?;
+        browser.devtools("Emulation.setEmulatedMedia", features).await?;
+        browser.page.goto(format!("{}/?last=24h&compare=on", server.url)).await?;
+        let wide = browser.evaluate("return document.documentElement.scrollWidth - window.innerWidth").await?;
         ensure!(wide.as_i64().is_some_and(|over| over <= 0), "{wide} pixels too wide at {width}");
         let plot = if phone { ".plot.narrow" } else { ".plot.wide" };
         let seen = format!("return document.querySelector('{plot}').getBoundingClientRect().height > 100");
-        ensure!(browser.value(&seen).await? == true, "no chart at {width}");
-        // WCAG 2.2, 1.4.3: the contrast of text.
-        let contrast = browser.value(CONTRAST).await?;
+        ensure!(browser.evaluate(&seen).await? == true, "no chart at {width}");
+        // WCAG 2.2, 1.4.3: contrast of text.
+        let contrast = browser.evaluate(CONTRAST).await?;
         ensure!(contrast.as_f64().is_some_and(|least| least >= 4.5), "the contrast is {contrast} in {scheme}");
     }
     Ok(())
 }
 
-/// The least contrast between the colours of texts and of the page behind them.
+/// A script that returns the lowest contrast between a text's colour and its background.
 const CONTRAST: &str = r"
   const numbers = (colour) => colour.match(/[\d.]+/g).map(Number);
   const light = (colour) => {
@@ -326,42 +329,42 @@ const CONTRAST: &str = r"
   }));";
 
 #[tokio::test]
-async fn numbers_come_anew_in_place() -> Result<()> {
+async fn auto_refresh_updates_counts_in_place() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let mut expected = Counts::new();
-    count_names(&pipeline, "a", &["first".to_owned()], &mut expected).await?;
-    let served = Served::start(&pipeline, "127.0.0.1:0", &[])?;
+    upload_names(&pipeline, "a", &["first".to_owned()], &mut expected).await?;
+    let server = DashboardServer::start(&pipeline, "127.0.0.1:0", &[])?;
     let browser = Browser::start().await?;
-    browser.page.goto(&served.url).await?;
+    browser.page.goto(&server.url).await?;
     browser.page.find(By::Id("refresh")).await?.click().await?;
-    shown(&browser, "refresh=on").await?;
+    wait_until_shown(&browser, "refresh=on").await?;
     browser.page.find(By::Css("#numbers summary")).await?.click().await?;
     browser.page.find(By::Id("event-1")).await?.focus().await?;
-    browser.value("window.same = true").await?;
-    count_names(&pipeline, "b", &["second".to_owned(), "second".to_owned()], &mut expected).await?;
-    browser.until("return document.getElementById('total').textContent === '3'").await?;
+    browser.evaluate("window.same = true").await?;
+    upload_names(&pipeline, "b", &["second".to_owned(), "second".to_owned()], &mut expected).await?;
+    browser.wait_until("return document.getElementById('total').textContent === '3'").await?;
     let kept = "return [window.same, document.getElementById('numbers').open, document.activeElement.dataset.event]";
-    ensure!(browser.value(kept).await? == json!([true, true, "first"]), "{}", browser.value(kept).await?);
+    ensure!(browser.evaluate(kept).await? == json!([true, true, "first"]), "{}", browser.evaluate(kept).await?);
     Ok(())
 }
 
 #[tokio::test]
-async fn the_report_is_one_file_that_works() -> Result<()> {
+async fn report_opened_from_a_file_works() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let mut expected = Counts::new();
-    count_names(&pipeline, "a", &hostile(), &mut expected).await?;
+    upload_names(&pipeline, "a", &hostile_names(), &mut expected).await?;
     pipeline.expect(0, &["dashboard", "--out", "report.html", "--last", "24h", "--compare"])?;
     let file = pipeline.config().with_file_name("report.html");
     let browser = Browser::start().await?;
     browser.page.goto(format!("file://{}", file.display())).await?;
     ensure!(browser.text("#total").await? == "6", "{}", browser.text("#total").await?);
-    let styled = browser.value("return getComputedStyle(document.body).maxWidth !== 'none'").await?;
-    ensure!(styled == Value::Bool(true), "the style is kept from working");
+    let styled = browser.evaluate("return getComputedStyle(document.body).maxWidth !== 'none'").await?;
+    ensure!(styled == Value::Bool(true), "the style is blocked");
     let plot = browser.page.find(By::Css(".plot.wide svg")).await?;
     browser.page.action_chain().move_to_element_center(&plot).perform().await?;
-    browser.until("return !document.querySelector('.tip').hidden").await?;
+    browser.wait_until("return !document.querySelector('.tip').hidden").await?;
     let csv = browser.page.find(By::Id("csv")).await?.attr("href").await?.context("a link")?;
     ensure!(csv.starts_with("data:text/csv"), "{csv}");
     Ok(())

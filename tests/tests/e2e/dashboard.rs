@@ -1,16 +1,16 @@
-//! The dashboard as a server: its figures are those of a recount, and it does nothing that a page should not.
+//! `provisioner dashboard` as a server: its numbers equal the recount, and its answers are safe.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use tests::dashboard::DashboardServer;
 use tests::recount::{self, Counts};
 use tests::samples::gzip;
-use tests::served::Served;
 
-use crate::answers::counted;
-use crate::patience::signal;
+use crate::common::send_signal;
+use crate::counts::count_a_month;
 use crate::pipeline;
 
-/// What a request is answered: status, headers, body.
+/// Sends a request and returns status, headers and body.
 fn get(url: &str, host: Option<&str>) -> Result<(u16, ureq::http::HeaderMap, String)> {
     let agent = ureq::Agent::new_with_config(ureq::config::Config::builder().http_status_as_error(false).build());
     let mut request = agent.get(url);
@@ -22,7 +22,7 @@ fn get(url: &str, host: Option<&str>) -> Result<(u16, ureq::http::HeaderMap, Str
     Ok((answer.status().as_u16(), answer.headers().clone(), body))
 }
 
-/// The text of the first element that has this id, where it holds no other.
+/// Returns the text of the first element with this id, up to its first child element.
 fn text_of(page: &str, id: &str) -> Result<String> {
     let rest = page.split_once(&format!("id=\"{id}\"")).with_context(|| format!("no {id} in the page"))?.1;
     let rest = rest.split_once('>').context("an open tag")?.1;
@@ -30,12 +30,12 @@ fn text_of(page: &str, id: &str) -> Result<String> {
 }
 
 #[tokio::test]
-async fn a_month_of_two_hundred_events_is_as_recounted() -> Result<()> {
+async fn page_and_report_of_a_month_equal_the_recount() -> Result<()> {
     let pipeline = pipeline()?;
-    let expected = counted(&pipeline).await?;
-    let served = Served::start(&pipeline, "127.0.0.1:0", &[])?;
+    let expected = count_a_month(&pipeline).await?;
+    let server = DashboardServer::start(&pipeline, "127.0.0.1:0", &[])?;
     let query = "from=2015-07-05&to=2015-08-04&by=day&rows=500&event=Event+000&event=Event+007";
-    let (status, _, page) = get(&format!("{}/?{query}", served.url), None)?;
+    let (status, _, page) = get(&format!("{}/?{query}", server.url), None)?;
     ensure!(status == 200, "{status}\n{page}");
     let total: u64 = expected.values().sum();
     ensure!(text_of(&page, "total")?.replace(',', "") == total.to_string(), "{}", text_of(&page, "total")?);
@@ -49,14 +49,14 @@ async fn a_month_of_two_hundred_events_is_as_recounted() -> Result<()> {
         ensure!(shown == count.to_string(), "{name}: {shown} is not {count}");
     }
 
-    // The same numbers as the command line gives.
+    // The command line gives the same numbers.
     let args = ["query", "Event 000", "Event 007", "--from", "2015-07-05", "--to", "2015-08-04", "--by", "day"];
-    let asked = pipeline.expect(0, &[&args[..], &["--format", "csv"]].concat())?.out;
-    let (status, headers, csv) = get(&format!("{}/counts.csv?{query}", served.url), None)?;
-    ensure!(status == 200 && csv == asked, "{csv}\n{asked}");
+    let printed = pipeline.expect(0, &[&args[..], &["--format", "csv"]].concat())?.out;
+    let (status, headers, csv) = get(&format!("{}/counts.csv?{query}", server.url), None)?;
+    ensure!(status == 200 && csv == printed, "{csv}\n{printed}");
     ensure!(headers["content-type"] == "text/csv; charset=utf-8", "{headers:?}");
 
-    // And in a file of its own.
+    // The exported report has the same total and is self-contained.
     pipeline.expect(0, &["dashboard", "--out", "report.html", "--from", "2015-07-05", "--to", "2015-08-04"])?;
     let folder = pipeline.config().parent().context("a folder")?.to_owned();
     let report = std::fs::read_to_string(folder.join("report.html"))?;
@@ -68,7 +68,7 @@ async fn a_month_of_two_hundred_events_is_as_recounted() -> Result<()> {
 }
 
 #[tokio::test]
-async fn names_are_text_whatever_they_hold() -> Result<()> {
+async fn page_with_hostile_names_escapes_them() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let long = "long ".repeat(200);
@@ -80,17 +80,17 @@ async fn names_are_text_whatever_they_hold() -> Result<()> {
     let (bytes, mut expected) = (gzip(lines.as_bytes()), Counts::new());
     recount::add(&mut expected, &bytes)?;
     pipeline.upload("segment-logs/x/1/a.gz", &bytes).await?;
-    pipeline.counted(&expected).await?;
-    let served = Served::start(&pipeline, "127.0.0.1:0", &[])?;
+    pipeline.wait_for_counts(&expected).await?;
+    let server = DashboardServer::start(&pipeline, "127.0.0.1:0", &[])?;
     let mut query = "from=2015-08-04&to=2015-08-05&chart=bars&compare=on".to_owned();
     let encode =
         |name: &str| percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string();
     for name in names {
         query.push_str(&format!("&event={}", encode(name)));
     }
-    // What is asked for is shown too.
+    // Names from the query are shown as well.
     query.push_str(&format!("&tz=UTC&event={}", encode("\"><img src=x onerror=alert(2)>")));
-    let (status, headers, page) = get(&format!("{}/?{query}", served.url), None)?;
+    let (status, headers, page) = get(&format!("{}/?{query}", server.url), None)?;
     ensure!(status == 200, "{page}");
     for bad in ["<script>alert", "<b>bold", "<img", "\u{202e}"] {
         ensure!(!page.contains(bad) || bad == "\u{202e}", "{bad} is in the page");
@@ -98,67 +98,68 @@ async fn names_are_text_whatever_they_hold() -> Result<()> {
     ensure!(page.contains("שלום עולם") && page.contains("\\u{202e}reversed"), "{page}");
     let policy = headers["content-security-policy"].to_str()?;
     ensure!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
-    ensure!(!page.contains(" style=\"") && !page.contains(" onclick"), "what the policy forbids is in the page");
-    let (status, _, page) = get(&format!("{}/?tz={}", served.url, encode("<script>alert(3)</script>")), None)?;
+    ensure!(!page.contains(" style=\"") && !page.contains(" onclick"), "the page has code that the policy forbids");
+    let (status, _, page) = get(&format!("{}/?tz={}", server.url, encode("<script>alert(3)</script>")), None)?;
     ensure!(status == 400 && !page.contains("<script>alert"), "{status} {page}");
     ensure!(page.contains("cannot be used") && page.contains("Europe/Berlin"), "{page}");
     Ok(())
 }
 
 #[tokio::test]
-async fn only_this_machine_and_known_names_are_answered() -> Result<()> {
+async fn request_with_unknown_host_is_rejected() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
-    let mut served = Served::start(&pipeline, "127.0.0.1:0", &["--host", "counts.example.com", "--last", "30d"])?;
-    ensure!(served.said.contains("/?last=30d") && !served.said.contains("no sign-in"), "{}", served.said);
+    let args = ["--host", "counts.example.com", "--last", "30d"];
+    let mut server = DashboardServer::start(&pipeline, "127.0.0.1:0", &args)?;
+    ensure!(server.banner.contains("/?last=30d") && !server.banner.contains("no sign-in"), "{}", server.banner);
     for path in ["/", "/counts.csv", "/style.css", "/script.js"] {
-        let url = format!("{}{path}", served.url);
+        let url = format!("{}{path}", server.url);
         ensure!(get(&url, None)?.0 == 200, "{url}");
         ensure!(get(&url, Some("counts.example.com"))?.0 == 200, "{url}");
         let (status, headers, body) = get(&url, Some("evil.example.net"))?;
         ensure!(status == 421 && body.contains("--host NAME"), "{url}: {status} {body}");
         ensure!(headers.contains_key("content-security-policy"), "{headers:?}");
     }
-    // Another site's page may link here, but neither show this nor make it work.
+    // A page of another site may link to the dashboard, but neither embed nor call it.
     for (mode, answer) in [("no-cors", 403), ("cors", 403), ("navigate", 200)] {
         let agent = ureq::Agent::new_with_config(ureq::config::Config::builder().http_status_as_error(false).build());
-        let request = agent.get(&served.url).header("sec-fetch-site", "cross-site").header("sec-fetch-mode", mode);
+        let request = agent.get(&server.url).header("sec-fetch-site", "cross-site").header("sec-fetch-mode", mode);
         ensure!(request.call()?.status() == answer, "{mode}");
     }
-    ensure!(get(&format!("{}/etc/passwd", served.url), None)?.0 == 404, "a page that is none");
+    ensure!(get(&format!("{}/etc/passwd", server.url), None)?.0 == 404, "an unknown path is not rejected");
     let posted = ureq::Agent::new_with_config(ureq::config::Config::builder().http_status_as_error(false).build())
-        .post(&served.url)
+        .post(&server.url)
         .send("event=x")?;
     ensure!(posted.status() == 405, "{posted:?}");
-    // The end of a server is no failure.
-    signal("INT", served.id())?;
-    ensure!(served.ended()? == Some(0), "it does not end well");
+    // Stopping a server is no failure.
+    send_signal("INT", server.id())?;
+    ensure!(server.wait()? == Some(0), "the exit code after SIGINT is not 0");
 
-    let open = Served::start(&pipeline, "0.0.0.0:0", &[])?;
-    ensure!(open.said.contains("no sign-in, and no encryption"), "{}", open.said);
+    let open = DashboardServer::start(&pipeline, "0.0.0.0:0", &[])?;
+    ensure!(open.banner.contains("no sign-in, and no encryption"), "{}", open.banner);
     let taken = pipeline.expect(1, &["dashboard", "--listen", open.url.trim_start_matches("http://")])?;
     ensure!(taken.err.contains("failed to listen on") && taken.err.contains("--listen"), "{}", taken.err);
     Ok(())
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_said_on_the_page() -> Result<()> {
+async fn request_with_invalid_input_shows_the_error_on_the_page() -> Result<()> {
     let pipeline = pipeline()?;
-    // Nothing is there yet; then it is.
-    let served = Served::start(&pipeline, "127.0.0.1:0", &[])?;
-    let (status, _, page) = get(&served.url, None)?;
-    ensure!(status == 400 && page.contains("is not there") && page.contains("provisioner apply"), "{status} {page}");
+    // Before the first apply, and after it.
+    let server = DashboardServer::start(&pipeline, "127.0.0.1:0", &[])?;
+    let (status, _, page) = get(&server.url, None)?;
+    ensure!(status == 502 && page.contains("does not exist") && page.contains("provisioner apply"), "{status} {page}");
     pipeline.expect(0, &["apply", "--yes"])?;
-    let (status, _, page) = get(&served.url, None)?;
+    let (status, _, page) = get(&server.url, None)?;
     ensure!(status == 200 && page.contains("Nothing was counted in this period."), "{status} {page}");
     for (query, part) in [
         ("last=soon", "--last soon cannot be used"),
         ("from=2015-08-05&to=2015-08-04", "let it begin before it ends"),
-        ("to=2015-08-04", "has no beginning"),
+        ("to=2015-08-04", "has no start"),
         ("last=9y", "choose at most two years"),
         ("last=12mo&by=hour", "choose a coarser unit"),
     ] {
-        let (status, _, page) = get(&format!("{}/?{query}", served.url), None)?;
+        let (status, _, page) = get(&format!("{}/?{query}", server.url), None)?;
         ensure!(status == 400 && page.contains(part), "{query}: {status} {page}");
     }
     let wrong = pipeline.expect(1, &["dashboard", "--out", "no/such/folder.html"])?;

@@ -1,4 +1,4 @@
-//! What somebody changes by hand is seen in the plan, setting by setting, and put right.
+//! Drift is shown in the plan, setting by setting, and corrected by apply.
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_dynamodb::types::{
@@ -19,8 +19,8 @@ use tests::pipeline::Pipeline;
 
 use crate::{pipeline, steps, verdict};
 
-/// The plan shows that `setting` of `resource`, and nothing else, goes from one value to another; apply does it.
-fn restored(pipeline: &Pipeline<'_>, resource: &str, setting: &str, from: &str, to: &str) -> Result<()> {
+/// Checks that the plan changes only `setting` of `resource`, from one value to another, and that apply corrects it.
+fn corrected(pipeline: &Pipeline<'_>, resource: &str, setting: &str, from: &str, to: &str) -> Result<()> {
     let plan = pipeline.expect(2, &["plan", "--detailed-exitcode"])?;
     ensure!(steps(&plan.out) == [format!("  ~ {resource}")], "{setting}: {}", plan.out);
     ensure!(changed(&plan.out) == [setting], "{setting}: {}", plan.out);
@@ -32,7 +32,7 @@ fn restored(pipeline: &Pipeline<'_>, resource: &str, setting: &str, from: &str, 
     Ok(())
 }
 
-/// The settings that a plan of one resource names.
+/// Returns the settings that a plan of one resource changes.
 fn changed(plan: &str) -> Vec<&str> {
     let settings = plan.lines().filter_map(|line| line.strip_prefix("      ")).filter(|line| !line.starts_with(' '));
     let mut settings: Vec<&str> = settings.filter_map(|line| line.split([' ', ':', '.']).next()).collect();
@@ -41,34 +41,34 @@ fn changed(plan: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn of_the_bucket() -> Result<()> {
+async fn bucket_drift_is_shown_and_corrected() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.declare("[bucket]\nexpire_days = 30\nversioning = true")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let (s3, name) = (pipeline.s3().await?, &pipeline.name);
     let bucket = format!("bucket {name}");
-    let restored = |setting: &str, from: &str, to: &str| restored(&pipeline, &bucket, setting, from, to);
+    let corrected = |setting: &str, from: &str, to: &str| corrected(&pipeline, &bucket, setting, from, to);
 
     let block = PublicAccessBlockConfiguration::builder().block_public_acls(true).block_public_policy(false).build();
     s3.put_public_access_block().bucket(name).public_access_block_configuration(block).send().await?;
-    restored("public_access_block", "[\"BlockPublicAcls\"]", "\"RestrictPublicBuckets\"")?;
+    corrected("public_access_block", "[\"BlockPublicAcls\"]", "\"RestrictPublicBuckets\"")?;
     s3.delete_public_access_block().bucket(name).send().await?;
-    restored("public_access_block", "[]", "\"BlockPublicPolicy\"")?;
+    corrected("public_access_block", "[]", "\"BlockPublicPolicy\"")?;
 
     let rule = OwnershipControlsRule::builder().object_ownership(ObjectOwnership::ObjectWriter).build()?;
     let controls = OwnershipControls::builder().rules(rule).build()?;
     s3.put_bucket_ownership_controls().bucket(name).ownership_controls(controls).send().await?;
-    restored("object_ownership", "\"ObjectWriter\"", "\"BucketOwnerEnforced\"")?;
+    corrected("object_ownership", "\"ObjectWriter\"", "\"BucketOwnerEnforced\"")?;
 
     let default = ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::AwsKms).build()?;
     let rule = ServerSideEncryptionRule::builder().apply_server_side_encryption_by_default(default).build();
     let encryption = ServerSideEncryptionConfiguration::builder().rules(rule).build()?;
     s3.put_bucket_encryption().bucket(name).server_side_encryption_configuration(encryption).send().await?;
-    restored("encryption", "\"aws:kms\"", "\"AES256\"")?;
+    corrected("encryption", "\"aws:kms\"", "\"AES256\"")?;
 
     let suspended = VersioningConfiguration::builder().status(BucketVersioningStatus::Suspended).build();
     s3.put_bucket_versioning().bucket(name).versioning_configuration(suspended).send().await?;
-    restored("versioning", "false", "true")?;
+    corrected("versioning", "false", "true")?;
 
     let rule = |days: i32, status: ExpirationStatus| {
         LifecycleRule::builder()
@@ -84,22 +84,22 @@ async fn of_the_bucket() -> Result<()> {
     ] {
         let rules = BucketLifecycleConfiguration::builder().rules(rule(days, status)?).build()?;
         s3.put_bucket_lifecycle_configuration().bucket(name).lifecycle_configuration(rules).send().await?;
-        restored("lifecycle", from, to)?;
+        corrected("lifecycle", from, to)?;
     }
     s3.delete_bucket_lifecycle().bucket(name).send().await?;
-    restored("lifecycle", "(not set)", "\"days\":30")?;
+    corrected("lifecycle", "(not set)", "\"days\":30")?;
 
-    let kept = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
-    let tagging = Tagging::builder().tag_set(kept("pipeline", name)?).tag_set(kept("theirs", "stays")?).build()?;
+    let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
+    let tagging = Tagging::builder().tag_set(tag("pipeline", name)?).tag_set(tag("unmanaged", "stays")?).build()?;
     s3.put_bucket_tagging().bucket(name).tagging(tagging).send().await?;
-    restored("tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
+    corrected("tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
     let tags = s3.get_bucket_tagging().bucket(name).send().await?.tag_set;
-    ensure!(tags.contains(&kept("theirs", "stays")?), "{tags:?}");
+    ensure!(tags.contains(&tag("unmanaged", "stays")?), "{tags:?}");
     Ok(())
 }
 
 #[tokio::test]
-async fn of_the_buckets_policy() -> Result<()> {
+async fn bucket_policy_drift_is_shown_and_corrected() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.declare("[bucket]\nrequire_tls = true")?;
     pipeline.expect(0, &["apply", "--yes"])?;
@@ -107,16 +107,16 @@ async fn of_the_buckets_policy() -> Result<()> {
     let bucket = format!("bucket {name}");
 
     s3.delete_bucket_policy().bucket(name).send().await?;
-    restored(&pipeline, &bucket, "policy", "+", "aws:SecureTransport")?;
-    // The statement is there, but denies less.
+    corrected(&pipeline, &bucket, "policy", "+", "aws:SecureTransport")?;
+    // The statement exists, but denies less.
     let weak = json!({ "Version": "2012-10-17", "Statement": [{
         "Sid": "PipelineDenyPlainHttp", "Effect": "Deny", "Principal": "*", "Action": "s3:GetObject",
         "Resource": format!("arn:aws:s3:::{name}/*"), "Condition": { "Bool": { "aws:SecureTransport": "false" } },
     }]});
     s3.put_bucket_policy().bucket(name).policy(weak.to_string()).send().await?;
-    restored(&pipeline, &bucket, "policy", "-   \"Action\": \"s3:GetObject\"", "+   \"Action\": \"s3:*\"")?;
+    corrected(&pipeline, &bucket, "policy", "-   \"Action\": \"s3:GetObject\"", "+   \"Action\": \"s3:*\"")?;
 
-    // What opens the bucket is said.
+    // A change that opens the bucket is pointed out.
     pipeline.declare("")?;
     let plan = pipeline.expect(0, &["plan"])?;
     ensure!(plan.out.contains("note: ") && plan.out.contains("opens the bucket to plain HTTP"), "{}", plan.out);
@@ -124,26 +124,26 @@ async fn of_the_buckets_policy() -> Result<()> {
 }
 
 #[tokio::test]
-async fn of_the_tables() -> Result<()> {
+async fn table_drift_is_shown_and_corrected() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.declare("[table]\nbilling = { read = 5, write = 5 }")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let dynamodb = aws_sdk_dynamodb::Client::new(&pipeline.sdk().await?);
     for name in [format!("{}-counts", pipeline.name), format!("{}-ledger", pipeline.name)] {
         let table = format!("table {name}");
-        let restored = |setting: &str, from: &str, to: &str| restored(&pipeline, &table, setting, from, to);
+        let corrected = |setting: &str, from: &str, to: &str| corrected(&pipeline, &table, setting, from, to);
         let units = ProvisionedThroughput::builder().read_capacity_units(7).write_capacity_units(5).build()?;
         dynamodb.update_table().table_name(&name).provisioned_throughput(units).send().await?;
-        restored("billing", "billing.read  7", "-> 5")?;
+        corrected("billing", "billing.read  7", "-> 5")?;
         dynamodb.update_table().table_name(&name).deletion_protection_enabled(false).send().await?;
-        restored("deletion_protection", "false", "true")?;
+        corrected("deletion_protection", "false", "true")?;
         let off = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(false).build()?;
         let request = dynamodb.update_continuous_backups().table_name(&name);
         request.point_in_time_recovery_specification(off).send().await?;
-        restored("point_in_time_recovery", "false", "true")?;
+        corrected("point_in_time_recovery", "false", "true")?;
         let arn = format!("arn:aws:dynamodb:us-east-1:{}:table/{name}", pipeline.account);
         dynamodb.untag_resource().resource_arn(arn).tag_keys("managed-by").send().await?;
-        restored("tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
+        corrected("tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
     }
 
     let (counts, ledger) = (format!("{}-counts", pipeline.name), format!("{}-ledger", pipeline.name));
@@ -152,14 +152,14 @@ async fn of_the_tables() -> Result<()> {
         specification.map(|specification| dynamodb.update_time_to_live().time_to_live_specification(specification))
     };
     ttl("expires_at", false)?.table_name(&ledger).send().await?;
-    restored(&pipeline, &format!("table {ledger}"), "time_to_live", "(not set)", "\"expires_at\"")?;
+    corrected(&pipeline, &format!("table {ledger}"), "time_to_live", "(not set)", "\"expires_at\"")?;
     ttl("hour", true)?.table_name(&counts).send().await?;
-    restored(&pipeline, &format!("table {counts}"), "time_to_live", "\"hour\"", "(not set)")?;
+    corrected(&pipeline, &format!("table {counts}"), "time_to_live", "\"hour\"", "(not set)")?;
 
     let delete = aws_sdk_dynamodb::types::DeleteGlobalSecondaryIndexAction::builder().index_name("by-hour").build()?;
     let update = aws_sdk_dynamodb::types::GlobalSecondaryIndexUpdate::builder().delete(delete).build();
     dynamodb.update_table().table_name(&counts).global_secondary_index_updates(update).send().await?;
-    restored(&pipeline, &format!("table {counts}"), "index", "(not set)", "hour (S)")?;
+    corrected(&pipeline, &format!("table {counts}"), "index", "(not set)", "hour (S)")?;
 
     let request = dynamodb.update_table().table_name(&counts).billing_mode(BillingMode::PayPerRequest);
     request.send().await?;
@@ -171,7 +171,7 @@ async fn of_the_tables() -> Result<()> {
 }
 
 #[tokio::test]
-async fn of_the_roles() -> Result<()> {
+async fn role_drift_is_shown_and_corrected() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.declare("[segment]\nworkspace_id = \"abc123\"")?;
     pipeline.expect(0, &["apply", "--yes"])?;
@@ -184,33 +184,33 @@ async fn of_the_roles() -> Result<()> {
     }]});
     for (role, policy) in [("function", "handler"), ("segment", "write")] {
         let name = format!("{}-{role}", pipeline.name);
-        let restored =
-            |setting: &str, from: &str, to: &str| restored(&pipeline, &format!("role {name}"), setting, from, to);
+        let corrected =
+            |setting: &str, from: &str, to: &str| corrected(&pipeline, &format!("role {name}"), setting, from, to);
         let request = iam.put_role_policy().role_name(&name).policy_name(policy);
         request.policy_document(everything.to_string()).send().await?;
-        restored("policy", "-   \"Sid\": \"Everything\"", "+   \"Sid\": ")?;
+        corrected("policy", "-   \"Sid\": \"Everything\"", "+   \"Sid\": ")?;
         iam.delete_role_policy().role_name(&name).policy_name(policy).send().await?;
-        restored("policy", "+ {", "\"Sid\": ")?;
+        corrected("policy", "+ {", "\"Sid\": ")?;
         iam.update_assume_role_policy().role_name(&name).policy_document(anybody.to_string()).send().await?;
-        restored("trust_policy", "210987654321", "sts:AssumeRole")?;
+        corrected("trust_policy", "210987654321", "sts:AssumeRole")?;
         iam.update_role().role_name(&name).description("mine").send().await?;
-        restored("description", "\"mine\"", " -> \"")?;
+        corrected("description", "\"mine\"", " -> \"")?;
         iam.untag_role().role_name(&name).tag_keys("pipeline").tag_keys("managed-by").send().await?;
-        restored("tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
+        corrected("tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
     }
 
-    // What others gave the role is not ours to take, but widens what it may do.
+    // Unmanaged policies of the role are kept, but reported, because they grant further permissions.
     let name = format!("{}-function", pipeline.name);
     let request = iam.put_role_policy().role_name(&name).policy_name("more");
     request.policy_document(everything.to_string()).send().await?;
-    let made = iam.create_policy().policy_name("theirs").policy_document(everything.to_string()).send().await?;
-    let arn = made.policy.and_then(|policy| policy.arn).context("the policy's ARN")?;
+    let created = iam.create_policy().policy_name("unmanaged").policy_document(everything.to_string()).send().await?;
+    let arn = created.policy.and_then(|policy| policy.arn).context("the policy's ARN")?;
     iam.attach_role_policy().role_name(&name).policy_arn(&arn).send().await?;
     let plan = pipeline.expect(0, &["plan", "--detailed-exitcode"])?;
     ensure!(plan.out.contains(&format!("note: role {name}")) && plan.out.contains("more"), "{}", plan.out);
     ensure!(plan.out.contains(&arn) && verdict(&plan.out)? == "No changes.", "{}", plan.out);
 
-    // So does a change of ours, and the plan says what by.
+    // A declared extension of the permissions is reported too.
     pipeline.declare("[[role.statement]]\nactions = [\"s3:GetObject\"]\nresources = [\"arn:aws:s3:::acme/*\"]")?;
     let plan = pipeline.expect(0, &["plan"])?;
     ensure!(plan.out.contains("allows more than before: s3:GetObject on arn:aws:s3:::acme/*"), "{}", plan.out);
@@ -218,7 +218,7 @@ async fn of_the_roles() -> Result<()> {
 }
 
 #[tokio::test]
-async fn of_the_log_group_and_the_queue() -> Result<()> {
+async fn log_group_and_queue_drift_is_shown_and_corrected() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let sdk = pipeline.sdk().await?;
@@ -227,12 +227,12 @@ async fn of_the_log_group_and_the_queue() -> Result<()> {
     let name = format!("/aws/lambda/{}-handler", pipeline.name);
     let group = format!("log group {name}");
     logs.put_retention_policy().log_group_name(&name).retention_in_days(90).send().await?;
-    restored(&pipeline, &group, "retention_days", "90", "30")?;
+    corrected(&pipeline, &group, "retention_days", "90", "30")?;
     logs.delete_retention_policy().log_group_name(&name).send().await?;
-    restored(&pipeline, &group, "retention_days", "(not set)", "30")?;
+    corrected(&pipeline, &group, "retention_days", "(not set)", "30")?;
     let arn = format!("arn:aws:logs:us-east-1:{}:log-group:{name}", pipeline.account);
     logs.untag_resource().resource_arn(&arn).tag_keys("managed-by").send().await?;
-    restored(&pipeline, &group, "tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
+    corrected(&pipeline, &group, "tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
 
     let name = format!("{}-failures", pipeline.name);
     let queue = format!("queue {name}");
@@ -241,70 +241,70 @@ async fn of_the_log_group_and_the_queue() -> Result<()> {
         sqs.set_queue_attributes().queue_url(&url).attributes(attribute, value).send()
     };
     set(QueueAttributeName::MessageRetentionPeriod, "60").await?;
-    restored(&pipeline, &queue, "retention_seconds", "60", "1209600")?;
+    corrected(&pipeline, &queue, "retention_seconds", "60", "1209600")?;
     set(QueueAttributeName::SqsManagedSseEnabled, "false").await?;
-    restored(&pipeline, &queue, "encrypted", "false", "true")?;
+    corrected(&pipeline, &queue, "encrypted", "false", "true")?;
     sqs.untag_queue().queue_url(&url).tag_keys("managed-by").send().await?;
-    restored(&pipeline, &queue, "tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
-    // Not ours to say.
+    corrected(&pipeline, &queue, "tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
+    // The visibility timeout is unmanaged.
     set(QueueAttributeName::VisibilityTimeout, "77").await?;
-    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "the visibility timeout is theirs");
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "the visibility timeout is unmanaged");
     Ok(())
 }
 
 #[tokio::test]
-async fn of_the_function() -> Result<()> {
+async fn function_drift_is_shown_and_corrected() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.declare("[function]\nmax_concurrency = 5")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let sdk = pipeline.sdk().await?;
     let lambda = aws_sdk_lambda::Client::new(&sdk);
     let name = format!("{}-handler", pipeline.name);
-    let restored =
-        |setting: &str, from: &str, to: &str| restored(&pipeline, &format!("function {name}"), setting, from, to);
+    let corrected =
+        |setting: &str, from: &str, to: &str| corrected(&pipeline, &format!("function {name}"), setting, from, to);
     let configure = || lambda.update_function_configuration().function_name(&name);
 
     configure().memory_size(128).send().await?;
-    restored("memory_mb", "128", "256")?;
+    corrected("memory_mb", "128", "256")?;
     configure().timeout(3).send().await?;
-    restored("timeout_seconds", "3", "60")?;
+    corrected("timeout_seconds", "3", "60")?;
     configure().description("mine").send().await?;
-    restored("description", "\"mine\"", "\"Counts")?;
+    corrected("description", "\"mine\"", "\"Counts")?;
     configure().handler("other").send().await?;
-    restored("handler", "\"other\"", "\"bootstrap\"")?;
+    corrected("handler", "\"other\"", "\"bootstrap\"")?;
     configure().runtime(Runtime::Providedal2).send().await?;
-    restored("runtime", "\"provided.al2\"", "\"provided.al2023\"")?;
+    corrected("runtime", "\"provided.al2\"", "\"provided.al2023\"")?;
     let role = format!("arn:aws:iam::{}:role/other", pipeline.account);
     configure().role(&role).send().await?;
-    restored("role", &role, "/pipeline/")?;
+    corrected("role", &role, "/pipeline/")?;
     let variables = Environment::builder().variables("DB_PASSWORD", "hunter2").build();
     configure().environment(variables).send().await?;
-    ensure!(!pipeline.expect(0, &["plan"])?.out.contains("hunter2"), "a foreign variable may be a secret");
-    restored("environment", "DB_PASSWORD   \"(hidden)\"", "COUNTS_TABLE")?;
+    ensure!(!pipeline.expect(0, &["plan"])?.out.contains("hunter2"), "an unmanaged variable may be a secret");
+    corrected("environment", "DB_PASSWORD   \"(hidden)\"", "COUNTS_TABLE")?;
 
     let empty = [b"PK\x05\x06".as_slice(), &[0; 18]].concat();
     let request = lambda.update_function_code().function_name(&name).zip_file(Blob::new(empty));
     request.send().await?;
-    restored("code", " B", " MiB")?;
-    // Code of another architecture is other code, so both differ.
+    corrected("code", " B", " MiB")?;
+    // The revision is recorded in a tag.
     let code = lambda.get_function().function_name(&name).send().await?;
     ensure!(code.tags.is_some_and(|tags| tags.contains_key("revision")), "the revision");
 
     lambda.put_function_concurrency().function_name(&name).reserved_concurrent_executions(9).send().await?;
-    restored("max_concurrency", "9", "5")?;
+    corrected("max_concurrency", "9", "5")?;
     lambda.delete_function_concurrency().function_name(&name).send().await?;
-    restored("max_concurrency", "(not set)", "5")?;
+    corrected("max_concurrency", "(not set)", "5")?;
     let arn = format!("arn:aws:lambda:us-east-1:{}:function:{name}", pipeline.account);
     lambda.untag_resource().resource(&arn).tag_keys("managed-by").send().await?;
-    restored("tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
+    corrected("tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
 
-    // Where successes go is somebody else's, and stays through changes of ours beside it.
+    // The destination of successes is unmanaged and survives changes next to it.
     let sqs = aws_sdk_sqs::Client::new(&sdk);
     for queue in ["successes", "elsewhere"] {
         sqs.create_queue().queue_name(queue).send().await?;
     }
     let queue = |name: &str| format!("arn:aws:sqs:us-east-1:{}:{name}", pipeline.account);
-    let ours = queue(&format!("{}-failures", pipeline.name));
+    let failure_queue = queue(&format!("{}-failures", pipeline.name));
     let invoke = |retries: i32, age: i32, failures: &str| {
         let failures = OnFailure::builder().destination(failures).build();
         let successes = OnSuccess::builder().destination(queue("successes")).build();
@@ -312,23 +312,23 @@ async fn of_the_function() -> Result<()> {
         let request = lambda.put_function_event_invoke_config().function_name(&name).maximum_retry_attempts(retries);
         request.maximum_event_age_in_seconds(age).destination_config(destinations).send()
     };
-    invoke(0, 21_600, &ours).await?;
-    restored("retries", "0", "2")?;
-    invoke(2, 60, &ours).await?;
-    restored("max_event_age_seconds", "60", "21600")?;
+    invoke(0, 21_600, &failure_queue).await?;
+    corrected("retries", "0", "2")?;
+    invoke(2, 60, &failure_queue).await?;
+    corrected("max_event_age_seconds", "60", "21600")?;
     invoke(2, 21_600, &queue("elsewhere")).await?;
-    restored("failure_queue", "elsewhere", &ours)?;
+    corrected("failure_queue", "elsewhere", &failure_queue)?;
     let now = lambda.get_function_event_invoke_config().function_name(&name).send().await?;
     let success = now.destination_config.and_then(|d| d.on_success).and_then(|s| s.destination);
     ensure!(success == Some(queue("successes")), "{success:?}");
 
     lambda.delete_function_event_invoke_config().function_name(&name).send().await?;
-    restored("failure_queue", "(not set)", &ours)?;
+    corrected("failure_queue", "(not set)", &failure_queue)?;
     Ok(())
 }
 
 #[tokio::test]
-async fn of_the_functions_architecture() -> Result<()> {
+async fn function_architecture_drift_is_shown_and_corrected() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await?);
@@ -337,6 +337,7 @@ async fn of_the_functions_architecture() -> Result<()> {
     let request = lambda.update_function_code().function_name(&name).zip_file(Blob::new(empty));
     request.architectures(Architecture::Arm64).send().await?;
     let plan = pipeline.expect(0, &["plan"])?;
+    // Code for another architecture is different code, so both settings differ.
     ensure!(changed(&plan.out) == ["code", "architecture"], "{}", plan.out);
     pipeline.expect(0, &["apply", "--yes"])?;
     ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "architecture");
@@ -344,7 +345,7 @@ async fn of_the_functions_architecture() -> Result<()> {
 }
 
 #[tokio::test]
-async fn of_the_permission_and_the_notification() -> Result<()> {
+async fn permission_and_notification_drift_is_shown_and_corrected() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let (sdk, name) = (pipeline.sdk().await?, &pipeline.name);
@@ -352,22 +353,22 @@ async fn of_the_permission_and_the_notification() -> Result<()> {
     let function = format!("{name}-handler");
     let permission = format!("permission {function}");
 
-    // Wider than ours, under an id of ours.
+    // An owned statement id with wider permissions.
     let add = |sid: String| {
         let request = lambda.add_permission().function_name(&function).statement_id(sid);
         request.action("lambda:InvokeFunction").principal("s3.amazonaws.com").send()
     };
     add(format!("{name}-s3-wide")).await?;
-    restored(&pipeline, &permission, "statement", "-   \"Effect\": \"Allow\"", "\"lambda:InvokeFunction\"")?;
-    add("theirs".to_owned()).await?;
-    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "the other statement is theirs");
+    corrected(&pipeline, &permission, "statement", "-   \"Effect\": \"Allow\"", "\"lambda:InvokeFunction\"")?;
+    add("unmanaged".to_owned()).await?;
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "the other statement is unmanaged");
     let policy = lambda.get_policy().function_name(&function).send().await?.policy.context("a policy")?;
     let policy: serde_json::Value = serde_json::from_str(&policy)?;
     let sids: Vec<&str> =
         policy["Statement"].as_array().into_iter().flatten().filter_map(|s| s["Sid"].as_str()).collect();
-    ensure!(sids.len() == 2 && sids.contains(&"theirs"), "{sids:?}");
-    let ours = sids.into_iter().find(|sid| *sid != "theirs").context("ours")?;
-    lambda.remove_permission().function_name(&function).statement_id(ours).send().await?;
+    ensure!(sids.len() == 2 && sids.contains(&"unmanaged"), "{sids:?}");
+    let owned = sids.into_iter().find(|sid| *sid != "unmanaged").context("the owned statement")?;
+    lambda.remove_permission().function_name(&function).statement_id(owned).send().await?;
     let plan = pipeline.expect(0, &["plan"])?;
     ensure!(steps(&plan.out) == [format!("  + {permission}")], "{}", plan.out);
     pipeline.expect(0, &["apply", "--yes"])?;
@@ -391,12 +392,12 @@ async fn of_the_permission_and_the_notification() -> Result<()> {
     let arn = |function: &str| format!("arn:aws:lambda:us-east-1:{}:function:{function}", pipeline.account);
     let created = Event::S3ObjectCreated;
     put(arn(&function), created.clone(), "other/", ".gz")?.await?;
-    restored(&pipeline, &notification, "prefix", "\"other/\"", "\"segment-logs/\"")?;
+    corrected(&pipeline, &notification, "prefix", "\"other/\"", "\"segment-logs/\"")?;
     put(arn(&function), created.clone(), "segment-logs/", ".zip")?.await?;
-    restored(&pipeline, &notification, "suffix", "\".zip\"", "\".gz\"")?;
+    corrected(&pipeline, &notification, "suffix", "\".zip\"", "\".gz\"")?;
     put(arn(&function), Event::S3ObjectRemoved, "segment-logs/", ".gz")?.await?;
-    restored(&pipeline, &notification, "events", "s3:ObjectRemoved:*", "s3:ObjectCreated:*")?;
+    corrected(&pipeline, &notification, "events", "s3:ObjectRemoved:*", "s3:ObjectCreated:*")?;
     put(arn("other"), created, "segment-logs/", ".gz")?.await?;
-    restored(&pipeline, &notification, "function", "function:other", &arn(&function))?;
+    corrected(&pipeline, &notification, "function", "function:other", &arn(&function))?;
     Ok(())
 }

@@ -1,53 +1,53 @@
-//! A part of what `make faults` runs: enough to see that each promise is kept.
+//! A sample of the faults that `make faults` injects: enough to test each promise.
 
 use std::sync::LazyLock;
 
 use anyhow::{Result, ensure};
-use tests::faults::killed::{self, Doing};
+use tests::faults::killed::{self, Operation};
 use tests::faults::weather::Weather;
-use tests::faults::{Outcome, Scale, calls, handler};
+use tests::faults::{Outcome, Sampling, calls, handler};
 
 use crate::aws;
 
-fn kept(outcome: &Outcome) -> Result<()> {
-    ensure!(outcome.faults > 0, "nothing was tried");
+fn assert_kept(outcome: &Outcome) -> Result<()> {
+    ensure!(outcome.faults > 0, "no fault was injected");
     ensure!(outcome.lost.is_empty(), "{outcome}\n{}", outcome.lost.join("\n"));
     Ok(())
 }
 
 #[test]
-fn an_apply_that_is_killed_goes_on_where_it_was() -> Result<()> {
-    kept(&killed::at_each_call(aws()?, Doing::Create, Scale::sample(11))?)
+fn apply_killed_at_any_call_is_completed_by_the_next() -> Result<()> {
+    assert_kept(&killed::kill_at_each_call(aws()?, Operation::Create, Sampling::one_in(11))?)
 }
 
 #[test]
-fn an_update_that_is_killed_goes_on_where_it_was() -> Result<()> {
-    kept(&killed::at_each_call(aws()?, Doing::Update, Scale::sample(11))?)
+fn update_killed_at_any_call_is_completed_by_the_next() -> Result<()> {
+    assert_kept(&killed::kill_at_each_call(aws()?, Operation::Update, Sampling::one_in(11))?)
 }
 
 #[test]
-fn a_destroy_that_is_killed_goes_on_where_it_was() -> Result<()> {
-    kept(&killed::at_each_call(aws()?, Doing::Destroy, Scale::sample(11))?)
+fn destroy_killed_at_any_call_is_completed_by_the_next() -> Result<()> {
+    assert_kept(&killed::kill_at_each_call(aws()?, Operation::Destroy, Sampling::one_in(11))?)
 }
 
-/// The fault proxy, started by the first test that needs it.
+/// Returns the fault proxy; the first call starts it.
 pub(crate) fn weather() -> Result<&'static Weather> {
     static WEATHER: LazyLock<Result<Weather>> = LazyLock::new(|| Weather::start(&crate::aws()?.endpoint(), 1));
     WEATHER.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))
 }
 
 #[test]
-fn a_call_that_fails_once_leaves_nothing_behind() -> Result<()> {
-    kept(&calls::each_fails_once(aws()?, weather()?, Scale::sample(83))?)
+fn call_failing_once_is_recovered_by_the_next_run() -> Result<()> {
+    assert_kept(&calls::fail_each_call_once(aws()?, weather()?, Sampling::one_in(83))?)
 }
 
 #[test]
-fn in_bad_weather_an_apply_converges() -> Result<()> {
-    let (outcome, _) = calls::random(aws()?, 1..4)?;
-    kept(&outcome)
+fn apply_under_random_faults_converges() -> Result<()> {
+    let (outcome, _) = calls::fail_at_random(aws()?, 1..4)?;
+    assert_kept(&outcome)
 }
 
 #[tokio::test]
-async fn in_bad_weather_the_function_loses_nothing() -> Result<()> {
-    kept(&handler::in_bad_weather(60, 1).await?)
+async fn function_under_random_faults_counts_or_queues_every_object() -> Result<()> {
+    assert_kept(&handler::fail_at_random(60, 1).await?)
 }

@@ -1,6 +1,7 @@
-//! The built programs against the local AWS, each test in an account of its own.
+//! Tests of the built programs against the local AWS, each test in an account of its own. The modules are named after a
+//! command or a promise.
 //!
-//! One server serves all tests of a run. It ends with this process: its standard input is ours.
+//! One server serves all tests of a run. It ends with this process, which holds its standard input open.
 
 use std::sync::{LazyLock, OnceLock};
 
@@ -8,30 +9,36 @@ use anyhow::{Context, Result};
 use tests::local_aws::{LocalAws, Scheme};
 use tests::pipeline::Pipeline;
 
-mod answers;
+mod apply;
+mod backfill;
 mod browser;
-mod counting;
+mod coexistence;
+mod common;
+mod concurrency;
+mod counts;
 mod dashboard;
-mod deployer;
+mod destroy;
 mod drift;
 mod exactly_once;
 mod faults;
 mod formats;
-mod lifecycle;
+mod handler;
+mod least_privilege;
 mod memory;
-mod mistakes;
-mod operate;
 mod ownership;
 mod patience;
-mod rights;
+mod plan;
+mod policy;
+mod replay;
 mod rollup;
-mod sharing;
-mod start;
+mod status;
 mod strictness;
 mod tls;
-mod together;
+mod uploads;
+mod validate;
+mod verify;
 
-/// The server, started by the first test that needs it.
+/// Returns the server; the first call starts it.
 fn aws() -> Result<&'static LocalAws> {
     static AWS: LazyLock<Result<LocalAws>> = LazyLock::new(|| LocalAws::start(Scheme::Http));
     match &*AWS {
@@ -40,19 +47,19 @@ fn aws() -> Result<&'static LocalAws> {
     }
 }
 
-/// A pipeline in an account that no other test uses.
+/// Declares a pipeline in an account that no other test uses.
 fn pipeline() -> Result<Pipeline<'static>> {
     static NEXT: OnceLock<std::sync::atomic::AtomicU32> = OnceLock::new();
     let number = NEXT.get_or_init(Default::default).fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     Pipeline::new(aws()?, number)
 }
 
-/// The lines of a plan that name a resource and what happens to it.
+/// Returns the lines of a plan that name a resource and its action.
 fn steps(plan: &str) -> Vec<&str> {
     plan.lines().filter(|line| ["  + ", "  ~ ", "  - "].iter().any(|symbol| line.starts_with(symbol))).collect()
 }
 
-/// The last line of a plan, which says what it comes to.
+/// Returns the last line of a plan, its summary.
 fn verdict(out: &str) -> Result<&str> {
     out.lines().rfind(|line| line.starts_with("Plan: ") || *line == "No changes.").context("a plan's last line")
 }

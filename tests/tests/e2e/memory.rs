@@ -1,4 +1,4 @@
-//! Memory is bounded, whatever a file holds. The bound of the function is that of its real process.
+//! Memory is bounded for any file. The function's memory is measured on its real process.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -10,18 +10,18 @@ use serde_json::json;
 use tests::recount::{self, Counts};
 use tests::samples::{self, gzip};
 
-use crate::exactly_once::failures;
+use crate::common::failure_messages;
 use crate::{aws, pipeline};
 
-/// 64 MiB: half of the smallest function, in KiB as the kernel counts.
-const MOST: u64 = 64 * 1024;
+/// 64 MiB, half of the smallest function's memory, in the kernel's unit KiB.
+const MAX_KIB: u64 = 64 * 1024;
 
 #[tokio::test]
-async fn the_function_stays_small_whatever_the_object() -> Result<()> {
+async fn function_with_any_object_stays_below_64_mib() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
 
-    // A hundred megabytes of gzip, the better part of a gigabyte of text, as members of one file.
+    // A hundred megabytes of gzip and more than 700 MB of text, as members of one file.
     let mut random = fastrand::Rng::with_seed(5);
     let begin = DateTime::UNIX_EPOCH + TimeDelta::days(16_651);
     let text: String = (0..25_000)
@@ -38,9 +38,9 @@ async fn the_function_stays_small_whatever_the_object() -> Result<()> {
     expected.values_mut().for_each(|count| *count *= times);
     let file: Vec<u8> = (0..times).flat_map(|_| member.iter().copied()).collect();
     pipeline.upload("segment-logs/x/1/large.gz", &file).await?;
-    pipeline.counted(&expected).await?;
+    pipeline.wait_for_counts(&expected).await?;
 
-    // Forty thousand pairs are near what is taken; a million are not taken, and said to be too many.
+    // Forty thousand pairs are close to the limit; a million are refused as too many.
     let names = |count: usize| -> Vec<u8> {
         let line = |n: usize| {
             let event = format!("an event with a name of its own, {n:08}");
@@ -49,21 +49,21 @@ async fn the_function_stays_small_whatever_the_object() -> Result<()> {
         gzip((0..count).map(line).collect::<String>().as_bytes())
     };
     pipeline.upload("segment-logs/x/1/million.gz", &names(1_000_000)).await?;
-    let failed = failures(&pipeline, 1).await?;
+    let failed = failure_messages(&pipeline, 1).await?;
     ensure!(failed[0]["responsePayload"]["errorType"] == "TooManyPairs", "{failed:?}");
-    ensure!(pipeline.counts().await? == expected, "something of it was counted");
+    ensure!(pipeline.counts().await? == expected, "a part of the object was counted");
     let many = names(40_000);
     recount::add(&mut expected, &many)?;
     pipeline.upload("segment-logs/x/1/many.gz", &many).await?;
-    pipeline.counted(&expected).await?;
+    pipeline.wait_for_counts(&expected).await?;
 
-    let peak = aws()?.peak_of_functions()?;
-    ensure!(peak < MOST, "a function took {peak} KiB");
+    let peak = aws()?.function_peak_memory()?;
+    ensure!(peak < MAX_KIB, "a function used {peak} KiB");
     Ok(())
 }
 
 #[test]
-fn a_decompression_bomb_is_one_long_line() -> Result<()> {
+fn rollup_of_a_decompression_bomb_stays_below_64_mib() -> Result<()> {
     // Ten gigabytes of zeros in ten megabytes of gzip.
     let member = gzip(&vec![0; 100_000_000]);
     let pipeline = pipeline()?;
@@ -74,7 +74,7 @@ fn a_decompression_bomb_is_one_long_line() -> Result<()> {
 
     let mut peak = 0;
     while child.try_wait()?.is_none() {
-        // The kernel keeps the peak for us; what is grown after the last look, at most a moment's worth, is missed.
+        // The kernel keeps the peak; only growth after the last read is missed, 5 ms at most.
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
         let now = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let now = now.and_then(|now| now.trim().strip_suffix("kB")?.trim().parse().ok());
@@ -85,6 +85,6 @@ fn a_decompression_bomb_is_one_long_line() -> Result<()> {
     writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
     ensure!(output.status.success() && output.stdout.is_empty(), "{output:?}");
     ensure!(String::from_utf8_lossy(&output.stderr).contains("1 of 1 lines skipped (too_long=1)"), "{output:?}");
-    ensure!(peak > 0 && peak < MOST, "it took {peak} KiB");
+    ensure!(peak > 0 && peak < MAX_KIB, "rollup used {peak} KiB");
     Ok(())
 }

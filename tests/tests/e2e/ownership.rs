@@ -1,4 +1,4 @@
-//! What is not the pipeline's is neither changed nor deleted; what it no longer declares is found.
+//! Resources that the pipeline does not own are neither changed nor deleted; orphaned resources are found.
 
 use std::time::SystemTime;
 
@@ -6,32 +6,32 @@ use anyhow::{Context, Result, ensure};
 use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
 use aws_sdk_s3::types::{Event, LambdaFunctionConfiguration, NotificationConfiguration, Tag, Tagging};
 use serde_json::json;
-use tests::pipeline::Pipeline;
+use tests::pipeline::{Pipeline, RESOURCES};
 use tests::samples::gzip;
 
 use crate::{pipeline, steps, verdict};
 
 async fn table(client: &aws_sdk_dynamodb::Client, name: &str, keys: [(&str, ScalarAttributeType); 2]) -> Result<()> {
     let mut request = client.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
-    for ((key, letter), role) in keys.into_iter().zip([KeyType::Hash, KeyType::Range]) {
+    for ((key, scalar), role) in keys.into_iter().zip([KeyType::Hash, KeyType::Range]) {
         request = request
             .key_schema(KeySchemaElement::builder().attribute_name(key).key_type(role).build()?)
-            .attribute_definitions(AttributeDefinition::builder().attribute_name(key).attribute_type(letter).build()?);
+            .attribute_definitions(AttributeDefinition::builder().attribute_name(key).attribute_type(scalar).build()?);
     }
     request.send().await?;
     Ok(())
 }
 
-/// Everything that can be there under our names without being ours.
-async fn strangers(pipeline: &Pipeline<'_>) -> Result<()> {
+/// Creates an unmanaged resource under each of the pipeline's names that allows one.
+async fn create_unmanaged_resources(pipeline: &Pipeline<'_>) -> Result<()> {
     let (sdk, name) = (pipeline.sdk().await?, &pipeline.name);
     let s3 = pipeline.s3().await?;
     s3.create_bucket().bucket(name).send().await?;
-    s3.put_object().bucket(name).key("theirs").body(b"kept".to_vec().into()).send().await?;
+    s3.put_object().bucket(name).key("unmanaged").body(b"kept".to_vec().into()).send().await?;
     let dynamodb = aws_sdk_dynamodb::Client::new(&sdk);
-    let letter = ScalarAttributeType::S;
-    table(&dynamodb, &format!("{name}-counts"), [("event", letter.clone()), ("hour", letter.clone())]).await?;
-    table(&dynamodb, &format!("{name}-ledger"), [("object", letter), ("chunk", ScalarAttributeType::N)]).await?;
+    let string = ScalarAttributeType::S;
+    table(&dynamodb, &format!("{name}-counts"), [("event", string.clone()), ("hour", string.clone())]).await?;
+    table(&dynamodb, &format!("{name}-ledger"), [("object", string), ("chunk", ScalarAttributeType::N)]).await?;
     let logs = aws_sdk_cloudwatchlogs::Client::new(&sdk);
     logs.create_log_group().log_group_name(format!("/aws/lambda/{name}-handler")).send().await?;
     aws_sdk_sqs::Client::new(&sdk).create_queue().queue_name(format!("{name}-failures")).send().await?;
@@ -39,9 +39,9 @@ async fn strangers(pipeline: &Pipeline<'_>) -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_is_nobodys_is_refused_unless_it_is_adopted() -> Result<()> {
+async fn unmanaged_resources_are_refused_unless_adopted() -> Result<()> {
     let pipeline = pipeline()?;
-    strangers(&pipeline).await?;
+    create_unmanaged_resources(&pipeline).await?;
     let (account, name) = (&pipeline.account, &pipeline.name);
 
     let plan = pipeline.expect(1, &["plan", "--detailed-exitcode"])?;
@@ -56,74 +56,75 @@ async fn what_is_nobodys_is_refused_unless_it_is_adopted() -> Result<()> {
     ] {
         ensure!(plan.out.contains(&arn) && plan.err.contains(&arn), "{arn} is not in {}\n{}", plan.out, plan.err);
     }
-    // What adopting them would change.
+    // The changes that adoption would make are shown.
     for change in ["retention_days", "point_in_time_recovery  false -> true", "retention_seconds", "index", "tags"] {
         ensure!(plan.out.contains(change), "{change} is not in {}", plan.out);
     }
-    ensure!(plan.out.contains("Refused: 5 resources are in the way"), "{}", plan.out);
+    ensure!(plan.out.contains("Plan refused: 5 conflicts"), "{}", plan.out);
     ensure!(plan.err.contains("--adopt"), "{}", plan.err);
     let applied = pipeline.expect(1, &["apply", "--yes"])?;
     ensure!(!applied.out.contains("Done"), "{}", applied.out);
     let iam = aws_sdk_iam::Client::new(&pipeline.sdk().await?);
-    ensure!(iam.list_roles().send().await?.roles.is_empty(), "apply did a part of what was refused");
+    ensure!(iam.list_roles().send().await?.roles.is_empty(), "apply executed a part of a refused plan");
 
     let plan = pipeline.expect(2, &["plan", "--adopt", "--detailed-exitcode"])?;
-    ensure!(verdict(&plan.out)? == "Plan: 4 to create, 5 to update, 0 to delete.", "{}", plan.out);
+    let adopted = format!("Plan: {} to create, 5 to update, 0 to delete.", RESOURCES - 5);
+    ensure!(verdict(&plan.out)? == adopted, "{}", plan.out);
     pipeline.expect(0, &["apply", "--yes", "--adopt"])?;
-    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "adopted");
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not in sync after adoption");
     let line = json!({ "type": "track", "event": "Adopted", "timestamp": "2015-08-04T12:00:00Z" });
     pipeline.upload("segment-logs/x/1/a.gz", &gzip(line.to_string().as_bytes())).await?;
-    pipeline.counted(&[(("Adopted".to_owned(), "2015-08-04T12:00:00Z".to_owned()), 1)].into()).await?;
+    pipeline.wait_for_counts(&[(("Adopted".to_owned(), "2015-08-04T12:00:00Z".to_owned()), 1)].into()).await?;
     let s3 = pipeline.s3().await?;
-    s3.head_object().bucket(name).key("theirs").send().await.context("what was in the bucket stays")?;
+    s3.head_object().bucket(name).key("unmanaged").send().await.context("the unmanaged object was deleted")?;
     Ok(())
 }
 
 #[tokio::test]
-async fn what_is_anothers_is_refused_even_to_adopt_and_never_destroyed() -> Result<()> {
+async fn resources_of_another_pipeline_are_never_adopted_or_destroyed() -> Result<()> {
     let pipeline = pipeline()?;
     let (s3, name) = (pipeline.s3().await?, &pipeline.name);
     pipeline.expect(0, &["apply", "--yes"])?;
     pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
     s3.create_bucket().bucket(name).send().await?;
-    s3.put_object().bucket(name).key("theirs").body(b"kept".to_vec().into()).send().await?;
-    // Nobody's, then another pipeline's.
+    s3.put_object().bucket(name).key("unmanaged").body(b"kept".to_vec().into()).send().await?;
+    // First unmanaged, then owned by another pipeline.
     for owner in [None, Some("visits")] {
         if let Some(owner) = owner {
             let tag = Tag::builder().key("pipeline").value(owner).build()?;
             let tagging = Tagging::builder().tag_set(tag).build()?;
             s3.put_bucket_tagging().bucket(name).tagging(tagging).send().await?;
             for command in [["plan", "--adopt"].as_slice(), &["apply", "--yes", "--adopt"]] {
-                let ran = pipeline.expect(1, command)?;
-                ensure!(ran.err.contains("belongs to the pipeline `visits`"), "{}", ran.err);
-                ensure!(ran.err.contains(&format!("arn:aws:s3:::{name}")), "{}", ran.err);
+                let run = pipeline.expect(1, command)?;
+                ensure!(run.err.contains("belongs to the pipeline `visits`"), "{}", run.err);
+                ensure!(run.err.contains(&format!("arn:aws:s3:::{name}")), "{}", run.err);
             }
         }
         let destroyed = pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
         ensure!(destroyed.out.contains("is not this pipeline's and stays"), "{}", destroyed.out);
-        s3.head_object().bucket(name).key("theirs").send().await.context("it stays")?;
+        s3.head_object().bucket(name).key("unmanaged").send().await.context("the object was deleted")?;
     }
 
     let iam = aws_sdk_iam::Client::new(&pipeline.sdk().await?);
     let trust = json!({ "Version": "2012-10-17", "Statement": [] });
     let role = format!("{name}-function");
     iam.create_role().role_name(&role).assume_role_policy_document(trust.to_string()).send().await?;
-    let ran = pipeline.expect(1, &["plan", "--adopt"])?;
-    ensure!(ran.err.contains(&format!("arn:aws:iam::{}:role/{role}", pipeline.account)), "{}", ran.err);
+    let run = pipeline.expect(1, &["plan", "--adopt"])?;
+    ensure!(run.err.contains(&format!("arn:aws:iam::{}:role/{role}", pipeline.account)), "{}", run.err);
     pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
-    iam.get_role().role_name(&role).send().await.context("the role stays")?;
+    iam.get_role().role_name(&role).send().await.context("the role was deleted")?;
     Ok(())
 }
 
 #[tokio::test]
-async fn what_is_no_longer_declared_is_told_of_and_pruned() -> Result<()> {
+async fn orphaned_resources_are_reported_and_pruned() -> Result<()> {
     let pipeline = pipeline()?;
     let name = &pipeline.name;
     pipeline.declare("[segment]\nworkspace_id = \"abc123\"")?;
     pipeline.expect(0, &["apply", "--yes"])?;
-    // The writer's role goes, the function and the queue are called otherwise.
+    // Segment's role is no longer declared, and the function and the queue have new names.
     pipeline.declare(&format!("[function]\nname = \"{name}-counter\"\nfailure_queue = \"{name}-lost\""))?;
-    let gone = [
+    let orphans = [
         format!("role {name}-segment"),
         format!("log group /aws/lambda/{name}-handler"),
         format!("queue {name}-failures"),
@@ -131,32 +132,33 @@ async fn what_is_no_longer_declared_is_told_of_and_pruned() -> Result<()> {
     ];
 
     let plan = pipeline.expect(2, &["plan", "--detailed-exitcode"])?;
-    for orphan in &gone {
+    for orphan in &orphans {
         let note = format!("note: {orphan} is this pipeline's, but no longer declared: apply --prune deletes it");
         ensure!(plan.out.contains(&note), "{note} is not in {}", plan.out);
     }
     pipeline.expect(0, &["apply", "--yes"])?;
     let plan = pipeline.expect(2, &["plan", "--prune", "--detailed-exitcode"])?;
-    ensure!(steps(&plan.out) == gone.clone().map(|orphan| format!("  - {orphan}")), "{}", plan.out);
+    ensure!(steps(&plan.out) == orphans.clone().map(|orphan| format!("  - {orphan}")), "{}", plan.out);
     let line = json!({ "type": "track", "event": "Moved", "timestamp": "2015-08-04T12:00:00Z" });
     pipeline.upload("segment-logs/x/1/a.gz", &gzip(line.to_string().as_bytes())).await?;
-    pipeline.counted(&[(("Moved".to_owned(), "2015-08-04T12:00:00Z".to_owned()), 1)].into()).await?;
+    pipeline.wait_for_counts(&[(("Moved".to_owned(), "2015-08-04T12:00:00Z".to_owned()), 1)].into()).await?;
 
     pipeline.expect(0, &["apply", "--yes", "--prune"])?;
     let plan = pipeline.expect(0, &["plan", "--prune", "--detailed-exitcode"])?;
     ensure!(verdict(&plan.out)? == "No changes." && !plan.out.contains("note:"), "{}", plan.out);
 
-    // A destroy takes what is no longer declared too.
+    // A destroy deletes orphaned resources too.
     pipeline.declare("")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let destroyed = pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
     ensure!(steps(&destroyed.out).contains(&format!("  - function {name}-counter").as_str()), "{}", destroyed.out);
-    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)?.starts_with("Plan: 9 to create"), "all is gone");
+    let all = format!("Plan: {RESOURCES} to create");
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)?.starts_with(&all), "a resource is left");
     Ok(())
 }
 
 #[tokio::test]
-async fn what_holds_data_is_never_renamed_or_pruned() -> Result<()> {
+async fn resources_with_data_are_never_renamed_or_pruned() -> Result<()> {
     let pipeline = pipeline()?;
     let name = &pipeline.name;
     pipeline.expect(0, &["apply", "--yes"])?;
@@ -167,25 +169,25 @@ async fn what_holds_data_is_never_renamed_or_pruned() -> Result<()> {
     ] {
         pipeline.declare(&renamed)?;
         for command in [["plan"].as_slice(), &["apply", "--yes", "--prune", "--adopt"]] {
-            let ran = pipeline.expect(1, command)?;
+            let run = pipeline.expect(1, command)?;
             let why = format!("{kind} {old} is this pipeline's and no longer declared: a {kind} cannot be renamed");
-            ensure!(ran.err.contains(&why) && ran.err.contains("by hand"), "{}", ran.err);
+            ensure!(run.err.contains(&why) && run.err.contains("by hand"), "{}", run.err);
         }
     }
 
-    // Once the new one is there, made by hand, the old one is left to a person.
+    // After the user has created the new bucket, the old one is kept for the user to delete.
     let s3 = pipeline.s3().await?;
     s3.create_bucket().bucket(format!("{name}-new")).send().await?;
     pipeline.declare(&format!("[bucket]\nname = \"{name}-new\""))?;
     let applied = pipeline.expect(0, &["apply", "--yes", "--prune", "--adopt"])?;
     let note = format!("bucket {name} is this pipeline's, but no longer declared; it holds data and stays");
     ensure!(applied.out.contains(&note) && applied.out.contains("aws s3api delete-bucket"), "{}", applied.out);
-    s3.head_bucket().bucket(name).send().await.context("the old bucket stays")?;
+    s3.head_bucket().bucket(name).send().await.context("the old bucket was deleted")?;
     Ok(())
 }
 
 #[tokio::test]
-async fn a_failure_queue_that_is_not_empty_is_kept() -> Result<()> {
+async fn failure_queue_with_messages_is_kept() -> Result<()> {
     let pipeline = pipeline()?;
     let name = &pipeline.name;
     pipeline.expect(0, &["apply", "--yes"])?;
@@ -199,67 +201,67 @@ async fn a_failure_queue_that_is_not_empty_is_kept() -> Result<()> {
     ensure!(applied.out.contains(&note) && applied.out.contains("aws sqs delete-queue"), "{}", applied.out);
     let destroyed = pipeline.expect(0, &["destroy", "--yes"])?;
     ensure!(destroyed.out.contains(&format!("queue {name}-failures holds data and stays")), "{}", destroyed.out);
-    ensure!(sqs.receive_message().set_queue_url(url).send().await?.messages().len() == 1, "the message is gone");
+    ensure!(sqs.receive_message().set_queue_url(url).send().await?.messages().len() == 1, "the message was deleted");
     pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
-    ensure!(sqs.get_queue_url().queue_name(format!("{name}-failures")).send().await.is_err(), "the queue is there");
+    ensure!(sqs.get_queue_url().queue_name(format!("{name}-failures")).send().await.is_err(), "the queue still exists");
     Ok(())
 }
 
 #[tokio::test]
-async fn an_entry_that_s3_would_refuse_ours_beside_is_found_in_the_plan() -> Result<()> {
+async fn overlapping_notification_is_refused_by_the_plan() -> Result<()> {
     let pipeline = pipeline()?;
     let name = &pipeline.name;
     pipeline.expect(0, &["apply", "--yes"])?;
-    let theirs = LambdaFunctionConfiguration::builder()
+    let foreign = LambdaFunctionConfiguration::builder()
         .id("by-hand")
         .lambda_function_arn(format!("arn:aws:lambda:us-east-1:{}:function:{name}-handler", pipeline.account))
         .events(Event::S3ObjectCreatedPut)
         .build()?;
-    let all = NotificationConfiguration::builder().lambda_function_configurations(theirs).build();
+    let all = NotificationConfiguration::builder().lambda_function_configurations(foreign).build();
     let s3 = pipeline.s3().await?;
     s3.put_bucket_notification_configuration().bucket(name).notification_configuration(all).send().await?;
     for command in [["plan"].as_slice(), &["apply", "--yes"]] {
-        let ran = pipeline.expect(1, command)?;
-        ensure!(ran.err.contains("cannot stand beside the entry `by-hand`"), "{}", ran.err);
-        ensure!(ran.err.contains("function:") && ran.err.contains("take that entry out"), "{}", ran.err);
+        let run = pipeline.expect(1, command)?;
+        ensure!(run.err.contains("cannot stand beside the entry `by-hand`"), "{}", run.err);
+        ensure!(run.err.contains("function:") && run.err.contains("take that entry out"), "{}", run.err);
     }
     pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
     Ok(())
 }
 
 #[tokio::test]
-async fn what_cannot_be_changed_in_place_is_refused() -> Result<()> {
+async fn immutable_setting_that_differs_is_refused() -> Result<()> {
     let pipeline = pipeline()?;
     let dynamodb = aws_sdk_dynamodb::Client::new(&pipeline.sdk().await?);
-    let letter = ScalarAttributeType::S;
-    table(&dynamodb, &format!("{}-counts", pipeline.name), [("id", letter.clone()), ("hour", letter)]).await?;
+    let string = ScalarAttributeType::S;
+    table(&dynamodb, &format!("{}-counts", pipeline.name), [("id", string.clone()), ("hour", string)]).await?;
     for command in [["plan", "--adopt"].as_slice(), &["apply", "--adopt", "--yes"]] {
-        let ran = pipeline.expect(1, command)?;
-        ensure!(ran.err.contains("DynamoDB cannot change keys") && ran.err.contains("id (S)"), "{}", ran.err);
+        let run = pipeline.expect(1, command)?;
+        ensure!(run.err.contains("DynamoDB cannot change keys") && run.err.contains("id (S)"), "{}", run.err);
     }
 
-    // A bucket stays in its region.
+    // A bucket cannot change its region.
     let pipeline = crate::pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let file = std::fs::read_to_string(pipeline.config())?;
     std::fs::write(pipeline.config(), file.replacen("us-east-1", "eu-west-1", 1))?;
     for command in [["plan"].as_slice(), &["apply", "--yes"], &["destroy", "--yes"]] {
-        let ran = pipeline.expect(1, command)?;
-        ensure!(ran.err.contains("is in another region") && ran.err.contains("cannot be moved"), "{}", ran.err);
+        let run = pipeline.expect(1, command)?;
+        ensure!(run.err.contains("is in another region") && run.err.contains("cannot be moved"), "{}", run.err);
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn another_account_is_refused_before_anything_else() -> Result<()> {
+async fn plan_in_another_account_is_refused_before_any_other_call() -> Result<()> {
     let pipeline = pipeline()?;
     let started = SystemTime::now();
     let file = std::fs::read_to_string(pipeline.config())?;
     let file = file.replacen("[pipeline]\n", "[pipeline]\naccount = \"123456789012\"\n", 1);
     std::fs::write(pipeline.config(), file)?;
     for command in [["plan"].as_slice(), &["apply", "--yes"], &["destroy", "--yes"]] {
-        let ran = pipeline.expect(1, command)?;
-        ensure!(ran.err.contains("names account 123456789012") && ran.out.is_empty(), "{}", ran.err);
+        let run = pipeline.expect(1, command)?;
+        ensure!(run.err.contains("names account 123456789012") && run.out.is_empty(), "{}", run.err);
     }
     let calls = pipeline.calls(started)?;
     ensure!(calls.len() == 3 && calls.iter().all(|call| call.name == "sts:GetCallerIdentity"), "{calls:?}");
@@ -267,7 +269,7 @@ async fn another_account_is_refused_before_anything_else() -> Result<()> {
 }
 
 #[tokio::test]
-async fn environments_stand_side_by_side() -> Result<()> {
+async fn environments_of_one_file_are_independent() -> Result<()> {
     let pipeline = pipeline()?;
     let name = &pipeline.name;
     pipeline.declare("[environments.staging]\nfunction.memory_mb = 128")?;
@@ -275,27 +277,30 @@ async fn environments_stand_side_by_side() -> Result<()> {
     pipeline.expect(0, &["apply", "--yes"])?;
     let applied = staging(&["apply", "--yes"])?;
     ensure!(applied.out.contains(&format!("+ bucket {name}-staging")), "{}", applied.out);
-    ensure!(applied.out.contains("Done: 9 created, 0 updated, 0 deleted"), "{}", applied.out);
+    let done = format!("Done: {RESOURCES} created, 0 updated, 0 deleted");
+    ensure!(applied.out.contains(&done), "{}", applied.out);
     for plan in [pipeline.expect(0, &["plan"])?, staging(&["plan"])?] {
         ensure!(verdict(&plan.out)? == "No changes." && !plan.out.contains("note:"), "{}", plan.out);
     }
 
-    // An overlay that names what is production's is refused: by the file, and by the mark where the file is another.
+    // An overlay that names a resource of production is refused: by the check of the file, or by the owner tag if the
+    // two are in different files.
     let file = std::fs::read_to_string(pipeline.config())?;
     let clash = format!("{file}bucket.name = \"{name}\"\n");
     std::fs::write(pipeline.config(), &clash)?;
-    let ran = pipeline.expect(1, &["plan", "--env", "staging"])?;
-    ensure!(ran.err.contains("shares `bucket.name` with the rest of the file"), "{}", ran.err);
+    let run = pipeline.expect(1, &["plan", "--env", "staging"])?;
+    ensure!(run.err.contains("shares `bucket.name` with the rest of the file"), "{}", run.err);
     let alone = file.split("[environments").next().unwrap_or_default();
     let alone = alone.replacen(&format!("name = \"{name}\""), &format!("name = \"{name}-staging\""), 1);
     std::fs::write(pipeline.config(), alone.replacen("[bucket]\n", &format!("[bucket]\nname = \"{name}\"\n"), 1))?;
-    let ran = pipeline.expect(1, &["apply", "--yes", "--adopt"])?;
-    ensure!(ran.err.contains(&format!("belongs to the pipeline `{name}`")), "{}", ran.err);
+    let run = pipeline.expect(1, &["apply", "--yes", "--adopt"])?;
+    ensure!(run.err.contains(&format!("belongs to the pipeline `{name}`")), "{}", run.err);
 
     std::fs::write(pipeline.config(), &file)?;
     staging(&["destroy", "--yes", "--delete-data"])?;
     let plan = pipeline.expect(0, &["plan", "--detailed-exitcode"])?;
     ensure!(verdict(&plan.out)? == "No changes.", "{}", plan.out);
-    ensure!(verdict(&staging(&["plan"])?.out)? == "Plan: 9 to create, 0 to update, 0 to delete.", "staging is gone");
+    let all = format!("Plan: {RESOURCES} to create, 0 to update, 0 to delete.");
+    ensure!(verdict(&staging(&["plan"])?.out)? == all, "a resource of staging is left");
     Ok(())
 }

@@ -1,20 +1,22 @@
-//! AWS is of one mind only after a while: what passes by itself is waited for, told of, and bounded.
+//! Eventual consistency, failures and signals: transient errors are waited for in bounded time and reported; permanent
+//! ones are not retried.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tests::pipeline::{Pipeline, Ran};
+use tests::pipeline::{CommandOutput, Pipeline, RESOURCES};
 
+use crate::common::send_signal;
 use crate::faults::weather;
 use crate::{pipeline, verdict};
 
-fn over(pipeline: &Pipeline<'_>, args: &[&str]) -> Result<Ran> {
-    Ok(Ran::of(&weather()?.over(pipeline.command(args)?).output()?))
+fn run_through_proxy(pipeline: &Pipeline<'_>, args: &[&str]) -> Result<CommandOutput> {
+    Ok(CommandOutput::of(&weather()?.route(pipeline.command(args)?).output()?))
 }
 
-/// An error of AWS's for some calls of an operation.
+/// Returns a rule that injects an AWS error into the first `times` calls of an operation.
 fn rule(service: &str, operation: &str, times: u32, code: &str, status: u16, message: &str) -> Value {
     json!({
         "service": service, "operation": operation, "times": times,
@@ -22,9 +24,9 @@ fn rule(service: &str, operation: &str, times: u32, code: &str, status: u16, mes
     })
 }
 
-/// What AWS answers for a while after something was made or changed, and what is said to be waited for. The texts are
-/// AWS's own, as Terraform's and other tools' sources quote them.
-fn passing() -> Vec<(Value, &'static str)> {
+/// Returns errors that AWS answers for a bounded time after a creation or change, and the condition that is reported as
+/// waited for. The texts are AWS's own, as quoted in the sources of Terraform and other tools.
+fn transient_errors() -> Vec<(Value, &'static str)> {
     let lambda = |operation, code, status, message| rule("lambda", operation, 4, code, status, message);
     let dynamodb = |operation, code, message| rule("dynamodb", operation, 4, code, 400, message);
     vec![
@@ -116,39 +118,39 @@ fn passing() -> Vec<(Value, &'static str)> {
 }
 
 #[tokio::test]
-async fn what_passes_by_itself_is_waited_for_and_told_of() -> Result<()> {
+async fn transient_errors_are_waited_for_and_reported() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.declare("[segment]\nworkspace_id = \"abc123\"")?;
-    let (rules, waits): (Vec<Value>, Vec<&str>) = passing().into_iter().unzip();
+    let (rules, waits): (Vec<Value>, Vec<&str>) = transient_errors().into_iter().unzip();
     weather()?.add(&pipeline.account, &rules)?;
-    let applied = over(&pipeline, &["apply", "--yes", "--format", "json"])?;
+    let applied = run_through_proxy(&pipeline, &["apply", "--yes", "--format", "json"])?;
     let fired = weather()?.clear(&pipeline.account)?;
     ensure!(applied.code == Some(0), "{}\n{}", applied.out, applied.err);
-    ensure!(fired == 4 * rules.len(), "only {fired} faults were met");
-    for what in waits {
-        let told = |line: &str| line.contains("\"event\":\"waiting\"") && line.contains(what);
-        ensure!(applied.out.lines().any(told), "{what} is not told of in\n{}", applied.out);
+    ensure!(fired == 4 * rules.len(), "only {fired} faults were injected");
+    for condition in waits {
+        let reported = |line: &str| line.contains("\"event\":\"waiting\"") && line.contains(condition);
+        ensure!(applied.out.lines().any(reported), "{condition} is not reported in\n{}", applied.out);
     }
-    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not converged");
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not in sync");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_function_that_is_being_changed_is_waited_for() -> Result<()> {
+async fn function_being_updated_is_waited_for() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     pipeline.declare("[function]\nmemory_mb = 512")?;
     let busy = "The operation cannot be performed at this time. An update is in progress for resource";
     let rule = rule("lambda", "UpdateFunctionConfiguration", 5, "ResourceConflictException", 409, busy);
     weather()?.add(&pipeline.account, &[rule])?;
-    let applied = over(&pipeline, &["apply", "--yes"])?;
+    let applied = run_through_proxy(&pipeline, &["apply", "--yes"])?;
     ensure!(weather()?.clear(&pipeline.account)? == 5 && applied.code == Some(0), "{}", applied.err);
-    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not converged");
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not in sync");
     Ok(())
 }
 
 #[tokio::test]
-async fn what_does_not_pass_by_itself_is_not_waited_for() -> Result<()> {
+async fn permanent_errors_are_not_retried() -> Result<()> {
     for (service, operation, code, message) in [
         ("lambda", "CreateFunction", "InvalidParameterValueException", "Layers are not valid"),
         ("iam", "CreateRole", "MalformedPolicyDocument", "Syntax errors in policy"),
@@ -156,8 +158,8 @@ async fn what_does_not_pass_by_itself_is_not_waited_for() -> Result<()> {
     ] {
         let pipeline = pipeline()?;
         weather()?.add(&pipeline.account, &[rule(service, operation, 100, code, 400, message)])?;
-        let applied = over(&pipeline, &["apply", "--yes"])?;
-        ensure!(weather()?.clear(&pipeline.account)? == 1, "{operation} was tried again: {}", applied.err);
+        let applied = run_through_proxy(&pipeline, &["apply", "--yes"])?;
+        ensure!(weather()?.clear(&pipeline.account)? == 1, "{operation} was retried: {}", applied.err);
         ensure!(applied.code == Some(1) && applied.err.contains(message), "{}", applied.err);
         pipeline.expect(0, &["apply", "--yes"])?;
     }
@@ -165,11 +167,11 @@ async fn what_does_not_pass_by_itself_is_not_waited_for() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_depends_on_a_failure_is_skipped_and_the_rest_goes_on() -> Result<()> {
+async fn failed_step_skips_its_dependents_only() -> Result<()> {
     let pipeline = pipeline()?;
     let denied = rule("sqs", "CreateQueue", 100, "AccessDenied", 403, "not authorized to perform: sqs:createqueue");
     weather()?.add(&pipeline.account, &[denied])?;
-    let applied = over(&pipeline, &["apply", "--yes"])?;
+    let applied = run_through_proxy(&pipeline, &["apply", "--yes"])?;
     weather()?.clear(&pipeline.account)?;
     let name = &pipeline.name;
     ensure!(applied.code == Some(1), "{applied:?}");
@@ -181,7 +183,7 @@ async fn what_depends_on_a_failure_is_skipped_and_the_rest_goes_on() -> Result<(
         &format!("notification {name}: skipped, because queue {name}-failures failed"),
         &format!("bucket {name}: created"),
         &format!("table {name}-counts: created"),
-        "1 of 9 steps failed, 3 were skipped",
+        &format!("1 of {RESOURCES} steps failed, 3 were skipped"),
         "run the command again to continue",
     ] {
         ensure!(applied.err.contains(part), "{part} is not in {}", applied.err);
@@ -193,7 +195,7 @@ async fn what_depends_on_a_failure_is_skipped_and_the_rest_goes_on() -> Result<(
 }
 
 #[tokio::test]
-async fn credentials_that_expire_on_the_way_are_said_so() -> Result<()> {
+async fn credentials_expiring_during_apply_are_reported() -> Result<()> {
     for (code, status, remedy) in [
         ("ExpiredToken", 400, "sign in again"),
         ("ExpiredTokenException", 400, "sign in again"),
@@ -201,31 +203,31 @@ async fn credentials_that_expire_on_the_way_are_said_so() -> Result<()> {
         ("SignatureDoesNotMatch", 403, "the secret key does not belong to the access key"),
     ] {
         let pipeline = pipeline()?;
-        let said = "The security token included in the request is expired";
-        // From the first change on, nothing is accepted any more.
+        let message = "The security token included in the request is expired";
+        // From the first change on, every call is rejected.
         let rules: Vec<Value> = ["CreateTable", "CreateRole", "CreateQueue", "CreateBucket", "CreateLogGroup"]
             .map(|operation| {
                 json!({
-                    "operation": operation, "error": { "code": code, "status": status, "message": said },
+                    "operation": operation, "error": { "code": code, "status": status, "message": message },
                 })
             })
             .into();
         weather()?.add(&pipeline.account, &rules)?;
         let started = Instant::now();
-        let applied = over(&pipeline, &["apply", "--yes"])?;
+        let applied = run_through_proxy(&pipeline, &["apply", "--yes"])?;
         weather()?.clear(&pipeline.account)?;
         ensure!(applied.code == Some(1) && applied.err.contains(remedy), "{code}: {}", applied.err);
-        ensure!(started.elapsed() < Duration::from_secs(60), "{code} was tried for long");
+        ensure!(started.elapsed() < Duration::from_secs(60), "{code} was retried for too long");
         pipeline.expect(0, &["apply", "--yes"])?;
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn networks_that_fail_are_said_so() -> Result<()> {
+async fn network_failures_are_reported_with_a_remedy() -> Result<()> {
     let pipeline = pipeline()?;
     let weather = weather()?;
-    // A proxy that speaks no TLS, a name that nobody knows, a port that nobody listens at.
+    // A proxy without TLS, an unknown host, a port without a listener.
     let https = weather.endpoint().replace("http://", "https://");
     for (endpoint, part) in [
         (https.as_str(), "could not be sent"),
@@ -234,117 +236,110 @@ async fn networks_that_fail_are_said_so() -> Result<()> {
     ] {
         let started = Instant::now();
         let output = pipeline.command(&["plan"])?.env("AWS_ENDPOINT_URL", endpoint).output()?;
-        let ran = Ran::of(&output);
-        ensure!(ran.code == Some(1) && ran.err.contains(part), "{endpoint}: {}", ran.err);
-        ensure!(ran.err.contains("check the network, pipeline.region and AWS_ENDPOINT_URL"), "{}", ran.err);
-        ensure!(ran.err.lines().count() <= 4 && !ran.err.contains("panicked"), "{}", ran.err);
-        ensure!(started.elapsed() < Duration::from_secs(60), "{endpoint} was tried for long");
+        let run = CommandOutput::of(&output);
+        ensure!(run.code == Some(1) && run.err.contains(part), "{endpoint}: {}", run.err);
+        ensure!(run.err.contains("check the network, pipeline.region and AWS_ENDPOINT_URL"), "{}", run.err);
+        ensure!(run.err.lines().count() <= 4 && !run.err.contains("panicked"), "{}", run.err);
+        ensure!(started.elapsed() < Duration::from_secs(60), "{endpoint} was retried for too long");
     }
     Ok(())
 }
 
-/// Sends a signal to a process by its id.
-pub(crate) fn signal(name: &str, process: u32) -> Result<()> {
-    let status = std::process::Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status()?;
-    ensure!(status.success(), "no process {process}");
-    Ok(())
-}
-
-/// Starts an apply whose every call takes a while, waits until its first step has begun, and sends it a signal, and, if
-/// asked, another.
-fn interrupted(pipeline: &Pipeline<'_>, signals: &[&str]) -> Result<(Ran, Duration)> {
+/// Starts an apply, waits until its first step has begun, and sends it the signals. Returns its output, and the time
+/// from the first signal to its end.
+fn interrupt_apply(pipeline: &Pipeline<'_>, signals: &[&str]) -> Result<(CommandOutput, Duration)> {
     use std::io::{BufRead as _, BufReader, Read as _};
 
-    let mut command = weather()?.over(pipeline.command(&["apply", "--yes", "--format", "json"])?);
+    let mut command = weather()?.route(pipeline.command(&["apply", "--yes", "--format", "json"])?);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut out = BufReader::new(child.stdout.take().context("stdout")?);
     let mut text = String::new();
     while !text.contains("\"event\":\"started\"") {
-        ensure!(out.read_line(&mut text)? > 0, "it ended: {text}");
+        ensure!(out.read_line(&mut text)? > 0, "apply ended too early: {text}");
     }
     let sent = Instant::now();
     for name in signals {
-        signal(name, child.id())?;
+        send_signal(name, child.id())?;
         std::thread::sleep(Duration::from_millis(100));
     }
     out.read_to_string(&mut text)?;
     let output = child.wait_with_output()?;
-    Ok((Ran { out: text, ..Ran::of(&output) }, sent.elapsed()))
+    Ok((CommandOutput { out: text, ..CommandOutput::of(&output) }, sent.elapsed()))
 }
 
 #[tokio::test]
-async fn a_signal_lets_steps_finish_and_begins_no_more() -> Result<()> {
+async fn signal_during_apply_finishes_running_steps_and_starts_no_more() -> Result<()> {
     for (name, code) in [("INT", 130), ("TERM", 143)] {
         let pipeline = pipeline()?;
         weather()?.add(&pipeline.account, &[json!({ "latency": 300 })])?;
-        let (ran, _) = interrupted(&pipeline, &[name])?;
+        let (run, _) = interrupt_apply(&pipeline, &[name])?;
         weather()?.clear(&pipeline.account)?;
-        ensure!(ran.code == Some(code), "{ran:?}");
-        let count = |event: &str| ran.out.matches(&format!("\"event\":\"{event}\"")).count();
-        ensure!(count("started") == count("done") && count("failed") == 0, "a step was left: {}", ran.out);
-        ensure!(count("skipped") > 0 && count("started") + count("skipped") == 9, "{}", ran.out);
-        ensure!(ran.out.contains(&format!("\"signal\":\"SIG{name}\"")), "{}", ran.out);
-        ensure!(ran.err.contains(&format!("SIG{name}: stopped after")), "{}", ran.err);
-        ensure!(ran.err.contains("run the command again to continue"), "{}", ran.err);
+        ensure!(run.code == Some(code), "{run:?}");
+        let count = |event: &str| run.out.matches(&format!("\"event\":\"{event}\"")).count();
+        ensure!(count("started") == count("done") && count("failed") == 0, "a step did not finish: {}", run.out);
+        ensure!(count("skipped") > 0 && count("started") + count("skipped") == RESOURCES, "{}", run.out);
+        ensure!(run.out.contains(&format!("\"signal\":\"SIG{name}\"")), "{}", run.out);
+        ensure!(run.err.contains(&format!("SIG{name}: stopped after")), "{}", run.err);
+        ensure!(run.err.contains("run the command again to continue"), "{}", run.err);
         pipeline.expect(0, &["apply", "--yes"])?;
-        ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not converged");
+        ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not in sync");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_signal_lets_a_step_that_waits_go_on_to_its_end() -> Result<()> {
+async fn signal_during_a_waiting_step_lets_it_finish() -> Result<()> {
     let pipeline = pipeline()?;
-    let said = "The role defined for the function cannot be assumed by Lambda.";
-    let wait = rule("lambda", "CreateFunction", 6, "InvalidParameterValueException", 400, said);
-    // Only the function is left to make, with the permission and the notification behind it.
+    let message = "The role defined for the function cannot be assumed by Lambda.";
+    let wait = rule("lambda", "CreateFunction", 6, "InvalidParameterValueException", 400, message);
+    // Only the function is left to create, and the permission and the notification that depend on it.
     pipeline.expect(0, &["apply", "--yes"])?;
     let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await?);
     lambda.delete_function().function_name(format!("{}-handler", pipeline.name)).send().await?;
     weather()?.add(&pipeline.account, &[wait])?;
-    let (ran, _) = interrupted(&pipeline, &["INT"])?;
-    ensure!(weather()?.clear(&pipeline.account)? == 6 && ran.code == Some(130), "{ran:?}");
-    let count = |event: &str| ran.out.matches(&format!("\"event\":\"{event}\"")).count();
-    ensure!(count("done") == 1 && count("failed") == 0 && count("skipped") > 0, "{}", ran.out);
+    let (run, _) = interrupt_apply(&pipeline, &["INT"])?;
+    ensure!(weather()?.clear(&pipeline.account)? == 6 && run.code == Some(130), "{run:?}");
+    let count = |event: &str| run.out.matches(&format!("\"event\":\"{event}\"")).count();
+    ensure!(count("done") == 1 && count("failed") == 0 && count("skipped") > 0, "{}", run.out);
     lambda.get_function().function_name(format!("{}-handler", pipeline.name)).send().await.context("the function")?;
     Ok(())
 }
 
 #[tokio::test]
-async fn what_somebody_else_changes_meanwhile_is_not_undone() -> Result<()> {
+async fn concurrent_change_of_the_function_is_not_overwritten() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     pipeline.declare("[function]\nmemory_mb = 512")?;
-    // The change is held up, with the revision that it is for, and another one comes first.
+    // The change, bound to a revision, is delayed, and another change is made first.
     weather()?.add(
         &pipeline.account,
         &[json!({ "service": "lambda", "operation": "UpdateFunctionConfiguration", "latency": 2_000, "times": 1 })],
     )?;
-    let mut command = weather()?.over(pipeline.command(&["apply", "--yes", "--format", "json"])?);
+    let mut command = weather()?.route(pipeline.command(&["apply", "--yes", "--format", "json"])?);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await?);
     let function = format!("{}-handler", pipeline.name);
     let started = Instant::now();
-    while weather()?.fired_of(&pipeline.account)? == 0 {
-        ensure!(started.elapsed() < Duration::from_secs(60), "the change was never tried");
-        ensure!(child.try_wait()?.is_none(), "it ended too early");
+    while weather()?.fired_for(&pipeline.account)? == 0 {
+        ensure!(started.elapsed() < Duration::from_secs(60), "the change was never attempted");
+        ensure!(child.try_wait()?.is_none(), "apply ended too early");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     lambda.update_function_configuration().function_name(&function).memory_size(1024).send().await?;
-    let ran = Ran::of(&child.wait_with_output()?);
+    let run = CommandOutput::of(&child.wait_with_output()?);
     weather()?.clear(&pipeline.account)?;
-    ensure!(ran.code == Some(1), "{ran:?}");
-    ensure!(ran.out.contains("was changed while this ran, by something else than this run"), "{}", ran.out);
+    ensure!(run.code == Some(1), "{run:?}");
+    ensure!(run.out.contains("was changed while this ran, by something else than this run"), "{}", run.out);
     let now = lambda.get_function_configuration().function_name(&function).send().await?;
     ensure!(now.memory_size == Some(1024), "{:?}", now.memory_size);
     pipeline.expect(0, &["apply", "--yes"])?;
-    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not converged");
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not in sync");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_wrong_clock_is_said_so_whichever_service_finds_it() -> Result<()> {
-    for (code, said) in [
+async fn wrong_clock_is_reported_for_every_error_code() -> Result<()> {
+    for (code, message) in [
         ("SignatureDoesNotMatch", "Signature expired: 20150804T120000Z is now earlier than 20150804T121500Z"),
         (
             "InvalidSignatureException",
@@ -353,23 +348,23 @@ async fn a_wrong_clock_is_said_so_whichever_service_finds_it() -> Result<()> {
         ("RequestTimeTooSkewed", "The difference between the request time and the current time is too large."),
     ] {
         let pipeline = pipeline()?;
-        weather()?.add(&pipeline.account, &[rule("sts", "GetCallerIdentity", 9, code, 403, said)])?;
-        let ran = over(&pipeline, &["plan"])?;
+        weather()?.add(&pipeline.account, &[rule("sts", "GetCallerIdentity", 9, code, 403, message)])?;
+        let run = run_through_proxy(&pipeline, &["plan"])?;
         weather()?.clear(&pipeline.account)?;
-        ensure!(ran.code == Some(1) && ran.err.contains("this machine's clock is wrong"), "{}", ran.err);
+        ensure!(run.code == Some(1) && run.err.contains("this machine's clock is wrong"), "{}", run.err);
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() -> Result<()> {
+async fn second_signal_stops_apply_immediately() -> Result<()> {
     let pipeline = pipeline()?;
     weather()?.add(&pipeline.account, &[json!({ "latency": 5_000, "operation": "CreateQueue" })])?;
-    let (ran, took) = interrupted(&pipeline, &["INT", "INT"])?;
+    let (run, took) = interrupt_apply(&pipeline, &["INT", "INT"])?;
     weather()?.clear(&pipeline.account)?;
-    ensure!(ran.code == Some(130), "{ran:?}");
-    ensure!(took < Duration::from_secs(4), "it took {took:?}");
+    ensure!(run.code == Some(130), "{run:?}");
+    ensure!(took < Duration::from_secs(4), "apply ended only after {took:?}");
     pipeline.expect(0, &["apply", "--yes"])?;
-    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not converged");
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not in sync");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `provisioner rollup`: the function's own code on local files.
+//! `provisioner rollup`: counts local files with the function's code.
 
 use anyhow::{Result, ensure};
 use chrono::Utc;
@@ -9,13 +9,13 @@ use tests::samples::{self, gzip};
 use crate::pipeline;
 
 #[test]
-fn prints_what_files_would_add_sorted() -> Result<()> {
+fn rollup_of_local_files_prints_sorted_counts() -> Result<()> {
     let pipeline = pipeline()?;
     let folder = pipeline.config().with_file_name("files");
     std::fs::create_dir(&folder)?;
     let mut expected = Counts::new();
     let mut args = vec!["rollup".to_owned()];
-    for (n, sample) in samples::make(9, Utc::now(), 3, 100).iter().enumerate() {
+    for (n, sample) in samples::generate(9, Utc::now(), 3, 100).iter().enumerate() {
         recount::add(&mut expected, &sample.bytes)?;
         let path = folder.join(n.to_string());
         std::fs::write(&path, &sample.bytes)?;
@@ -34,7 +34,7 @@ fn prints_what_files_would_add_sorted() -> Result<()> {
 }
 
 #[test]
-fn names_cannot_break_the_lines_or_reach_the_terminal() -> Result<()> {
+fn rollup_of_hostile_names_escapes_them() -> Result<()> {
     let pipeline = pipeline()?;
     let path = pipeline.config().with_file_name("file");
     let line = json!({ "type": "track", "event": "a\tb\nc\\d\u{1b}[31m", "timestamp": "2015-08-04T12:00:00Z" });
@@ -48,15 +48,15 @@ fn names_cannot_break_the_lines_or_reach_the_terminal() -> Result<()> {
 }
 
 #[test]
-fn a_damaged_file_is_named_and_the_others_are_printed() -> Result<()> {
+fn rollup_with_a_damaged_file_names_it_and_prints_the_others() -> Result<()> {
     let pipeline = pipeline()?;
     let good =
         gzip(json!({ "type": "track", "event": "e", "timestamp": "2015-08-04T12:00:00Z" }).to_string().as_bytes());
     let path = |name: &str| pipeline.config().with_file_name(name);
     std::fs::write(path("good.gz"), &good)?;
     std::fs::write(path("cut.gz"), &good[..good.len() - 9])?;
-    let ran = pipeline.expect(1, &["rollup", "cut.gz", "good.gz", "gone.gz"])?;
-    ensure!(ran.out == "e\t2015-08-04T12:00:00Z\t1\n", "{ran:?}");
-    ensure!(ran.err.contains("inflate cut.gz") && ran.err.contains("read gone.gz"), "{ran:?}");
+    let run = pipeline.expect(1, &["rollup", "cut.gz", "good.gz", "gone.gz"])?;
+    ensure!(run.out == "e\t2015-08-04T12:00:00Z\t1\n", "{run:?}");
+    ensure!(run.err.contains("inflate cut.gz") && run.err.contains("read gone.gz"), "{run:?}");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The resources as a tool sees them that describes each in full, as Terraform does when it imports one: nothing is set
-//! that nobody declared, and nothing is left to chance that AWS would let one set.
+//! The complete live state after an apply, as a tool such as Terraform imports it: no setting is undeclared, and no
+//! setting is left to AWS's defaults by accident.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ fn tags<K: Into<String>, V: Into<String>>(tags: impl IntoIterator<Item = (K, V)>
     tags.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
 }
 
-/// Whether the service says that a setting is unset.
+/// Returns the error code with which a service answers for an unset setting, or "set".
 fn unset<T, E: ProvideErrorMetadata, R>(result: Result<T, aws_sdk_s3::error::SdkError<E, R>>) -> Value {
     match result {
         Ok(_) => json!("set"),
@@ -183,13 +183,13 @@ async fn queue_and_log_group(pipeline: &Pipeline<'_>) -> Result<(Value, Value)> 
 }
 
 #[tokio::test]
-async fn another_tool_finds_nothing_that_it_would_change() -> Result<()> {
+async fn live_state_after_apply_has_no_undeclared_settings() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let (name, account) = (&pipeline.name, &pipeline.account);
-    let ours = json!({ "managed-by": "provisioner", "pipeline": name });
+    let owner_tags = json!({ "managed-by": "provisioner", "pipeline": name });
     let function_arn = format!("arn:aws:lambda:us-east-1:{account}:function:{name}-handler");
-    let same = |what: &str, found: &Value, expected: &Value| -> Result<()> {
+    let compare = |what: &str, found: &Value, expected: &Value| -> Result<()> {
         for (key, value) in expected.as_object().context("an object")? {
             ensure!(found[key] == *value, "{what} {key}: {} is not {value}", found[key]);
         }
@@ -200,12 +200,12 @@ async fn another_tool_finds_nothing_that_it_would_change() -> Result<()> {
         Ok(())
     };
 
-    same(
+    compare(
         "bucket",
         &bucket(&pipeline).await?,
         &json!({
             "public_access_block": [true, true, true, true], "object_ownership": ["BucketOwnerEnforced"],
-            "encryption": [["AES256", null]], "versioning": null, "tags": ours, "grants": ["FULL_CONTROL"],
+            "encryption": [["AES256", null]], "versioning": null, "tags": owner_tags, "grants": ["FULL_CONTROL"],
             "lifecycle": "NoSuchLifecycleConfiguration", "policy": "NoSuchBucketPolicy", "cors": "NoSuchCORSConfiguration",
             "website": "NoSuchWebsiteConfiguration", "replication": "ReplicationConfigurationNotFoundError",
             "object_lock": "ObjectLockConfigurationNotFoundError", "logging": false,
@@ -232,17 +232,17 @@ async fn another_tool_finds_nothing_that_it_would_change() -> Result<()> {
             json!(["ENABLED", "expires_at"]),
         ),
     ] {
-        same(
+        compare(
             &table_name,
             &table(&pipeline, &table_name).await?,
             &json!({
                 "keys": keys, "attributes": attributes, "billing": "PAY_PER_REQUEST", "indexes": indexes,
                 "local_indexes": 0, "stream": false, "replicas": 0, "deletion_protection": true, "ttl": ttl,
-                "point_in_time_recovery": "ENABLED", "tags": ours,
+                "point_in_time_recovery": "ENABLED", "tags": owner_tags,
             }),
         )?;
     }
-    same(
+    compare(
         "role",
         &role(&pipeline, &format!("{name}-function")).await?,
         &json!({
@@ -250,10 +250,10 @@ async fn another_tool_finds_nothing_that_it_would_change() -> Result<()> {
             "trust": { "Version": "2012-10-17", "Statement": [{
                 "Effect": "Allow", "Principal": { "Service": ["lambda.amazonaws.com"] }, "Action": ["sts:AssumeRole"],
             }]},
-            "inline": ["handler"], "attached": 0, "boundary": false, "session_seconds": 3600, "tags": ours,
+            "inline": ["handler"], "attached": 0, "boundary": false, "session_seconds": 3600, "tags": owner_tags,
         }),
     )?;
-    same(
+    compare(
         "function",
         &function(&pipeline, &format!("{name}-handler")).await?,
         &json!({
@@ -265,18 +265,18 @@ async fn another_tool_finds_nothing_that_it_would_change() -> Result<()> {
             },
             "layers": 0, "vpc": false, "dead_letters": null, "key": null, "tracing": "PassThrough", "ephemeral_mb": 512,
             "retries": 2, "event_age": 21600, "on_failure": format!("arn:aws:sqs:us-east-1:{account}:{name}-failures"),
-            "on_success": null, "concurrency": null, "tags": ours,
+            "on_success": null, "concurrency": null, "tags": owner_tags,
         }),
     )?;
     let (queue, group) = queue_and_log_group(&pipeline).await?;
-    same(
+    compare(
         "queue",
         &queue,
         &json!({
             "retention": "1209600", "encrypted": "true", "key": null, "visibility": "30", "delay": "0", "policy": null,
-            "redrive": null, "fifo": null, "tags": ours,
+            "redrive": null, "fifo": null, "tags": owner_tags,
         }),
     )?;
-    same("log group", &group, &json!({ "retention": 30, "key": null, "tags": ours }))?;
+    compare("log group", &group, &json!({ "retention": 30, "key": null, "tags": owner_tags }))?;
     Ok(())
 }

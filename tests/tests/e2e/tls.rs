@@ -1,4 +1,4 @@
-//! The bucket's policy: TLS goes through, plain HTTP does not, not even the function's.
+//! The bucket's policy allows TLS and denies plain HTTP, even to the function.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -7,7 +7,7 @@ use tests::pipeline::Pipeline;
 use tests::recount::Counts;
 use tests::samples::gzip;
 
-use crate::exactly_once::failures;
+use crate::common::failure_messages;
 use crate::{pipeline, verdict};
 
 const REQUIRE: &str = "[bucket]\nrequire_tls = true";
@@ -18,7 +18,7 @@ fn file() -> (Vec<u8>, Counts) {
 }
 
 #[tokio::test]
-async fn over_tls_all_of_it_works() -> Result<()> {
+async fn pipeline_over_tls_counts() -> Result<()> {
     let aws = LocalAws::start(Scheme::Https)?;
     let pipeline = Pipeline::new(&aws, 0)?;
     pipeline.declare(REQUIRE)?;
@@ -27,23 +27,23 @@ async fn over_tls_all_of_it_works() -> Result<()> {
     ensure!(verdict(&plan.out)? == "No changes." && !plan.out.contains("note:"), "{}", plan.out);
     let (file, expected) = file();
     pipeline.upload("segment-logs/x/1/a.gz", &file).await?;
-    pipeline.counted(&expected).await
+    pipeline.wait_for_counts(&expected).await
 }
 
 #[tokio::test]
-async fn over_plain_http_the_function_is_denied_and_the_plan_says_so() -> Result<()> {
+async fn function_over_plain_http_is_denied_and_the_plan_warns() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.declare(REQUIRE)?;
     let plan = pipeline.expect(0, &["plan"])?;
     ensure!(plan.out.contains("note: the endpoint speaks plain HTTP"), "{}", plan.out);
     pipeline.expect(0, &["apply", "--yes"])?;
     pipeline.upload("segment-logs/x/1/a.gz", &file().0).await?;
-    let failed = failures(&pipeline, 1).await?;
+    let failed = failure_messages(&pipeline, 1).await?;
     let payload = &failed[0]["responsePayload"];
     ensure!(
         payload["errorType"] == "ObjectUnreadable" && payload["errorMessage"].to_string().contains("AccessDenied"),
         "{payload}"
     );
-    ensure!(pipeline.counts().await?.is_empty(), "counted all the same");
+    ensure!(pipeline.counts().await?.is_empty(), "counted despite the denial");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Two at once, and counting goes on meanwhile.
+//! Concurrent runs, and counting during updates.
 
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tests::local_aws::root;
-use tests::pipeline::{Pipeline, Ran};
+use tests::pipeline::{CommandOutput, Pipeline, RESOURCES};
 use tests::recount::Counts;
 use tests::samples::gzip;
 
@@ -18,20 +18,20 @@ fn start(pipeline: &Pipeline<'_>, args: &[&str]) -> Result<Child> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("failed to start")
 }
 
-/// Either it succeeded, or it says that something else was at work, and what to do.
-fn fair(ran: &Ran) -> Result<()> {
-    let clear = ran.err.contains("at the same time") || ran.err.contains("while this ran");
+/// Checks that a run succeeded, or failed with an error that names the concurrent change and a remedy.
+fn assert_success_or_conflict(run: &CommandOutput) -> Result<()> {
+    let clear = run.err.contains("at the same time") || run.err.contains("while this ran");
     ensure!(
-        ran.code == Some(0) || (ran.code == Some(1) && clear && ran.err.contains("help: ")),
+        run.code == Some(0) || (run.code == Some(1) && clear && run.err.contains("help: ")),
         "{}\n{}",
-        ran.out,
-        ran.err
+        run.out,
+        run.err
     );
     Ok(())
 }
 
 #[tokio::test]
-async fn two_applies_of_the_same_file_end_as_one() -> Result<()> {
+async fn concurrent_applies_of_one_file_converge() -> Result<()> {
     let pipeline = pipeline()?;
     for (round, declared) in [
         "",
@@ -45,25 +45,26 @@ async fn two_applies_of_the_same_file_end_as_one() -> Result<()> {
         let both = [start(&pipeline, &["apply", "--yes"])?, start(&pipeline, &["apply", "--yes"])?];
         let mut succeeded = 0;
         for child in both {
-            let ran = Ran::of(&child.wait_with_output()?);
-            fair(&ran)?;
-            succeeded += usize::from(ran.code == Some(0));
+            let run = CommandOutput::of(&child.wait_with_output()?);
+            assert_success_or_conflict(&run)?;
+            succeeded += usize::from(run.code == Some(0));
         }
-        ensure!(succeeded > 0, "neither of them succeeded in round {round}");
+        ensure!(succeeded > 0, "no run succeeded in round {round}");
         let plan = pipeline.expect(0, &["plan"])?;
         ensure!(verdict(&plan.out)? == "No changes.", "round {round}: {}", plan.out);
     }
     let both = [["destroy", "--yes", "--delete-data"]; 2].map(|args| start(&pipeline, &args));
     for child in both {
-        let ran = Ran::of(&child?.wait_with_output()?);
-        ensure!(ran.code == Some(0), "{}", ran.err);
+        let run = CommandOutput::of(&child?.wait_with_output()?);
+        ensure!(run.code == Some(0), "{}", run.err);
     }
-    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)?.starts_with("Plan: 9 to create"), "all is gone");
+    let all = format!("Plan: {RESOURCES} to create");
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)?.starts_with(&all), "a resource is left");
     Ok(())
 }
 
 #[tokio::test]
-async fn two_applies_of_different_files_leave_what_either_can_complete() -> Result<()> {
+async fn concurrent_applies_of_two_files_leave_a_state_that_either_can_complete() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let other = pipeline.config().with_file_name("other.toml");
@@ -75,9 +76,9 @@ async fn two_applies_of_different_files_leave_what_either_can_complete() -> Resu
         let both =
             [start(&pipeline, &["apply", "--yes"])?, start(&pipeline, &["--config", other_path, "apply", "--yes"])?];
         for child in both {
-            fair(&Ran::of(&child.wait_with_output()?))?;
+            assert_success_or_conflict(&CommandOutput::of(&child.wait_with_output()?))?;
         }
-        // Whichever is run again makes it its own.
+        // Either file can be applied afterwards.
         for config in [&pipeline.config(), &other] {
             let config = config.to_str().context("a path")?;
             pipeline.expect(0, &["--config", config, "apply", "--yes"])?;
@@ -89,7 +90,7 @@ async fn two_applies_of_different_files_leave_what_either_can_complete() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_event_is_lost_while_everything_is_updated() -> Result<()> {
+async fn counting_during_updates_loses_no_event() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let name = pipeline.name.clone();
@@ -113,7 +114,7 @@ async fn no_event_is_lost_while_everything_is_updated() -> Result<()> {
         }
     });
 
-    // Other code: the same program with a byte behind it.
+    // Different code: the same program with an extra byte.
     let code = pipeline.config().with_file_name("bootstrap");
     let mut bytes = std::fs::read(root().join("target/lambda/bootstrap"))?;
     bytes.push(0);
@@ -128,7 +129,7 @@ async fn no_event_is_lost_while_everything_is_updated() -> Result<()> {
         format!("[function]\nname = \"{name}-counter\""),
         format!("[function]\nname = \"{name}-counter\"\n{code}\ntimeout_seconds = 30"),
         "[bucket]\nversioning = true\nexpire_days = 30".to_owned(),
-        // Versioning stays on: turning it off takes the right to read versions away from notifications under way.
+        // Versioning stays on: turning it off revokes the permission to read versions from notifications in flight.
         "[bucket]\nversioning = true\n[table]\nbilling = { read = 50, write = 50 }".to_owned(),
         "[bucket]\nversioning = true".to_owned(),
     ] {
@@ -137,6 +138,6 @@ async fn no_event_is_lost_while_everything_is_updated() -> Result<()> {
     }
     done.store(true, Ordering::Relaxed);
     let expected = uploading.await??;
-    ensure!(expected.len() > 20, "only {} objects were uploaded meanwhile", expected.len());
-    pipeline.counted(&expected).await
+    ensure!(expected.len() > 20, "only {} objects were uploaded during the updates", expected.len());
+    pipeline.wait_for_counts(&expected).await
 }

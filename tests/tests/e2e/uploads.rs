@@ -1,4 +1,4 @@
-//! Files go in, counts come out, by S3's notification alone.
+//! Uploaded files are counted through S3's notification.
 
 use anyhow::{Context, Result, ensure};
 use chrono::{TimeDelta, Utc};
@@ -9,17 +9,17 @@ use tests::samples::{self, gzip};
 use crate::pipeline;
 
 #[tokio::test]
-async fn uploaded_files_are_counted_and_can_be_asked_for() -> Result<()> {
+async fn uploaded_files_are_counted_and_queryable() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let mut expected = Counts::new();
-    for sample in samples::make(1, Utc::now(), 5, 200) {
+    for sample in samples::generate(1, Utc::now(), 5, 200) {
         recount::add(&mut expected, &sample.bytes)?;
         pipeline.upload(&sample.key, &sample.bytes).await?;
     }
-    pipeline.counted(&expected).await?;
+    pipeline.wait_for_counts(&expected).await?;
 
-    // A day's width more than needed: the hour may have turned since.
+    // A wider period than needed, because a new hour may have begun since.
     let top: Value = serde_json::from_str(&pipeline.expect(0, &["top", "--last", "1d", "--format", "json"])?.out)?;
     ensure!(top["total"].as_u64() == Some(expected.values().sum()), "{top}");
     let event = "Clicked \"Buy now\"";
@@ -27,14 +27,14 @@ async fn uploaded_files_are_counted_and_can_be_asked_for() -> Result<()> {
         serde_json::from_str(&pipeline.expect(0, &["query", event, "--last", "1d", "--format", "json"])?.out)?;
     let hours = query["events"][0]["counts"].as_array().context("counts")?;
     ensure!(hours.len() == 24, "empty hours are shown: {query}");
-    let there: Counts = hours
+    let found: Counts = hours
         .iter()
         .filter(|part| part["count"] != 0)
         .map(|part| Some(((event.to_owned(), part["start"].as_str()?.to_owned()), part["count"].as_u64()?)))
         .collect::<Option<_>>()
         .context("a count")?;
     let wanted: Counts = expected.iter().filter(|((name, _), _)| name == event).map(|(k, v)| (k.clone(), *v)).collect();
-    ensure!(!wanted.is_empty() && there == wanted, "{query}\n{wanted:?}");
+    ensure!(!wanted.is_empty() && found == wanted, "{query}\n{wanted:?}");
 
     let table = pipeline.expect(0, &["top", "-n", "1"])?.out;
     ensure!(table.contains("1 of 8 events") && table.contains("Order Completed"), "{table}");
@@ -42,7 +42,7 @@ async fn uploaded_files_are_counted_and_can_be_asked_for() -> Result<()> {
 }
 
 #[tokio::test]
-async fn keys_with_any_sign_in_them_are_found() -> Result<()> {
+async fn keys_with_special_characters_are_counted() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let line = json!({ "type": "track", "event": "e", "timestamp": "2015-08-04T12:34:56.789Z" }).to_string();
@@ -51,28 +51,28 @@ async fn keys_with_any_sign_in_them_are_found() -> Result<()> {
         pipeline.upload(&format!("segment-logs/{key}.gz"), &gzip(line.as_bytes())).await?;
     }
     let count = keys.len() as u64;
-    pipeline.counted(&Counts::from([(("e".to_owned(), "2015-08-04T12:00:00Z".to_owned()), count)])).await
+    pipeline.wait_for_counts(&Counts::from([(("e".to_owned(), "2015-08-04T12:00:00Z".to_owned()), count)])).await
 }
 
 #[tokio::test]
-async fn files_are_read_however_they_are_packed() -> Result<()> {
+async fn files_in_any_compression_are_counted() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let line = json!({ "type": "track", "event": "e", "timestamp": "2015-08-04T12:34:56.789Z" }).to_string();
     let zipped = gzip(line.as_bytes());
     let s3 = pipeline.s3().await?;
-    // What says that it is gzip, and what does not; what is not gzip in spite of its name; what Segment tests with.
+    // Gzip with a content encoding, plain text named .gz, several members, an empty file, and Segment's test file.
     let request = s3.put_object().bucket(&pipeline.name).key("segment-logs/encoded.gz").content_encoding("gzip");
     request.body(zipped.clone().into()).send().await?;
     pipeline.upload("segment-logs/plain.gz", line.as_bytes()).await?;
     pipeline.upload("segment-logs/members.gz", &[zipped.clone(), gzip(b"\n"), zipped.clone()].concat()).await?;
     pipeline.upload("segment-logs/empty.gz", b"").await?;
     pipeline.upload("segment-logs/dummy-object.txt.gz", b"This is a test.").await?;
-    pipeline.counted(&Counts::from([(("e".to_owned(), "2015-08-04T12:00:00Z".to_owned()), 4)])).await
+    pipeline.wait_for_counts(&Counts::from([(("e".to_owned(), "2015-08-04T12:00:00Z".to_owned()), 4)])).await
 }
 
 #[tokio::test]
-async fn only_what_the_filter_names_is_counted() -> Result<()> {
+async fn objects_outside_the_filter_are_not_counted() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.declare("[notification]\nprefix = \"in/\"\nsuffix = \".json.gz\"")?;
     pipeline.expect(0, &["apply", "--yes"])?;
@@ -82,11 +82,11 @@ async fn only_what_the_filter_names_is_counted() -> Result<()> {
     pipeline.upload("out/a.json.gz", &file("wrong prefix")).await?;
     pipeline.upload("in/a.gz", &file("wrong suffix")).await?;
     pipeline.upload("in/a.json.gz", &file("right")).await?;
-    pipeline.counted(&Counts::from([(("right".to_owned(), "2015-08-04T12:00:00Z".to_owned()), 1)])).await
+    pipeline.wait_for_counts(&Counts::from([(("right".to_owned(), "2015-08-04T12:00:00Z".to_owned()), 1)])).await
 }
 
 #[tokio::test]
-async fn types_are_counted_as_declared() -> Result<()> {
+async fn declared_message_types_are_counted() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.declare("[rollup]\ncount = [\"track\", \"page\"]")?;
     pipeline.expect(0, &["apply", "--yes"])?;
@@ -102,5 +102,5 @@ async fn types_are_counted_as_declared() -> Result<()> {
     ensure!(expected.values().sum::<u64>() == of("track") as u64, "the recount is of track messages");
     let hour = expected.keys().next().map(|(_, hour)| hour.clone()).unwrap_or_default();
     expected.insert(("page".to_owned(), hour), of("page") as u64);
-    pipeline.counted(&expected).await
+    pipeline.wait_for_counts(&expected).await
 }

@@ -1,4 +1,4 @@
-//! The dashboard, served by the built provisioner on a free port, and a browser to look at it.
+//! The dashboard, served by the built provisioner on a free port, and a browser.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -15,66 +15,66 @@ use thirtyfour::prelude::*;
 
 use crate::pipeline::Pipeline;
 
-/// A browser starts within seconds; a busy machine gets more.
-const START: Duration = Duration::from_secs(60);
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(50);
-/// What browsers are called, the driver's own choice last.
+/// The timeout for the start of a browser. It takes seconds; a busy machine needs more.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// The pause between two checks.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Program names of browsers, in order of preference; without any of them the driver chooses.
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 /// A running dashboard. Dropping it stops it.
-pub struct Served {
+pub struct DashboardServer {
     child: Child,
-    /// Its address, without a slash at the end: `http://127.0.0.1:8080`.
+    /// The address, without a trailing slash: `http://127.0.0.1:8080`.
     pub url: String,
-    /// All that it said of itself when it started.
-    pub said: String,
+    /// The text that it printed at start.
+    pub banner: String,
 }
 
-impl Served {
-    /// Starts one on a free port, with more arguments.
+impl DashboardServer {
+    /// Starts `provisioner dashboard --listen {listen}` with further arguments.
     ///
     /// # Errors
-    /// It does not start.
+    /// The server does not start.
     pub fn start(pipeline: &Pipeline<'_>, listen: &str, args: &[&str]) -> Result<Self> {
         let mut command = pipeline.command(&[&["dashboard", "--listen", listen], args].concat())?;
         let mut child = command.stdout(Stdio::piped()).spawn().context("failed to start the dashboard")?;
         let mut out = BufReader::new(child.stdout.take().context("its output")?);
-        let mut said = String::new();
-        while !said.contains("Ctrl-C") && out.read_line(&mut said).context("failed to read where it is")? > 0 {}
-        let url = said.lines().next().and_then(|line| line.split_once("http://")).context("no address")?.1;
+        let mut banner = String::new();
+        while !banner.contains("Ctrl-C") && out.read_line(&mut banner).context("failed to read its address")? > 0 {}
+        let url = banner.lines().next().and_then(|line| line.split_once("http://")).context("no address")?.1;
         let url = format!("http://{}", url.split('/').next().unwrap_or_default());
-        Ok(Self { child, url, said })
+        Ok(Self { child, url, banner })
     }
 
-    /// Its process.
+    /// Returns the process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits for its end and gives its exit code.
+    /// Waits for the end of the process and returns the exit code.
     ///
     /// # Errors
-    /// It cannot be waited for.
-    pub fn ended(&mut self) -> Result<Option<i32>> {
+    /// The process cannot be waited for.
+    pub fn wait(&mut self) -> Result<Option<i32>> {
         Ok(self.child.wait().context("failed to wait for the dashboard")?.code())
     }
 }
 
-impl Drop for Served {
+impl Drop for DashboardServer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A headless browser with files of its own. Dropping it stops it.
+/// A headless browser with its own files. Dropping it stops it.
 pub struct Browser {
     /// The session.
     pub page: WebDriver,
-    _driver: Group,
-    /// What it has downloaded.
+    _driver: ProcessGroup,
+    /// The folder of downloads.
     pub downloads: TempDir,
     _profile: TempDir,
 }
@@ -85,17 +85,17 @@ fn on_path(name: &str) -> Option<PathBuf> {
 }
 
 impl Browser {
-    /// Starts one.
+    /// Starts a browser.
     ///
     /// # Errors
-    /// There is none, or it does not start.
+    /// No chromedriver is installed, or it does not start.
     pub async fn start() -> Result<Self> {
         let program = on_path("chromedriver").context(
-            "there is no chromedriver on the PATH: install Chromium with it (Debian: chromium, chromium-driver)",
+            "chromedriver is not on the PATH: install Chromium and its driver (Debian: chromium, chromium-driver)",
         )?;
         let port = TcpListener::bind("127.0.0.1:0").and_then(|s| s.local_addr()).context("no free port")?.port();
         let (downloads, profile) = (TempDir::with_prefix("downloads-")?, TempDir::with_prefix("browser-")?);
-        // A group of its own: whatever the driver has started ends with it.
+        // Its own process group, so that all processes of the driver end with it.
         let driver = Command::new(program)
             .arg(format!("--port={port}"))
             .stdin(Stdio::null())
@@ -105,11 +105,11 @@ impl Browser {
             .process_group(0)
             .spawn()
             .context("failed to start chromedriver")?;
-        let driver = Group(driver);
+        let driver = ProcessGroup(driver);
         let started = Instant::now();
         while ureq::get(format!("http://127.0.0.1:{port}/status")).call().is_err() {
-            ensure!(started.elapsed() < START, "chromedriver did not start");
-            tokio::time::sleep(LOOK).await;
+            ensure!(started.elapsed() < START_TIMEOUT, "chromedriver did not start");
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         let mut capabilities = DesiredCapabilities::chrome();
         if let Some(browser) = BROWSERS.iter().find_map(|name| on_path(name)) {
@@ -125,7 +125,7 @@ impl Browser {
             "--disable-sync",
             "--disable-quic",
             "--disable-breakpad",
-            // Dates are typed in the order of a language.
+            // The language determines the order in which a date is typed.
             "--lang=en-US",
             "--disable-dev-shm-usage",
             "--window-size=1280,1000",
@@ -133,7 +133,7 @@ impl Browser {
         ] {
             capabilities.add_arg(argument)?;
         }
-        // It has no sandbox for root, which is who runs tests in containers; it sees pages of ours alone.
+        // Chromium has no sandbox for root, the usual user in containers. It opens only this project's pages.
         capabilities.add_arg("--no-sandbox")?;
         capabilities.add_experimental_option(
             "prefs",
@@ -143,66 +143,66 @@ impl Browser {
         Ok(Self { page, _driver: driver, downloads, _profile: profile })
     }
 
-    /// Runs one of the browser's own commands (Chrome DevTools Protocol).
+    /// Runs a command of the Chrome DevTools Protocol.
     ///
     /// # Errors
-    /// It fails.
-    pub async fn tool(&self, command: &str, arguments: Value) -> Result<()> {
+    /// The command fails.
+    pub async fn devtools(&self, command: &str, arguments: Value) -> Result<()> {
         self.page.cdp().send_raw(command, arguments).await.with_context(|| command.to_owned())?;
         Ok(())
     }
 
-    /// A script's value.
+    /// Evaluates a script.
     ///
     /// # Errors
     /// The script fails.
-    pub async fn value(&self, script: &str) -> Result<Value> {
+    pub async fn evaluate(&self, script: &str) -> Result<Value> {
         Ok(self.page.execute(script, Vec::new()).await.with_context(|| script.to_owned())?.json().clone())
     }
 
-    /// Waits until a script's value is true.
+    /// Waits until a script evaluates to true.
     ///
     /// # Errors
-    /// It does not become true in time.
-    pub async fn until(&self, script: &str) -> Result<()> {
+    /// It does not in time.
+    pub async fn wait_until(&self, script: &str) -> Result<()> {
         let started = Instant::now();
-        // While a page goes and another comes, there is nothing to run scripts in.
-        while !matches!(self.value(script).await, Ok(Value::Bool(true))) {
+        // During a navigation scripts fail.
+        while !matches!(self.evaluate(script).await, Ok(Value::Bool(true))) {
             let at = self.page.current_url().await.map(|url| url.to_string()).unwrap_or_default();
-            ensure!(started.elapsed() < START * 2, "not true at {at}: {script}");
-            tokio::time::sleep(LOOK).await;
+            ensure!(started.elapsed() < START_TIMEOUT * 2, "not true at {at}: {script}");
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         Ok(())
     }
 
-    /// The text of the element that a selector finds.
+    /// Returns the text of the first element that matches a selector.
     ///
     /// # Errors
-    /// There is none.
+    /// No element matches.
     pub async fn text(&self, selector: &str) -> Result<String> {
         Ok(self.page.find(By::Css(selector)).await?.text().await?)
     }
 
-    /// A picture of the page.
+    /// Writes a screenshot of the page to a file.
     ///
     /// # Errors
-    /// It cannot be taken or written.
-    pub async fn picture(&self, file: &Path) -> Result<()> {
+    /// The screenshot cannot be taken or written.
+    pub async fn screenshot(&self, file: &Path) -> Result<()> {
         Ok(self.page.screenshot(file).await?)
     }
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver is ended with all that it has started, so that nobody needs to wait for the end of a session.
+        // The process group is killed, so closing the session would only cost time.
         let _ = self.page.clone().leak();
     }
 }
 
-/// A process and what it has started.
-struct Group(Child);
+/// A process group. Dropping it kills all of its processes.
+struct ProcessGroup(Child);
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.0.id())]).status();
         let _ = self.0.wait();

@@ -1,4 +1,4 @@
-//! What the deployer may do: `provisioner policy` is enough, and nothing in it is too much.
+//! `provisioner policy`: the printed policies are sufficient and minimal.
 
 use std::collections::BTreeSet;
 
@@ -8,12 +8,13 @@ use aws_sdk_s3::types::{
     ServerSideEncryption, ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule,
 };
 use serde_json::{Value, json};
-use tests::pipeline::{Pipeline, Ran};
+use tests::pipeline::{CommandOutput, Pipeline};
 
+use crate::common::{file_of, remove_notification};
 use crate::{pipeline, verdict};
 
-/// An IAM user whose one policy can be changed.
-pub(crate) struct User<'a> {
+/// An IAM user with one policy, which can be replaced.
+struct User<'a> {
     pipeline: &'a Pipeline<'a>,
     name: &'static str,
     iam: aws_sdk_iam::Client,
@@ -21,29 +22,29 @@ pub(crate) struct User<'a> {
 }
 
 impl<'a> User<'a> {
-    pub(crate) async fn new(pipeline: &'a Pipeline<'a>, name: &'static str) -> Result<Self> {
+    async fn new(pipeline: &'a Pipeline<'a>, name: &'static str) -> Result<Self> {
         let iam = aws_sdk_iam::Client::new(&pipeline.sdk().await?);
         iam.create_user().user_name(name).send().await?;
         let key = iam.create_access_key().user_name(name).send().await?.access_key.context("a key")?;
         Ok(Self { pipeline, name, iam, key })
     }
 
-    pub(crate) async fn allow(&self, policy: &Value) -> Result<()> {
+    async fn allow(&self, policy: &Value) -> Result<()> {
         let request = self.iam.put_user_policy().user_name(self.name).policy_name("deploy");
         request.policy_document(policy.to_string()).send().await?;
         Ok(())
     }
 
-    pub(crate) fn run(&self, args: &[&str]) -> Result<Ran> {
+    fn run(&self, args: &[&str]) -> Result<CommandOutput> {
         let mut command = self.pipeline.command(args)?;
         command.env("AWS_ACCESS_KEY_ID", &self.key.access_key_id);
         let output = command.env("AWS_SECRET_ACCESS_KEY", &self.key.secret_access_key).output()?;
-        Ok(Ran::of(&output))
+        Ok(CommandOutput::of(&output))
     }
 }
 
-/// Of a printed policy, the statements with only these actions in them.
-fn only(policy: &Value, actions: &BTreeSet<String>) -> Value {
+/// Restricts a policy to these actions.
+fn restrict(policy: &Value, actions: &BTreeSet<String>) -> Value {
     let statements = policy["Statement"].as_array().into_iter().flatten().filter_map(|statement| {
         let all = statement["Action"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let some: Vec<&str> = all.filter(|action| actions.contains(*action)).collect();
@@ -62,21 +63,21 @@ fn actions(policy: &Value) -> BTreeSet<String> {
     actions.filter_map(|action| action.as_str().map(str::to_owned)).collect()
 }
 
-/// What the local AWS asks for in place of what AWS does (Lambda's service authorization reference).
-const INSTEAD: [(&str, &str); 4] = [
+/// Pairs of an action that AWS requires and the one that the local AWS requires instead (Lambda's service authorization
+/// reference).
+const SUBSTITUTES: [(&str, &str); 4] = [
     ("s3:DeleteObjectVersion", "s3:DeleteObject"),
     ("lambda:GetFunctionEventInvokeConfig", "lambda:GetFunction"),
     ("lambda:PutFunctionEventInvokeConfig", "lambda:UpdateFunctionCode"),
     ("lambda:DeleteFunctionConcurrency", "lambda:PutFunctionConcurrency"),
 ];
 
-/// What AWS asks for and the local AWS does not, so that nothing here can show that it is needed. By AWS's service
-/// authorization references, the first goes with CreateFunction, the second with GetFunction and the last with
-/// CreateBucket.
-const NOT_ASKED_FOR: [&str; 3] = ["iam:PassRole", "lambda:ListTags", "s3:TagResource"];
+/// Actions that AWS requires and the local AWS does not, so their need cannot be tested here. By AWS's service
+/// authorization references, CreateFunction requires the first, GetFunction the second and CreateBucket the last.
+const NOT_CHECKED_LOCALLY: [&str; 3] = ["iam:PassRole", "lambda:ListTags", "s3:TagResource"];
 
-/// The declarations that the pipeline goes through: between them they use every kind and every way to change one.
-const DECLARED: [&str; 3] = [
+/// The declarations that are applied in order: together they use every kind and every way to change one.
+const DECLARATIONS: [&str; 3] = [
     "[function]\nmax_concurrency = 3\n[segment]\nworkspace_id = \"abc123\"",
     "[function]\nmemory_mb = 512\nretries = 1\nlog_retention_days = 7\n[notification]\nprefix = \"other/\"\n\
      [table]\nbilling = { read = 5, write = 5 }\npoint_in_time_recovery = false\n[bucket]\nversioning = true\n\
@@ -84,11 +85,11 @@ const DECLARED: [&str; 3] = [
     "[tags]\nteam = \"other\"\n[segment]\nworkspace_id = \"other\"",
 ];
 
-/// Changes by hand that nothing but their repair makes up for: one each for what no declaration changes.
-async fn disturb(pipeline: &Pipeline<'_>, round: usize) -> Result<()> {
+/// Introduces drift: a change for each setting that no declaration changes.
+async fn introduce_drift(pipeline: &Pipeline<'_>, round: usize) -> Result<()> {
     let (sdk, name) = (pipeline.sdk().await?, &pipeline.name);
     let s3 = pipeline.s3().await?;
-    // A statement of ours that is not declared, beside another or alone: the policy is put, or deleted.
+    // An owned statement that is not declared, next to an unmanaged one or alone: the policy is put, or deleted.
     let statement = |sid: &str| {
         json!({
             "Sid": sid, "Effect": "Deny", "Principal": "*", "Action": "s3:GetObject",
@@ -96,7 +97,7 @@ async fn disturb(pipeline: &Pipeline<'_>, round: usize) -> Result<()> {
         })
     };
     let mut statements = vec![statement("PipelineDenyPlainHttp")];
-    statements.extend((round == 1).then(|| statement("Theirs")));
+    statements.extend((round == 1).then(|| statement("Unmanaged")));
     let policy = json!({ "Version": "2012-10-17", "Statement": statements }).to_string();
     s3.put_bucket_policy().bucket(name).policy(policy).send().await?;
     if round > 1 {
@@ -114,14 +115,14 @@ async fn disturb(pipeline: &Pipeline<'_>, round: usize) -> Result<()> {
     request.time_to_live_specification(off).send().await?;
     let iam = aws_sdk_iam::Client::new(&sdk);
     let role = format!("{name}-function");
-    let nobody = json!({ "Version": "2012-10-17", "Statement": [{
+    let deny_all = json!({ "Version": "2012-10-17", "Statement": [{
         "Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRole",
     }]});
     let nothing =
         json!({ "Version": "2012-10-17", "Statement": [{ "Effect": "Deny", "Action": "*", "Resource": "*" }]});
-    iam.update_assume_role_policy().role_name(&role).policy_document(nobody.to_string()).send().await?;
+    iam.update_assume_role_policy().role_name(&role).policy_document(deny_all.to_string()).send().await?;
     iam.update_role().role_name(&role).description("mine").send().await?;
-    let managed = iam.create_policy().policy_name("theirs").policy_document(nothing.to_string()).send().await?;
+    let managed = iam.create_policy().policy_name("unmanaged").policy_document(nothing.to_string()).send().await?;
     let arn = managed.policy.and_then(|policy| policy.arn);
     iam.attach_role_policy().role_name(&role).set_policy_arn(arn).send().await?;
     let sqs = aws_sdk_sqs::Client::new(&sdk);
@@ -138,21 +139,21 @@ async fn disturb(pipeline: &Pipeline<'_>, round: usize) -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_printed_policy_is_enough() -> Result<()> {
+async fn deployer_policy_is_sufficient() -> Result<()> {
     let pipeline = pipeline()?;
     let deployer = User::new(&pipeline, "deployer").await?;
-    for (i, declared) in DECLARED.iter().enumerate() {
+    for (i, declared) in DECLARATIONS.iter().enumerate() {
         pipeline.declare(declared)?;
         let policy = serde_json::from_str(&pipeline.expect(0, &["policy"])?.out)?;
-        ensure!(serde_json::to_string(&policy)?.len() < 6_144, "larger than a managed policy may be");
+        ensure!(serde_json::to_string(&policy)?.len() < 6_144, "larger than the limit of a managed policy");
         deployer.allow(&policy).await?;
         if i > 0 {
-            disturb(&pipeline, i).await?;
+            introduce_drift(&pipeline, i).await?;
         }
         let applied = deployer.run(&["apply", "--yes", "--prune"])?;
         ensure!(applied.code == Some(0), "{i}: {}\n{}", applied.out, applied.err);
         ensure!(!applied.out.contains("the caller may not"), "{}", applied.out);
-        ensure!(!applied.out.contains("user/deployer"), "a plan names who made it: {}", applied.out);
+        ensure!(!applied.out.contains("user/deployer"), "a plan names its caller: {}", applied.out);
         let plan = deployer.run(&["plan"])?;
         ensure!(verdict(&plan.out)? == "No changes.", "{}", plan.out);
     }
@@ -163,7 +164,7 @@ async fn the_printed_policy_is_enough() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_plan_says_what_the_caller_may_not_do() -> Result<()> {
+async fn plan_by_a_restricted_caller_reports_missing_permissions() -> Result<()> {
     let pipeline = pipeline()?;
     let deployer = User::new(&pipeline, "deployer").await?;
     let policy: Value = serde_json::from_str(&pipeline.expect(0, &["policy"])?.out)?;
@@ -171,11 +172,11 @@ async fn the_plan_says_what_the_caller_may_not_do() -> Result<()> {
     for missing in ["sqs:CreateQueue", "lambda:AddPermission"] {
         ensure!(some.remove(missing), "{missing} is not printed");
     }
-    deployer.allow(&only(&policy, &some)).await?;
+    deployer.allow(&restrict(&policy, &some)).await?;
     let plan = deployer.run(&["plan"])?;
     ensure!(plan.out.contains("whether the caller may do all of this was not checked: iam:Sim"), "{}", plan.out);
 
-    let mut policy = only(&policy, &some);
+    let mut policy = restrict(&policy, &some);
     let simulate = json!({ "Effect": "Allow", "Action": "iam:SimulatePrincipalPolicy", "Resource": "*" });
     policy["Statement"].as_array_mut().context("statements")?.push(simulate);
     deployer.allow(&policy).await?;
@@ -195,30 +196,31 @@ async fn the_plan_says_what_the_caller_may_not_do() -> Result<()> {
 }
 
 #[tokio::test]
-async fn nothing_in_the_printed_policy_is_too_much() -> Result<()> {
+async fn deployer_policy_is_minimal() -> Result<()> {
     let pipeline = pipeline()?;
     let deployer = User::new(&pipeline, "deployer").await?;
     let (mut granted, mut printed) = (BTreeSet::new(), BTreeSet::new());
-    // From no rights at all: whatever is refused for want of a right gets that right, and no other.
-    for (i, declared) in DECLARED.iter().enumerate() {
+    // Begins without permissions, and grants only the actions that are denied.
+    for (i, declared) in DECLARATIONS.iter().enumerate() {
         pipeline.declare(declared)?;
         if i > 0 {
-            disturb(&pipeline, i).await?;
+            introduce_drift(&pipeline, i).await?;
         }
-        grow(&pipeline, &deployer, &mut granted, &mut printed, &["apply", "--yes", "--prune"]).await?;
+        grant_until_success(&pipeline, &deployer, &mut granted, &mut printed, &["apply", "--yes", "--prune"]).await?;
     }
     pipeline.upload("other/x.gz", b"").await?;
-    grow(&pipeline, &deployer, &mut granted, &mut printed, &["destroy", "--yes", "--delete-data"]).await?;
+    let destroy = ["destroy", "--yes", "--delete-data"];
+    grant_until_success(&pipeline, &deployer, &mut granted, &mut printed, &destroy).await?;
 
-    let mut unasked: BTreeSet<&str> = printed.difference(&granted).map(String::as_str).collect();
-    // Whether these are asked for by their own names depends on what was granted first.
-    unasked.retain(|action| !INSTEAD.iter().any(|(name, _)| name == action));
-    ensure!(unasked == NOT_ASKED_FOR.into(), "printed, but never asked for: {unasked:?}");
+    let mut unused: BTreeSet<&str> = printed.difference(&granted).map(String::as_str).collect();
+    // Denials of these depend on the order in which actions were granted.
+    unused.retain(|action| !SUBSTITUTES.iter().any(|(name, _)| name == action));
+    ensure!(unused == NOT_CHECKED_LOCALLY.into(), "printed, but never required: {unused:?}");
     Ok(())
 }
 
-/// Runs a command until it is refused nothing.
-async fn grow(
+/// Runs a command and grants the denied actions, until none is denied.
+async fn grant_until_success(
     pipeline: &Pipeline<'_>,
     deployer: &User<'_>,
     granted: &mut BTreeSet<String>,
@@ -228,29 +230,69 @@ async fn grow(
     let policy: Value = serde_json::from_str(&pipeline.expect(0, &["policy"])?.out)?;
     printed.extend(actions(&policy));
     for _ in 0..60 {
-        deployer.allow(&only(&policy, granted)).await?;
-        let ran = deployer.run(command)?;
-        // What is looked for beyond the declaration is not missed, but told of.
-        let said = format!("{}{}", ran.err, ran.out);
+        deployer.allow(&restrict(&policy, granted)).await?;
+        let run = deployer.run(command)?;
+        // A denied search for orphaned resources is no failure; it is reported in a note.
+        let text = format!("{}{}", run.err, run.out);
         let before = ["allow the caller ", "or allow ", "was not looked for: "];
-        let asked = before.into_iter().flat_map(|before| said.split(before).skip(1));
-        let mut more: BTreeSet<String> = asked
+        let denied = before.into_iter().flat_map(|before| text.split(before).skip(1));
+        let mut more: BTreeSet<String> = denied
             .filter_map(|rest| rest.split_whitespace().next())
             .map(|action| action.trim_end_matches(':').to_owned())
             .collect();
-        for (action, instead) in INSTEAD {
+        for (action, substitute) in SUBSTITUTES {
             if more.contains(action) && granted.contains(action) {
-                more.insert(instead.to_owned());
+                more.insert(substitute.to_owned());
             }
         }
         if more.is_empty() {
-            ensure!(ran.code == Some(0), "{}", ran.err);
+            ensure!(run.code == Some(0), "{}", run.err);
             return Ok(());
         }
         let unknown: Vec<&String> = more.iter().filter(|action| !printed.contains(*action)).collect();
-        ensure!(unknown.is_empty(), "asked for, but not printed: {unknown:?}");
-        ensure!(!more.is_subset(granted), "granted, but still refused: {more:?}\n{}", ran.err);
+        ensure!(unknown.is_empty(), "required, but not printed: {unknown:?}");
+        ensure!(!more.is_subset(granted), "granted, but still denied: {more:?}\n{}", run.err);
         granted.extend(more);
     }
-    anyhow::bail!("still refused: {granted:?}")
+    anyhow::bail!("still denied: {granted:?}")
+}
+
+#[tokio::test]
+async fn reader_and_operator_policies_are_sufficient_and_separate() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let (file, expected) = file_of(250);
+    pipeline.upload("segment-logs/x/1/a.gz", &file).await?;
+    pipeline.wait_for_counts(&expected).await?;
+    remove_notification(&pipeline).await?;
+    pipeline.upload("segment-logs/x/1/b.gz", &file).await?;
+    let policy = |to: &str| -> Result<Value> { Ok(serde_json::from_str(&pipeline.expect(0, &["policy", to])?.out)?) };
+    let reads: [&[&str]; 4] = [
+        &["query", "event 7", "--from", "2015-08-04", "--to", "2015-08-05"],
+        &["top", "--from", "2015-08-04", "--to", "2015-08-05"],
+        &["events"],
+        &["dashboard", "--out", "report.html", "--from", "2015-08-04", "--to", "2015-08-05"],
+    ];
+    let operates: [&[&str]; 4] = [&["status"], &["backfill"], &["replay"], &["verify", "--timeout", "30"]];
+
+    let reader = User::new(&pipeline, "reader").await?;
+    reader.allow(&policy("reader")?).await?;
+    for args in reads {
+        let run = reader.run(args)?;
+        ensure!(run.code == Some(0), "{args:?}: {run:?}");
+    }
+    let operator = User::new(&pipeline, "operator").await?;
+    operator.allow(&policy("operator")?).await?;
+    for args in operates {
+        if args[0] == "verify" {
+            pipeline.expect(0, &["apply", "--yes"])?;
+        }
+        let run = operator.run(args)?;
+        ensure!(run.code == Some(0), "{args:?}: {run:?}");
+        let refused = reader.run(args)?;
+        ensure!(refused.code == Some(1) && refused.err.contains("AccessDenied"), "{args:?}: {refused:?}");
+    }
+    let refused = operator.run(&["events"])?;
+    ensure!(refused.code == Some(1) && refused.err.contains("allow the caller dynamodb:Scan"), "{refused:?}");
+    Ok(())
 }

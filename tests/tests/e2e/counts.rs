@@ -1,4 +1,4 @@
-//! What the counts are for: every figure equals that of an independent recount of the files.
+//! `provisioner query`, `top` and `events`: every number equals that of an independent recount of the files.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,15 +12,16 @@ use tests::samples::gzip;
 
 use crate::pipeline;
 
-/// A name that means something to a terminal, to a spreadsheet and to HTML.
-const HOSTILE: &str = "=cmd|'/c calc'!A1,\u{1b}[31m<script>alert(\"x\")</script>\u{202e}";
+/// A name with special meaning to a terminal, a spreadsheet and HTML.
+const HOSTILE_NAME: &str = "=cmd|'/c calc'!A1,\u{1b}[31m<script>alert(\"x\")</script>\u{202e}";
 
 fn begin() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2015, 7, 5, 0, 0, 0).single().unwrap_or_default()
 }
 
-/// Thirty days of two hundred events, in files of twelve hours each, counted by the function.
-pub(crate) async fn counted(pipeline: &Pipeline<'_>) -> Result<Counts> {
+/// Deploys the pipeline and lets the function count thirty days of two hundred events, in files of twelve hours each.
+/// Returns the recount.
+pub(crate) async fn count_a_month(pipeline: &Pipeline<'_>) -> Result<Counts> {
     pipeline.expect(0, &["apply", "--yes"])?;
     let mut rng = Rng::with_seed(30);
     let mut expected = Counts::new();
@@ -28,8 +29,8 @@ pub(crate) async fn counted(pipeline: &Pipeline<'_>) -> Result<Counts> {
         let mut text = String::new();
         for n in 0..400 {
             let event = match n {
-                0 => HOSTILE.to_owned(),
-                // A few of the names are most of the events, as it is.
+                0 => HOSTILE_NAME.to_owned(),
+                // As in real data, a few names make up most of the events.
                 _ => format!("Event {:03}", rng.usize(0..199) * rng.usize(0..199) / 199),
             };
             let time = begin() + Duration::hours(12 * file) + Duration::seconds(rng.i64(0..12 * 3600));
@@ -41,7 +42,7 @@ pub(crate) async fn counted(pipeline: &Pipeline<'_>) -> Result<Counts> {
         recount::add(&mut expected, &bytes)?;
         pipeline.upload(&format!("segment-logs/x/1/{file}.gz"), &bytes).await?;
     }
-    pipeline.counted(&expected).await?;
+    pipeline.wait_for_counts(&expected).await?;
     Ok(expected)
 }
 
@@ -51,15 +52,15 @@ fn sum(counts: &Counts, wanted: impl Fn(&str, DateTime<Utc>) -> bool) -> u64 {
 }
 
 #[tokio::test]
-async fn figures_equal_a_recount_of_the_files() -> Result<()> {
+async fn query_and_top_equal_the_recount() -> Result<()> {
     let pipeline = pipeline()?;
-    let expected = counted(&pipeline).await?;
+    let expected = count_a_month(&pipeline).await?;
     let json = |args: &[&str]| -> Result<Value> {
         Ok(serde_json::from_str(&pipeline.expect(0, &[args, &["--format", "json"]].concat())?.out)?)
     };
     let tokyo = FixedOffset::east_opt(9 * 3600).context("a zone")?;
 
-    // By day, in another zone, several events side by side, as a spreadsheet gets it.
+    // By day, in another time zone, several events in one CSV.
     let args = ["query", "Event 000", "Event 007", "--from", "2015-07-06", "--to", "2015-07-20"];
     let csv = pipeline.expect(0, &[&args[..], &["--by", "day", "--tz", "Asia/Tokyo", "--format", "csv"]].concat())?.out;
     let rows: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
@@ -72,7 +73,7 @@ async fn figures_equal_a_recount_of_the_files() -> Result<()> {
         }
     }
 
-    // Month over month, in one command.
+    // Compared with the previous period, in one command.
     let months =
         json(&["query", "Event 001", "--from", "2015-07-20", "--to", "2015-08-01", "--by", "week", "--compare"])?;
     let event = &months["events"][0];
@@ -88,7 +89,7 @@ async fn figures_equal_a_recount_of_the_files() -> Result<()> {
         "{months}"
     );
 
-    // By hour, empty hours shown as 0, and read consistently.
+    // By hour, with empty hours as 0, and with consistent reads.
     let hours = json(&["query", "Event 150", "--from", "2015-07-05", "--to", "2015-08-04", "--consistent"])?;
     let hours = hours["events"][0]["counts"].as_array().context("counts")?.clone();
     ensure!(hours.len() == 720 && hours.iter().any(|hour| hour["count"] == 0), "{} hours", hours.len());
@@ -98,7 +99,7 @@ async fn figures_equal_a_recount_of_the_files() -> Result<()> {
         ensure!(hour["count"] == wanted, "{hour}");
     }
 
-    // The most frequent, all of them, beside the time before.
+    // All events by frequency, compared with the previous period.
     let top = json(&["top", "--from", "2015-07-20", "--to", "2015-08-03", "-n", "500"])?;
     let mut wanted: BTreeMap<String, [u64; 2]> = BTreeMap::new();
     for ((event, hour), count) in &expected {
@@ -121,25 +122,25 @@ async fn figures_equal_a_recount_of_the_files() -> Result<()> {
     ensure!(top["total"] == wanted.values().map(|[count, _]| count).sum::<u64>(), "{}", top["total"]);
     ensure!(top["total_before"] == wanted.values().map(|[_, before]| before).sum::<u64>(), "{}", top["total_before"]);
 
-    // The files, by what the ledger has of them.
+    // The number of files, from the ledger.
     let status = json(&["status"])?;
     ensure!(status["last_day"]["objects"] == 60 && status["last_hour"]["objects"] == 60, "{status}");
     let files = json(&["backfill", "--dry-run"])?;
     ensure!(files["listed"] == 60 && files["counted_before"] == 60 && files["due"] == 0, "{files}");
 
-    // All names.
+    // All event names.
     let names: BTreeSet<String> = serde_json::from_value(json(&["events"])?)?;
     ensure!(names == expected.keys().map(|(event, _)| event.clone()).collect(), "{names:?}");
     Ok(())
 }
 
 #[tokio::test]
-async fn names_are_suggested_and_harmless() -> Result<()> {
+async fn query_of_unknown_event_suggests_names_and_hostile_names_are_escaped() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let mut expected = Counts::new();
     let now = Utc::now();
-    let events = ["Order Completed", "Order Cancelled", "Signed Up", HOSTILE];
+    let events = ["Order Completed", "Order Cancelled", "Signed Up", HOSTILE_NAME];
     let lines: String = events
         .iter()
         .map(|event| json!({ "type": "track", "event": event, "timestamp": now.to_rfc3339() }).to_string() + "\n")
@@ -147,18 +148,18 @@ async fn names_are_suggested_and_harmless() -> Result<()> {
     let bytes = gzip(lines.as_bytes());
     recount::add(&mut expected, &bytes)?;
     pipeline.upload("segment-logs/x/1/a.gz", &bytes).await?;
-    pipeline.counted(&expected).await?;
+    pipeline.wait_for_counts(&expected).await?;
 
-    let ran = pipeline.expect(1, &["query", "order completd"])?;
-    ensure!(ran.err.contains("no event `order completd` was ever counted"), "{}", ran.err);
-    ensure!(ran.err.contains("did you mean `Order Completed` or `Order Cancelled`"), "{}", ran.err);
-    // One that happened, but not then, is no mistake.
+    let run = pipeline.expect(1, &["query", "order completd"])?;
+    ensure!(run.err.contains("no event `order completd` was ever counted"), "{}", run.err);
+    ensure!(run.err.contains("did you mean `Order Completed` or `Order Cancelled`"), "{}", run.err);
+    // An event without counts in the period is no error.
     let none =
         pipeline.expect(0, &["query", "Signed Up", "--from", "2015-01-01", "--to", "2015-01-03", "--by", "day"])?;
     ensure!(none.out.matches("│     0 ┆").count() + none.out.matches(" 0 ").count() > 0, "{}", none.out);
 
     for format in ["table", "csv", "tsv"] {
-        for command in [vec!["events"], vec!["top", "--last", "2d"], vec!["query", HOSTILE, "--last", "2d"]] {
+        for command in [vec!["events"], vec!["top", "--last", "2d"], vec!["query", HOSTILE_NAME, "--last", "2d"]] {
             let out = pipeline.expect(0, &[&command[..], &["--format", format]].concat())?.out;
             if format != "csv" {
                 ensure!(!out.contains('\u{1b}'), "{format} {command:?}: {out:?}");

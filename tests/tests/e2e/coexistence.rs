@@ -1,4 +1,4 @@
-//! What others put beside ours stays as it is.
+//! Unmanaged settings on the pipeline's bucket are preserved.
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_s3::types::{
@@ -10,12 +10,12 @@ use aws_sdk_s3::types::{
 use crate::{pipeline, steps, verdict};
 
 #[tokio::test]
-async fn other_notifications_survive_apply_and_destroy() -> Result<()> {
+async fn unmanaged_notifications_survive_apply_and_destroy() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let s3 = pipeline.s3().await?;
     let sqs = aws_sdk_sqs::Client::new(&pipeline.sdk().await?);
-    // S3 checks that it may send there.
+    // S3 validates that it may send to the queue.
     let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": [{
         "Effect": "Allow", "Principal": { "Service": "s3.amazonaws.com" }, "Action": "sqs:SendMessage", "Resource": "*",
     }]});
@@ -33,16 +33,16 @@ async fn other_notifications_survive_apply_and_destroy() -> Result<()> {
         .build()?;
     let function = LambdaFunctionConfiguration::builder()
         .id("their-function")
-        .lambda_function_arn(format!("arn:aws:lambda:us-east-1:{}:function:theirs", pipeline.account))
+        .lambda_function_arn(format!("arn:aws:lambda:us-east-1:{}:function:unmanaged", pipeline.account))
         .events(Event::S3ObjectRemovedDelete)
         .filter(filter)
         .build()?;
     let get = async || {
         s3.get_bucket_notification_configuration().bucket(&pipeline.name).send().await.context("failed to read")
     };
-    let ours = get().await?.lambda_function_configurations.context("ours")?;
-    ensure!(ours.len() == 1, "{ours:?}");
-    // Another tool that writes the whole configuration, and forgets ours.
+    let owned = get().await?.lambda_function_configurations.context("the pipeline's entry")?;
+    ensure!(owned.len() == 1, "{owned:?}");
+    // Another tool overwrites the whole configuration, without the pipeline's entry.
     s3.put_bucket_notification_configuration()
         .bucket(&pipeline.name)
         .notification_configuration(
@@ -63,11 +63,11 @@ async fn other_notifications_survive_apply_and_destroy() -> Result<()> {
     ensure!(both.queue_configurations == before.queue_configurations, "{both:?}");
     ensure!(both.event_bridge_configuration == before.event_bridge_configuration, "{both:?}");
     let functions = both.lambda_function_configurations();
-    ensure!(functions.len() == 2 && functions.contains(&ours[0]), "{functions:?}");
+    ensure!(functions.len() == 2 && functions.contains(&owned[0]), "{functions:?}");
     ensure!(functions.contains(&before.lambda_function_configurations()[0]), "{functions:?}");
-    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not converged");
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not in sync");
 
-    // An update of ours, too.
+    // They also survive an update of the pipeline's entry.
     pipeline.declare("[notification]\nprefix = \"other/\"")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let updated = get().await?;
@@ -87,48 +87,48 @@ async fn other_notifications_survive_apply_and_destroy() -> Result<()> {
 }
 
 #[tokio::test]
-async fn other_tags_statements_and_rules_of_the_bucket_survive_our_changes() -> Result<()> {
+async fn unmanaged_bucket_tags_statements_and_rules_survive_changes() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let (s3, bucket) = (pipeline.s3().await?, &pipeline.name);
 
-    // Another team adds a tag, a statement and a rule of its own.
+    // Another team adds a tag, a statement and a lifecycle rule.
     let mut tags = s3.get_bucket_tagging().bucket(bucket).send().await?.tag_set;
     tags.push(Tag::builder().key("cost-centre").value("42").build()?);
     let tagging = Tagging::builder().set_tag_set(Some(tags)).build()?;
     s3.put_bucket_tagging().bucket(bucket).tagging(tagging).send().await?;
-    let theirs = serde_json::json!({
-        "Sid": "Theirs", "Effect": "Deny", "Principal": "*", "Action": "s3:DeleteBucket",
+    let unmanaged = serde_json::json!({
+        "Sid": "Unmanaged", "Effect": "Deny", "Principal": "*", "Action": "s3:DeleteBucket",
         "Resource": format!("arn:aws:s3:::{bucket}"),
     });
-    let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": [theirs] }).to_string();
+    let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": [unmanaged] }).to_string();
     s3.put_bucket_policy().bucket(bucket).policy(policy).send().await?;
     let rule = LifecycleRule::builder()
-        .id("theirs")
+        .id("unmanaged")
         .status(ExpirationStatus::Enabled)
         .filter(LifecycleRuleFilter::builder().prefix("tmp/").build())
         .expiration(LifecycleExpiration::builder().days(1).build())
         .build()?;
     let rules = BucketLifecycleConfiguration::builder().rules(rule).build()?;
     s3.put_bucket_lifecycle_configuration().bucket(bucket).lifecycle_configuration(rules).send().await?;
-    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "what is theirs is no change");
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "unmanaged settings are no drift");
 
-    for ours in [
+    for declared in [
         "[bucket]\nrequire_tls = true\nexpire_days = 30\n[tags]\nteam = \"data\"",
         "[bucket]\nexpire_days = 60\n[tags]\nteam = \"other\"",
         "",
     ] {
-        pipeline.declare(ours)?;
+        pipeline.declare(declared)?;
         pipeline.expect(0, &["apply", "--yes"])?;
-        ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "{ours}");
+        ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "{declared}");
         let tags = s3.get_bucket_tagging().bucket(bucket).send().await?.tag_set;
-        ensure!(tags.iter().any(|tag| tag.key == "cost-centre" && tag.value == "42"), "{ours}: {tags:?}");
+        ensure!(tags.iter().any(|tag| tag.key == "cost-centre" && tag.value == "42"), "{declared}: {tags:?}");
         let policy = s3.get_bucket_policy().bucket(bucket).send().await?.policy.unwrap_or_default();
         let policy: serde_json::Value = serde_json::from_str(&policy)?;
-        ensure!(policy["Statement"].as_array().is_some_and(|all| all.contains(&theirs)), "{ours}: {policy}");
+        ensure!(policy["Statement"].as_array().is_some_and(|all| all.contains(&unmanaged)), "{declared}: {policy}");
         let rules = s3.get_bucket_lifecycle_configuration().bucket(bucket).send().await?.rules.unwrap_or_default();
-        ensure!(rules.iter().any(|rule| rule.id() == Some("theirs")), "{ours}: {rules:?}");
-        ensure!(rules.len() == if ours.contains("expire") { 2 } else { 1 }, "{ours}: {rules:?}");
+        ensure!(rules.iter().any(|rule| rule.id() == Some("unmanaged")), "{declared}: {rules:?}");
+        ensure!(rules.len() == if declared.contains("expire") { 2 } else { 1 }, "{declared}: {rules:?}");
     }
     Ok(())
 }

@@ -1,0 +1,61 @@
+//! `provisioner destroy`: data stays unless `--delete-data` is given.
+
+use anyhow::{Context, Result, ensure};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use tests::pipeline::{DATA_RESOURCES, RESOURCES};
+
+use crate::{pipeline, steps, verdict};
+
+#[tokio::test]
+async fn destroy_without_delete_data_keeps_data() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    pipeline.upload("segment-logs/x/1/kept.gz", b"").await?;
+
+    let destroyed = pipeline.expect(0, &["destroy", "--yes"])?;
+    let rest = RESOURCES - DATA_RESOURCES;
+    ensure!(steps(&destroyed.out).len() == rest, "{}", destroyed.out);
+    ensure!(destroyed.out.matches("holds data and stays").count() == DATA_RESOURCES, "{}", destroyed.out);
+    let left = pipeline.expect(0, &["plan"])?;
+    // An invocation in flight can recreate the log group by writing to it after its deletion.
+    let left = verdict(&left.out)?;
+    let recreated = format!("Plan: {} to create, 1 to update", rest - 1);
+    ensure!(left.starts_with(&format!("Plan: {rest} to create")) || left.starts_with(&recreated), "{left}");
+
+    pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
+    let plan = pipeline.expect(0, &["plan"])?;
+    let all = format!("Plan: {RESOURCES} to create, 0 to update, 0 to delete.");
+    ensure!(verdict(&plan.out)? == all, "{}", plan.out);
+    let again = pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
+    ensure!(verdict(&again.out)? == "No changes.", "{}", again.out);
+    Ok(())
+}
+
+#[tokio::test]
+async fn destroy_of_a_large_bucket_deletes_every_version() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.declare("[bucket]\nversioning = true\n[function]\nmax_concurrency = 1")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let s3 = pipeline.s3().await?;
+    // Three versions each, the last a delete marker; a page of a listing has a thousand.
+    let versions = stream::iter(0..500).map(|n| {
+        let (s3, bucket) = (s3.clone(), pipeline.name.clone());
+        async move {
+            let key = format!("not-counted/{n}");
+            for body in ["a", "b"] {
+                let put = s3.put_object().bucket(&bucket).key(&key).body(body.as_bytes().to_vec().into());
+                put.send().await.context("failed to put")?;
+            }
+            s3.delete_object().bucket(&bucket).key(&key).send().await.context("failed to delete")?;
+            anyhow::Ok(())
+        }
+    });
+    versions.buffer_unordered(16).try_collect::<Vec<()>>().await?;
+
+    let destroyed = pipeline.expect(0, &["destroy", "--yes", "--delete-data", "--format", "json"])?;
+    let last = destroyed.out.lines().rfind(|line| line.contains("\"progress\"")).context("no progress")?;
+    let last: serde_json::Value = serde_json::from_str(last)?;
+    ensure!(last["done"] == 1500 && last["total"] == 1500, "{last}");
+    ensure!(s3.head_bucket().bucket(&pipeline.name).send().await.is_err(), "the bucket still exists");
+    Ok(())
+}

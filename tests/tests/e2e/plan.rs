@@ -1,0 +1,157 @@
+//! `provisioner plan`: one change per edit, no writes, and saved plans.
+
+use anyhow::{Context, Result, ensure};
+use tests::pipeline::RESOURCES;
+
+use crate::{pipeline, steps};
+
+#[tokio::test]
+async fn plan_of_one_edit_shows_one_change() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    for (edit, shown) in [
+        ("[function]\nmemory_mb = 512", vec!["  ~ function", "memory_mb  256 -> 512"]),
+        ("[function]\nmemory_mb = 512\ntimeout_seconds = 30", vec!["  ~ function", "timeout_seconds  60 -> 30"]),
+        ("[function]\nlog_retention_days = 7\nmemory_mb = 512\ntimeout_seconds = 30", vec!["  ~ log group", "30 -> 7"]),
+        (
+            "[function]\nlog_retention_days = 7\nmemory_mb = 512\ntimeout_seconds = 30\nretries = 1\nmax_concurrency = 5",
+            vec!["  ~ function", "retries          2 -> 1", "max_concurrency  (not set) -> 5"],
+        ),
+    ] {
+        pipeline.declare(edit)?;
+        let plan = pipeline.expect(2, &["plan", "--detailed-exitcode"])?;
+        ensure!(
+            steps(&plan.out).len() == 1 && shown.iter().all(|part| plan.out.contains(part)),
+            "{edit}\n{}",
+            plan.out
+        );
+        let applied = pipeline.expect(0, &["apply", "--yes"])?;
+        ensure!(applied.out.contains("Done: 0 created, 1 updated, 0 deleted"), "{}", applied.out);
+        pipeline.expect(0, &["plan", "--detailed-exitcode"])?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn plan_and_no_op_apply_write_nothing() -> Result<()> {
+    use std::time::SystemTime;
+
+    let pipeline = pipeline()?;
+    pipeline.declare("[segment]\nworkspace_id = \"abc123\"\n[bucket]\nexpire_days = 30\nversioning = true")?;
+    let writes = |since| -> Result<Vec<String>> {
+        let calls = pipeline.calls(since)?;
+        Ok(calls.into_iter().filter(|call| call.writes).map(|call| call.name).collect())
+    };
+    // A plan never writes: before the first apply, in sync, and with drift.
+    let started = SystemTime::now();
+    pipeline.expect(2, &["plan", "--detailed-exitcode"])?;
+    ensure!(writes(started)?.is_empty(), "{:?}", writes(started)?);
+    ensure!(pipeline.calls(started)?.len() > RESOURCES, "no calls were recorded");
+    pipeline.expect(0, &["apply", "--yes"])?;
+    ensure!(writes(started)?.len() > 20, "writes are not recorded");
+
+    let started = SystemTime::now();
+    pipeline.expect(0, &["plan", "--detailed-exitcode"])?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    ensure!(writes(started)?.is_empty(), "{:?}", writes(started)?);
+
+    let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await?);
+    let function = format!("{}-handler", pipeline.name);
+    lambda.update_function_configuration().function_name(&function).timeout(3).send().await?;
+    let started = SystemTime::now();
+    pipeline.expect(2, &["plan", "--detailed-exitcode", "--adopt", "--prune", "--out", "plan.json"])?;
+    ensure!(writes(started)?.is_empty(), "{:?}", writes(started)?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn saved_plan_is_applied_exactly_or_refused() -> Result<()> {
+    let pipeline = pipeline()?;
+    let file = pipeline.config().with_file_name("plan.json");
+    let path = file.to_str().context("a path")?;
+    let save = || pipeline.expect(0, &["plan", "--out", path]);
+    let refused = |parts: &[&str]| -> Result<()> {
+        let run = pipeline.expect(1, &["apply", path, "--yes"])?;
+        ensure!(run.err.contains("the plan no longer holds, so nothing was done"), "{}", run.err);
+        ensure!(parts.iter().all(|part| run.err.contains(part)), "{parts:?} are not in {}", run.err);
+        Ok(())
+    };
+
+    save()?;
+    let mut command = pipeline.command(&["plan", "--out", path, "--format", "json"])?;
+    command.env("AWS_SECRET_ACCESS_KEY", "a-secret-key").env("AWS_SESSION_TOKEN", "a-secret-token");
+    let shown = tests::pipeline::CommandOutput::of(&command.output()?);
+    let saved = std::fs::read_to_string(&file)?;
+    for text in [&saved, &shown.out, &shown.err] {
+        ensure!(!text.contains("a-secret") && !text.contains(env!("CARGO_MANIFEST_DIR")), "{text}");
+    }
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        ensure!(std::fs::metadata(&file)?.permissions().mode() & 0o777 == 0o600, "other users may read the plan");
+    }
+    let applied = pipeline.expect(0, &["apply", path, "--yes"])?;
+    ensure!(applied.out.contains(&format!("Done: {RESOURCES} created")), "{}", applied.out);
+    refused(&["bucket", "is as declared now"])?;
+
+    // The live state has changed.
+    pipeline.declare("[function]\nmemory_mb = 512")?;
+    save()?;
+    let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await?);
+    let function = format!("{}-handler", pipeline.name);
+    lambda.update_function_configuration().function_name(&function).memory_size(128).send().await?;
+    refused(&["memory_mb was 256, and is 128 now"])?;
+    lambda.update_function_configuration().function_name(&function).memory_size(256).timeout(3).send().await?;
+    refused(&["timeout_seconds would change now too"])?;
+    lambda.update_function_configuration().function_name(&function).timeout(60).send().await?;
+
+    // The desired state has changed; comments are ignored.
+    pipeline.declare("[function]\nmemory_mb = 1024")?;
+    refused(&["memory_mb was to become 512, and now 1024"])?;
+    pipeline.declare("[function]\nmemory_mb = 512\n[estimate]\nevents_per_month = 5")?;
+    refused(&["the declaration"])?;
+    pipeline.declare("[function]\nmemory_mb = 512")?;
+    let text = std::fs::read_to_string(pipeline.config())?;
+    std::fs::write(pipeline.config(), format!("# reviewed\n{text}"))?;
+
+    // The artifact has changed.
+    let other = pipeline.config().with_file_name("bootstrap");
+    let mut bytes = std::fs::read(tests::local_aws::root().join("target/lambda/bootstrap"))?;
+    bytes.push(0);
+    std::fs::write(&other, bytes)?;
+    let artifact = tests::local_aws::root().join("target/lambda/bootstrap");
+    let moved = std::fs::read_to_string(pipeline.config())?.replace(&artifact.display().to_string(), "bootstrap");
+    let before = std::fs::read_to_string(pipeline.config())?;
+    std::fs::write(pipeline.config(), moved)?;
+    refused(&[&format!("function {function}: code would change now too")])?;
+    std::fs::write(pipeline.config(), before)?;
+
+    // Nothing has changed since: the plan is applied.
+    let applied = pipeline.expect(0, &["apply", path, "--yes"])?;
+    ensure!(applied.out.contains("Done: 0 created, 1 updated, 0 deleted"), "{}", applied.out);
+
+    // A file that is no plan is refused.
+    for (text, why) in [
+        ("", "is not a plan"),
+        ("{}", "is not a plan"),
+        ("{\"provisioner\":\"9.9.9\"}", "was written by version 9.9.9"),
+    ] {
+        std::fs::write(&file, text)?;
+        let run = pipeline.expect(1, &["apply", path, "--yes"])?;
+        ensure!(run.err.contains(why) && run.err.contains("plan --out"), "{}", run.err);
+    }
+    let run = pipeline.expect(1, &["plan", "--out", "missing/plan.json"])?;
+    ensure!(run.err.contains("failed to write the plan to missing/plan.json"), "{}", run.err);
+    Ok(())
+}
+
+#[tokio::test]
+async fn saved_plan_keeps_its_prune_option() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    pipeline.declare(&format!("[function]\nfailure_queue = \"{}-lost\"", pipeline.name))?;
+    let plan = pipeline.expect(0, &["plan", "--prune", "--out", "plan.json"])?;
+    ensure!(steps(&plan.out).iter().any(|step| step.starts_with("  - queue")), "{}", plan.out);
+    let applied = pipeline.expect(0, &["apply", "plan.json", "--yes"])?;
+    ensure!(applied.out.contains("1 created, 2 updated, 1 deleted"), "{}", applied.out);
+    Ok(())
+}
