@@ -1,13 +1,12 @@
-//! What a pipeline costs a month at a stated volume: an estimate, whose prices and assumptions stand here and nowhere
-//! else.
+//! The estimate of a pipeline's monthly cost at a declared volume. All prices and assumptions are in this file.
 
 use crate::config::{Billing, Pipeline, Volume};
 use crate::reconcile::diff::Value;
 use crate::reconcile::document::{Dollars, Estimate, ServiceCost};
 use crate::reconcile::plan::{Action, Plan};
 
-/// AWS's public price lists of Lambda, DynamoDB, S3 and CloudWatch for us-east-1, in dollars, as of this month. Other
-/// regions cost up to twice as much.
+/// Region and month of the prices below, in dollars, from AWS's public price lists of Lambda, DynamoDB, S3 and
+/// CloudWatch. Other regions cost up to twice as much.
 const PRICES_OF: &str = "us-east-1, 2026-11";
 const LAMBDA_MILLION_REQUESTS: f64 = 0.20;
 const LAMBDA_GB_SECOND_X86: f64 = 0.000_016_666_7;
@@ -20,43 +19,43 @@ const S3_THOUSAND_PUTS: f64 = 0.005;
 const S3_THOUSAND_GETS: f64 = 0.000_4;
 const LOGS_GB: f64 = 0.50;
 
-/// What is free each month, for as long as the account lives.
+/// The monthly free tier that does not expire.
 const FREE_REQUESTS: f64 = 1_000_000.0;
 const FREE_GB_SECONDS: f64 = 400_000.0;
 const FREE_CAPACITY_UNITS: f64 = 25.0;
 const FREE_LOGS_GB: f64 = 5.0;
 
 const HOURS: f64 = 730.0;
-/// Different events and hours in a file: as many as it has events, up to this many.
+/// The most pairs of event and hour in a file; a file with fewer events has as many pairs as events.
 const PAIRS_A_FILE: f64 = 100.0;
-/// Pairs in a transaction beside their marker.
+/// Pairs in a transaction, next to their marker.
 const PAIRS_A_CHUNK: f64 = 99.0;
-/// A marker holds its pairs, some 60 bytes each, and a write unit is a kilobyte.
+/// The size of a pair in a marker, some 60 bytes. A write unit is a kilobyte.
 const PAIR_KILOBYTES: f64 = 0.06;
-/// A transaction costs double; the indexes take part in none.
+/// A transactional write costs double. The indexes are written outside of transactions.
 const TRANSACTION: f64 = 2.0;
-/// Units are for each by itself.
+/// Capacity units are provisioned separately for a table and its index.
 const TABLE_AND_INDEX: f64 = 2.0;
-/// Seconds of a whole processor that an event takes (docs/benchmarks.md: 0.38 s for 300,000), and what each file and each
-/// transaction take in calls.
+/// The seconds of one full processor for an event (docs/benchmarks.md: 0.38 s for 300,000), and the seconds of the calls
+/// for a file and for a transaction.
 const SECONDS_AN_EVENT: f64 = 1.3e-6;
 const SECONDS_A_FILE: f64 = 0.1;
 const SECONDS_A_CHUNK: f64 = 0.02;
-/// Memory that comes with a whole processor (Lambda developer guide, memory).
+/// The memory at which a function gets one full processor (Lambda developer guide, memory).
 const MB_A_PROCESSOR: f64 = 1_769.0;
-/// The function's line and Lambda's own three.
+/// One log line of the function and three of Lambda.
 const LOG_BYTES_A_FILE: f64 = 700.0;
 
-/// What the price depends on, beside the volume.
+/// The settings that determine the price, together with the volume.
 #[derive(Debug, Clone, Copy)]
 struct Settings {
     memory_mb: f64,
     is_arm: bool,
-    /// Of the counts table and of the ledger; the index of each is billed like it.
+    /// The billing of the counts table and of the ledger; each index is billed like its table.
     billing: [Billing; 2],
 }
 
-/// Estimates a plan, if the file declares a volume.
+/// Returns the estimate of a plan, if the file declares a volume.
 pub(crate) fn estimate(pipeline: &Pipeline, plan: &Plan) -> Option<Estimate> {
     let volume = pipeline.estimate?;
     let declared = Settings {
@@ -87,7 +86,7 @@ pub(crate) fn estimate(pipeline: &Pipeline, plan: &Plan) -> Option<Estimate> {
 }
 
 impl Settings {
-    /// The settings before the plan's changes; nothing where what costs money is not there.
+    /// Returns the settings before the plan's changes, or `None` if the function or a table does not exist yet.
     fn before(self, pipeline: &Pipeline, plan: &Plan) -> Option<Self> {
         let mut before = self;
         for item in &plan.items {
@@ -129,7 +128,8 @@ impl Settings {
             requests.max(0.0) / 1e6 * LAMBDA_MILLION_REQUESTS + gb_seconds.max(0.0) * gb_second
         };
 
-        // A marker is written, and the last one of a file to the index too; each pair is added to the table and to its index.
+        // Each marker is a write, and the last one of a file also a write to the index. Each pair is a write to the
+        // table and one to its index.
         let markers = files * (chunks * (pairs / chunks * PAIR_KILOBYTES).ceil() * TRANSACTION + 1.0);
         let requests =
             |reads: f64, writes: f64| reads / 1e6 * DYNAMODB_MILLION_READS + writes / 1e6 * DYNAMODB_MILLION_WRITES;
@@ -172,7 +172,7 @@ fn cents(dollars: f64) -> f64 {
     (dollars * 100.0).round() / 100.0
 }
 
-/// Volumes are far below 2^53, up to which a float holds every whole number.
+/// Volumes are far below 2^53, up to which a float represents every integer.
 #[expect(clippy::cast_precision_loss, reason = "an estimate needs no more")]
 fn count(n: u64) -> f64 {
     n as f64
@@ -194,20 +194,21 @@ mod tests {
     }
 
     #[test]
-    fn counting_by_hand_gives_the_same() {
-        // 10,000 files of 10,000 events, 100 pairs each: 300 units for the pairs, two markers of 3 KB, doubled, one in the index.
+    fn costs_equal_a_calculation_by_hand() {
+        // 10,000 files of 10,000 events, 100 pairs each: 300 units for the pairs, 12 for two markers of 3 KB (doubled),
+        // and 1 for the index.
         let writes = 10_000.0 * (300.0 + 12.0 + 1.0);
         let [(_, lambda), (_, dynamodb), (_, s3), (_, logs)] = SMALL.costs(VOLUME);
         assert_eq!(dynamodb.list, cents(writes / 1e6 * 0.625 + 10_000.0 / 1e6 * 0.125));
         assert_eq!(s3.list, 0.05);
-        // 0.14 s and 10,000 events at 1.3 µs on a seventh of a processor, of a quarter GB.
+        // 0.14 s, and 10,000 events at 1.3 µs, on a seventh of a processor and a quarter of a GB.
         let seconds = 10_000.0 * (0.14 + 0.013 * 1_769.0 / 256.0);
         assert_eq!(lambda.list, cents(0.01 * 0.2 + seconds * 0.25 * 0.000_016_666_7));
         assert_eq!((lambda.billed, logs.billed), (0.0, 0.0));
     }
 
     #[test]
-    fn twenty_units_are_free_and_forty_are_not() {
+    fn capacity_within_the_free_tier_costs_nothing() {
         let with = |units: i64| {
             let billing = [Billing::Provisioned { read: units, write: units }; 2];
             Settings { billing, ..SMALL }.costs(VOLUME)[1].1
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn more_events_never_cost_less() {
+    fn cost_of_more_events_is_not_lower() {
         let more = Volume { events_per_month: 10 * VOLUME.events_per_month, ..VOLUME };
         assert!(total(SMALL, more).list >= total(SMALL, VOLUME).list);
         assert!(total(SMALL, VOLUME).billed <= total(SMALL, VOLUME).list);

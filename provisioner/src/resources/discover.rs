@@ -1,4 +1,4 @@
-//! Reads what there is, many things at a time.
+//! Reads the live state of the declared resources, and discovers orphaned ones.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::reconcile::ownership::Ownership;
 use crate::reconcile::plan::Found;
 use crate::reconcile::resource::{Address, Declared, Observed};
 
-/// Reads at the same time: all of a pipeline's resources at once, yet bounded whatever the file declares.
-const AT_ONCE: usize = 16;
+/// The limit of concurrent reads. It fits all resources of a usual pipeline, and bounds those of any file.
+const CONCURRENT_READS: usize = 16;
 
-/// Reads what is declared, and looks for what the pipeline owns beyond that. Where the looking fails it is told of in a
-/// line each: a plan of what is declared needs none of it.
+/// Reads the declared resources, and looks for orphaned ones. Failures of the search become notes, one each, since the
+/// plan of the declared resources does not depend on it.
 ///
 /// # Errors
-/// Every failure to read what is declared, not just the first: a person without rights should see all that is missing.
+/// All failures to read the declared resources, not just the first, so that a user sees all missing permissions at once.
 pub(crate) async fn discover(aws: &Aws, context: &Context<'_>) -> Result<(Found, Vec<String>), Error> {
     let declared = super::desired(context);
     let (read, owned) = tokio::join!(read(aws, &declared), owned(aws, &context.pipeline.name));
@@ -38,35 +38,36 @@ pub(crate) async fn discover(aws: &Aws, context: &Context<'_>) -> Result<(Found,
         Ok(arns) => arns,
         Err(error) => {
             let why = error.short();
-            let note = format!("what the pipeline owns and no longer declares was not looked for: {why}");
+            let note = format!("failed to look for orphaned resources: {why}");
             return Ok((found, vec![note]));
         }
     };
     let known: Vec<&Address> = declared.iter().map(|resource| resource.address()).collect();
-    let mut others = super::at_arns(context, &arns);
-    others.retain(|resource| !known.contains(&resource.address()));
-    let mut unread = Vec::new();
-    for (result, other) in self::read(aws, &others).await.into_iter().zip(&others) {
+    let mut candidates = super::at_arns(context, &arns);
+    candidates.retain(|resource| !known.contains(&resource.address()));
+    let mut notes = Vec::new();
+    for (result, candidate) in self::read(aws, &candidates).await.into_iter().zip(&candidates) {
         match result {
             Ok(resource) if resource.ownership() == Some(Ownership::Owned) => found.orphans.push(resource),
             Ok(_) => {}
             Err(error) => {
                 let why = error.summary();
-                unread.push(format!("{} seems to be this pipeline's and is not declared: {why}", other.address()));
-                found.unread.push(other.address().clone());
+                notes.push(format!("{} may be orphaned: {why}", candidate.address()));
+                found.unread.push(candidate.address().clone());
             }
         }
     }
-    Ok((found, unread))
+    Ok((found, notes))
 }
 
-/// Reads them all, in the order given.
+/// Reads the resources concurrently, and returns them in the given order.
 async fn read(aws: &Aws, resources: &[Arc<dyn Declared>]) -> Vec<Result<Box<dyn Observed>, Error>> {
     let reads = resources.iter().map(|resource| Arc::clone(resource).observe(aws));
-    stream::iter(reads).buffered(AT_ONCE).collect().await
+    stream::iter(reads).buffered(CONCURRENT_READS).collect().await
 }
 
-/// The ARNs of what carries the pipeline's mark. Tags are found with a delay, so each is still to be read.
+/// Returns the ARNs of the resources with the pipeline's ownership markers. The tag index is eventually consistent, so
+/// the caller still has to read each.
 async fn owned(aws: &Aws, pipeline: &str) -> Result<Vec<String>, AwsError> {
     let (mut tagged, roles) = tokio::try_join!(tagged(aws, pipeline), roles(aws, pipeline))?;
     tagged.extend(roles);
@@ -91,7 +92,7 @@ async fn tagged(aws: &Aws, pipeline: &str) -> Result<Vec<String>, AwsError> {
     }
 }
 
-/// The tagging API does not tell of roles.
+/// Lists the pipeline's roles, which the tagging API does not return.
 async fn roles(aws: &Aws, pipeline: &str) -> Result<Vec<String>, AwsError> {
     let mut arns = Vec::new();
     let mut marker = None;
@@ -106,6 +107,6 @@ async fn roles(aws: &Aws, pipeline: &str) -> Result<Vec<String>, AwsError> {
     }
 }
 
-/// What a deployer needs for [`discover`] beyond reading what is declared. Neither can be bound to a resource (service
-/// authorization reference).
+/// The IAM actions that [`discover`] needs in addition to reading the declared resources. Neither supports
+/// resource-level permissions (service authorization reference).
 pub(crate) const DISCOVERY_ACTIONS: [&str; 2] = ["tag:GetResources", "iam:ListRoles"];

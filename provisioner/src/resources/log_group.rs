@@ -1,5 +1,5 @@
-//! The function's log group. Lambda would make one by itself, but without a retention, and with a right that the role
-//! need not have.
+//! The function's log group. Lambda would create one itself, but without a retention, and the role would need a
+//! permission for it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
@@ -12,10 +12,11 @@ use crate::reconcile::ownership::{self, Ownership};
 use crate::reconcile::resource::{IamActions, Resource, StepContext};
 use crate::resources::{Context, Kind};
 
-/// Lambda tries an event again for minutes after its function's log group is gone.
+/// The age below which Lambda may have created a log group again. Lambda retries an event for minutes after the
+/// deletion of its function's log group.
 const RECENT: Duration = Duration::from_secs(15 * 60);
 
-/// A log group, as declared.
+/// The desired state of a log group.
 #[derive(Debug, Clone)]
 pub(super) struct LogGroup {
     name: String,
@@ -24,26 +25,26 @@ pub(super) struct LogGroup {
     tags: BTreeMap<String, String>,
 }
 
-/// A log group, as it is.
+/// The live state of a log group.
 #[derive(Debug, Default)]
 pub(super) struct Live {
     retention_days: Option<i32>,
-    /// Somebody writes to it, and it is younger than [`RECENT`].
+    /// It has log data and is younger than [`RECENT`].
     is_new_and_written: bool,
     tags: BTreeMap<String, String>,
 }
 
-/// Since a time in milliseconds of the Unix epoch.
+/// Returns the time since a creation time in milliseconds of the Unix epoch.
 fn age(millis: i64) -> Duration {
-    let made = UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or_default());
-    made.elapsed().unwrap_or_default()
+    let created = UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or_default());
+    created.elapsed().unwrap_or_default()
 }
 
 impl LogGroup {
     async fn put_retention(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
-        // Two changes of a group at the same moment are in each other's way.
+        // CloudWatch Logs aborts one of two concurrent changes of a group.
         let aborted = |error: &AwsError| error.code() == Some("OperationAbortedException");
-        retry_while(step.wait("the log group to take a change", 60), aborted, || async {
+        retry_while(step.wait("the log group to accept a change", 60), aborted, || async {
             let request = step.aws.logs.put_retention_policy().log_group_name(&self.name);
             request.retention_in_days(self.retention_days).send().await.call("logs:PutRetentionPolicy")
         })
@@ -58,7 +59,7 @@ impl Kind for LogGroup {
     }
 
     fn name_from_arn(arn: &str) -> Option<String> {
-        // The group of a function goes with it, also where the tagging API does not tell of groups.
+        // The log group accompanies its function, so it is found even if the tagging API does not return log groups.
         let group =
             || resource_in(arn, "logs")?.strip_prefix("log-group:").map(|name| name.trim_end_matches(":*").into());
         group().or_else(|| function_name(arn).map(|name| log_group_name(&name)))
@@ -66,7 +67,7 @@ impl Kind for LogGroup {
 
     fn with_name(context: &Context<'_>, name: &str) -> Option<Self> {
         Some(Self {
-            // Without the `:*` that means the group's streams: the tagging calls take the group itself.
+            // Without the suffix `:*`, which denotes the streams: the tagging calls accept only the group's ARN.
             arn: context.account.log_group_arn(name),
             name: name.to_owned(),
             retention_days: context.pipeline.function.log_retention_days,
@@ -88,8 +89,8 @@ impl Resource for LogGroup {
     }
 
     fn iam_actions(&self) -> Vec<IamActions> {
-        // CloudWatch Logs asks about a group with `:*` behind it, but for its tags without (CloudWatch Logs user guide,
-        // resource ARNs). Both are the same group.
+        // CloudWatch Logs authorizes calls on a group's ARN with the suffix `:*`, but calls on its tags without it
+        // (CloudWatch Logs user guide, resource ARNs). Both denote the same group.
         let group = |resource: String| IamActions {
             resource,
             read: &["logs:ListTagsForResource"],
@@ -98,7 +99,7 @@ impl Resource for LogGroup {
             delete: &["logs:DeleteLogGroup"],
         };
         vec![
-            // This takes a prefix and no group.
+            // This call accepts a name prefix, so it does not support resource-level permissions.
             IamActions { resource: "*".to_owned(), read: &["logs:DescribeLogGroups"], ..IamActions::default() },
             group(self.arn.clone()),
             group(format!("{}:*", self.arn)),
@@ -107,15 +108,15 @@ impl Resource for LogGroup {
 
     fn ownership(&self, live: &Live) -> Ownership {
         match ownership::by_tags(&live.tags, &self.tags) {
-            // An invocation that ends after its group was deleted makes it anew, where it may, without a mark. Nobody's
-            // old logs are in such a group.
+            // If permitted, an invocation that ends after the deletion of its log group creates the group again,
+            // without ownership markers. Such a group holds no older logs.
             Ownership::Unmanaged if live.is_new_and_written => Ownership::Owned,
             owner => owner,
         }
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
-        // There is no call for one group; names that merely begin alike may fill pages.
+        // No call describes a single group, and groups with the same prefix may fill several pages.
         let mut token = None;
         let found = loop {
             let request = aws.logs.describe_log_groups().log_group_name_prefix(&self.name).set_next_token(token);
@@ -133,7 +134,7 @@ impl Resource for LogGroup {
         Ok(Some(Live {
             retention_days: found.retention_in_days,
             is_new_and_written: found.stored_bytes.is_some_and(|bytes| bytes > 0)
-                && found.creation_time.is_some_and(|made| age(made) < RECENT),
+                && found.creation_time.is_some_and(|created| age(created) < RECENT),
             tags: tags.and_then(|answer| answer.tags).unwrap_or_default().into_iter().collect(),
         }))
     }
@@ -148,8 +149,8 @@ impl Resource for LogGroup {
     async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         let request = step.aws.logs.create_log_group().log_group_name(&self.name);
         let request = request.set_tags(Some(self.tags.clone().into_iter().collect()));
-        let made = absent_on(request.send().await.call("logs:CreateLogGroup"), &["ResourceAlreadyExistsException"])?;
-        made.ok_or(ResourceError::AlreadyExists)?;
+        let created = absent_on(request.send().await.call("logs:CreateLogGroup"), &["ResourceAlreadyExistsException"])?;
+        created.ok_or(ResourceError::AlreadyExists)?;
         self.put_retention(step).await
     }
 
@@ -183,7 +184,7 @@ mod tests {
     use crate::resources::tests::{assert_in_sync, declared};
 
     #[test]
-    fn nothing_differs_from_what_was_made() {
+    fn log_group_as_created_is_in_sync() {
         assert_in_sync::<LogGroup>(|spec| Live {
             retention_days: Some(spec.retention_days),
             is_new_and_written: true,
@@ -192,12 +193,12 @@ mod tests {
     }
 
     #[test]
-    fn what_lambda_made_is_the_functions_and_what_a_person_made_is_not() {
+    fn unmarked_log_group_is_owned_only_if_lambda_created_it() {
         let spec = declared::<LogGroup>("").remove(0);
         assert_eq!(spec.ownership(&Live { is_new_and_written: true, ..Live::default() }), Ownership::Owned);
         assert_eq!(spec.ownership(&Live::default()), Ownership::Unmanaged);
-        let theirs = BTreeMap::from([(crate::config::PIPELINE_TAG.to_owned(), "visits".to_owned())]);
-        let live = Live { is_new_and_written: true, tags: theirs, ..Live::default() };
+        let foreign = BTreeMap::from([(crate::config::PIPELINE_TAG.to_owned(), "visits".to_owned())]);
+        let live = Live { is_new_and_written: true, tags: foreign, ..Live::default() };
         assert_eq!(spec.ownership(&live), Ownership::OwnedBy("visits".to_owned()));
     }
 }

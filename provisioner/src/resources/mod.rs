@@ -1,4 +1,4 @@
-//! The kinds of resources: one file or folder a kind, and one line a kind in the registry [`KINDS`].
+//! The kinds of resources: each has a file or folder, and one line in the registry [`KINDS`].
 
 mod bucket;
 pub(crate) mod cost;
@@ -20,29 +20,29 @@ use crate::aws::Account;
 use crate::config::Pipeline;
 use crate::reconcile::resource::{Declared, Resource, declare};
 
-/// Everything on which the desired state depends.
+/// The inputs of the desired state.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Context<'a> {
     /// The checked file.
     pub(crate) pipeline: &'a Pipeline,
     /// Account and region.
     pub(crate) account: &'a Account,
-    /// The function's code; absent if the command does not need it, as in destroy.
+    /// The function's code; `None` if the command does not need it, such as destroy.
     pub(crate) artifact: Option<&'a Arc<Artifact>>,
 }
 
-/// A kind of resource: its desired state follows from the file.
+/// A kind of resource, with its desired state as a function of the file.
 pub(crate) trait Kind: Resource {
     /// Returns the resources of this kind that the file declares.
     fn desired(context: &Context<'_>) -> Vec<Self>;
 
-    /// Returns the name of the resource of this kind at `arn`, or of the one that belongs to the resource at `arn`.
-    /// Together with [`Kind::with_name`] it finds orphaned resources.
+    /// Returns the name of the resource of this kind at `arn`, or of the resource of this kind that accompanies the one
+    /// at `arn`. Used with [`Kind::with_name`] to find orphaned resources.
     fn name_from_arn(_arn: &str) -> Option<String> {
         None
     }
 
-    /// Returns the desired state as it would be under another name.
+    /// Returns the desired state under another name.
     fn with_name(_context: &Context<'_>, _name: &str) -> Option<Self> {
         None
     }
@@ -85,7 +85,7 @@ pub(crate) fn desired(context: &Context<'_>) -> Resources {
     KINDS.iter().flat_map(|kind| (kind.desired)(context)).collect()
 }
 
-/// Returns every resource at one of these ARNs, or that belongs to the resource at one.
+/// Returns the resources at these ARNs, and those that accompany them (see [`Kind::name_from_arn`]).
 fn at_arns(context: &Context<'_>, arns: &[String]) -> Resources {
     KINDS.iter().flat_map(|kind| (kind.at_arns)(context, arns)).collect()
 }

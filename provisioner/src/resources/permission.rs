@@ -1,7 +1,8 @@
-//! The statement in the function's resource policy that lets S3 invoke it, for our bucket in our account only: a deleted
-//! bucket's name can be taken by somebody else.
+//! The statement in the function's resource policy that lets S3 invoke it, restricted to this bucket in this account:
+//! another account can create a bucket with the name of a deleted one.
 //!
-//! Lambda has no call that changes a statement. Ours are known by how their ids begin; one is right when its content is.
+//! Lambda has no call that changes a statement. The pipeline owns the statements whose ids begin with its name; one is
+//! in sync if its content is as desired.
 
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
@@ -16,7 +17,7 @@ use crate::reconcile::ownership::Ownership;
 use crate::reconcile::resource::{Address, IamActions, Resource, StepContext};
 use crate::resources::{Context, Kind};
 
-/// The permission, as declared.
+/// The desired state of the permission.
 #[derive(Debug, Clone)]
 pub(super) struct Permission {
     function: String,
@@ -27,21 +28,21 @@ pub(super) struct Permission {
     account: String,
 }
 
-/// Our statements, as they are: id and content without the id.
+/// The live state: id and content, without the id, of each owned statement.
 #[derive(Debug, Default)]
 pub(super) struct Live {
     statements: Vec<(String, Json)>,
 }
 
 impl Permission {
-    /// A new id for new content, so that the new statement can stand beside the old one until that is taken away.
+    /// Returns an unused id for new content, so that the new statement can be added before the old one is removed.
     fn sid(&self, live: &Live) -> String {
         let digest = Sha256::digest(self.statement.to_string());
         let content: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
         let plain = format!("{}{content}", self.sid_prefix);
-        let taken = |sid: &String| live.statements.iter().any(|(other, _)| other == sid);
-        let others = (2..).map(|n| format!("{plain}-{n}"));
-        std::iter::once(plain.clone()).chain(others).find(|sid| !taken(sid)).unwrap_or(plain)
+        let is_used = |sid: &String| live.statements.iter().any(|(used, _)| used == sid);
+        let numbered = (2..).map(|n| format!("{plain}-{n}"));
+        std::iter::once(plain.clone()).chain(numbered).find(|sid| !is_used(sid)).unwrap_or(plain)
     }
 
     async fn add(&self, step: &StepContext<'_>, sid: &str) -> Result<(), ResourceError> {
@@ -55,24 +56,24 @@ impl Permission {
             .principal("s3.amazonaws.com")
             .source_arn(&self.bucket_arn)
             .source_account(&self.account);
-        // Lambda writes the whole policy at each call and refuses two at a time. The statement's own existence has the
-        // same code as another change of the function, and another text.
+        // Lambda writes the whole policy at each call and refuses concurrent calls. An existing statement has the same
+        // error code as a concurrent change of the function; only the message differs.
         let exists = |error: &AwsError| error.says("ResourceConflictException", "already exists");
         let busy = |error: &AwsError| is_busy(error) && !exists(error);
-        let added = retry_while(step.wait("the function's policy to take a change", 60), busy, || async {
+        let added = retry_while(step.wait("the function's policy to accept a change", 60), busy, || async {
             request.clone().send().await.call("lambda:AddPermission")
         })
         .await;
         match added {
             Ok(_) => Ok(()),
-            // The statement is there already: made by a run beside this one, or by an attempt whose answer was lost.
+            // Added by a concurrent run, or by an attempt whose answer was lost.
             Err(ResourceError::Call(error)) if exists(&error) => Ok(()),
             Err(fault) => Err(fault),
         }
     }
 
     async fn remove(&self, step: &StepContext<'_>, sid: &str) -> Result<(), ResourceError> {
-        retry_while(step.wait("the function's policy to take a change", 60), is_busy, || async {
+        retry_while(step.wait("the function's policy to accept a change", 60), is_busy, || async {
             let request = step.aws.lambda.remove_permission().function_name(&self.function).statement_id(sid);
             absent_on(request.send().await.call("lambda:RemovePermission"), &["ResourceNotFoundException"])
         })
@@ -124,7 +125,7 @@ impl Resource for Permission {
         }]
     }
 
-    /// The ids of its statements begin with the pipeline's name.
+    /// [`Resource::read`] returns only statements whose ids begin with the pipeline's name.
     fn ownership(&self, _live: &Live) -> Ownership {
         Ownership::Owned
     }
@@ -170,9 +171,9 @@ impl Resource for Permission {
         live: &Live,
         _changes: &[SettingChange],
     ) -> Result<(), ResourceError> {
-        // The new one before the old ones go: deliveries in between would be lost.
-        let mut right = live.statements.iter().filter(|(_, content)| *content == self.statement);
-        let keep = right.next().map(|(sid, _)| sid.clone());
+        // The new statement is added before the old ones are removed: deliveries in between would be lost.
+        let mut in_sync = live.statements.iter().filter(|(_, content)| *content == self.statement);
+        let keep = in_sync.next().map(|(sid, _)| sid.clone());
         if keep.is_none() {
             self.add(step, &self.sid(live)).await?;
         }
@@ -196,23 +197,23 @@ mod tests {
     use crate::resources::tests::{assert_in_sync, declared};
 
     #[test]
-    fn nothing_differs_from_what_was_made() {
+    fn permission_as_created_is_in_sync() {
         assert_in_sync::<Permission>(|spec| Live { statements: vec![("any".to_owned(), spec.statement.clone())] });
     }
 
     #[test]
-    fn a_second_statement_under_our_prefix_is_a_change() {
+    fn second_statement_with_the_owned_prefix_is_drift() {
         let spec = declared::<Permission>("").remove(0);
-        let right = ("one".to_owned(), spec.statement.clone());
-        let live = Live { statements: vec![right, ("two".to_owned(), json!({ "Effect": "Allow" }))] };
+        let in_sync = ("one".to_owned(), spec.statement.clone());
+        let live = Live { statements: vec![in_sync, ("two".to_owned(), json!({ "Effect": "Allow" }))] };
         assert_eq!(spec.diff(Some(&live)).len(), 1);
     }
 
     #[test]
-    fn new_content_never_takes_the_old_ones_id() {
+    fn id_of_new_content_differs_from_existing_ids() {
         let spec = declared::<Permission>("").remove(0);
-        let taken = spec.sid(&Live::default());
-        let live = Live { statements: vec![(taken.clone(), json!({}))] };
-        assert_ne!(spec.sid(&live), taken);
+        let existing = spec.sid(&Live::default());
+        let live = Live { statements: vec![(existing.clone(), json!({}))] };
+        assert_ne!(spec.sid(&live), existing);
     }
 }

@@ -1,4 +1,5 @@
-//! The failure queue: where Lambda puts a notification that the function could not count, after its last retry.
+//! The failure queue. Lambda sends a notification to it if the function could not count the object and the last retry
+//! has failed.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,14 +13,14 @@ use crate::reconcile::ownership::{self, Ownership};
 use crate::reconcile::resource::{IamActions, Resource, StepContext};
 use crate::resources::{Context, Kind};
 
-/// As long as SQS keeps anything: 14 days. Somebody has to notice first.
+/// The longest retention of SQS, 14 days, so that there is time to notice and replay failures.
 const RETENTION_SECONDS: i64 = 1_209_600;
-/// SQS makes no queue within 60 seconds of deleting one of the same name (SQS API reference, CreateQueue).
-const DELETED_RECENTLY: u64 = 75;
-/// What SQS answers where there is no queue: by its old protocol, and by its new one.
-const GONE: [&str; 2] = ["AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"];
+/// SQS creates no queue within 60 seconds of the deletion of one with the same name (SQS API reference, CreateQueue).
+const CREATE_DEADLINE: u64 = 75;
+/// The error codes of SQS for a queue that does not exist, in its query and in its JSON protocol.
+const NOT_FOUND: [&str; 2] = ["AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"];
 
-/// A queue, as declared.
+/// The desired state of a queue.
 #[derive(Debug, Clone)]
 pub(super) struct Queue {
     name: String,
@@ -27,13 +28,13 @@ pub(super) struct Queue {
     tags: BTreeMap<String, String>,
 }
 
-/// A queue, as it is.
+/// The live state of a queue.
 #[derive(Debug, Default)]
 pub(super) struct Live {
     url: String,
     retention_seconds: Option<i64>,
     encrypted: bool,
-    /// Roughly, as SQS counts them.
+    /// An approximate number, visible and in flight.
     messages: u64,
     tags: BTreeMap<String, String>,
 }
@@ -86,14 +87,14 @@ impl Resource for Queue {
         ownership::by_tags(&live.tags, &self.tags)
     }
 
-    /// Notifications of objects that are not counted: with them goes the knowledge of what is missing.
+    /// The messages are the only record of the objects that were not counted.
     fn holds_data(&self, live: &Live) -> bool {
         live.messages > 0
     }
 
     fn manual_deletion(&self) -> String {
         format!(
-            "To delete it with what could not be counted: aws sqs delete-queue --queue-url $(aws sqs get-queue-url \
+            "To delete it with its messages: aws sqs delete-queue --queue-url $(aws sqs get-queue-url \
                  --queue-name {} --output text)",
             self.name
         )
@@ -101,20 +102,20 @@ impl Resource for Queue {
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
         let answer = aws.sqs.get_queue_url().queue_name(&self.name).send().await;
-        let Some(answer) = absent_on(answer.call("sqs:GetQueueUrl"), &GONE)? else { return Ok(None) };
+        let Some(answer) = absent_on(answer.call("sqs:GetQueueUrl"), &NOT_FOUND)? else { return Ok(None) };
         let missing = || Error::incomplete_answer(format!("read queue {}", self.name), "URL");
         let url = answer.queue_url.ok_or_else(missing)?;
         let (attributes, tags) = tokio::try_join!(
             async {
                 let request = aws.sqs.get_queue_attributes().queue_url(&url).attribute_names(QueueAttributeName::All);
-                absent_on(request.send().await.call("sqs:GetQueueAttributes"), &GONE)
+                absent_on(request.send().await.call("sqs:GetQueueAttributes"), &NOT_FOUND)
             },
             async {
                 let answer = aws.sqs.list_queue_tags().queue_url(&url).send().await;
-                absent_on(answer.call("sqs:ListQueueTags"), &GONE)
+                absent_on(answer.call("sqs:ListQueueTags"), &NOT_FOUND)
             },
         )?;
-        // Deleted between the calls, or SQS still knows the name of one that is gone.
+        // Deleted between the calls, or SQS still resolves the name of a deleted queue.
         let (Some(attributes), Some(tags)) = (attributes, tags) else { return Ok(None) };
         let attributes = attributes.attributes.unwrap_or_default();
         let attribute = |name| attributes.get(&name).map(String::as_str);
@@ -150,11 +151,12 @@ impl Resource for Queue {
             .queue_name(&self.name)
             .set_attributes(Some(attributes()))
             .set_tags(Some(self.tags.clone().into_iter().collect()));
-        let recently = |error: &AwsError| {
+        let is_recently_deleted = |error: &AwsError| {
             matches!(error.code(), Some("AWS.SimpleQueueService.QueueDeletedRecently" | "QueueDeletedRecently"))
         };
-        let waiting = step.wait("SQS to forget the queue that was deleted a moment ago", DELETED_RECENTLY);
-        retry_while(waiting, recently, || async { request.clone().send().await.call("sqs:CreateQueue") }).await?;
+        let waiting = step.wait("SQS to release the name of the deleted queue", CREATE_DEADLINE);
+        retry_while(waiting, is_recently_deleted, || async { request.clone().send().await.call("sqs:CreateQueue") })
+            .await?;
         Ok(())
     }
 
@@ -170,7 +172,7 @@ impl Resource for Queue {
             request.send().await.call("sqs:TagQueue")?;
         }
         if touches(changes, &["retention_seconds", "encrypted"]) {
-            // Only what differs: the queue may be encrypted by a key of the account's own, which is as good.
+            // Only the drift: a queue that is encrypted with a key of the account is in sync and keeps it.
             let mut attributes = attributes();
             attributes.retain(|name, _| match name {
                 QueueAttributeName::SqsManagedSseEnabled => touches(changes, &["encrypted"]),
@@ -183,7 +185,7 @@ impl Resource for Queue {
     }
 
     async fn delete(&self, step: &StepContext<'_>, live: &Live) -> Result<(), ResourceError> {
-        absent_on(step.aws.sqs.delete_queue().queue_url(&live.url).send().await.call("sqs:DeleteQueue"), &GONE)?;
+        absent_on(step.aws.sqs.delete_queue().queue_url(&live.url).send().await.call("sqs:DeleteQueue"), &NOT_FOUND)?;
         Ok(())
     }
 }
@@ -194,7 +196,7 @@ mod tests {
     use crate::resources::tests::assert_in_sync;
 
     #[test]
-    fn nothing_differs_from_what_was_made() {
+    fn queue_as_created_is_in_sync() {
         assert_in_sync::<Queue>(|spec| Live {
             retention_seconds: Some(RETENTION_SECONDS),
             encrypted: true,

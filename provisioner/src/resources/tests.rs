@@ -1,4 +1,4 @@
-//! What every kind must keep, and what the kinds' own tests share.
+//! The tests of all kinds, and the helpers that the tests of each kind share.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::config::{self, Pipeline};
 use crate::reconcile::diff::{Code, SettingChange};
 use crate::resources::function::artifact::Artifact;
 
-/// Declarations that between them set every key.
+/// Declarations that together set every key.
 pub(crate) const FILES: [&str; 3] = [
     "",
     "[bucket]\nversioning = true\nexpire_days = 30\n[table]\nbilling = { read = 5, write = 5 }\n\
@@ -38,12 +38,12 @@ pub(crate) fn in_context<T>(file: &str, work: impl FnOnce(&Context<'_>) -> T) ->
     work(&Context { pipeline: &pipeline, account: &account, artifact: Some(&artifact) })
 }
 
-/// What a file declares of one kind.
+/// Returns the resources of one kind that a file declares.
 pub(super) fn declared<K: Kind>(file: &str) -> Vec<K> {
     in_context(file, |context| K::desired(context))
 }
 
-/// Of a resource that is as declared nothing differs; of none, something does.
+/// Asserts that a resource in sync has no drift and no conflict, and that an absent one has drift.
 pub(super) fn assert_in_sync<K: Kind>(live_of: impl Fn(&K) -> K::Live) {
     for file in FILES {
         for spec in declared::<K>(file) {
@@ -55,7 +55,7 @@ pub(super) fn assert_in_sync<K: Kind>(live_of: impl Fn(&K) -> K::Live) {
 }
 
 #[test]
-fn addresses_are_unique_and_needs_are_declared_before() {
+fn addresses_of_every_declaration_are_unique() {
     for file in FILES {
         in_context(file, |context| {
             let addresses: Vec<_> = desired(context).iter().map(|resource| resource.address().clone()).collect();
@@ -65,7 +65,7 @@ fn addresses_are_unique_and_needs_are_declared_before() {
 }
 
 #[test]
-fn every_file_of_a_kind_is_registered() {
+fn every_kind_with_a_file_is_registered() {
     let registry = include_str!("mod.rs");
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/resources")).expect("the folder") {
         let name = entry.expect("an entry").file_name();

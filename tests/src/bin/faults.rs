@@ -47,17 +47,17 @@ fn main() -> Result<()> {
     for (operation, promise, test) in [
         (
             Operation::Create,
-            "killed at any call of a first apply: the next one completes it",
+            "after a kill at any call of a first apply, the next run completes it",
             "apply_killed_at_any_call_…",
         ),
         (
             Operation::Update,
-            "killed at any call of an update: the next one completes it",
+            "after a kill at any call of an update, the next run completes it",
             "update_killed_at_any_call_…",
         ),
         (
             Operation::Destroy,
-            "killed at any call of a destroy: the next one completes it",
+            "after a kill at any call of a destroy, the next run completes it",
             "destroy_killed_at_any_call_…",
         ),
     ] {
@@ -68,29 +68,34 @@ fn main() -> Result<()> {
         let weather = Weather::start(&aws.endpoint(), 1)?;
         calls::fail_each_call_once(aws, &weather, sampling)
     })?;
-    row("each call fails once, in each of ten ways", "call_failing_once_…", once, String::new());
+    row(
+        "a single failure of any call, in each of ten ways, leaves no damage",
+        "call_failing_once_…",
+        once,
+        String::new(),
+    );
 
     let aws = LocalAws::start(Scheme::Http)?;
     let (outcome, first) = calls::fail_at_random(&aws, 1..=20)?;
     row(
-        "a fifth of all calls fail or are slow",
+        "apply reaches the desired state while a fifth of all calls fail or are slow",
         "apply_under_random_faults_…",
         outcome,
         format!("{first} of 20 needed one run"),
     );
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
     let outcome = runtime.block_on(handler::fail_at_random(200, 1))?;
-    let promise = "a fifth of the function's calls fail: 200 objects, counted once or queued";
+    let promise = "200 objects are counted once or queued while a fifth of the function's calls fail";
     row(promise, "function_under_random_faults_…", outcome, String::new());
 
     let share = match args.one_of {
         1 => String::new(),
         n => {
-            format!("Of the calls, one in {n} was tried (`target/debug/faults docs/reliability.md --one-of {n}`).\n\n")
+            format!("One in {n} calls was tried (`target/debug/faults docs/reliability.md --one-of {n}`).\n\n")
         }
     };
-    let mut table =
-        share + "| promise | test (`faults::`) | runs | faults | lost | |\n| --- | --- | ---: | ---: | ---: | --- |\n";
+    let mut table = share
+        + "| guarantee | test (`faults::`) | runs | faults | lost | |\n| --- | --- | ---: | ---: | ---: | --- |\n";
     for (promise, test, outcome, remark) in &rows {
         let (runs, faults, lost) = (outcome.runs, outcome.faults, outcome.lost.len());
         writeln!(table, "| {promise} | `{test}` | {runs} | {faults} | {lost} | {remark} |")?;

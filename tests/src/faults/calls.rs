@@ -135,8 +135,8 @@ fn error_flaw(run: &CommandOutput) -> Option<&'static str> {
         "got no answer",
         "failed: ",
         "waiting for",
-        "while this ran",
-        "at the same time",
+        "during this run",
+        "concurrently",
     ];
     match run.code {
         Some(0) => return None,

@@ -20,7 +20,7 @@ fn start(pipeline: &Pipeline<'_>, args: &[&str]) -> Result<Child> {
 
 /// Checks that a run succeeded, or failed with an error that names the concurrent change and a remedy.
 fn assert_success_or_conflict(run: &CommandOutput) -> Result<()> {
-    let clear = run.err.contains("at the same time") || run.err.contains("while this ran");
+    let clear = run.err.contains("concurrently") || run.err.contains("during this run");
     ensure!(
         run.code == Some(0) || (run.code == Some(1) && clear && run.err.contains("help: ")),
         "{}\n{}",

@@ -15,7 +15,7 @@ async fn destroy_without_delete_data_keeps_data() -> Result<()> {
     let destroyed = pipeline.expect(0, &["destroy", "--yes"])?;
     let rest = RESOURCES - DATA_RESOURCES;
     ensure!(steps(&destroyed.out).len() == rest, "{}", destroyed.out);
-    ensure!(destroyed.out.matches("holds data and stays").count() == DATA_RESOURCES, "{}", destroyed.out);
+    ensure!(destroyed.out.matches("holds data and is kept").count() == DATA_RESOURCES, "{}", destroyed.out);
     let left = pipeline.expect(0, &["plan"])?;
     // An invocation in flight can recreate the log group by writing to it after its deletion.
     let left = verdict(&left.out)?;

@@ -96,12 +96,12 @@ async fn resources_of_another_pipeline_are_never_adopted_or_destroyed() -> Resul
             s3.put_bucket_tagging().bucket(name).tagging(tagging).send().await?;
             for command in [["plan", "--adopt"].as_slice(), &["apply", "--yes", "--adopt"]] {
                 let run = pipeline.expect(1, command)?;
-                ensure!(run.err.contains("belongs to the pipeline `visits`"), "{}", run.err);
+                ensure!(run.err.contains("is owned by the pipeline `visits`"), "{}", run.err);
                 ensure!(run.err.contains(&format!("arn:aws:s3:::{name}")), "{}", run.err);
             }
         }
         let destroyed = pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
-        ensure!(destroyed.out.contains("is not this pipeline's and stays"), "{}", destroyed.out);
+        ensure!(destroyed.out.contains("is not owned by this pipeline and is kept"), "{}", destroyed.out);
         s3.head_object().bucket(name).key("unmanaged").send().await.context("the object was deleted")?;
     }
 
@@ -133,7 +133,9 @@ async fn orphaned_resources_are_reported_and_pruned() -> Result<()> {
 
     let plan = pipeline.expect(2, &["plan", "--detailed-exitcode"])?;
     for orphan in &orphans {
-        let note = format!("note: {orphan} is this pipeline's, but no longer declared: apply --prune deletes it");
+        let note = format!(
+            "note: {orphan} is orphaned (owned by this pipeline, no longer declared); `apply --prune` deletes it"
+        );
         ensure!(plan.out.contains(&note), "{note} is not in {}", plan.out);
     }
     pipeline.expect(0, &["apply", "--yes"])?;
@@ -170,7 +172,9 @@ async fn resources_with_data_are_never_renamed_or_pruned() -> Result<()> {
         pipeline.declare(&renamed)?;
         for command in [["plan"].as_slice(), &["apply", "--yes", "--prune", "--adopt"]] {
             let run = pipeline.expect(1, command)?;
-            let why = format!("{kind} {old} is this pipeline's and no longer declared: a {kind} cannot be renamed");
+            let why = format!(
+                "{kind} {old} is orphaned (owned by this pipeline, no longer declared): a {kind} cannot be renamed"
+            );
             ensure!(run.err.contains(&why) && run.err.contains("by hand"), "{}", run.err);
         }
     }
@@ -180,7 +184,8 @@ async fn resources_with_data_are_never_renamed_or_pruned() -> Result<()> {
     s3.create_bucket().bucket(format!("{name}-new")).send().await?;
     pipeline.declare(&format!("[bucket]\nname = \"{name}-new\""))?;
     let applied = pipeline.expect(0, &["apply", "--yes", "--prune", "--adopt"])?;
-    let note = format!("bucket {name} is this pipeline's, but no longer declared; it holds data and stays");
+    let note =
+        format!("bucket {name} is orphaned (owned by this pipeline, no longer declared); it holds data and is kept");
     ensure!(applied.out.contains(&note) && applied.out.contains("aws s3api delete-bucket"), "{}", applied.out);
     s3.head_bucket().bucket(name).send().await.context("the old bucket was deleted")?;
     Ok(())
@@ -197,10 +202,12 @@ async fn failure_queue_with_messages_is_kept() -> Result<()> {
 
     pipeline.declare(&format!("[function]\nfailure_queue = \"{name}-lost\""))?;
     let applied = pipeline.expect(0, &["apply", "--yes", "--prune"])?;
-    let note = format!("queue {name}-failures is this pipeline's, but no longer declared; it holds data and stays");
+    let note = format!(
+        "queue {name}-failures is orphaned (owned by this pipeline, no longer declared); it holds data and is kept"
+    );
     ensure!(applied.out.contains(&note) && applied.out.contains("aws sqs delete-queue"), "{}", applied.out);
     let destroyed = pipeline.expect(0, &["destroy", "--yes"])?;
-    ensure!(destroyed.out.contains(&format!("queue {name}-failures holds data and stays")), "{}", destroyed.out);
+    ensure!(destroyed.out.contains(&format!("queue {name}-failures holds data and is kept")), "{}", destroyed.out);
     ensure!(sqs.receive_message().set_queue_url(url).send().await?.messages().len() == 1, "the message was deleted");
     pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
     ensure!(sqs.get_queue_url().queue_name(format!("{name}-failures")).send().await.is_err(), "the queue still exists");
@@ -294,7 +301,7 @@ async fn environments_of_one_file_are_independent() -> Result<()> {
     let alone = alone.replacen(&format!("name = \"{name}\""), &format!("name = \"{name}-staging\""), 1);
     std::fs::write(pipeline.config(), alone.replacen("[bucket]\n", &format!("[bucket]\nname = \"{name}\"\n"), 1))?;
     let run = pipeline.expect(1, &["apply", "--yes", "--adopt"])?;
-    ensure!(run.err.contains(&format!("belongs to the pipeline `{name}`")), "{}", run.err);
+    ensure!(run.err.contains(&format!("is owned by the pipeline `{name}`")), "{}", run.err);
 
     std::fs::write(pipeline.config(), &file)?;
     staging(&["destroy", "--yes", "--delete-data"])?;

@@ -200,7 +200,7 @@ async fn credentials_expiring_during_apply_are_reported() -> Result<()> {
         ("ExpiredToken", 400, "sign in again"),
         ("ExpiredTokenException", 400, "sign in again"),
         ("InvalidClientTokenId", 403, "AWS does not know these credentials"),
-        ("SignatureDoesNotMatch", 403, "the secret key does not belong to the access key"),
+        ("SignatureDoesNotMatch", 403, "the secret key belongs to the access key"),
     ] {
         let pipeline = pipeline()?;
         let message = "The security token included in the request is expired";
@@ -329,7 +329,7 @@ async fn concurrent_change_of_the_function_is_not_overwritten() -> Result<()> {
     let run = CommandOutput::of(&child.wait_with_output()?);
     weather()?.clear(&pipeline.account)?;
     ensure!(run.code == Some(1), "{run:?}");
-    ensure!(run.out.contains("was changed while this ran, by something else than this run"), "{}", run.out);
+    ensure!(run.out.contains("was changed concurrently by another process"), "{}", run.out);
     let now = lambda.get_function_configuration().function_name(&function).send().await?;
     ensure!(now.memory_size == Some(1024), "{:?}", now.memory_size);
     pipeline.expect(0, &["apply", "--yes"])?;

@@ -91,7 +91,7 @@ async fn saved_plan_is_applied_exactly_or_refused() -> Result<()> {
     }
     let applied = pipeline.expect(0, &["apply", path, "--yes"])?;
     ensure!(applied.out.contains(&format!("Done: {RESOURCES} created")), "{}", applied.out);
-    refused(&["bucket", "is as declared now"])?;
+    refused(&["bucket", "is in sync now"])?;
 
     // The live state has changed.
     pipeline.declare("[function]\nmemory_mb = 512")?;
@@ -106,7 +106,7 @@ async fn saved_plan_is_applied_exactly_or_refused() -> Result<()> {
 
     // The desired state has changed; comments are ignored.
     pipeline.declare("[function]\nmemory_mb = 1024")?;
-    refused(&["memory_mb was to become 512, and now 1024"])?;
+    refused(&["memory_mb was planned as 512, but is declared as 1024 now"])?;
     pipeline.declare("[function]\nmemory_mb = 512\n[estimate]\nevents_per_month = 5")?;
     refused(&["the declaration"])?;
     pipeline.declare("[function]\nmemory_mb = 512")?;

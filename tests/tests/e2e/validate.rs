@@ -39,7 +39,7 @@ fn command_with_a_contradicting_region_is_explained() -> Result<()> {
     let pipeline = pipeline()?;
     for command in COMMANDS {
         let run = run_with(&pipeline, command, &[("AWS_REGION", "eu-west-1")])?;
-        assert_explains(&run, &["us-east-1", "AWS_REGION says eu-west-1", "help: correct pipeline.region"])?;
+        assert_explains(&run, &["us-east-1", "AWS_REGION names eu-west-1", "help: correct pipeline.region"])?;
     }
     let same = run_with(&pipeline, &["plan"], &[("AWS_REGION", "us-east-1")])?;
     ensure!(same.code == Some(0), "the same region is rejected");
