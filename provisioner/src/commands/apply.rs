@@ -75,7 +75,7 @@ pub(super) async fn execute(
             TextOrJson::Text => progress::for_stderr(output),
             TextOrJson::Json => Box::new(JsonReporter { output }),
         };
-        // Until here a signal ends the process, which has changed nothing.
+        // Nothing has changed up to here, so a signal could simply end the process.
         let shutdown = listen()?;
         apply(aws, plan, reporter.as_ref(), &shutdown).await
     };

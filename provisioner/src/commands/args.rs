@@ -21,13 +21,13 @@ pub(super) struct Global {
     environment: Option<String>,
 }
 
-/// The value of a variable; an empty one counts as unset.
+/// Returns the value of a variable; an empty one counts as unset.
 fn variable(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 impl Global {
-    /// The path of the file.
+    /// Returns the path of the file.
     pub(super) fn config(&self) -> PathBuf {
         let from_variable = || variable("PIPELINE_CONFIG").map(PathBuf::from);
         self.config.clone().or_else(from_variable).unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG))

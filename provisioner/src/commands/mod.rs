@@ -38,7 +38,6 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// Parses the arguments.
     pub(crate) fn parse_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         Self::try_parse_from(args)
     }
@@ -94,7 +93,7 @@ impl Command {
             | Self::Policy(_)
             | Self::Schema(_)
             | Self::Completions(_) => true,
-            // A plan that nobody saw must not count as reviewed.
+            // An unseen plan must not count as reviewed.
             Self::Plan(_)
             | Self::Apply(_)
             | Self::Destroy(_)

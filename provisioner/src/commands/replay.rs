@@ -63,7 +63,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     Ok(ExitCode::SUCCESS)
 }
 
-/// One message and its outcome.
+/// Formats one message and its outcome.
 fn failure_text(failure: &Failure) -> String {
     let Failure { message, objects, error, when, attempts, state } = failure;
     let mut out = match objects.as_slice() {
@@ -79,7 +79,7 @@ fn failure_text(failure: &Failure) -> String {
     out + &format!("    {}\n", printable(&state.to_string()))
 }
 
-/// The outcome of all messages; `hidden` is the number of messages in flight if the queue returned none.
+/// Formats the outcome of all messages; `hidden` is the number of messages in flight if the queue returned none.
 fn summary(failures: &[Failure], hidden: u64) -> String {
     let count = |is: fn(&State) -> bool| failures.iter().filter(|failure| is(&failure.state)).count() as u64;
     if failures.is_empty() && hidden > 0 {

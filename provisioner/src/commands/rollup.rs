@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-/// The message types to count: those of `--count`, or of the file if there is one, or track.
+/// Returns the message types to count: those of `--count`, or of the file if there is one, or track.
 fn message_types(named: &[String], global: &Global) -> Result<BTreeSet<String>, Error> {
     if let Some(unknown) = named.iter().find(|name| !MESSAGE_TYPES.contains(&name.as_str())) {
         return Err(Error::usage(

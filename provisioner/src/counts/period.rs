@@ -1,7 +1,7 @@
-//! A span of time, cut into the parts by which counts are shown.
+//! A period of time, divided into the parts by which counts are shown.
 //!
-//! Counts are kept by UTC hour, so a span is made of whole UTC hours. Days, weeks and months are those of a time zone; where
-//! that is not whole hours away from UTC, an hour counts to the part that it begins in.
+//! Counts are stored by UTC hour, so a period consists of whole UTC hours. Days, weeks and months are those of a time
+//! zone; if its offset from UTC is not a whole number of hours, an hour belongs to the part in which it begins.
 
 use clap::ValueEnum;
 use jiff::civil::{Date, DateTime};
@@ -10,12 +10,12 @@ use jiff::{Span, Timestamp, ToSpan, Unit, Zoned, ZonedRound};
 
 use crate::error::Error;
 
-/// Seconds of an hour.
+/// Seconds in an hour.
 const HOUR: i64 = 3600;
-/// Ten years of hours: more parts than anybody reads, and than should be asked for.
-const MOST_PARTS: usize = 100_000;
+/// The maximum number of parts: more than ten years of hours, which no output needs.
+const MAX_PARTS: usize = 100_000;
 
-/// The period of a question about counts. The hours that it touches are counted whole.
+/// The period of a query. Its first and last hours are included whole.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct PeriodArgs {
     /// Period up to now: 90m, 24h, 7d, 12mo [default: 24h]
@@ -48,19 +48,19 @@ pub(crate) enum By {
     Month,
 }
 
-/// Whole UTC hours, cut into parts.
+/// Whole UTC hours, divided into parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Period {
     zone: TimeZone,
     by: By,
-    /// Where each part begins, and at the end where the last one ends.
+    /// The start of each part, and the end of the last one.
     cuts: Vec<Timestamp>,
-    /// Whether it holds the present, so that its last part is not over.
+    /// True if it includes the present; the last part is then incomplete.
     is_running: bool,
 }
 
 impl By {
-    /// The name on the command line.
+    /// Returns the name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Hour => "hour",
@@ -79,10 +79,10 @@ impl By {
         }
     }
 
-    /// The beginning of the part that a time lies in.
+    /// Returns the start of the part that contains a time.
     fn floor(self, time: &Zoned) -> Option<Zoned> {
         match self {
-            // By the UTC hour, which is how counts are kept.
+            // The UTC hour, by which counts are stored.
             Self::Hour => {
                 let hour = Timestamp::from_second(time.timestamp().as_second().div_euclid(HOUR) * HOUR).ok()?;
                 Some(hour.to_zoned(time.time_zone().clone()))
@@ -99,10 +99,10 @@ impl By {
 }
 
 impl Period {
-    /// The period of the command line.
+    /// Parses the period of a command line.
     ///
     /// # Errors
-    /// [`Error::Refused`] where a time, a span or a zone cannot be understood.
+    /// A time, a span or a zone cannot be parsed.
     pub(crate) fn of(args: &PeriodArgs) -> Result<Self, Error> {
         Self::at(args, Timestamp::now())
     }
@@ -121,50 +121,49 @@ impl Period {
         Ok(period)
     }
 
-    /// The hours that the time from `from` to before `to` touches.
+    /// Creates the period of all hours that overlap the time from `from` to before `to`.
     fn new(from: &Zoned, to: &Zoned, by: By) -> Result<Self, Error> {
         if from >= to {
-            return Err(wrong(
-                "the span of time",
-                &format!(
-                    "it begins at {} and ends at {}: let it begin before it ends",
-                    from.timestamp(),
-                    to.timestamp()
-                ),
-            ));
+            let help = format!(
+                "choose a start before the end: the period begins at {} and ends at {}",
+                from.timestamp(),
+                to.timestamp()
+            );
+            return Err(unusable("the period", &help));
         }
-        let unclear = || wrong("the span of time", "keep within the years 1 to 9998");
-        let first = By::Hour.floor(from).ok_or_else(unclear)?;
-        let begun = By::Hour.floor(to).ok_or_else(unclear)?;
-        let end = if begun == *to { begun } else { begun.checked_add(1.hour()).map_err(|_| unclear())? };
+        let out_of_range = || unusable("the period", "choose times within the years 1 to 9998");
+        let first = By::Hour.floor(from).ok_or_else(out_of_range)?;
+        let begun = By::Hour.floor(to).ok_or_else(out_of_range)?;
+        let end = if begun == *to { begun } else { begun.checked_add(1.hour()).map_err(|_| out_of_range())? };
         let mut cuts = vec![first.timestamp()];
-        let mut next = by.floor(&first).ok_or_else(unclear)?;
+        let mut next = by.floor(&first).ok_or_else(out_of_range)?;
         loop {
-            next = next.checked_add(by.span()).map_err(|_| unclear())?;
+            next = next.checked_add(by.span()).map_err(|_| out_of_range())?;
             if next >= end {
                 break;
             }
-            // In a zone that is not whole hours away, an hour belongs to the part that it begins in.
+            // If the zone's offset is not a whole number of hours, an hour belongs to the part in which it begins.
             let hour = (next.timestamp().as_second() + HOUR - 1).div_euclid(HOUR) * HOUR;
-            let hour = Timestamp::from_second(hour).map_err(|_| unclear())?;
+            let hour = Timestamp::from_second(hour).map_err(|_| out_of_range())?;
             if hour >= end.timestamp() {
                 break;
             }
             cuts.push(hour);
-            if cuts.len() > MOST_PARTS {
-                return Err(wrong("the span of time", "it has too many parts: use --by day, week or month"));
+            if cuts.len() > MAX_PARTS {
+                return Err(unusable("the period", "pass --by day, week or month: it has too many parts"));
             }
         }
         cuts.push(end.timestamp());
         Ok(Self { zone: from.time_zone().clone(), by, cuts, is_running: false })
     }
 
-    /// The period of the same length that ends where this one begins: by the calendar where this one is whole days.
+    /// Returns the previous period of the same length: by the calendar if this one consists of whole days.
     ///
     /// # Errors
     /// It would begin before the year 1.
     pub(crate) fn before(&self) -> Result<Self, Error> {
-        let unclear = || wrong("--compare", "there is no time before that period");
+        let out_of_range =
+            || unusable("--compare", "choose a later period: the previous one would begin before the year 1");
         let (from, to) = (self.zoned(self.first()), self.zoned(self.end()));
         let midnight = |time: &Zoned| By::Day.floor(time).as_ref() == Some(time);
         let whole = midnight(&from) && midnight(&to);
@@ -175,14 +174,14 @@ impl Period {
         } else {
             Unit::Hour
         };
-        let length = from.until((unit, &to)).map_err(|_| unclear())?;
-        let earlier = from.checked_sub(length).map_err(|_| unclear())?;
+        let length = from.until((unit, &to)).map_err(|_| out_of_range())?;
+        let earlier = from.checked_sub(length).map_err(|_| out_of_range())?;
         let mut before = Self::new(&earlier, &from, self.by)?;
         if !whole {
-            // Part beside part: cut where this one is, so much earlier.
+            // The parts correspond one to one: the cuts of this period, shifted by its length.
             let back = self.first().duration_since(before.first());
             let cuts: Result<Vec<Timestamp>, _> = self.cuts.iter().map(|cut| cut.checked_sub(back)).collect();
-            before.cuts = cuts.map_err(|_| unclear())?;
+            before.cuts = cuts.map_err(|_| out_of_range())?;
         }
         Ok(before)
     }
@@ -199,55 +198,54 @@ impl Period {
         self.cuts.last().copied().unwrap_or(Timestamp::MIN)
     }
 
-    /// The first hour, as in the counts table.
+    /// Returns the first hour, as in the counts table.
     pub(crate) fn from(&self) -> String {
         self.first().to_string()
     }
 
-    /// The hour after the last.
+    /// Returns the hour after the last one.
     pub(crate) fn to(&self) -> String {
         self.end().to_string()
     }
 
-    /// The last hour.
+    /// Returns the last hour.
     pub(crate) fn last(&self) -> String {
         self.end().checked_sub(1.hour()).unwrap_or(self.end()).to_string()
     }
 
-    /// The zone's name.
+    /// Returns the name of the time zone.
     pub(crate) fn zone(&self) -> &str {
         self.zone.iana_name().unwrap_or("UTC")
     }
 
-    /// How it is cut.
     pub(crate) fn by(&self) -> By {
         self.by
     }
 
-    /// Every hour, as in the counts table.
+    /// Returns every hour, as in the counts table.
     pub(crate) fn hours(&self) -> impl Iterator<Item = String> + use<> {
         let (first, end) = (self.first().as_second(), self.end().as_second());
         (first..end).step_by(3600).filter_map(|second| Some(Timestamp::from_second(second).ok()?.to_string()))
     }
 
-    /// How many parts it has.
+    /// Returns the number of parts.
     pub(crate) fn len(&self) -> usize {
         self.cuts.len().saturating_sub(1)
     }
 
-    /// The part that an hour of the counts table lies in.
+    /// Returns the part that contains an hour of the counts table.
     pub(crate) fn part_of(&self, hour: &str) -> Option<usize> {
         let hour: Timestamp = hour.parse().ok()?;
         let after = self.cuts.partition_point(|cut| *cut <= hour);
         (after > 0 && after < self.cuts.len()).then(|| after - 1)
     }
 
-    /// Where a part begins, for programs.
+    /// Returns the start of a part, for programs.
     pub(crate) fn start_of(&self, part: usize) -> String {
         self.cuts.get(part).map(ToString::to_string).unwrap_or_default()
     }
 
-    /// What a part is called, for people.
+    /// Returns the label of a part, for people.
     pub(crate) fn label(&self, part: usize) -> String {
         let Some(start) = self.cuts.get(part) else { return String::new() };
         let start = self.zoned(*start);
@@ -260,7 +258,7 @@ impl Period {
         start.strftime(format).to_string()
     }
 
-    /// What a part is called below a chart, where there is little room.
+    /// Returns the short label of a part, for the axis of a chart.
     pub(crate) fn tick(&self, part: usize) -> String {
         let Some(start) = self.cuts.get(part) else { return String::new() };
         let format = match self.by {
@@ -272,7 +270,7 @@ impl Period {
         self.zoned(*start).strftime(format).to_string()
     }
 
-    /// Whether the part is the last one and ends before it is whole, as where it holds the present.
+    /// Returns whether the part is the last one and incomplete, for example because it includes the present.
     pub(crate) fn is_cut_short(&self, part: usize) -> bool {
         let whole = |start: &Timestamp| self.by.floor(&self.zoned(*start))?.checked_add(self.by.span()).ok();
         let is_cut = || self.cuts.get(part).and_then(whole).is_some_and(|end| end.timestamp() > self.end());
@@ -283,30 +281,31 @@ impl Period {
 fn zone(name: Option<&str>) -> Result<TimeZone, Error> {
     let Some(name) = name else { return Ok(TimeZone::UTC) };
     TimeZone::get(name).map_err(|_| {
-        wrong(&format!("--tz {}", name.escape_debug()), "write a zone of the IANA database, such as Europe/Berlin")
+        unusable(&format!("--tz {}", name.escape_debug()), "pass a zone of the IANA database, such as Europe/Berlin")
     })
 }
 
-/// A point in time of the command line, in the zone `tz` where it names none.
+/// Parses a time of the command line, in the zone `tz` if it names none.
 ///
 /// # Errors
-/// [`Error::Refused`] where it or the zone cannot be understood.
+/// The time or the zone cannot be parsed.
 pub(crate) fn moment(flag: &str, text: &str, tz: Option<&str>) -> Result<Timestamp, Error> {
     time(flag, text, &Timestamp::now().to_zoned(zone(tz)?)).map(|time| time.timestamp())
 }
 
-/// From so long ago until now. Less than two hours have all hours that they touch; `24h` are the last 24 hours with the one
-/// that has begun, not a 25th that the minute touches; `7d` by day are seven days, today included; and so on for the coarsest
-/// part that the span is made of and shown by.
+/// Parses the span of `--last`, which ends now. A span of less than two hours includes all hours that it overlaps. A
+/// longer one has exactly the requested number of parts, including the current one: `24h` is the last 24 hours,
+/// without a partial 25th, and `7d` by day is seven days including today. The parts are those of the span's unit or
+/// of `by`, whichever is finer.
 fn last(text: &str, by: By, now: &Zoned) -> Result<(Zoned, Zoned), Error> {
-    let help = "write a span such as 90m, 24h, 7d or 12mo";
-    let unclear = || wrong(&format!("--last {}", text.escape_debug()), help);
-    let span: Span = text.parse().map_err(|_| unclear())?;
+    let help = "pass a span such as 90m, 24h, 7d or 12mo";
+    let invalid = || unusable(&format!("--last {}", text.escape_debug()), help);
+    let span: Span = text.parse().map_err(|_| invalid())?;
     if !span.is_positive() {
-        return Err(unclear());
+        return Err(invalid());
     }
-    let then = now.checked_sub(span).map_err(|_| unclear())?;
-    let made_of = if span.get_hours() != 0 || span.get_minutes() != 0 || span.get_seconds() != 0 {
+    let begin = now.checked_sub(span).map_err(|_| invalid())?;
+    let unit = if span.get_hours() != 0 || span.get_minutes() != 0 || span.get_seconds() != 0 {
         By::Hour
     } else if span.get_days() != 0 {
         By::Day
@@ -315,22 +314,22 @@ fn last(text: &str, by: By, now: &Zoned) -> Result<(Zoned, Zoned), Error> {
     } else {
         By::Month
     };
-    let part = by.min(made_of);
-    // Of less than two hours, the one that has begun may be next to nothing.
+    let part = by.min(unit);
+    // In a short span, the current hour may cover almost none of it.
     let is_short = span.total((Unit::Hour, now)).is_ok_and(|hours| hours < 2.0);
-    let start = part.floor(&then).ok_or_else(unclear)?;
-    let from = match start == then || is_short {
+    let start = part.floor(&begin).ok_or_else(invalid)?;
+    let from = match start == begin || is_short {
         true => start,
-        false => part.floor(&start.checked_add(part.span()).map_err(|_| unclear())?).ok_or_else(unclear)?,
+        false => part.floor(&start.checked_add(part.span()).map_err(|_| invalid())?).ok_or_else(invalid)?,
     };
     Ok((from, now.checked_add(1.nanosecond()).unwrap_or(now.clone())))
 }
 
-fn wrong(what: &str, help: &str) -> Error {
+fn unusable(what: &str, help: &str) -> Error {
     Error::usage(format!("{what} cannot be used"), help.to_owned())
 }
 
-/// A time with its zone, a date or time in the zone of `now`, or one of the words for days.
+/// Parses a time with its zone, a date or time in the zone of `now`, or a word such as today.
 fn time(flag: &str, text: &str, now: &Zoned) -> Result<Zoned, Error> {
     let zone = now.time_zone();
     let midnight = |date: Date| date.to_zoned(zone.clone()).ok();
@@ -345,8 +344,8 @@ fn time(flag: &str, text: &str, now: &Zoned) -> Result<Zoned, Error> {
         .or_else(|| midnight(text.parse::<Date>().ok()?).filter(|_| !text.contains('T')))
         .or_else(|| text.parse::<DateTime>().ok()?.to_zoned(zone.clone()).ok())
         .ok_or_else(|| {
-            let help = "write a date such as 2015-08-04, a time such as 2015-08-04T12:00:00Z, today or yesterday";
-            wrong(&format!("{flag} {}", text.escape_debug()), help)
+            let help = "pass a date such as 2015-08-04, a time such as 2015-08-04T12:00:00Z, today or yesterday";
+            unusable(&format!("{flag} {}", text.escape_debug()), help)
         })
 }
 
@@ -367,51 +366,51 @@ mod tests {
         (period.from(), period.to(), period.len())
     }
 
-    fn is(from: &str, to: &str, parts: usize) -> (String, String, usize) {
+    fn expected(from: &str, to: &str, parts: usize) -> (String, String, usize) {
         (from.to_owned(), to.to_owned(), parts)
     }
 
     #[test]
-    fn so_many_parts_as_asked_for_with_the_one_that_has_begun() {
-        assert_eq!(bounds("24h", By::Hour), is("2015-08-03T13:00:00Z", "2015-08-04T13:00:00Z", 24));
-        assert_eq!(bounds("1h", By::Hour), is("2015-08-04T11:00:00Z", "2015-08-04T13:00:00Z", 2));
-        assert_eq!(bounds("2h", By::Hour), is("2015-08-04T11:00:00Z", "2015-08-04T13:00:00Z", 2));
-        assert_eq!(bounds("3h", By::Hour), is("2015-08-04T10:00:00Z", "2015-08-04T13:00:00Z", 3));
-        assert_eq!(bounds("7d", By::Day), is("2015-07-29T00:00:00Z", "2015-08-04T13:00:00Z", 7));
-        assert_eq!(bounds("7d", By::Hour), is("2015-07-28T13:00:00Z", "2015-08-04T13:00:00Z", 168));
-        assert_eq!(bounds("2w", By::Week), is("2015-07-27T00:00:00Z", "2015-08-04T13:00:00Z", 2));
-        assert_eq!(bounds("12mo", By::Month), is("2014-09-01T00:00:00Z", "2015-08-04T13:00:00Z", 12));
+    fn long_span_has_the_requested_number_of_parts_including_the_current_one() {
+        assert_eq!(bounds("24h", By::Hour), expected("2015-08-03T13:00:00Z", "2015-08-04T13:00:00Z", 24));
+        assert_eq!(bounds("1h", By::Hour), expected("2015-08-04T11:00:00Z", "2015-08-04T13:00:00Z", 2));
+        assert_eq!(bounds("2h", By::Hour), expected("2015-08-04T11:00:00Z", "2015-08-04T13:00:00Z", 2));
+        assert_eq!(bounds("3h", By::Hour), expected("2015-08-04T10:00:00Z", "2015-08-04T13:00:00Z", 3));
+        assert_eq!(bounds("7d", By::Day), expected("2015-07-29T00:00:00Z", "2015-08-04T13:00:00Z", 7));
+        assert_eq!(bounds("7d", By::Hour), expected("2015-07-28T13:00:00Z", "2015-08-04T13:00:00Z", 168));
+        assert_eq!(bounds("2w", By::Week), expected("2015-07-27T00:00:00Z", "2015-08-04T13:00:00Z", 2));
+        assert_eq!(bounds("12mo", By::Month), expected("2014-09-01T00:00:00Z", "2015-08-04T13:00:00Z", 12));
         assert_eq!(bounds("1y", By::Month).2, 12);
-        assert_eq!(bounds("24h", By::Day), is("2015-08-03T13:00:00Z", "2015-08-04T13:00:00Z", 2));
+        assert_eq!(bounds("24h", By::Day), expected("2015-08-03T13:00:00Z", "2015-08-04T13:00:00Z", 2));
     }
 
     #[test]
-    fn short_spans_have_all_hours_that_they_touch() {
+    fn short_span_includes_all_overlapping_hours() {
         assert_eq!(bounds("60m", By::Hour), bounds("1h", By::Hour));
-        assert_eq!(bounds("90m", By::Hour), is("2015-08-04T11:00:00Z", "2015-08-04T13:00:00Z", 2));
-        assert_eq!(bounds("40m", By::Hour), is("2015-08-04T11:00:00Z", "2015-08-04T13:00:00Z", 2));
+        assert_eq!(bounds("90m", By::Hour), expected("2015-08-04T11:00:00Z", "2015-08-04T13:00:00Z", 2));
+        assert_eq!(bounds("40m", By::Hour), expected("2015-08-04T11:00:00Z", "2015-08-04T13:00:00Z", 2));
     }
 
     #[test]
-    fn dates_and_words_are_in_the_zone_and_the_end_is_left_out() {
+    fn dates_and_words_are_read_in_the_zone_with_an_exclusive_end() {
         let of = |from, to, tz| {
             let period = period(None, Some(from), Some(to), By::Day, tz).expect("a period");
             (period.from(), period.to(), period.len())
         };
-        assert_eq!(of("2015-08-03", "2015-08-04", "UTC"), is("2015-08-03T00:00:00Z", "2015-08-04T00:00:00Z", 1));
-        assert_eq!(of("yesterday", "today", "UTC"), is("2015-08-03T00:00:00Z", "2015-08-04T00:00:00Z", 1));
+        assert_eq!(of("2015-08-03", "2015-08-04", "UTC"), expected("2015-08-03T00:00:00Z", "2015-08-04T00:00:00Z", 1));
+        assert_eq!(of("yesterday", "today", "UTC"), expected("2015-08-03T00:00:00Z", "2015-08-04T00:00:00Z", 1));
         assert_eq!(
             of("2015-08-03", "2015-08-04", "Europe/Berlin"),
-            is("2015-08-02T22:00:00Z", "2015-08-03T22:00:00Z", 1)
+            expected("2015-08-02T22:00:00Z", "2015-08-03T22:00:00Z", 1)
         );
         assert_eq!(
             of("2015-08-03T02:00:00+02:00", "2015-08-03T00:00:01Z", "UTC"),
-            is("2015-08-03T00:00:00Z", "2015-08-03T01:00:00Z", 1)
+            expected("2015-08-03T00:00:00Z", "2015-08-03T01:00:00Z", 1)
         );
     }
 
     #[test]
-    fn days_are_as_long_as_the_clocks_make_them() {
+    fn day_of_the_clock_change_has_23_hours() {
         let period = period(None, Some("2015-03-28"), Some("2015-03-31"), By::Day, "Europe/Berlin").expect("a period");
         assert_eq!(period.len(), 3);
         assert_eq!(period.hours().count(), 24 + 23 + 24);
@@ -421,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn every_hour_lies_in_one_part_also_where_zones_are_not_whole_hours_away() {
+    fn every_hour_belongs_to_one_part_in_every_zone() {
         for zone in ["UTC", "Asia/Kolkata", "America/St_Johns", "Australia/Lord_Howe", "Europe/Berlin"] {
             for by in [By::Hour, By::Day, By::Week, By::Month] {
                 let period = period(None, Some("2015-03-20"), Some("2015-05-03"), by, zone).expect("a period");
@@ -433,27 +432,27 @@ mod tests {
     }
 
     #[test]
-    fn the_period_before_is_as_long_by_the_calendar() {
+    fn previous_period_of_whole_days_has_the_same_calendar_length() {
         let before = |from, to, by| {
             let before = period(None, Some(from), Some(to), by, "UTC").expect("a period").before().expect("a period");
             (before.from(), before.to(), before.len())
         };
         assert_eq!(
             before("2015-03-01", "2015-04-01", By::Month),
-            is("2015-02-01T00:00:00Z", "2015-03-01T00:00:00Z", 1)
+            expected("2015-02-01T00:00:00Z", "2015-03-01T00:00:00Z", 1)
         );
         assert_eq!(
             before("2015-08-03", "2015-08-04", By::Hour),
-            is("2015-08-02T00:00:00Z", "2015-08-03T00:00:00Z", 24)
+            expected("2015-08-02T00:00:00Z", "2015-08-03T00:00:00Z", 24)
         );
         assert_eq!(
             before("2015-08-04T10:00:00Z", "2015-08-04T12:00:00Z", By::Hour),
-            is("2015-08-04T08:00:00Z", "2015-08-04T10:00:00Z", 2)
+            expected("2015-08-04T08:00:00Z", "2015-08-04T10:00:00Z", 2)
         );
     }
 
     #[test]
-    fn parts_stand_beside_parts_as_long() {
+    fn previous_period_has_parts_of_the_same_length() {
         let seven = period(Some("7d"), None, None, By::Day, "UTC").expect("a period");
         let before = seven.before().expect("a period");
         assert_eq!((seven.len(), before.len()), (7, 7));
@@ -463,13 +462,13 @@ mod tests {
         );
         assert_eq!(before.to(), seven.from());
         assert_eq!(before.hours().count(), seven.hours().count());
-        // By the calendar, months may have more days than the next.
+        // A month may have more days than the next one.
         let february = period(None, Some("2015-02-01"), Some("2015-03-01"), By::Day, "UTC").expect("a period");
         assert_eq!((february.len(), february.before().expect("a period").len()), (28, 31));
     }
 
     #[test]
-    fn the_part_that_holds_the_present_is_not_over() {
+    fn part_that_includes_the_present_is_cut_short() {
         let of = |last: &str, by| period(Some(last), None, None, by, "UTC").expect("a period");
         for (last, by) in [("1h", By::Hour), ("24h", By::Hour), ("7d", By::Day), ("12mo", By::Month)] {
             let period = of(last, by);
@@ -479,11 +478,11 @@ mod tests {
         let day = past("2015-08-03", "2015-08-04", By::Hour);
         assert!(!day.is_cut_short(day.len() - 1));
         let week = past("2015-07-20", "2015-07-22", By::Week);
-        assert!(week.is_cut_short(0), "it has two days of a week");
+        assert!(week.is_cut_short(0), "two days of a week");
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_period_is_refused() {
         for bad in ["", "soon", "-3h", "0h", "99999999999999999999h"] {
             assert!(period(Some(bad), None, None, By::Hour, "UTC").is_err(), "{bad}");
         }

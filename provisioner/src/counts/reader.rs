@@ -11,31 +11,31 @@ use crate::aws::{Aws, AwsError, Call};
 use crate::error::Error;
 use crate::text::printable;
 
-/// Calls at the same time.
+/// Concurrent calls.
 pub(crate) const AT_ONCE: usize = 16;
-/// Names that are offered for one that is not known.
+/// The maximum number of suggestions for an unknown event.
 const SUGGESTIONS: usize = 3;
-/// Further off than this, a name is no help.
-const LIKE: f64 = 0.7;
+/// The minimum Jaro-Winkler similarity of a suggestion.
+const MIN_SIMILARITY: f64 = 0.7;
 
-/// One event's counts.
+/// The counts of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Series {
     /// The event's name.
     pub(crate) event: String,
-    /// By part of the period, those in which there were none too.
+    /// The count in each part of the period, including zeros.
     pub(crate) parts: Vec<i64>,
-    /// The same of the period before, where it was asked for. It may have a part more or less.
+    /// The same for the previous period, if requested. The number of parts may differ.
     pub(crate) before: Option<Vec<i64>>,
 }
 
 impl Series {
-    /// The sum of all parts.
+    /// Returns the sum of all parts.
     pub(crate) fn total(&self) -> i64 {
         sum(self.parts.iter().copied())
     }
 
-    /// The sum of all parts of the period before, where it was asked for.
+    /// Returns the sum of all parts of the previous period, if requested.
     pub(crate) fn total_before(&self) -> Option<i64> {
         self.before.as_ref().map(|parts| sum(parts.iter().copied()))
     }
@@ -44,13 +44,13 @@ impl Series {
 /// The most frequent events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Top {
-    /// The most frequent first, then by name.
+    /// Sorted by descending count, then by name.
     pub(crate) events: Vec<Ranked>,
-    /// How many different events there were.
+    /// The number of distinct events.
     pub(crate) distinct: usize,
-    /// How many events there were in all.
+    /// The total count of all events.
     pub(crate) total: i64,
-    /// How many there were in the period before.
+    /// The total count in the previous period.
     pub(crate) total_before: i64,
 }
 
@@ -59,9 +59,9 @@ pub(crate) struct Top {
 pub(crate) struct Ranked {
     /// Its name.
     pub(crate) event: String,
-    /// How often it happened.
+    /// Its count in the period.
     pub(crate) count: i64,
-    /// How often in the period before.
+    /// Its count in the previous period.
     pub(crate) before: i64,
 }
 
@@ -71,29 +71,29 @@ fn sum(counts: impl Iterator<Item = i64>) -> i64 {
     counts.fold(0, i64::saturating_add)
 }
 
-/// A table to read from.
+/// A reader of a counts table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader<'a> {
     /// The clients.
     pub(crate) aws: &'a Aws,
     /// The counts table.
     pub(crate) table: &'a str,
-    /// Whether to see what was written up to this moment, at twice the price. The index cannot.
+    /// Read strongly consistently, at twice the price. The index does not support it.
     pub(crate) is_consistent: bool,
 }
 
 impl Reader<'_> {
-    /// Events by part of the period, and their sums in the period before, where it is given.
+    /// Returns the counts of events by part of the period, and of the previous period if it is given.
     ///
     /// # Errors
-    /// AWS's answer, or that the table is not there, or that an event never happened, with the names that come near.
+    /// An AWS error; the table does not exist; an event was never counted (with similar names as suggestions).
     pub(crate) async fn series(
         &self,
         events: &[String],
         period: &Period,
         before: Option<&Period>,
     ) -> Result<Vec<Series>, Error> {
-        let one = |event: String| async move {
+        let read = |event: String| async move {
             let parts = self.event(&event, period);
             let earlier = async {
                 match before {
@@ -104,16 +104,16 @@ impl Reader<'_> {
             let (parts, before) = tokio::try_join!(parts, earlier)?;
             Ok::<_, Error>(Series { event, parts, before })
         };
-        let all: Vec<Series> = stream::iter(events.to_vec()).map(one).buffered(AT_ONCE).try_collect().await?;
-        // Nothing at all may be a slip of the pen.
-        let silent = all.iter().filter(|series| series.parts.iter().all(|count| *count == 0));
-        for series in silent.filter(|series| series.total_before().unwrap_or(0) == 0) {
-            self.check(&series.event).await?;
+        let all: Vec<Series> = stream::iter(events.to_vec()).map(read).buffered(AT_ONCE).try_collect().await?;
+        // An event without counts may be misspelled.
+        let empty = all.iter().filter(|series| series.parts.iter().all(|count| *count == 0));
+        for series in empty.filter(|series| series.total_before().unwrap_or(0) == 0) {
+            self.ensure_known(&series.event).await?;
         }
         Ok(all)
     }
 
-    /// One event by part of the period.
+    /// Returns the counts of one event by part of the period.
     async fn event(&self, event: &str, period: &Period) -> Result<Vec<i64>, Error> {
         let request = self
             .aws
@@ -139,8 +139,8 @@ impl Reader<'_> {
         Ok(parts)
     }
 
-    /// Fails where an event never happened at all.
-    async fn check(&self, event: &str) -> Result<(), Error> {
+    /// Fails if an event was never counted.
+    async fn ensure_known(&self, event: &str) -> Result<(), Error> {
         let request = self
             .aws
             .dynamodb
@@ -158,7 +158,7 @@ impl Reader<'_> {
         let mut near: Vec<(f64, &String)> = known
             .iter()
             .map(|name| (strsim::jaro_winkler(&name.to_lowercase(), &event.to_lowercase()), name))
-            .filter(|(likeness, _)| *likeness >= LIKE)
+            .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
             .collect();
         near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
         let near: Vec<String> =
@@ -170,12 +170,12 @@ impl Reader<'_> {
         Err(Error::not_found(format!("no event `{}` was ever counted", printable(event)), help))
     }
 
-    /// The names of all events that were ever counted, in order.
+    /// Returns the sorted names of all events that were ever counted.
     ///
     /// # Errors
-    /// AWS's answer, or that the table is not there.
+    /// An AWS error; the table does not exist.
     pub(crate) async fn events(&self) -> Result<BTreeSet<String>, Error> {
-        /// Parts of the table that are read at the same time.
+        /// Segments of the table that are scanned concurrently.
         const SEGMENTS: i32 = 4;
         let segment = |segment: i32| async move {
             let request = self
@@ -208,15 +208,15 @@ impl Reader<'_> {
             .await
     }
 
-    /// The `limit` most frequent events, with their counts in the period before.
+    /// Returns the `limit` most frequent events, with their counts in the previous period.
     ///
     /// # Errors
-    /// AWS's answer, or that the table is not there.
+    /// An AWS error; the table does not exist.
     pub(crate) async fn top(&self, period: &Period, before: &Period, limit: usize) -> Result<Top, Error> {
-        let (now, earlier) = tokio::try_join!(self.sums(period), self.sums(before))?;
-        let (distinct, total) = (now.len(), sum(now.values().copied()));
+        let (current, earlier) = tokio::try_join!(self.sums(period), self.sums(before))?;
+        let (distinct, total) = (current.len(), sum(current.values().copied()));
         let total_before = sum(earlier.values().copied());
-        let mut events: Vec<Ranked> = now
+        let mut events: Vec<Ranked> = current
             .into_iter()
             .map(|(event, count)| Ranked { before: earlier.get(&event).copied().unwrap_or(0), event, count })
             .collect();
@@ -225,7 +225,7 @@ impl Reader<'_> {
         Ok(Top { events, distinct, total, total_before })
     }
 
-    /// The sum of every event that happened in the period.
+    /// Returns the total of each event in the period.
     async fn sums(&self, period: &Period) -> Result<HashMap<String, i64>, Error> {
         stream::iter(period.hours())
             .map(|hour| async move { self.hour(&hour).await })
@@ -240,10 +240,10 @@ impl Reader<'_> {
             .await
     }
 
-    /// Every event of one hour, which is written as in the counts table.
+    /// Returns the count of each event in one hour, formatted as in the counts table.
     ///
     /// # Errors
-    /// AWS's answer, or that the table is not there.
+    /// An AWS error; the table does not exist.
     pub(crate) async fn hour(&self, hour: &str) -> Result<Vec<(String, i64)>, Error> {
         let request = self
             .aws

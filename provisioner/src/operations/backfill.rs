@@ -1,8 +1,8 @@
-//! Sends objects that lie in the bucket already through the function, as S3's notifications would have.
+//! Counts objects that are already in the bucket, by sending the function the notifications that S3 would have sent.
 //!
-//! The work is Lambda's: each object goes as an asynchronous invocation. The ledger says what is counted, before and after,
-//! so a run that is ended, or begun twice, counts nothing twice and loses nothing: the next one sends what is missing. At any
-//! time there is a page of the listing in memory, and at most [`WINDOW`] objects that are sent and not counted yet.
+//! Each object is one asynchronous invocation. The ledger is read before and after, so a backfill is idempotent: a
+//! run that was stopped, or started twice, neither counts an object twice nor loses one, and the next run sends the
+//! missing objects. Memory holds one page of the listing and at most [`WINDOW`] objects in flight.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -23,65 +23,67 @@ use crate::aws::{Pauses, Session, Wait};
 use crate::error::{Error, ErrorKind};
 use crate::shutdown::{Shutdown, Signal};
 
-/// Objects that are sent and not counted yet: so many fill a few seconds of the rate, and the function's concurrency.
+/// The maximum number of objects in flight (sent, not counted yet): enough for a few seconds of the rate and for the
+/// function's concurrency.
 const WINDOW: usize = 500;
-/// How many are sent between two looks at the ledger.
+/// Objects sent between two polls of the ledger.
 const BATCH: usize = 50;
-/// Invocations that are asked for at the same time.
+/// Concurrent invocation requests.
 const AT_ONCE: usize = 16;
-/// How long an object may take to be counted beyond the function's own limit: it may wait for its turn.
+/// The time that counting an object may take beyond the function's timeout, since its invocation may be queued.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Objects that are looked for at a time: one batch of the ledger's.
-const LOOKS: usize = 100;
-/// With so many late ones and none counted between them, something is broken that sending more does not mend.
+/// Objects polled at a time: one batch read of the ledger.
+const POLL_BATCH: usize = 100;
+/// After this many late objects without a counted one between them, the function is broken, and sending more is
+/// useless.
 const LATE_IN_A_ROW: u64 = 100;
-/// Keys that are named where there are more.
+/// The maximum number of keys in [`Tally::examples`].
 const EXAMPLES: usize = 10;
 
-/// Which objects, and how.
+/// The selection of objects, and the options of the run.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    /// What keys begin with; the notification's prefix, or longer.
+    /// The prefix of the keys: the notification's prefix, or longer.
     pub(crate) prefix: String,
-    /// Objects that S3 got from this time on.
+    /// Only objects uploaded at or after this time.
     pub(crate) from: Option<Timestamp>,
-    /// Objects that S3 got before this time.
+    /// Only objects uploaded before this time.
     pub(crate) to: Option<Timestamp>,
-    /// Only keys behind this one.
+    /// Only keys after this one.
     pub(crate) after: Option<String>,
-    /// Objects a second, at most.
+    /// The maximum number of objects a second.
     pub(crate) rate: u32,
-    /// Look, and send nothing.
+    /// Report the objects without sending them.
     pub(crate) dry_run: bool,
-    /// Wait until what was sent is counted.
+    /// Wait until the sent objects are counted.
     pub(crate) wait: bool,
 }
 
-/// What became of the objects.
+/// The outcome of a run, in numbers of objects.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Tally {
     /// Objects under the prefix.
     pub(crate) listed: u64,
-    /// Of these, objects of another time, or that the notification does not name.
+    /// Listed objects outside the time range or the notification's filter.
     pub(crate) left_out: u64,
-    /// Of these, objects that were counted before.
+    /// Selected objects that were counted before the run.
     pub(crate) counted_before: u64,
-    /// Of these, objects that were not; and their bytes.
+    /// Selected objects that were not counted before the run.
     pub(crate) due: u64,
-    /// Bytes of what is due.
+    /// The size of the due objects in bytes.
     pub(crate) bytes: u64,
-    /// Of what is due, objects that were sent to the function.
+    /// Due objects that were sent to the function.
     pub(crate) sent: u64,
-    /// Of what was sent, objects that are counted now.
+    /// Sent objects that are counted now.
     pub(crate) counted: u64,
-    /// Some of the keys that are due, or that were sent and are not counted.
+    /// Keys of some due objects (dry run), or of some that were sent and not counted in time.
     pub(crate) examples: Vec<String>,
-    /// Everything up to this key was seen: `--start-after` goes on from here.
+    /// The last key of which all versions were processed; `--start-after` continues after it.
     pub(crate) last_key: Option<String>,
 }
 
 impl Tally {
-    fn example(&mut self, key: &str) {
+    fn add_example(&mut self, key: &str) {
         if self.examples.len() < EXAMPLES {
             self.examples.push(key.to_owned());
         }
@@ -95,11 +97,10 @@ fn number(n: usize) -> u64 {
 /// Receives the number of finished objects, and of all objects once that is known.
 pub(crate) type OnProgress<'a> = dyn Fn(u64, Option<u64>) + Send + Sync + 'a;
 
-/// The progress of a run.
 struct Progress<'a> {
     on_progress: &'a OnProgress<'a>,
     done: AtomicU64,
-    /// 0 as long as it is unknown.
+    /// 0 while it is unknown.
     total: AtomicU64,
 }
 
@@ -120,7 +121,7 @@ impl Progress<'_> {
     }
 }
 
-/// What goes on, and what came of it so far.
+/// The state of a run.
 struct Run<'a> {
     session: &'a Session<'a>,
     options: &'a Options,
@@ -128,14 +129,14 @@ struct Run<'a> {
     progress: &'a Progress<'a>,
     ticks: Mutex<Interval>,
     patience: Duration,
-    /// What is sent and not counted yet, and since when.
+    /// Objects that are sent and not counted yet, each with the time of its invocation.
     in_flight: Vec<(Object, Instant)>,
     late: u64,
     late_in_a_row: u64,
     tally: Tally,
 }
 
-/// Why a run ends before its end.
+/// The reason why a run ends early.
 enum End {
     Failed(Error),
     Stopped(Signal),
@@ -153,10 +154,10 @@ impl From<Signal> for End {
     }
 }
 
-/// Sends what is not counted. Says what became of it, also where it could not go to its end.
+/// Sends the objects that are not counted. Returns the tally also if the run ended early.
 ///
 /// # Errors
-/// What AWS answered; that objects were not counted in time; a signal.
+/// An AWS error; objects that were not counted in time; a signal.
 pub(crate) async fn backfill(
     session: &Session<'_>,
     options: &Options,
@@ -180,8 +181,8 @@ pub(crate) async fn backfill(
         tally: Tally::default(),
     };
     let ended = {
-        // How much there is, is found out by the way: listing is far quicker than sending.
-        let mut sizing = pin!(size(session, options, &progress));
+        // The total is determined concurrently: listing is far faster than sending.
+        let mut sizing = pin!(count_listed(session, options, &progress));
         let mut work = pin!(run.run());
         tokio::select! {
             ended = &mut work => ended,
@@ -194,8 +195,8 @@ pub(crate) async fn backfill(
         Ok(()) => Err(Error::new(
             ErrorKind::Incomplete,
             format!("{late} of {} objects that were sent are not counted", tally.sent),
-            "Lambda retries for some minutes, then sends the notification to the failure queue (`provisioner replay \
-             --dry-run` shows it); run the same command again to send the missing objects",
+            "run the same command again to send the missing objects; Lambda retries for some minutes, then sends the \
+             notification to the failure queue (`provisioner replay --dry-run` shows it)",
         )),
         Err(End::Failed(error)) => Err(error),
         Err(End::Stopped(signal)) => {
@@ -215,8 +216,9 @@ pub(crate) async fn backfill(
     (tally, result)
 }
 
-/// Counts what there is, for the bar. Where that fails, the work fails too and says why.
-async fn size(session: &Session<'_>, options: &Options, progress: &Progress<'_>) {
+/// Counts the objects under the prefix, as the total of the progress bar. If the listing fails, the run fails with
+/// the same error, so it is not reported here.
+async fn count_listed(session: &Session<'_>, options: &Options, progress: &Progress<'_>) {
     let pages = session.pages(&options.prefix, options.after.clone());
     let total = pages.try_fold(0, |total, page| async move { Ok(total + number(page.len())) }).await;
     if let Ok(total) = total {
@@ -248,11 +250,11 @@ impl Run<'_> {
         while let Some(page) = self.shutdown.or_shutdown(pages.next()).await? {
             let mut page = page?;
             self.tally.listed += number(page.len());
-            let mut whole = self.tally.last_key.clone();
+            let mut completed = self.tally.last_key.clone();
             for object in &page {
-                // A page may end between the versions of a key, so a key is whole when another one follows.
+                // A page may end between two versions of a key, so a key is complete only once another one follows.
                 if before.as_ref().is_some_and(|before| *before != object.key) {
-                    whole = before.take();
+                    completed = before.take();
                 }
                 before = Some(object.key.clone());
             }
@@ -267,11 +269,11 @@ impl Run<'_> {
             self.tally.bytes += due.iter().map(|object| u64::try_from(object.size).unwrap_or_default()).sum::<u64>();
             self.progress();
             if options.dry_run {
-                due.iter().for_each(|object| self.tally.example(&object.key));
+                due.iter().for_each(|object| self.tally.add_example(&object.key));
             } else {
                 self.send_all(due).await?;
             }
-            self.tally.last_key = whole;
+            self.tally.last_key = completed;
         }
         self.drain(0).await
     }
@@ -287,18 +289,20 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Sends these, and notes those that Lambda took.
+    /// Sends a batch, and records the objects whose invocation Lambda accepted.
     async fn send(&mut self, objects: Vec<Object>) -> Result<(), End> {
         let this = &*self;
-        let one = |object: Object| async move {
+        let send_one = |object: Object| async move {
             this.shutdown.or_shutdown(async { this.ticks.lock().await.tick().await }).await?;
-            let told = this.notification(&object);
+            let notification = this.notification(&object);
             let doing = || format!("send object {} to function {}", object.key, this.session.pipeline.function.name);
-            this.session.invoke(&told, InvocationType::Event).await.map_err(|e| failed(doing())(e))?;
+            let sent = this.session.invoke(&notification, InvocationType::Event).await;
+            sent.map_err(|error| failed(doing())(error))?;
             Ok::<_, End>(object)
         };
-        let sent: Vec<Result<Object, End>> = stream::iter(objects).map(one).buffer_unordered(AT_ONCE).collect().await;
-        // What Lambda took is noted first, whatever became of the others.
+        let sent: Vec<Result<Object, End>> =
+            stream::iter(objects).map(send_one).buffer_unordered(AT_ONCE).collect().await;
+        // Accepted invocations are recorded even if others failed.
         let mut ended = Ok(());
         for result in sent {
             match result {
@@ -319,14 +323,13 @@ impl Run<'_> {
         object.notification(bucket, &self.session.account.s3_arn(bucket), &self.session.account.region)
     }
 
-    /// Takes out of the in_flight what is counted, and what is late.
+    /// Reads the ledger for the oldest objects in flight, and removes those that are counted or late.
     async fn poll_ledger(&mut self) -> Result<(), End> {
-        // Those that were looked at longest ago, which are the first.
-        let looked_at = self.in_flight.len().min(LOOKS);
-        let looking =
-            self.session.counted(self.in_flight.iter().take(LOOKS).map(|(object, _)| object), Consistency::Eventual);
-        let counted = self.shutdown.or_shutdown(looking).await??;
-        let rest = self.in_flight.split_off(looked_at);
+        // The first ones were polled longest ago.
+        let polled = self.in_flight.len().min(POLL_BATCH);
+        let objects = self.in_flight.iter().take(POLL_BATCH).map(|(object, _)| object);
+        let counted = self.shutdown.or_shutdown(self.session.counted(objects, Consistency::Eventual)).await??;
+        let rest = self.in_flight.split_off(polled);
         let in_flight = std::mem::replace(&mut self.in_flight, rest);
         for ((object, sent), counted) in in_flight.into_iter().zip(counted) {
             if counted {
@@ -335,7 +338,7 @@ impl Run<'_> {
             } else if sent.elapsed() > self.patience {
                 self.late += 1;
                 self.late_in_a_row += 1;
-                self.tally.example(&object.key);
+                self.tally.add_example(&object.key);
             } else {
                 self.in_flight.push((object, sent));
             }
@@ -343,7 +346,7 @@ impl Run<'_> {
         self.progress();
         if self.late_in_a_row >= LATE_IN_A_ROW {
             let message = format!(
-                "the function does not count: {} objects in a row were sent and not counted within {} s",
+                "the function is not counting: {} consecutive objects were sent, but not counted within {} s",
                 self.late_in_a_row,
                 self.patience.as_secs()
             );
@@ -354,20 +357,20 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Waits until at most so many are in in_flight. Each lands or is late, so this ends.
-    async fn drain(&mut self, most: usize) -> Result<(), End> {
+    /// Waits until at most `limit` objects are in flight. This ends, since each object is either counted or late.
+    async fn drain(&mut self, limit: usize) -> Result<(), End> {
         let pauses = || {
             let what = "the function to count".to_owned();
             Pauses::new(Wait { what, deadline: Duration::MAX, on_wait: &|_, _| {} })
         };
-        let mut slow = pauses();
-        while self.in_flight.len() > most {
+        let mut backoff = pauses();
+        while self.in_flight.len() > limit {
             let before = self.in_flight.len();
             self.poll_ledger().await?;
             if self.in_flight.len() < before {
-                slow = pauses();
+                backoff = pauses();
             } else {
-                self.shutdown.or_shutdown(slow.next(None)).await??;
+                self.shutdown.or_shutdown(backoff.next(None)).await??;
             }
         }
         Ok(())

@@ -13,53 +13,54 @@ use super::failed;
 use crate::aws::{Call, Session};
 use crate::error::Error;
 
-/// SQS gives at most so many messages at a time (API reference, ReceiveMessage).
+/// The maximum number of messages per call (API reference, ReceiveMessage).
 const BATCH: i32 = 10;
-/// SQS may hold a message back that is there; a long poll asks all of its servers.
+/// A short poll may miss messages; a long poll asks all servers of SQS.
 const POLL_SECONDS: i32 = 1;
-/// When a message came into the queue, in milliseconds of the Unix epoch.
+/// The time at which a message was sent to the queue, in milliseconds since the Unix epoch.
 const SENT: MessageSystemAttributeName = MessageSystemAttributeName::SentTimestamp;
-/// What a message says of the invocation that failed.
+
+/// A failed invocation, as its message describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Failure {
     /// The message's id.
     pub(crate) message: String,
     /// The keys of the objects in its notification.
     pub(crate) objects: Vec<String>,
-    /// The error's type and text, as the function gave it.
+    /// The error's type and text, as the function returned it.
     pub(crate) error: String,
-    /// When Lambda gave it up, RFC 3339.
+    /// The time at which Lambda gave up, RFC 3339.
     pub(crate) when: String,
-    /// How often it was tried.
+    /// The number of invocations.
     pub(crate) attempts: u64,
-    /// What became of it now.
+    /// The outcome of this run.
     pub(crate) state: State,
 }
 
-/// What became of a message.
+/// The outcome of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "status", content = "reason")]
 pub(crate) enum State {
     /// Its objects are not counted.
     Waiting,
-    /// Its objects were counted before this.
+    /// Its objects were counted before this run.
     CountedBefore,
-    /// Its objects are counted now.
+    /// This run counted its objects.
     Counted,
-    /// It failed again, for this reason.
+    /// The invocation failed again, with this error.
     FailedAgain(String),
-    /// An object of it is not in the bucket any more.
+    /// The object with this key is no longer in the bucket.
     Gone(String),
-    /// What became of it could not be found out, for this reason.
+    /// The outcome is unknown because of this error.
     Unclear(String),
-    /// It is nothing that Lambda says of a failed notification for this bucket.
+    /// It is not Lambda's record of a failed notification for this bucket, for this reason.
     Unknown(String),
-    /// It was deleted, its objects uncounted.
+    /// It was deleted, and its objects are not counted.
     Deleted,
 }
 
 impl State {
-    /// Whether its objects are counted, so that nothing is left to do.
+    /// Returns whether the message is done, since all of its objects are counted.
     pub(crate) fn is_counted(&self) -> bool {
         matches!(self, Self::Counted | Self::CountedBefore)
     }
@@ -69,18 +70,18 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Waiting => f.write_str("not counted"),
-            Self::CountedBefore => f.write_str("counted by now"),
+            Self::CountedBefore => f.write_str("already counted"),
             Self::Counted => f.write_str("counted now"),
-            Self::FailedAgain(why) => write!(f, "failed again: {why}"),
+            Self::FailedAgain(reason) => write!(f, "failed again: {reason}"),
             Self::Gone(key) => write!(f, "cannot be counted: {key} is not in the bucket any more"),
-            Self::Unclear(why) => write!(f, "unclear: {why}"),
-            Self::Unknown(why) => write!(f, "left alone: {why}"),
+            Self::Unclear(reason) => write!(f, "unknown: {reason}"),
+            Self::Unknown(reason) => write!(f, "ignored: {reason}"),
             Self::Deleted => f.write_str("deleted, not counted"),
         }
     }
 }
 
-/// What Lambda sends to a failure destination (Lambda developer guide, asynchronous invocation records).
+/// The record that Lambda sends to a failure destination (Lambda developer guide, asynchronous invocation records).
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Record {
@@ -102,15 +103,15 @@ struct Context {
     condition: String,
 }
 
-/// A message of the queue, read.
+/// A received and parsed message.
 pub(super) struct Received {
     pub(super) receipt: String,
     pub(super) failure: Failure,
-    /// The notification that failed; nothing where the message is none of Lambda's.
+    /// The failed notification and its objects, or `None` if the message is not Lambda's record.
     pub(super) notification: Option<(Json, Vec<NotifiedObject>)>,
 }
 
-/// The error of a function's answer, in a line.
+/// Returns the error in a function's response, in one line.
 pub(super) fn error_in(payload: &Json) -> Option<String> {
     let text = |name: &str| payload.get(name).and_then(Json::as_str);
     match (text("errorType"), text("errorMessage")) {
@@ -122,9 +123,10 @@ pub(super) fn error_in(payload: &Json) -> Option<String> {
 }
 
 impl Received {
+    /// Parses a message; `None` if it has no receipt handle.
     pub(super) fn of(message: Message, bucket: &str) -> Option<Self> {
         let (receipt, body) = (message.receipt_handle?, message.body.unwrap_or_default());
-        // Where the record does not say when it failed, the queue says when it came.
+        // The fallback if the record has no timestamp.
         let sent = message.attributes.unwrap_or_default().remove(&SENT);
         let sent = sent.and_then(|millis| millis.parse().ok()).and_then(|ms| Timestamp::from_millisecond(ms).ok());
         let mut failure = Failure {
@@ -136,11 +138,11 @@ impl Received {
             state: State::Waiting,
         };
         let mut notification = None;
-        let unknown = |why: String| State::Unknown(why);
+        let unknown = |reason: String| State::Unknown(reason);
         match serde_json::from_str::<Record>(&body) {
-            Err(error) => failure.state = unknown(format!("it is not Lambda's record of a failure ({error})")),
+            Err(error) => failure.state = unknown(format!("not Lambda's record of a failed invocation ({error})")),
             Ok(record) => {
-                // Where the function never answered, as when it ran out of time, the condition is all there is.
+                // A function that timed out or never ran has no response; the record then has only the condition.
                 failure.error = error_in(&record.response_payload).unwrap_or(record.request_context.condition);
                 failure.attempts = record.request_context.approximate_invoke_count;
                 let when = record.timestamp.and_then(|text| text.parse::<Timestamp>().ok()).or(sent);
@@ -149,7 +151,7 @@ impl Received {
                     Ok(objects) => {
                         failure.objects = objects.iter().map(|object| object.key.clone()).collect();
                         if let Some(other) = objects.iter().find(|object| object.bucket != bucket) {
-                            failure.state = unknown(format!("it is about bucket {}", other.bucket));
+                            failure.state = unknown(format!("the notification is for bucket {}", other.bucket));
                         } else {
                             notification = Some((record.request_payload, objects));
                         }
@@ -167,7 +169,7 @@ impl Session<'_> {
         &self.pipeline.function.failure_queue
     }
 
-    /// The queue's address.
+    /// Returns the URL of the queue.
     pub(super) async fn queue_url(&self) -> Result<String, Error> {
         let doing = || format!("find queue {}", self.queue());
         let answer = self.aws.sqs.get_queue_url().queue_name(self.queue()).send().await;
@@ -175,10 +177,10 @@ impl Session<'_> {
         answer.queue_url.ok_or_else(|| Error::incomplete_answer(doing(), "URL"))
     }
 
-    /// Messages that are handled at the same time: no more than the function takes.
+    /// Returns the number of messages to process concurrently, limited by the function's concurrency.
     pub(super) fn at_once(&self) -> usize {
-        let most = self.pipeline.function.max_concurrency.unwrap_or(BATCH).clamp(1, BATCH);
-        usize::try_from(most).unwrap_or(1)
+        let limit = self.pipeline.function.max_concurrency.unwrap_or(BATCH).clamp(1, BATCH);
+        usize::try_from(limit).unwrap_or(1)
     }
 
     pub(super) async fn delete(&self, url: &str, receipt: &str) -> Result<(), Error> {
@@ -188,7 +190,7 @@ impl Session<'_> {
             .await
             .call("sqs:DeleteMessage")
             .map(drop)
-            .map_err(failed(format!("remove a message from queue {}", self.queue())))
+            .map_err(failed(format!("delete a message from queue {}", self.queue())))
     }
 
     pub(super) async fn receive(&self, url: &str, hidden_seconds: i32) -> Result<Vec<Message>, Error> {
@@ -199,10 +201,10 @@ impl Session<'_> {
         Ok(answer.map_err(failed(format!("read queue {}", self.queue())))?.messages.unwrap_or_default())
     }
 
-    /// Messages in the failure queue, those included that somebody is looking at.
+    /// Returns the approximate number of messages in the failure queue, including those in flight.
     ///
     /// # Errors
-    /// What SQS answered.
+    /// An SQS error.
     pub(crate) async fn failures_waiting(&self) -> Result<u64, Error> {
         use aws_sdk_sqs::types::QueueAttributeName as Name;
 
@@ -215,13 +217,13 @@ impl Session<'_> {
         Ok(names.iter().filter_map(|name| attributes.get(name)?.parse::<u64>().ok()).sum())
     }
 
-    /// Lets others see what stays in the queue. Where that fails, SQS does it by itself a while later.
-    pub(super) async fn give_back(&self, url: &str, receipts: &[String]) {
-        let back = |receipt: &String| {
+    /// Makes messages visible again. Errors are ignored, since SQS does the same after the visibility timeout.
+    pub(super) async fn make_visible(&self, url: &str, receipts: &[String]) {
+        let release = |receipt: &String| {
             let request = self.aws.sqs.change_message_visibility().queue_url(url);
             request.receipt_handle(receipt).visibility_timeout(0).send()
         };
-        stream::iter(receipts).map(back).buffer_unordered(self.at_once()).for_each(|_| std::future::ready(())).await;
+        stream::iter(receipts).map(release).buffer_unordered(self.at_once()).for_each(|_| std::future::ready(())).await;
     }
 }
 
@@ -237,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_says_what_failed_when_and_how_often() {
+    fn failure_record_is_parsed_with_objects_error_time_and_attempts() {
         let record = |key: &str| json!({ "eventName": "ObjectCreated:Put", "s3": { "bucket": { "name": "b" }, "object": { "key": key } } });
         let body = json!({
             "version": "1.0", "timestamp": "2015-08-04T12:34:56.789Z",
@@ -250,20 +252,20 @@ mod tests {
         assert_eq!(failure.objects, ["in/red flower.gz", "in/b.gz"]);
         assert_eq!((failure.error.as_str(), failure.attempts), ("ObjectDamaged: cut short", 3));
         assert_eq!((failure.when.as_str(), failure.state), ("2015-08-04T12:34:56Z", State::Waiting));
-        // The record says no time: the queue does.
+        // Without a timestamp in the record, that of the queue is used.
         let mut timeless = body.clone();
         timeless["timestamp"] = json!(null);
         let message = Message::builder().message_id("m").receipt_handle("r").body(timeless.to_string());
         let message = message.attributes(SENT, "1438691696789").build();
         assert_eq!(Received::of(message, "b").expect("a message").failure.when, "2015-08-04T12:34:56Z");
-        // The function ran out of time, or never ran.
-        let mut silent = body;
-        silent["responsePayload"] = json!(null);
-        assert_eq!(received(&silent.to_string()).error, "RetriesExhausted");
+        // A function that timed out or never ran has no response.
+        let mut unanswered = body;
+        unanswered["responsePayload"] = json!(null);
+        assert_eq!(received(&unanswered.to_string()).error, "RetriesExhausted");
     }
 
     #[test]
-    fn anything_else_is_left_alone() {
+    fn message_without_a_record_for_this_bucket_is_unknown() {
         let foreign = json!({
             "timestamp": "2015-08-04T12:34:56Z",
             "requestPayload": { "Records": [{ "s3": { "bucket": { "name": "other" }, "object": { "key": "k" } } }] },

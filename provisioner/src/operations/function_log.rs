@@ -12,45 +12,45 @@ use crate::aws::{AwsError, Call, Session, absent_on, log_group_name};
 use crate::error::Error;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// Errors that are shown.
+/// The maximum number of errors returned.
 const ERRORS: usize = 5;
-/// Lines that are read for them.
+/// The maximum number of log lines read per filter pattern.
 const LINES: i32 = 1_000;
-/// What lines of failures have in them: the function's own, and Lambda's where the function ran out of time or memory, or did
-/// not start.
-const FAILURE_WORDS: [&str; 4] = ["ERROR", "\"Task timed out\"", "\"Runtime exited\"", "\"Runtime.ExitError\""];
+/// Filter patterns for failures: the function's own lines, and those of Lambda if the function ran out of time or
+/// memory, or did not start.
+const FAILURE_PATTERNS: [&str; 4] = ["ERROR", "\"Task timed out\"", "\"Runtime exited\"", "\"Runtime.ExitError\""];
 
 /// A line of the function's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct LogLine {
-    /// When, RFC 3339.
+    /// The time, RFC 3339.
     pub(crate) at: String,
-    /// What it says.
+    /// The text.
     pub(crate) message: String,
 }
 
-/// What a line of the log says, without what is around it; and of an invocation, one line: the function and Lambda's runtime
-/// both tell of a failure, and the function says why.
+/// Reduces lines to their messages, and each invocation to one line: both the function and Lambda's runtime log a
+/// failure, but only the function's line has the cause.
 fn one_line_per_invocation(lines: Vec<LogLine>) -> Vec<LogLine> {
-    let mut told: Vec<(Option<String>, bool, LogLine)> = Vec::new();
+    let mut kept: Vec<(Option<String>, bool, LogLine)> = Vec::new();
     for LogLine { at, message } in lines {
         let line: Json = serde_json::from_str(&message).unwrap_or_default();
         let text = |name: &str| line[name].as_str();
-        let (says_why, message) = match (text("error"), text("why"), text("message")) {
+        let (has_cause, message) = match (text("error"), text("why"), text("message")) {
             (Some(error), Some(why), _) => (true, format!("{error}: {why}")),
             (_, _, Some(message)) => (false, message.to_owned()),
             _ => (false, message.trim().to_owned()),
         };
         let request = line["span"]["requestId"].as_str().map(str::to_owned);
-        let known = told.iter_mut().find(|(other, ..)| request.is_some() && *other == request);
-        let new = (request, says_why, LogLine { at, message });
+        let known = kept.iter_mut().find(|(other, ..)| request.is_some() && *other == request);
+        let new = (request, has_cause, LogLine { at, message });
         match known {
-            Some(known) if says_why && !known.1 => *known = new,
-            Some(known) if !says_why || known.2 == new.2 => {}
-            _ => told.push(new),
+            Some(known) if has_cause && !known.1 => *known = new,
+            Some(known) if !has_cause || known.2 == new.2 => {}
+            _ => kept.push(new),
         }
     }
-    let mut lines: Vec<LogLine> = told.into_iter().map(|(_, _, line)| line).collect();
+    let mut lines: Vec<LogLine> = kept.into_iter().map(|(_, _, line)| line).collect();
     lines.dedup();
     lines
 }
@@ -59,10 +59,11 @@ impl Session<'_> {
     pub(super) async fn last_errors(&self) -> Result<Vec<LogLine>, Error> {
         let name = log_group_name(&self.pipeline.function.name);
         let mut lines = Vec::new();
-        // The log is read from its oldest line on. Where much fails, the last hour has enough of it.
+        // CloudWatch Logs returns the oldest lines first, so the last hour is read first; it may already have enough
+        // errors.
         for span in [HOUR, 24 * HOUR] {
             let since = SystemTime::now() - span;
-            let answers = try_join_all(FAILURE_WORDS.map(|word| self.log(Some(word), since, LINES))).await;
+            let answers = try_join_all(FAILURE_PATTERNS.map(|pattern| self.log(Some(pattern), since, LINES))).await;
             // A function that has never run may have no log yet.
             let answers = absent_on(answers, &["ResourceNotFoundException"]);
             lines = answers.map_err(failed(format!("read log {name}")))?.unwrap_or_default().concat();
@@ -76,9 +77,14 @@ impl Session<'_> {
         Ok(lines)
     }
 
-    /// The last lines of the function's log since then, at most `most` of them; only those that have `word` in them.
-    pub(super) async fn log(&self, word: Option<&str>, since: SystemTime, most: i32) -> Result<Vec<LogLine>, AwsError> {
-        let most = usize::try_from(most).unwrap_or_default();
+    /// Returns the last `limit` lines of the function's log since `since` that match the filter pattern.
+    pub(super) async fn log(
+        &self,
+        pattern: Option<&str>,
+        since: SystemTime,
+        limit: i32,
+    ) -> Result<Vec<LogLine>, AwsError> {
+        let limit = usize::try_from(limit).unwrap_or_default();
         let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let request = self
             .aws
@@ -86,13 +92,13 @@ impl Session<'_> {
             .filter_log_events()
             .log_group_name(log_group_name(&self.pipeline.function.name))
             .start_time(i64::try_from(since).unwrap_or(i64::MAX))
-            .set_filter_pattern(word.map(str::to_owned));
+            .set_filter_pattern(pattern.map(str::to_owned));
         let mut pages = request.into_paginator().send();
         let mut lines = VecDeque::new();
-        // The oldest come first, and a page may be empty while there are more.
+        // The oldest lines arrive first, and a page may be empty although more pages follow.
         while let Some(page) = pages.next().await {
             for event in page.call("logs:FilterLogEvents")?.events.unwrap_or_default() {
-                if lines.len() == most {
+                if lines.len() == limit {
                     lines.pop_front();
                 }
                 let at = super::timestamp(event.timestamp.unwrap_or_default().div_euclid(1000));
@@ -108,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_one_line_per_invocation_and_says_why() {
+    fn failures_are_reduced_to_one_line_per_invocation_with_the_cause() {
         let line = |message: &str| LogLine { at: "2015-08-04T12:00:00Z".to_owned(), message: message.to_owned() };
         let lines = vec![
             line(r#"{"level":"ERROR","message":"Diagnostic { .. }","span":{"requestId":"1"}}"#),
@@ -118,8 +124,8 @@ mod tests {
             line(r#"{"level":"ERROR","message":"Diagnostic { other }","span":{"requestId":"2"}}"#),
             line("2015-08-04T12:00:00Z 3 Task timed out after 60.00 seconds\n"),
         ];
-        let said: Vec<String> = one_line_per_invocation(lines).into_iter().map(|line| line.message).collect();
+        let messages: Vec<String> = one_line_per_invocation(lines).into_iter().map(|line| line.message).collect();
         let timed_out = "2015-08-04T12:00:00Z 3 Task timed out after 60.00 seconds";
-        assert_eq!(said, ["ObjectDamaged: cut", "Diagnostic { other }", timed_out]);
+        assert_eq!(messages, ["ObjectDamaged: cut", "Diagnostic { other }", timed_out]);
     }
 }

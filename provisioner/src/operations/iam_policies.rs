@@ -15,11 +15,11 @@ fn statement(sid: &str, actions: &[&str], resources: &[String]) -> Json {
     json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources })
 }
 
-/// Actions that MiniStack, the local AWS, evaluates without knowing what they are for; it also leaves out roles' paths.
+/// Actions that MiniStack, the local AWS, evaluates without their resource; it also omits the paths of roles.
 const LOCAL_UNBOUND: [&str; 3] = ["dynamodb:ListTagsOfResource", "dynamodb:TagResource", "lambda:CreateFunction"];
 
-/// The least that a deployer of this pipeline must be allowed to do: to plan, apply, update and destroy it. For a local
-/// AWS it is wider where that cannot bind an action to its resource.
+/// Returns the least-privilege policy to plan, apply and destroy this pipeline. For a local AWS it is wider if that
+/// cannot bind an action to its resource.
 pub(crate) fn deployer_policy(context: &Context<'_>, is_local: bool) -> Json {
     let mut needed = Needed::new();
     add(&mut needed, "*", &DISCOVERY_ACTIONS);
@@ -35,7 +35,7 @@ pub(crate) fn deployer_policy(context: &Context<'_>, is_local: bool) -> Json {
             }
         }
     }
-    // What may be done to several resources of a kind stands once.
+    // Resources with the same actions share a statement.
     let mut statements: BTreeMap<BTreeSet<&str>, Vec<String>> = BTreeMap::new();
     for (resource, actions) in needed {
         statements.entry(actions).or_default().push(resource);
@@ -47,7 +47,7 @@ pub(crate) fn deployer_policy(context: &Context<'_>, is_local: bool) -> Json {
     json!({ "Version": "2012-10-17", "Statement": statements })
 }
 
-/// For `query`, `events`, `top` and `dashboard`.
+/// Returns the policy for `query`, `events`, `top` and `dashboard`.
 pub(crate) fn reader_policy(context: &Context<'_>) -> Json {
     let counts = context.account.table_arn(&context.pipeline.table.counts);
     let index = context.account.index_arn(&context.pipeline.table.counts, counts::BY_HOUR);
@@ -57,10 +57,11 @@ pub(crate) fn reader_policy(context: &Context<'_>) -> Json {
     ])
 }
 
-/// For `status`, `backfill`, `replay` and `verify`. What is broken where the proof fails, is seen with the rights to plan.
+/// Returns the policy for `status`, `backfill`, `replay` and `verify`. It does not cover the diagnosis of a failed
+/// `verify`, which needs the permissions to plan.
 pub(crate) fn operator_policy(context: &Context<'_>) -> Json {
     let (account, pipeline) = (context.account, context.pipeline);
-    let (counted, marked) = (account.table_arn(&pipeline.table.counts), account.table_arn(&pipeline.table.ledger));
+    let (counts, ledger) = (account.table_arn(&pipeline.table.counts), account.table_arn(&pipeline.table.ledger));
     let function = account.function_arn(&pipeline.function.name);
     let group = account.log_group_arn(&log_group_name(&pipeline.function.name));
     let bucket = account.s3_arn(&pipeline.bucket.name);
@@ -73,18 +74,18 @@ pub(crate) fn operator_policy(context: &Context<'_>) -> Json {
     }
     policy::document(&[
         statement("SeeObjects", &["s3:ListBucketVersions", "s3:ListBucket"], &[bucket]),
-        // A HEAD, which needs the right to read.
+        // HeadObject requires s3:GetObject.
         statement("KnowObjects", &read, &[objects]),
-        // In a bucket that has, or once had, versions, a removal is that of a version.
+        // A bucket that has, or once had, versioning requires deletion by version.
         statement("ProbeObjects", &["s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"], &[probes]),
         statement(
             "ReadLedger",
             &["dynamodb:Query", "dynamodb:BatchGetItem"],
-            &[marked.clone(), account.index_arn(&pipeline.table.ledger, ledger::BY_COUNTED_HOUR)],
+            &[ledger.clone(), account.index_arn(&pipeline.table.ledger, ledger::BY_COUNTED_HOUR)],
         ),
-        // What the proof has counted is taken back.
-        statement("Unmark", &["dynamodb:DeleteItem"], &[marked]),
-        statement("Uncount", &["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"], &[counted]),
+        // `verify` removes its own count.
+        statement("Unmark", &["dynamodb:DeleteItem"], &[ledger]),
+        statement("Uncount", &["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"], &[counts]),
         statement("RunFunction", &["lambda:InvokeFunction", "lambda:GetFunction", "lambda:ListTags"], &[function]),
         statement("ReadLog", &["logs:FilterLogEvents"], &[group.clone(), format!("{group}:*")]),
         statement(
@@ -107,7 +108,7 @@ mod tests {
     use crate::resources::tests::{FILES, in_context};
 
     #[test]
-    fn what_a_deployer_may_do_is_bound_to_the_pipelines_resources() {
+    fn deployer_policy_is_limited_to_the_pipelines_resources() {
         for file in FILES {
             let policy = in_context(file, |context| deployer_policy(context, false));
             for statement in policy["Statement"].as_array().expect("statements") {
@@ -116,7 +117,7 @@ mod tests {
                 assert!(!actions.iter().any(|action| action.contains('*')), "{actions:?}");
                 for resource in statement["Resource"].as_array().expect("resources").iter().filter_map(Json::as_str) {
                     match resource {
-                        // What AWS cannot bind to a resource, all of it reading.
+                        // Read-only actions that AWS cannot bind to a resource.
                         "*" => assert_eq!(actions, ["iam:ListRoles", "logs:DescribeLogGroups", "tag:GetResources"]),
                         arn if arn.contains(":iam:") => assert!(arn.contains(":role/pipeline/events/events-"), "{arn}"),
                         arn => assert!(arn.contains("events"), "{arn}"),

@@ -1,4 +1,4 @@
-//! What the ledger says of objects: whether they are counted.
+//! Reads the ledger: the objects that are counted, and their markers.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -15,19 +15,19 @@ use crate::aws::Session;
 use crate::aws::{AwsError, Call, Pauses, Wait};
 use crate::error::Error;
 
-/// DynamoDB takes so many keys in a BatchGetItem (API reference).
-const KEYS_A_BATCH: usize = 100;
-/// Calls at the same time.
+/// The maximum number of keys in a BatchGetItem (API reference).
+const KEYS_PER_BATCH: usize = 100;
+/// Concurrent calls.
 const AT_ONCE: usize = 16;
-/// What DynamoDB leaves out of a batch, because it is busy, is asked for again for so long.
-const BUSY: Duration = Duration::from_secs(300);
+/// The time limit for repeating the keys that a throttled table left unprocessed.
+const RETRY_LIMIT: Duration = Duration::from_secs(300);
 
-/// How much of what was written a moment ago has to be seen.
+/// The consistency of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Consistency {
-    /// All of it, at twice the price.
+    /// Sees all earlier writes, at twice the price.
     Strong,
-    /// What is there within a second: enough where the function decides again.
+    /// May miss the writes of the last second; enough if the function decides again.
     Eventual,
 }
 
@@ -40,34 +40,34 @@ fn is_throttle(error: &AwsError) -> bool {
 
 type Attributes = HashMap<String, AttributeValue>;
 
-/// The item of the ledger, if it is one.
+/// Parses an item of the ledger.
 fn item(attributes: Attributes) -> Option<Item> {
     serde_dynamo::from_item(attributes).ok()
 }
 
 impl Session<'_> {
-    fn unclear(&self) -> Error {
+    fn incomplete(&self) -> Error {
         Error::incomplete_answer(format!("read table {}", self.pipeline.table.ledger), "marker")
     }
 
-    fn unread(&self) -> String {
+    fn reading(&self) -> String {
         format!("read table {}", self.pipeline.table.ledger)
     }
 
-    /// Which of these objects are counted, in their order.
+    /// Returns for each object whether it is counted, in the same order.
     pub(super) async fn counted<'o>(
         &self,
         objects: impl IntoIterator<Item = &'o Object> + Send,
-        reading: Consistency,
+        consistency: Consistency,
     ) -> Result<Vec<bool>, Error> {
         let bucket = &self.pipeline.bucket.name;
         let names: Vec<String> =
             objects.into_iter().map(|object| ledger::object_key(bucket, &object.key, &object.identity)).collect();
-        // A batch must not ask twice for the same.
-        let all: HashSet<&String> = names.iter().collect();
-        let all: Vec<&String> = all.into_iter().collect();
-        let counted: HashSet<String> = stream::iter(all.chunks(KEYS_A_BATCH))
-            .map(|batch| self.counted_of(batch, reading))
+        // A batch must not contain a key twice.
+        let distinct: HashSet<&String> = names.iter().collect();
+        let distinct: Vec<&String> = distinct.into_iter().collect();
+        let counted: HashSet<String> = stream::iter(distinct.chunks(KEYS_PER_BATCH))
+            .map(|batch| self.counted_in_batch(batch, consistency))
             .buffer_unordered(AT_ONCE)
             .try_concat()
             .await?
@@ -76,25 +76,25 @@ impl Session<'_> {
         Ok(names.iter().map(|name| counted.contains(name)).collect())
     }
 
-    /// Those of at most [`KEYS_A_BATCH`] objects that are counted, by the ledger's names.
-    async fn counted_of(&self, names: &[&String], reading: Consistency) -> Result<Vec<String>, Error> {
-        let first = self.first_markers(names, reading).await?;
-        let one = |(name, marker): (String, Marker)| async move {
-            let alone = Ledger::new(vec![marker]);
-            // Most objects have one chunk; of the others, all markers say whether they are complete.
-            let complete = alone.is_complete() || Ledger::new(self.markers(&name).await?).is_complete();
+    /// Returns those of at most [`KEYS_PER_BATCH`] objects that are counted, by their keys in the ledger.
+    async fn counted_in_batch(&self, names: &[&String], consistency: Consistency) -> Result<Vec<String>, Error> {
+        let first = self.first_markers(names, consistency).await?;
+        let check = |(name, marker): (String, Marker)| async move {
+            let single = Ledger::new(vec![marker]);
+            // Most objects have one chunk; the completeness of the others follows from all of their markers.
+            let complete = single.is_complete() || Ledger::new(self.markers(&name).await?).is_complete();
             Ok::<_, Error>(complete.then_some(name))
         };
         let complete: Vec<Option<String>> =
-            stream::iter(first).map(one).buffer_unordered(AT_ONCE).try_collect().await?;
+            stream::iter(first).map(check).buffer_unordered(AT_ONCE).try_collect().await?;
         Ok(complete.into_iter().flatten().collect())
     }
 
-    /// The marker of the first chunk of each object that has one.
-    async fn first_markers(&self, names: &[&String], reading: Consistency) -> Result<Vec<(String, Marker)>, Error> {
+    /// Returns the marker of the first chunk of each object that has one.
+    async fn first_markers(&self, names: &[&String], consistency: Consistency) -> Result<Vec<(String, Marker)>, Error> {
         let table = &self.pipeline.table.ledger;
         let mut keys = KeysAndAttributes::builder()
-            .consistent_read(reading == Consistency::Strong)
+            .consistent_read(consistency == Consistency::Strong)
             .projection_expression("#object, #chunk, #run, #first, #end");
         let attributes = [ledger::OBJECT, ledger::CHUNK, ledger::RUN, ledger::FIRST, ledger::END];
         for name in attributes {
@@ -106,24 +106,24 @@ impl Session<'_> {
                 (ledger::CHUNK.to_owned(), AttributeValue::N("0".to_owned())),
             ]));
         }
-        let mut asked = HashMap::from([(table.clone(), keys.build()?)]);
+        let mut pending = HashMap::from([(table.clone(), keys.build()?)]);
         let mut found = Vec::new();
         let what = format!("table {table} to answer");
-        let mut pauses = Pauses::new(Wait { what, deadline: BUSY, on_wait: &|_, _| {} });
+        let mut pauses = Pauses::new(Wait { what, deadline: RETRY_LIMIT, on_wait: &|_, _| {} });
         loop {
-            let request = self.aws.dynamodb.batch_get_item().set_request_items(Some(asked.clone()));
+            let request = self.aws.dynamodb.batch_get_item().set_request_items(Some(pending.clone()));
             let last = match request.send().await.call("dynamodb:BatchGetItem") {
-                // Units are bought by the second, and a backfill may need many.
+                // Capacity is provisioned by the second, and a backfill may need more than that.
                 Err(error) if is_throttle(&error) => Some(error.to_string()),
-                Err(error) => return Err(failed(self.unread())(error)),
+                Err(error) => return Err(failed(self.reading())(error)),
                 Ok(answer) => {
                     found.extend(answer.responses.unwrap_or_default().into_values().flatten());
-                    // What this call left open, the next one asks for.
-                    asked = answer.unprocessed_keys.unwrap_or_default();
+                    // The next call repeats the keys that this one left unprocessed.
+                    pending = answer.unprocessed_keys.unwrap_or_default();
                     None
                 }
             };
-            if asked.is_empty() {
+            if pending.is_empty() {
                 break;
             }
             pauses.next(last.as_deref()).await?;
@@ -131,13 +131,13 @@ impl Session<'_> {
         found
             .into_iter()
             .map(|attributes| {
-                let item = item(attributes).ok_or_else(|| self.unclear())?;
+                let item = item(attributes).ok_or_else(|| self.incomplete())?;
                 Ok((item.object().to_owned(), item.into_marker_without_pairs()))
             })
             .collect()
     }
 
-    /// All markers of an object, by the ledger's name.
+    /// Returns all markers of an object, by its key in the ledger.
     pub(super) async fn markers(&self, name: &str) -> Result<Vec<Marker>, Error> {
         let request = self
             .aws
@@ -149,9 +149,9 @@ impl Session<'_> {
             .expression_attribute_names("#object", ledger::OBJECT)
             .expression_attribute_values(":object", AttributeValue::S(name.to_owned()));
         let items: Result<Vec<Attributes>, _> = request.into_paginator().items().send().collect().await;
-        let items = items.call("dynamodb:Query").map_err(failed(self.unread()))?;
+        let items = items.call("dynamodb:Query").map_err(failed(self.reading()))?;
         let marker = |attributes| item(attributes)?.into_marker();
-        items.into_iter().map(|attributes| marker(attributes).ok_or_else(|| self.unclear())).collect()
+        items.into_iter().map(|attributes| marker(attributes).ok_or_else(|| self.incomplete())).collect()
     }
 }
 
@@ -171,9 +171,9 @@ mod tests {
     use crate::aws::{Account, Aws};
     use crate::config;
 
-    /// A client whose batches get these answers, one after the other, and whose queries find two markers of one object and one of
-    /// any other; and what it asked.
-    fn replay(answers: Vec<(u16, Json)>) -> (Aws, Arc<Mutex<Vec<Json>>>) {
+    /// Returns a client and its log of requests. Batch reads return the given answers in order; a query returns two
+    /// markers for the object "whole" and one for any other.
+    fn scripted_client(answers: Vec<(u16, Json)>) -> (Aws, Arc<Mutex<Vec<Json>>>) {
         let (asked, answers) = (Arc::new(Mutex::new(Vec::new())), Mutex::new(answers.into_iter()));
         let log = Arc::clone(&asked);
         let client = infallible_client_fn(move |request: http::Request<SdkBody>| {
@@ -206,12 +206,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_batch_leaves_open_is_asked_for_again_and_of_many_chunks_all_are_looked_at() {
+    async fn batch_read_repeats_unprocessed_keys_and_checks_all_chunks_of_an_object() {
         let key = |key: &str| json!({ "object": { "S": format!("events/{key}#tag") }, "chunk": { "N": "0" } });
         let busy = json!({
             "__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException", "message": "slow down",
         });
-        let (aws, asked) = replay(vec![
+        let (aws, asked) = scripted_client(vec![
             (400, busy),
             (
                 200,
@@ -224,7 +224,7 @@ mod tests {
         ]);
         let text = "[pipeline]\nname = \"events\"\nregion = \"us-east-1\"\naccount = \"123456789012\"";
         let pipeline = config::parse("pipeline.toml", text, None).expect("a pipeline");
-        let account = Account::declared(&pipeline).expect("a place");
+        let account = Account::declared(&pipeline).expect("an account");
         let session = Session { aws, account, pipeline: &pipeline };
         let objects = ["one", "half", "whole", "none"].map(|key| Object {
             key: key.to_owned(),

@@ -1,4 +1,4 @@
-//! Operations on a deployed pipeline: on its bucket, its failure queue and its ledger. None of them prints.
+//! Operations on a deployed pipeline: on its bucket, its failure queue and its ledger. They print nothing.
 
 pub(crate) mod backfill;
 pub(crate) mod failure_queue;
@@ -27,12 +27,12 @@ const INVOCATION_MARGIN: Duration = Duration::from_secs(30);
 
 impl Session<'_> {
     /// Invokes the function with a notification: synchronously, or asynchronously ([`InvocationType::Event`]).
-    async fn invoke(&self, notification: &Json, how: InvocationType) -> Result<InvokeOutput, AwsError> {
+    async fn invoke(&self, notification: &Json, mode: InvocationType) -> Result<InvokeOutput, AwsError> {
         let limit = Duration::from_secs(u64::try_from(self.pipeline.function.timeout_seconds).unwrap_or_default());
         let request = self.aws.lambda.invoke().function_name(&self.pipeline.function.name);
         let request = request.payload(Blob::new(notification.to_string()));
-        if how == InvocationType::Event {
-            return request.invocation_type(how).send().await.call("lambda:InvokeFunction");
+        if mode == InvocationType::Event {
+            return request.invocation_type(mode).send().await.call("lambda:InvokeFunction");
         }
         // The answer arrives after the function has ended. A repeated attempt counts nothing twice.
         let timeouts = TimeoutConfig::builder()
@@ -40,11 +40,12 @@ impl Session<'_> {
             .operation_timeout((limit + INVOCATION_MARGIN) * 2)
             .build();
         let patient = aws_sdk_lambda::config::Config::builder().timeout_config(timeouts);
-        request.invocation_type(how).customize().config_override(patient).send().await.call("lambda:InvokeFunction")
+        request.invocation_type(mode).customize().config_override(patient).send().await.call("lambda:InvokeFunction")
     }
 }
 
-/// Converts the error of a call; with its own help if the resource does not exist. `doing` continues "failed to".
+/// Converts the error of a call, with a help text of its own if the resource does not exist. `doing` continues
+/// "failed to".
 fn failed(doing: impl Into<String>) -> impl FnOnce(AwsError) -> Error {
     let doing = doing.into();
     move |error| match error.code() {
@@ -61,7 +62,7 @@ fn failed(doing: impl Into<String>) -> impl FnOnce(AwsError) -> Error {
     }
 }
 
-/// A time in epoch seconds as RFC 3339 in UTC.
+/// Formats a time in epoch seconds as RFC 3339 in UTC.
 fn timestamp(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map(|time| time.to_string()).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The objects in the bucket, as the notification would have told of them.
+//! The objects in the bucket, and the notifications that S3 would have sent for them.
 
 use std::collections::VecDeque;
 
@@ -13,29 +13,29 @@ use super::failed;
 use crate::aws::{Call, Session};
 use crate::error::Error;
 
-/// What S3 leaves as it is in the keys of notifications; a space becomes `+`.
-const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*').remove(b'/').remove(b' ');
+/// The characters that S3 escapes in the keys of notifications; a space becomes `+`.
+const ESCAPE: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*').remove(b'/').remove(b' ');
 
-/// One object, or one version of it.
+/// An object, or one version of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Object {
     /// Its key.
     pub(crate) key: String,
-    /// Its version, where a notification would name one.
+    /// Its version, if a notification would name one.
     pub(crate) version: Option<String>,
-    /// What the ledger knows its content by.
+    /// The identity of its content in the ledger.
     pub(crate) identity: String,
-    /// Bytes.
+    /// Its size in bytes.
     pub(crate) size: i64,
-    /// When S3 got it.
+    /// The time of its upload.
     pub(crate) uploaded: Timestamp,
 }
 
 impl Object {
-    /// What a listing tells of a version; nothing where it leaves out what identifies it.
+    /// Converts an entry of a listing; `None` if it lacks a key or an identity.
     fn listed(version: &ObjectVersion) -> Option<Self> {
         let id = version.version_id().unwrap_or(NULL_VERSION);
-        // What was put without versioning can be read without a version, until there is a later one.
+        // An object uploaded without versioning can be read without a version ID until a later version exists.
         let needs_id = id != NULL_VERSION || version.is_latest() == Some(false);
         let uploaded = version.last_modified().and_then(|time| Timestamp::from_second(time.secs()).ok());
         Some(Self {
@@ -47,9 +47,9 @@ impl Object {
         })
     }
 
-    /// The notification that S3 would send of it.
+    /// Returns the notification that S3 would send for the object.
     pub(crate) fn notification(&self, bucket: &str, bucket_arn: &str, region: &str) -> Json {
-        let key = utf8_percent_encode(&self.key, &KEPT).to_string().replace(' ', "+");
+        let key = utf8_percent_encode(&self.key, &ESCAPE).to_string().replace(' ', "+");
         let mut object = json!({ "key": key, "size": self.size });
         if let Some(version) = &self.version {
             object["versionId"] = json!(version);
@@ -72,7 +72,7 @@ impl Object {
     }
 }
 
-/// Where a page begins: behind this version of this key, or behind all versions of the key.
+/// The start of a page: after this version of this key, or after all versions of the key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Cursor {
     key: Option<String>,
@@ -80,8 +80,8 @@ struct Cursor {
 }
 
 impl Cursor {
-    /// Whether a version was on the page before. Some stores begin a page with the last one of the page before, where it was
-    /// put without versioning.
+    /// Returns whether a version was on the previous page. Some stores begin a page with the last version of the
+    /// previous one if it was uploaded without versioning.
     fn has_passed(&self, version: &ObjectVersion) -> bool {
         let same_key = self.key.is_some() && self.key.as_deref() == version.key();
         same_key && (self.version.is_none() || self.version.as_deref() == version.version_id())
@@ -89,8 +89,8 @@ impl Cursor {
 }
 
 impl Session<'_> {
-    /// Every version of every object under a prefix, in the order of keys, page after page; only keys behind `after`,
-    /// where it is given. Never more than a page is kept.
+    /// Lists all versions of all objects under a prefix in the order of their keys, page by page; only keys after
+    /// `after`, if it is given. Holds one page in memory.
     pub(super) fn pages<'a>(
         &'a self,
         prefix: &'a str,
@@ -100,14 +100,14 @@ impl Session<'_> {
         stream::try_unfold(Some(first), move |cursor| async move {
             let Some(cursor) = cursor else { return Ok(None) };
             let bucket = &self.pipeline.bucket.name;
-            // This lists what a bucket without versions holds too, and tells apart what had them once.
+            // Works without versioning too, and distinguishes the versions of a bucket that once had it.
             let request = self.aws.s3.list_object_versions().bucket(bucket).prefix(prefix);
             let request = request.expected_bucket_owner(&self.account.id);
             let request = request.set_key_marker(cursor.key.clone()).set_version_id_marker(cursor.version.clone());
             let page = request.send().await.call("s3:ListBucketVersions");
             let page = page.map_err(failed(format!("list bucket {bucket}")))?;
-            let fresh = page.versions().iter().filter(|version| !cursor.has_passed(version));
-            let objects = fresh.filter_map(Object::listed).collect();
+            let new = page.versions().iter().filter(|version| !cursor.has_passed(version));
+            let objects = new.filter_map(Object::listed).collect();
             let more = page.is_truncated == Some(true) && page.next_key_marker.is_some();
             let next = more.then_some(Cursor { key: page.next_key_marker, version: page.next_version_id_marker });
             Ok(Some((objects, next)))
@@ -129,15 +129,15 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_known_by_what_its_notification_named() {
-        let known = |id: &str, is_latest| (version(id, is_latest).version, version(id, is_latest).identity);
-        assert_eq!(known("null", true), (None, "tag".to_owned()));
-        assert_eq!(known("null", false), (Some("null".to_owned()), "tag".to_owned()));
-        assert_eq!(known("v1", true), (Some("v1".to_owned()), "v1".to_owned()));
+    fn listed_object_has_the_version_and_identity_of_its_notification() {
+        let listed = |id: &str, is_latest| (version(id, is_latest).version, version(id, is_latest).identity);
+        assert_eq!(listed("null", true), (None, "tag".to_owned()));
+        assert_eq!(listed("null", false), (Some("null".to_owned()), "tag".to_owned()));
+        assert_eq!(listed("v1", true), (Some("v1".to_owned()), "v1".to_owned()));
     }
 
     #[test]
-    fn a_page_begins_behind_the_one_before() {
+    fn page_skips_versions_of_the_previous_page() {
         let version = |key: &str, id: &str| ObjectVersion::builder().key(key).version_id(id).build();
         let cursor = |id: Option<&str>| Cursor { key: Some("b".to_owned()), version: id.map(str::to_owned) };
         assert!(cursor(Some("1")).has_passed(&version("b", "1")));
@@ -149,12 +149,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_function_reads_every_key_as_it_was_meant(key in ".{1,40}") {
+        fn notification_of_any_key_is_parsed_back_to_that_key(key in ".{1,40}") {
             let object = Object { key: key.clone(), ..version("v1", true) };
-            let told = counting::notification::objects(object.notification("b", "arn:aws:s3:::b", "us-east-1"))
+            let parsed = counting::notification::objects(object.notification("b", "arn:aws:s3:::b", "us-east-1"))
                 .expect("a notification");
-            prop_assert_eq!(&told[0].key, &key);
-            prop_assert_eq!((told[0].bucket.as_str(), told[0].version.as_deref()), ("b", Some("v1")));
+            prop_assert_eq!(&parsed[0].key, &key);
+            prop_assert_eq!((parsed[0].bucket.as_str(), parsed[0].version.as_deref()), ("b", Some("v1")));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the caller must be allowed to do, and whether it is.
+//! The IAM permissions that a plan requires, and those that the caller lacks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,10 +9,10 @@ use crate::aws::{Account, Aws, AwsError, Call, resource_in};
 use crate::reconcile::plan::{Action, Plan, PlannedResource};
 use crate::reconcile::resource::{Address, IamActions};
 
-/// Questions to IAM at the same time. It allows few simulations a second.
+/// Concurrent simulations; IAM allows few a second.
 const AT_ONCE: usize = 4;
 
-/// ARNs, and the actions on each.
+/// The actions on each ARN.
 pub(super) type Needed = BTreeMap<String, BTreeSet<&'static str>>;
 
 pub(super) fn add(needed: &mut Needed, resource: &str, actions: &[&'static str]) {
@@ -21,12 +21,12 @@ pub(super) fn add(needed: &mut Needed, resource: &str, actions: &[&'static str])
     }
 }
 
-/// What a step needs: the actions on each ARN.
+/// Returns the actions that a step requires on each ARN.
 fn needed_by(item: &PlannedResource) -> Needed {
     let mut needed = Needed::new();
     for IamActions { resource, create, update, delete, .. } in item.observed.iam_actions() {
         match item.action {
-            // A new resource gets the settings that its kind does not make it with.
+            // Includes the settings that the creating call cannot set.
             Action::Create => add(&mut needed, &resource, create),
             Action::Update => add(&mut needed, &resource, update),
             Action::Delete => add(&mut needed, &resource, delete),
@@ -36,55 +36,56 @@ fn needed_by(item: &PlannedResource) -> Needed {
     needed
 }
 
-/// What the caller lacks of what the plan needs, or why that could not be found out; a line a resource.
+/// Returns one line for each resource whose actions the caller lacks, or one line with the reason why they were not
+/// checked.
 pub(crate) async fn missing(aws: &Aws, account: &Account, plan: &Plan) -> Vec<String> {
     let steps: Vec<(&PlannedResource, Needed)> = plan.items.iter().map(|item| (item, needed_by(item))).collect();
-    let questions: Vec<(&PlannedResource, &String, &BTreeSet<&str>)> = steps
+    let simulations: Vec<(&PlannedResource, &String, &BTreeSet<&str>)> = steps
         .iter()
         .flat_map(|(item, needed)| needed.iter().map(|(resource, actions)| (*item, resource, actions)))
         .collect();
-    if questions.is_empty() {
+    if simulations.is_empty() {
         return Vec::new();
     }
     let unchecked =
-        |error: &AwsError| vec![format!("whether the caller may do all of this was not checked: {}", error.short())];
+        |error: &AwsError| vec![format!("the permissions of the caller were not checked: {}", error.short())];
     let principal = match principal(aws, account).await {
         Ok(Some(principal)) => principal,
-        // The account's root may do everything.
+        // The root user of the account is allowed everything.
         Ok(None) => return Vec::new(),
         Err(error) => return unchecked(&error),
     };
-    let answers = stream::iter(&questions)
+    let answers = stream::iter(&simulations)
         .map(|(_, resource, actions)| denied(aws, &principal, resource, actions))
         .buffered(AT_ONCE)
         .collect::<Vec<_>>()
         .await;
-    // Where a resource has two ARNs, one that is allowed is enough.
+    // If a resource has two ARNs, permission on one is enough.
     let mut missing: BTreeMap<&Address, (BTreeSet<String>, BTreeSet<String>)> = BTreeMap::new();
-    for ((item, _, actions), answer) in questions.iter().zip(answers) {
+    for ((item, _, actions), answer) in simulations.iter().zip(answers) {
         let denied = match answer {
             Ok(denied) => denied,
             Err(error) => return unchecked(&error),
         };
-        let (no, yes) = missing.entry(item.address()).or_default();
-        yes.extend(actions.iter().filter(|action| !denied.contains(**action)).map(|action| (*action).to_owned()));
-        no.extend(denied);
+        let (not_allowed, allowed) = missing.entry(item.address()).or_default();
+        allowed.extend(actions.iter().filter(|action| !denied.contains(**action)).map(|action| (*action).to_owned()));
+        not_allowed.extend(denied);
     }
-    let lines = missing.into_iter().filter_map(|(address, (no, yes))| {
-        let no: Vec<&str> = no.difference(&yes).map(String::as_str).collect();
-        (!no.is_empty()).then(|| format!("the caller may not do this to {address}: it lacks {}", no.join(", ")))
+    let lines = missing.into_iter().filter_map(|(address, (not_allowed, allowed))| {
+        let lacking: Vec<&str> = not_allowed.difference(&allowed).map(String::as_str).collect();
+        (!lacking.is_empty()).then(|| format!("the caller lacks permissions for {address}: {}", lacking.join(", ")))
     });
     lines.collect()
 }
 
-/// Those of the actions that the principal's policies do not allow, or deny, whatever the circumstances.
+/// Returns the actions that the principal's policies do not allow, or deny, regardless of the context of a call.
 async fn denied(
     aws: &Aws,
     principal: &str,
     resource: &str,
     actions: &BTreeSet<&'static str>,
 ) -> Result<BTreeSet<String>, AwsError> {
-    // What people usually bind `iam:PassRole` to.
+    // The usual condition on `iam:PassRole`.
     let passed = ContextEntry::builder()
         .context_key_name("iam:PassedToService")
         .context_key_type(ContextKeyTypeEnum::String)
@@ -94,19 +95,19 @@ async fn denied(
     let request = request.set_action_names(Some(actions.iter().map(|&action| action.to_owned()).collect()));
     let answer = request.context_entries(passed).send().await.call("iam:SimulatePrincipalPolicy")?;
     let denied = answer.evaluation_results.unwrap_or_default().into_iter().filter(|result| {
-        // A condition on what only a real call brings along is no answer.
+        // A condition on a context key that only a real call has leaves the decision open.
         result.eval_decision != PolicyEvaluationDecisionType::Allowed && result.missing_context_values().is_empty()
     });
     Ok(denied.map(|result| result.eval_action_name).collect())
 }
 
-/// Whose policies to ask about: the user, or the role behind a session. Nothing for the account's root.
+/// Returns the principal to simulate: the user, or the role of a session; `None` for the account's root user.
 async fn principal(aws: &Aws, account: &Account) -> Result<Option<String>, AwsError> {
     let caller = &account.caller;
     if caller.ends_with(":root") {
         return Ok(None);
     }
-    // A session's ARN leaves the role's path out.
+    // The ARN of a session omits the role's path.
     let Some(role) = resource_in(caller, "sts").and_then(|session| session.split('/').nth(1)) else {
         return Ok(Some(caller.clone()));
     };

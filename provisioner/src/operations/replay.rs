@@ -1,8 +1,8 @@
-//! The failure queue: what lies in it, and another try for it.
+//! Reprocesses the messages in the failure queue.
 //!
-//! A message is what Lambda says of an invocation that it has given up: the notification, and the last error. The
-//! notification is run again, at once and to its end, so that another failure is known here and makes no second message. A
-//! message goes only when the ledger says that all of its objects are counted.
+//! A message is Lambda's record of an invocation that it has given up: the notification and the last error. The
+//! function is invoked again synchronously, so that another failure is reported here and creates no second message. A
+//! message is deleted only once the ledger shows all of its objects as counted.
 
 use std::collections::HashSet;
 
@@ -21,159 +21,164 @@ use crate::aws::{Call, Session, absent_on};
 use crate::error::Error;
 use crate::shutdown::{Shutdown, Signal};
 
-/// How long a message that is run again is hidden from others, in seconds; and one that is merely looked at. What stays is given
-/// back at the end, unless the process is killed.
-const HIDDEN: i32 = 15 * 60;
-const HIDDEN_FOR_A_LOOK: i32 = 60;
-/// So many empty answers mean that the queue is.
-const EMPTY: u32 = 2;
+/// The visibility timeouts of messages that are reprocessed, and of those that are only inspected, in seconds.
+/// Remaining messages become visible at the end of the run; if the process is killed, after this time.
+const RETRY_HIDDEN_SECONDS: i32 = 15 * 60;
+const INSPECT_HIDDEN_SECONDS: i32 = 60;
+/// After this many empty responses in a row, the queue counts as empty.
+const EMPTY_RESPONSES: u32 = 2;
 
-/// What is to be done with what is found.
+/// The operation on the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReplayMode<'a> {
-    /// Nothing.
+    /// Report them.
     Inspect,
-    /// To be run again.
+    /// Invoke the function again, and delete the messages that are counted.
     Run,
-    /// To be deleted, if it is among these messages.
+    /// Delete the messages with these IDs.
     Delete(&'a HashSet<String>),
 }
 
-/// What became of a message, and whether it is removed.
+/// A message with its outcome, and whether it was deleted.
 type Handled = Result<(Failure, bool), Error>;
 
-/// What was found in the queue.
+/// The progress of a run.
 #[derive(Default)]
 struct Found {
-    /// The messages, as they are now.
+    /// The messages with their outcomes.
     failures: Vec<Failure>,
-    /// What identifies those that are still in the queue to SQS.
-    kept: Vec<String>,
+    /// The receipt handles of the messages that remain in the queue.
+    remaining: Vec<String>,
 }
 
 impl Session<'_> {
-    /// The object of a notification as it is in the bucket; nothing where it is not there any more.
-    async fn head(&self, told: &NotifiedObject) -> Result<Option<Object>, Error> {
-        let request = self.aws.s3.head_object().bucket(&told.bucket).key(&told.key);
-        let request = request.set_version_id(told.version.clone()).expected_bucket_owner(&self.account.id);
-        // An answer to HEAD has no body, and so no code but `NotFound`.
+    /// Returns the object of a notification as it is in the bucket, or `None` if it no longer exists.
+    async fn head(&self, notified: &NotifiedObject) -> Result<Option<Object>, Error> {
+        let request = self.aws.s3.head_object().bucket(&notified.bucket).key(&notified.key);
+        let request = request.set_version_id(notified.version.clone()).expected_bucket_owner(&self.account.id);
+        // A response to HEAD has no body, and so no error code other than `NotFound`.
         let answer = absent_on(request.send().await.call("s3:GetObject"), &["NotFound", "NoSuchKey", "NoSuchVersion"]);
-        let Some(answer) = answer.map_err(failed(format!("look at object {}", told.key)))? else { return Ok(None) };
-        // What the function knows it by: the version that was told of, or else the ETag of what is there.
-        let identity = ledger::identity(told.version.as_deref(), answer.e_tag.as_deref());
+        let Some(answer) = answer.map_err(failed(format!("read object {}", notified.key)))? else { return Ok(None) };
+        // The identity that the function uses: the version in the notification, or else the ETag of the current object.
+        let identity = ledger::identity(notified.version.as_deref(), answer.e_tag.as_deref());
         let identity =
-            identity.ok_or_else(|| Error::incomplete_answer(format!("look at object {}", told.key), "ETag"))?;
+            identity.ok_or_else(|| Error::incomplete_answer(format!("read object {}", notified.key), "ETag"))?;
         Ok(Some(Object {
-            key: told.key.clone(),
-            version: told.version.clone(),
+            key: notified.key.clone(),
+            version: notified.version.clone(),
             identity,
             size: answer.content_length.unwrap_or_default(),
             uploaded: Timestamp::UNIX_EPOCH,
         }))
     }
 
-    /// Whether all objects of a notification are counted: `Some(key)` of the first that is gone, where one is.
+    /// Returns whether all objects of a notification are counted, and the key of the first one that no longer exists.
     async fn all_counted(&self, objects: &[NotifiedObject]) -> Result<(bool, Option<String>), Error> {
-        let mut there = Vec::with_capacity(objects.len());
+        let mut present = Vec::with_capacity(objects.len());
         let mut gone = None;
-        for told in objects {
-            match self.head(told).await? {
-                Some(object) => there.push(object),
-                None => gone = gone.or_else(|| Some(told.key.clone())),
+        for notified in objects {
+            match self.head(notified).await? {
+                Some(object) => present.push(object),
+                None => gone = gone.or_else(|| Some(notified.key.clone())),
             }
         }
-        let counted = self.counted(&there, Consistency::Strong).await?;
+        let counted = self.counted(&present, Consistency::Strong).await?;
         Ok((gone.is_none() && counted.into_iter().all(|counted| counted), gone))
     }
 
-    /// What becomes of one notification.
-    async fn retry(&self, told: &Json, objects: &[NotifiedObject], what: ReplayMode<'_>) -> Result<State, Error> {
+    /// Processes one notification as `mode` requires, and returns the outcome.
+    async fn retry(
+        &self,
+        notification: &Json,
+        objects: &[NotifiedObject],
+        mode: ReplayMode<'_>,
+    ) -> Result<State, Error> {
         let (counted, gone) = self.all_counted(objects).await?;
         if counted {
             return Ok(State::CountedBefore);
         }
-        // Where some of several objects are gone, the others can still be counted, but the message stays.
-        let hopeless = gone.is_some() && objects.len() == 1;
-        if what != ReplayMode::Run || hopeless {
+        // If only some of several objects no longer exist, the others can still be counted, but the message remains.
+        let cannot_count = gone.is_some() && objects.len() == 1;
+        if mode != ReplayMode::Run || cannot_count {
             return Ok(gone.map_or(State::Waiting, State::Gone));
         }
         let name = &self.pipeline.function.name;
-        let answer = self.invoke(told, InvocationType::RequestResponse).await;
-        let answer = answer.map_err(failed(format!("run function {name}")))?;
+        let answer = self.invoke(notification, InvocationType::RequestResponse).await;
+        let answer = answer.map_err(failed(format!("invoke function {name}")))?;
         if answer.function_error.is_some() {
             let payload = answer.payload.map(aws_sdk_lambda::primitives::Blob::into_inner).unwrap_or_default();
-            let said = serde_json::from_slice(&payload).ok().and_then(|payload| error_in(&payload));
-            return Ok(State::FailedAgain(said.unwrap_or_else(|| "the function gave no reason".to_owned())));
+            let reason = serde_json::from_slice(&payload).ok().and_then(|payload| error_in(&payload));
+            return Ok(State::FailedAgain(reason.unwrap_or_else(|| "the function returned no reason".to_owned())));
         }
         match self.all_counted(objects).await? {
             (true, _) => Ok(State::Counted),
             (false, Some(gone)) => Ok(State::Gone(gone)),
-            (false, None) => {
-                Ok(State::FailedAgain("the function ran, but the ledger does not have the object".to_owned()))
-            }
+            (false, None) => Ok(State::FailedAgain(
+                "the function succeeded, but the ledger does not show the object as counted".to_owned(),
+            )),
         }
     }
 
-    /// Looks at every message of the failure queue, and does with it what is asked. Where messages are run again, counted ones
-    /// are removed. `tell` hears of each as soon as it is known. What stays is given back, also where this ends early.
+    /// Processes every message in the failure queue as `mode` requires, and calls `on_message` with each as soon as
+    /// its outcome is known. Remaining messages become visible again, also if this ends early.
     ///
     /// # Errors
-    /// What AWS answered; a signal.
+    /// An AWS error; an error of `on_message`; a signal.
     pub(crate) async fn replay(
         &self,
-        what: ReplayMode<'_>,
+        mode: ReplayMode<'_>,
         shutdown: &Shutdown,
-        tell: &mut (dyn FnMut(&Failure) -> Result<(), Error> + Send),
+        on_message: &mut (dyn FnMut(&Failure) -> Result<(), Error> + Send),
     ) -> Result<Vec<Failure>, Error> {
         let url = self.queue_url().await?;
         let mut found = Found::default();
-        let result = self.walk(&url, &mut found, what, shutdown, tell).await;
-        self.give_back(&url, &found.kept).await;
+        let result = self.process_queue(&url, &mut found, mode, shutdown, on_message).await;
+        self.make_visible(&url, &found.remaining).await;
         result.map(|()| found.failures)
     }
 
-    async fn walk(
+    async fn process_queue(
         &self,
         url: &str,
         found: &mut Found,
-        what: ReplayMode<'_>,
+        mode: ReplayMode<'_>,
         shutdown: &Shutdown,
-        tell: &mut (dyn FnMut(&Failure) -> Result<(), Error> + Send),
+        on_message: &mut (dyn FnMut(&Failure) -> Result<(), Error> + Send),
     ) -> Result<(), Error> {
-        let hidden = if what == ReplayMode::Inspect { HIDDEN_FOR_A_LOOK } else { HIDDEN };
+        let hidden = if mode == ReplayMode::Inspect { INSPECT_HIDDEN_SECONDS } else { RETRY_HIDDEN_SECONDS };
         let (mut seen, mut empty) = (HashSet::new(), 0);
         let stopped = |signal: Signal, done: usize| {
             Error::interrupted(
                 signal.exit_code(),
-                format!("{}: {}", signal, format!("stopped after {done} messages")),
-                "what is counted is removed and the rest is in the queue: run the command again",
+                format!("{signal}: stopped after {done} messages"),
+                "run the command again: counted messages were deleted, the others remain in the queue",
             )
         };
-        while empty < EMPTY {
+        while empty < EMPTY_RESPONSES {
             let messages = shutdown.or_shutdown(self.receive(url, hidden)).await;
             let messages = messages.map_err(|signal| stopped(signal, found.failures.len()))??;
             let bucket = &self.pipeline.bucket.name;
-            let fresh: Vec<Received> = messages
+            let new: Vec<Received> = messages
                 .into_iter()
                 .filter_map(|message| Received::of(message, bucket))
                 .filter(|received| seen.insert(received.failure.message.clone()))
                 .collect();
-            empty = if fresh.is_empty() { empty + 1 } else { 0 };
-            // What has begun is finished, whatever comes.
-            let one = |received: Received| self.handle(url, received, what);
-            let done: Vec<(String, Handled)> = stream::iter(fresh).map(one).buffered(self.at_once()).collect().await;
+            empty = if new.is_empty() { empty + 1 } else { 0 };
+            // A signal does not interrupt the messages of this batch.
+            let handle = |received: Received| self.handle(url, received, mode);
+            let done: Vec<(String, Handled)> = stream::iter(new).map(handle).buffered(self.at_once()).collect().await;
             let mut error = None;
             for (receipt, result) in done {
                 match result {
-                    Ok((failure, is_removed)) => {
-                        if let Err(broken) = tell(&failure) {
+                    Ok((failure, is_deleted)) => {
+                        if let Err(broken) = on_message(&failure) {
                             error = error.or(Some(broken));
                         }
-                        found.kept.extend((!is_removed).then_some(receipt));
+                        found.remaining.extend((!is_deleted).then_some(receipt));
                         found.failures.push(failure);
                     }
                     Err(failed) => {
-                        found.kept.push(receipt);
+                        found.remaining.push(receipt);
                         error = error.or(Some(failed));
                     }
                 }
@@ -188,27 +193,28 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Does with one message what is asked; says what became of it, and whether it is removed.
-    async fn handle(&self, url: &str, received: Received, what: ReplayMode<'_>) -> (String, Handled) {
+    /// Processes one message; returns its receipt handle and its outcome.
+    async fn handle(&self, url: &str, received: Received, mode: ReplayMode<'_>) -> (String, Handled) {
         let Received { receipt, mut failure, notification } = received;
         let result = async {
-            if let Some((told, objects)) = &notification {
-                // One that cannot be looked at keeps none of the others from being handled, nor itself from being deleted.
-                let state = self.retry(told, objects, what).await;
+            if let Some((payload, objects)) = &notification {
+                // An error here must neither keep the other messages from being processed nor this one from being
+                // deleted.
+                let state = self.retry(payload, objects, mode).await;
                 failure.state = state.unwrap_or_else(|error| State::Unclear(error.summary().to_owned()));
             }
-            let is_removed = match what {
+            let is_deleted = match mode {
                 ReplayMode::Inspect => false,
                 ReplayMode::Run => failure.state.is_counted(),
-                ReplayMode::Delete(these) => these.contains(&failure.message),
+                ReplayMode::Delete(ids) => ids.contains(&failure.message),
             };
-            if is_removed {
+            if is_deleted {
                 self.delete(url, &receipt).await?;
                 if !failure.state.is_counted() {
                     failure.state = State::Deleted;
                 }
             }
-            Ok((failure, is_removed))
+            Ok((failure, is_deleted))
         };
         let result = result.await;
         (receipt, result)

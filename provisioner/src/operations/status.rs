@@ -1,4 +1,4 @@
-//! What is deployed, what it has counted lately, and what is wrong, on one screen.
+//! The status of a deployment: the function, recent counts, and recent failures.
 
 use std::collections::HashMap;
 
@@ -16,9 +16,10 @@ use crate::resources::function::REVISION_TAG;
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
-/// Calls at the same time.
+/// Concurrent calls.
 const AT_ONCE: usize = 16;
-/// One screen.
+
+/// The status of a deployment. A part is `None` if reading it failed.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Status {
     /// The pipeline's name.
@@ -27,27 +28,28 @@ pub(crate) struct Status {
     pub(crate) region: String,
     /// Its account.
     pub(crate) account: String,
-    /// When this was, RFC 3339.
+    /// The time of the status, RFC 3339.
     pub(crate) at: String,
-    /// What is deployed; nothing where there is no function.
+    /// The function; also `None` if it does not exist.
     pub(crate) function: Option<Deployed>,
-    /// Objects counted in the last hour; this and what follows, where it could be found out.
+    /// Objects counted in the last hour.
     pub(crate) last_hour: Option<Counted>,
     /// Objects counted in the last 24 hours.
     pub(crate) last_day: Option<Counted>,
-    /// Messages in the failure queue, roughly, as SQS counts them.
+    /// The approximate number of messages in the failure queue.
     pub(crate) failures: Option<u64>,
     /// The queue's name.
     pub(crate) failure_queue: String,
-    /// The last errors in the function's log of the last 24 hours, the latest first.
+    /// The last errors in the function's log of the last 24 hours, latest first.
     pub(crate) errors: Option<Vec<LogLine>>,
 }
 
+/// Returns the value, or moves the error to `unknown`.
 fn known<T>(result: Result<T, Error>, unknown: &mut Vec<Error>) -> Option<T> {
     result.map_err(|error| unknown.push(error)).ok()
 }
 
-/// The function, as it is.
+/// The live state of the function.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Deployed {
     /// Its name.
@@ -56,24 +58,24 @@ pub(crate) struct Deployed {
     pub(crate) state: String,
     /// Base64 of its code's SHA-256.
     pub(crate) code_sha256: String,
-    /// The git revision that the code was deployed from, where it is known.
+    /// The git revision of the code, if it is known.
     pub(crate) revision: Option<String>,
-    /// When it was last changed, as Lambda writes it.
+    /// The time of its last change, in Lambda's format.
     pub(crate) changed: String,
 }
 
-/// Objects, and how long after their upload they were counted.
+/// The number of counted objects, and the delays from upload to count.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Counted {
-    /// How many.
+    /// The number of objects.
     pub(crate) objects: usize,
-    /// Seconds from upload to count: half of them were faster.
+    /// The median delay in seconds.
     pub(crate) median_seconds: Option<i64>,
-    /// Seconds from upload to count of the slowest.
+    /// The longest delay in seconds.
     pub(crate) longest_seconds: Option<i64>,
 }
 
-/// An entry of the ledger's index: when an object was counted, and when it was uploaded.
+/// An entry of the ledger's index, with times in epoch seconds.
 struct CountedObject {
     object: String,
     written_at: i64,
@@ -81,11 +83,11 @@ struct CountedObject {
 }
 
 impl Counted {
-    /// Of those that were counted from `since` on, each object once.
+    /// Summarises the objects that were counted at or after `since`, each object once.
     fn since(entries: &[CountedObject], since: i64) -> Self {
         let mut lags: HashMap<&str, Option<i64>> = HashMap::new();
         for entry in entries.iter().filter(|entry| entry.written_at >= since) {
-            // Clocks of S3 and Lambda may differ by a little.
+            // The clocks of S3 and Lambda may differ slightly.
             let lag = entry.uploaded_at.map(|uploaded| (entry.written_at - uploaded).max(0));
             let known = lags.entry(&entry.object).or_default();
             *known = (*known).max(lag);
@@ -98,7 +100,7 @@ impl Counted {
 }
 
 impl Session<'_> {
-    /// Looks at everything, at once. What could not be looked at is none of what is shown, but of the errors.
+    /// Reads all parts concurrently. Returns the errors of the parts that could not be read.
     pub(crate) async fn status(&self) -> (Status, Vec<Error>) {
         let now = Timestamp::now().as_second();
         let (function, entries, failures, errors) = tokio::join!(
@@ -143,7 +145,7 @@ impl Session<'_> {
         }))
     }
 
-    /// What the ledger says was counted between two times, in epoch seconds.
+    /// Returns the ledger's entries written between two times, in epoch seconds.
     async fn counted_since(&self, since: i64, now: i64) -> Result<Vec<CountedObject>, Error> {
         let table = &self.pipeline.table.ledger;
         let of_hour = |hour: i64| async move {
@@ -188,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_object_counts_once_with_its_longest_lag() {
+    fn object_of_several_chunks_counts_once_with_its_longest_lag() {
         let entry = |object: &str, written_at, uploaded_at| CountedObject {
             object: object.to_owned(),
             written_at,

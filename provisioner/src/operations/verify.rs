@@ -1,9 +1,9 @@
-//! Proves that a deployment works: a small object goes the way of all objects, and its count comes out.
+//! Tests a deployment end to end: uploads a small object and waits until it is counted.
 //!
-//! The object has a key of its own under the notification's prefix and one message of a reserved event, in an hour of 1970
-//! that nobody asks about. In the end the count is taken back and everything is removed, also after a failure or a signal.
-//! What a killed run leaves behind is removed by a later one. Where the count does not come, each link of the chain is
-//! looked at.
+//! The object has a unique key under the notification's prefix and one message of a reserved event, in an hour of
+//! 1970 that no query includes. Afterwards the object and its count are removed, also after a failure or a signal; a
+//! later run removes the leftovers of a killed one. If the object is not counted in time, every resource in the chain
+//! is checked.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -29,40 +29,40 @@ use crate::reconcile::resource::Declared;
 use crate::resources::{self, Context};
 use crate::shutdown::{Shutdown, Signal};
 
-/// Another run may be using an object that is younger.
-const LEFT_BEHIND: Duration = Duration::from_secs(60 * 60);
-/// While nothing is counted, another object is uploaded after so long.
-const ANOTHER: Duration = Duration::from_secs(30);
-/// Lines of the log that are looked through for the object.
+/// The age from which a test object is a leftover; another run may still be using a younger one.
+const LEFTOVER_AGE: Duration = Duration::from_secs(60 * 60);
+/// The time after which another object is uploaded while none is counted.
+const UPLOAD_INTERVAL: Duration = Duration::from_secs(30);
+/// The maximum number of log lines read for the object.
 const LINES: i32 = 50;
 
-/// A pipeline that counts.
+/// The result of a passed test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Verified {
     /// The object's key.
     pub(crate) key: String,
-    /// Milliseconds from the end of the upload until the count was there.
+    /// Milliseconds from the end of the upload to the count.
     pub(crate) milliseconds: u64,
 }
 
-/// One part of the chain from upload to count, examined.
+/// The check of one part of the chain from upload to count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Check {
     /// The resource, or `invocation`.
     subject: String,
-    /// Whether it passes, or `None` if that is unknown.
+    /// The result, or `None` if the part could not be checked.
     passes: Option<bool>,
     /// The finding, for the user.
     finding: String,
 }
 
-/// What is to be counted.
+/// A test object and its message.
 #[derive(Debug, Clone)]
 struct Probe {
     id: String,
     key: String,
     kind: String,
-    /// What it is counted under.
+    /// The name under which its message is counted.
     event: String,
 }
 
@@ -71,7 +71,7 @@ impl Probe {
         let pipeline = session.pipeline;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let id = format!("{now:x}-{:08x}", fastrand::u32(..));
-        let key = format!("{}{id}{}", session.probes(), pipeline.notification.suffix);
+        let key = format!("{}{id}{}", session.probe_prefix(), pipeline.notification.suffix);
         // Track messages are counted under their event's name, all others under their type's.
         let is_track = pipeline.count.iter().any(|kind| kind == "track");
         let kind = if is_track { "track" } else { pipeline.count.first().map_or("track", String::as_str) };
@@ -89,17 +89,17 @@ impl Probe {
     }
 }
 
-/// What was uploaded.
+/// An uploaded test object.
 struct Sent {
     probe: Probe,
     object: Object,
-    /// When the upload was done.
+    /// The end of the upload.
     at: Instant,
 }
 
-/// How waiting for the count ended.
+/// The outcome of waiting for the count.
 enum Waited {
-    /// The object with this key was, so long after its upload.
+    /// The key of the counted object, and the delay from its upload.
     Counted(String, Duration),
     Late,
     Stopped(Signal),
@@ -110,23 +110,23 @@ fn text(value: &str) -> AttributeValue {
 }
 
 impl Session<'_> {
-    /// What the keys of such objects begin with.
-    pub(super) fn probes(&self) -> String {
+    /// Returns the key prefix of test objects.
+    fn probe_prefix(&self) -> String {
         format!("{}{}", self.pipeline.notification.prefix, reserved::FOLDER)
     }
 
-    /// Uploads an object, waits until it is counted, and removes both. A bucket may begin to tell of objects only some minutes
-    /// after it was set up to, so while none is counted, another is uploaded now and then.
+    /// Uploads an object, waits until it is counted, and removes both. A new bucket may send its first notification
+    /// only after some minutes, so while no object is counted, another one is uploaded at intervals.
     ///
     /// # Errors
-    /// What AWS answered; [`Error::Unverified`], with what was found of each check, where no count comes within `deadline`; a
-    /// signal.
+    /// An AWS error; [`ErrorKind::Timeout`] with the result of each check, if no object is counted within `deadline`;
+    /// a signal.
     pub(crate) async fn verify(&self, deadline: Duration, shutdown: &Shutdown) -> Result<Verified, Error> {
         self.remove_leftovers().await?;
         let began = SystemTime::now();
         let mut sent = Vec::new();
         let waited = self.wait(&mut sent, deadline, shutdown).await;
-        // Before anything is taken away, or else the chain would look broken for that.
+        // Before the removal, which would distort the checks.
         let checks = match (&waited, sent.first()) {
             (Ok(Waited::Late), Some(first)) => self.diagnose(&first.probe, began).await,
             _ => Vec::new(),
@@ -135,9 +135,9 @@ impl Session<'_> {
         for Sent { object, .. } in &sent {
             removed = removed.and(self.remove(object).await);
         }
-        let left = |removed: Result<(), Error>| match removed {
-            Ok(()) => "what was uploaded is removed".to_owned(),
-            Err(error) => format!("what was uploaded could not be removed: {error}"),
+        let cleanup = |removed: Result<(), Error>| match removed {
+            Ok(()) => "all uploaded objects were removed".to_owned(),
+            Err(error) => format!("the uploaded objects were not all removed: {error}"),
         };
         match waited? {
             Waited::Counted(key, took) => {
@@ -146,11 +146,11 @@ impl Session<'_> {
             }
             Waited::Late => {
                 let key = sent.into_iter().next().map(|sent| sent.probe.key).unwrap_or_default();
-                Err(not_verified(&key, deadline, &left(removed), &checks))
+                Err(not_verified(&key, deadline, &cleanup(removed), &checks))
             }
             Waited::Stopped(signal) => Err(Error::interrupted(
                 signal.exit_code(),
-                format!("{}: {}", signal, format!("stopped before the count was there; {}", left(removed))),
+                format!("{signal}: stopped before an object was counted; {}", cleanup(removed)),
                 "run the command again",
             )),
         }
@@ -162,7 +162,7 @@ impl Session<'_> {
         let request = self.aws.s3.put_object().bucket(bucket).key(&probe.key).body(probe.body().into());
         let answer = request.expected_bucket_owner(&self.account.id).send().await.call("s3:PutObject");
         let answer = answer.map_err(failed(doing.clone()))?;
-        // Where versions are suspended, it may say `null`; then the object's notification names no version.
+        // With suspended versioning this may be `null`; the object's notification then has no version.
         let version = answer.version_id;
         let identity = ledger::identity(version.as_deref(), answer.e_tag.as_deref());
         let identity = identity.ok_or(Error::incomplete_answer(doing, "ETag"))?;
@@ -173,19 +173,19 @@ impl Session<'_> {
         let waiting = Wait { what: "the count".to_owned(), deadline, on_wait: &|_, _| {} };
         let mut pauses = Pauses::new(waiting);
         loop {
-            if sent.last().is_none_or(|last| last.at.elapsed() > ANOTHER) {
+            if sent.last().is_none_or(|last| last.at.elapsed() > UPLOAD_INTERVAL) {
                 let probe = Probe::new(self);
                 let object = self.upload(&probe).await?;
                 sent.push(Sent { probe, object, at: Instant::now() });
             }
-            let look = async {
+            let poll = async {
                 let objects = sent.iter().map(|sent| &sent.object);
                 let counted = self.counted(objects, Consistency::Strong).await?;
                 let Some((first, _)) = sent.iter().zip(counted).find(|(_, counted)| *counted) else { return Ok(None) };
                 let exists = self.count(&first.probe.event).await? > 0;
                 Ok::<_, Error>(exists.then(|| (first.probe.key.clone(), first.at.elapsed())))
             };
-            match shutdown.or_shutdown(look).await {
+            match shutdown.or_shutdown(poll).await {
                 Err(signal) => return Ok(Waited::Stopped(signal)),
                 Ok(Err(error)) => return Err(error),
                 Ok(Ok(Some((key, took)))) => return Ok(Waited::Counted(key, took)),
@@ -203,7 +203,7 @@ impl Session<'_> {
         HashMap::from([(counts::EVENT.to_owned(), text(event)), (counts::HOUR.to_owned(), text(hour))])
     }
 
-    /// How often the counts table says that the reserved hour had an event.
+    /// Returns the count of an event in the reserved hour.
     async fn count(&self, event: &str) -> Result<i64, Error> {
         let table = &self.pipeline.table.counts;
         let request = self.aws.dynamodb.get_item().table_name(table).consistent_read(true);
@@ -213,30 +213,30 @@ impl Session<'_> {
         Ok(number.unwrap_or(0))
     }
 
-    /// Takes the object away, and then its count: a notification that comes late finds nothing to count.
+    /// Removes the object, and then its count, so that a late notification finds no object to count.
     async fn remove(&self, object: &Object) -> Result<(), Error> {
         let bucket = &self.pipeline.bucket.name;
         let delete = |version: Option<String>| async {
             let request = self.aws.s3.delete_object().bucket(bucket).key(&object.key).set_version_id(version);
             let request = request.expected_bucket_owner(&self.account.id);
             let answer = absent_on(request.send().await.call("s3:DeleteObject"), &["NoSuchKey", "NoSuchVersion"]);
-            answer.map_err(failed(format!("remove object {} from bucket {bucket}", object.key)))
+            answer.map_err(failed(format!("delete object {} from bucket {bucket}", object.key)))
         };
         let answer = delete(object.version.clone()).await?;
-        // Where versions are suspended, a marker stands in the object's account.
+        // With suspended versioning, the deletion leaves a delete marker.
         if let Some(marker) = answer.filter(|answer| answer.delete_marker == Some(true) && object.version.is_none()) {
             delete(marker.version_id).await?;
         }
         self.uncount(&ledger::object_key(bucket, &object.key, &object.identity)).await
     }
 
-    /// The opposite of counting, by the same rule: each marker goes in one transaction with what it added.
+    /// Reverses the counting of an object by the same rule: one transaction deletes a marker and subtracts its counts.
     async fn uncount(&self, name: &str) -> Result<(), Error> {
-        let (counted, marked) = (&self.pipeline.table.counts, &self.pipeline.table.ledger);
-        let doing = || format!("take back what was counted of {name}");
+        let (counts_table, ledger_table) = (&self.pipeline.table.counts, &self.pipeline.table.ledger);
+        let doing = || format!("remove the counts of object {name}");
         for marker in self.markers(name).await? {
             let delete = Delete::builder()
-                .table_name(marked)
+                .table_name(ledger_table)
                 .key(ledger::OBJECT, text(name))
                 .key(ledger::CHUNK, AttributeValue::N(marker.chunk.to_string()))
                 .condition_expression("attribute_exists(#object)")
@@ -245,7 +245,7 @@ impl Session<'_> {
             let mut items = vec![TransactWriteItem::builder().delete(delete).build()];
             for (event, hour, count) in &marker.pairs {
                 let update = Update::builder()
-                    .table_name(counted)
+                    .table_name(counts_table)
                     .set_key(Some(self.pair(event, hour)))
                     .update_expression("ADD #count :less")
                     .expression_attribute_names("#count", counts::COUNT)
@@ -256,12 +256,12 @@ impl Session<'_> {
             let request = self.aws.dynamodb.transact_write_items().set_transact_items(Some(items));
             request.send().await.call("dynamodb:TransactWriteItems").map_err(failed(doing()))?;
             for (event, hour, _) in &marker.pairs {
-                // Another run may have counted meanwhile.
+                // Another run may have counted an object in the meantime.
                 let request = self
                     .aws
                     .dynamodb
                     .delete_item()
-                    .table_name(counted)
+                    .table_name(counts_table)
                     .set_key(Some(self.pair(event, hour)))
                     .condition_expression("#count = :zero")
                     .expression_attribute_names("#count", counts::COUNT)
@@ -273,21 +273,22 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Removes what runs that were killed have left.
+    /// Removes the objects and counts that killed runs left behind.
     async fn remove_leftovers(&self) -> Result<(), Error> {
-        let limit = Timestamp::now().checked_sub(LEFT_BEHIND).unwrap_or(Timestamp::UNIX_EPOCH);
-        let prefix = self.probes();
-        let left = self.pages(&prefix, None);
-        left.try_for_each(|page| async move {
-            for object in page.iter().filter(|object| object.uploaded < limit) {
-                self.remove(object).await?;
-            }
-            Ok(())
-        })
-        .await
+        let limit = Timestamp::now().checked_sub(LEFTOVER_AGE).unwrap_or(Timestamp::UNIX_EPOCH);
+        let prefix = self.probe_prefix();
+        let pages = self.pages(&prefix, None);
+        pages
+            .try_for_each(|page| async move {
+                for object in page.iter().filter(|object| object.uploaded < limit) {
+                    self.remove(object).await?;
+                }
+                Ok(())
+            })
+            .await
     }
 
-    /// Examines every resource and the function's log.
+    /// Checks every resource and the function's log.
     async fn diagnose(&self, probe: &Probe, began: SystemTime) -> Vec<Check> {
         let context = Context { pipeline: self.pipeline, account: &self.account, artifact: None };
         let observe = |resource: Arc<dyn Declared>| async move {
@@ -325,8 +326,9 @@ impl Session<'_> {
     }
 }
 
-/// The error of an object that was not counted in time, with a line for each check and a help text for the first failure.
-fn not_verified(key: &str, deadline: Duration, left: &str, checks: &[Check]) -> Error {
+/// Returns the error of an object that was not counted in time, with a line for each check and a help text for the
+/// first failure.
+fn not_verified(key: &str, deadline: Duration, cleanup: &str, checks: &[Check]) -> Error {
     let mut detail = String::new();
     for Check { subject, passes, finding } in checks {
         let result = match passes {
@@ -343,6 +345,6 @@ fn not_verified(key: &str, deadline: Duration, left: &str, checks: &[Check]) -> 
         "fix the error in the function's log; without a log entry, pass a longer --timeout, since S3 may be late"
     };
     let seconds = deadline.as_secs();
-    let message = format!("object {key} was not counted within {seconds} s of its upload; {left}");
+    let message = format!("object {key} was not counted within {seconds} s of its upload; {cleanup}");
     Error::new(ErrorKind::Timeout, message, help).with_detail(detail)
 }

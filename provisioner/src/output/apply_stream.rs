@@ -1,4 +1,4 @@
-//! JSON for programs: a plan as one document, an apply as a stream of events, one object a line.
+//! The output of `apply --format json`: a stream of events, one JSON object per line.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -10,92 +10,92 @@ use crate::reconcile::plan::Action;
 use crate::reconcile::progress::{Event, Reporter};
 use crate::reconcile::resource::Address;
 
-/// One line of the stream. The first is the plan, the last is `finished`, or `verified`.
+/// One line of the stream. The first one is `plan`, the last one `finished` or `verified`.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(crate) enum Line<'a> {
-    /// What will be done.
+    /// The plan that will be applied.
     Plan {
-        /// All of it.
+        /// The plan document.
         plan: &'a PlanDocument,
     },
-    /// A step has begun.
+    /// A step has started.
     Started(StepRef<'a>),
-    /// A step waits for something.
+    /// A step waits for a condition.
     Waiting {
-        /// Which.
+        /// The step.
         #[serde(flatten)]
         step: StepRef<'a>,
-        /// For what.
+        /// The condition; continues "waiting for".
         what: &'a str,
-        /// For how long so far.
+        /// The time waited so far, in seconds.
         seconds: f64,
     },
-    /// A step of many parts has done some.
+    /// A step that consists of many parts has completed some of them.
     Progress {
-        /// Which.
+        /// The step.
         #[serde(flatten)]
         step: StepRef<'a>,
-        /// Parts that are done.
+        /// Completed parts.
         done: u64,
-        /// Parts that are known of.
+        /// Parts known so far.
         total: u64,
     },
     /// A step is done.
     Done {
-        /// Which.
+        /// The step.
         #[serde(flatten)]
         step: StepRef<'a>,
-        /// How long it took.
+        /// The duration of the step, in seconds.
         seconds: f64,
     },
     /// A step failed.
     Failed {
-        /// Which.
+        /// The step.
         #[serde(flatten)]
         step: StepRef<'a>,
-        /// Why, and what to do.
+        /// The error with its help text.
         error: String,
     },
-    /// A step was not tried.
+    /// A step was skipped.
     Skipped {
-        /// Which.
+        /// The step.
         #[serde(flatten)]
         step: StepRef<'a>,
-        /// The kind of what failed before it; null where a signal stopped everything.
+        /// The kind of the resource whose step failed before; null if a signal stopped the apply.
         because_kind: Option<&'a str>,
-        /// Its name.
+        /// The name of that resource; null if a signal stopped the apply.
         because_name: Option<&'a str>,
     },
-    /// The end.
+    /// The end of the apply.
     Finished {
-        /// Steps that are done.
+        /// The number of completed steps.
         done: usize,
-        /// Steps that failed.
+        /// The number of failed steps.
         failed: usize,
-        /// Steps that were not tried.
+        /// The number of skipped steps.
         skipped: usize,
-        /// The signal that stopped it, where one did.
+        /// The signal that stopped the apply, if any.
         signal: Option<String>,
-        /// How long all of it took.
+        /// The duration of the apply, in seconds.
         seconds: f64,
     },
-    /// The proof that the pipeline counts; behind the end, where it was asked for.
+    /// The result of `verify`, after the end of the apply, if it was requested.
     Verified(&'a Verified),
 }
 
-/// Which step.
+/// A step: an action on a resource.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct StepRef<'a> {
     /// The resource's kind.
     pub(crate) kind: &'a str,
     /// Its name on AWS.
     pub(crate) name: &'a str,
-    /// What happens to it.
+    /// The action.
     pub(crate) action: Action,
 }
 
-/// Prints a line of the stream. A reader that is gone stops nothing that is in flight.
+/// Prints a line of the stream. Errors are ignored, so that a closed pipe does not stop an apply.
 pub(crate) fn print(output: &Output, line: &Line<'_>) {
     let _ = output.print_json(line);
 }
@@ -103,7 +103,6 @@ pub(crate) fn print(output: &Output, line: &Line<'_>) {
 /// Prints the events of an apply as JSON.
 #[derive(Debug)]
 pub(crate) struct JsonReporter<'a> {
-    /// The output.
     pub(crate) output: &'a Output,
 }
 

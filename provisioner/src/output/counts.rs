@@ -1,4 +1,4 @@
-//! Counts, as tables for people and JSON for programs.
+//! Counts as tables, JSON, CSV and TSV.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ pub(crate) enum CountsFormat {
     Tsv,
 }
 
-/// Events by part of a period.
+/// Formats the counts of events by part of a period.
 pub(crate) fn series(all: &[Series], period: &Period, format: CountsFormat) -> String {
     match format {
         CountsFormat::Json => {
@@ -55,15 +55,15 @@ pub(crate) fn series(all: &[Series], period: &Period, format: CountsFormat) -> S
                 std::iter::once(series.event.clone()).chain(before)
             });
             let header = std::iter::once("start".to_owned()).chain(names);
-            // A month before may have a day more: it stands beside nothing.
+            // The previous period may have more parts, such as the days of a longer month.
             let longest = all.iter().filter_map(|series| Some(series.before.as_ref()?.len())).max().unwrap_or(0);
             let rows = (0..period.len().max(longest)).map(|part| {
                 let exists = part < period.len();
                 let counts = all.iter().flat_map(|series| {
-                    let now = if exists { count_at(series, part).to_string() } else { String::new() };
+                    let current = if exists { count_at(series, part).to_string() } else { String::new() };
                     let before = series.before.as_ref();
                     let before = before.map(|parts| parts.get(part).map(i64::to_string).unwrap_or_default());
-                    std::iter::once(now).chain(before)
+                    std::iter::once(current).chain(before)
                 });
                 let start = if exists { period.start_of(part) } else { String::new() };
                 std::iter::once(start).chain(counts).collect()
@@ -79,7 +79,7 @@ fn count_at(series: &Series, part: usize) -> i64 {
 }
 
 fn series_table(all: &[Series], period: &Period) -> String {
-    // With the period before comes the change from part to part: whether it grows, month over month.
+    // A comparison also shows the change from part to part, such as the growth month over month.
     let compares = all.iter().any(|series| series.before.is_some());
     let mut header = vec![format!("{} ({})", period.by().name(), period.zone())];
     for series in all {
@@ -120,7 +120,7 @@ fn series_table(all: &[Series], period: &Period) -> String {
     format!("from {} to {}\n{table}\n", period.from(), period.to())
 }
 
-/// The most frequent events.
+/// Formats the most frequent events.
 pub(crate) fn top(top: &Top, period: &Period, format: CountsFormat) -> String {
     match format {
         CountsFormat::Json => {
@@ -171,7 +171,7 @@ pub(crate) fn top(top: &Top, period: &Period, format: CountsFormat) -> String {
     }
 }
 
-/// The names of events.
+/// Formats the names of events.
 pub(crate) fn events(names: &BTreeSet<String>, format: CountsFormat) -> String {
     match format {
         CountsFormat::Json => format!("{:#}\n", json!(names)),
@@ -183,8 +183,8 @@ pub(crate) fn events(names: &BTreeSet<String>, format: CountsFormat) -> String {
     }
 }
 
-/// Lines of fields. A spreadsheet takes what begins like a formula for one, so such a field gets a quote in front, which
-/// spreadsheets take as *this is text* (OWASP, CSV injection).
+/// Formats rows as CSV or TSV. A spreadsheet evaluates a field that begins like a formula, so such a field gets a
+/// leading apostrophe, which marks it as text (OWASP, CSV injection).
 fn lines(rows: impl Iterator<Item = Vec<String>>, format: CountsFormat) -> String {
     let safe = |field: String| match field.chars().next() {
         Some('=' | '+' | '@' | '\t' | '\r') => format!("'{field}"),
@@ -208,7 +208,7 @@ fn lines(rows: impl Iterator<Item = Vec<String>>, format: CountsFormat) -> Strin
     out
 }
 
-/// So that a line stays a line and a column a column, whatever a name holds.
+/// Escapes the characters that would end a line or a field.
 pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -224,10 +224,10 @@ pub(crate) fn escaped(text: &str) -> String {
     out
 }
 
-/// How long the longest bar is.
+/// The length of the longest bar, in characters.
 const BAR: i64 = 20;
 
-/// A bar beside a number: an eighth of a block is the least that there is.
+/// Returns the bar of a count, rounded up to an eighth of a character.
 fn bar(count: i64, most: i64) -> String {
     if count <= 0 || most <= 0 {
         return String::new();
@@ -238,16 +238,16 @@ fn bar(count: i64, most: i64) -> String {
     "█".repeat(whole) + part
 }
 
-/// The change since the period before: `+1,200 (+12.5 %)`.
-pub(crate) fn change(now: i64, before: i64) -> String {
-    let difference = now.saturating_sub(before);
+/// Formats the change since the previous period: `+1,200 (+12.5 %)`.
+pub(crate) fn change(current: i64, before: i64) -> String {
+    let difference = current.saturating_sub(before);
     let sign = if difference > 0 { "+" } else { "" };
     let numbers = format!("{sign}{}", grouped(difference));
     if before == 0 {
-        return if now == 0 { numbers } else { format!("{numbers} (new)") };
+        return if current == 0 { numbers } else { format!("{numbers} (new)") };
     }
     let percent = share(difference, before) * 100.0;
-    // Of thousands of per cent nobody reads the tenths.
+    // Tenths are noise in a percentage of four digits.
     if percent.abs() < 1000.0 {
         return format!("{numbers} ({percent:+.1} %)");
     }
@@ -255,8 +255,9 @@ pub(crate) fn change(now: i64, before: i64) -> String {
     format!("{numbers} ({sign}{percent} %)")
 }
 
-/// A part of a whole, from 0 to 1. Counts are far below 2^53, up to which a float holds every whole number.
-#[expect(clippy::cast_precision_loss, reason = "a percentage needs no more")]
+/// Returns the ratio of a part to a whole, or 0 if the whole is 0. Counts are far below 2^53, up to which a float is
+/// exact.
+#[expect(clippy::cast_precision_loss, reason = "a percentage needs no higher precision")]
 pub(crate) fn share(part: i64, whole: i64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
@@ -281,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_are_shown_with_their_percentage() {
+    fn change_has_a_sign_and_a_percentage() {
         assert_eq!(change(1125, 1000), "+125 (+12.5 %)");
         assert_eq!(change(500, 1000), "-500 (-50.0 %)");
         assert_eq!(change(123_456, 10), "+123,446 (+1,234,460 %)");
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_is_as_long_as_its_number() {
+    fn bar_is_proportional_to_its_count() {
         assert_eq!(bar(10, 10).chars().count(), 20);
         assert_eq!(bar(5, 10).chars().count(), 10);
         assert_eq!((bar(1, 1_000_000).as_str(), bar(0, 10).as_str()), ("▏", ""));
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spreadsheet_takes_no_name_for_a_formula() {
+    fn csv_field_that_begins_like_a_formula_is_quoted() {
         let rows = || {
             [["=1+1", "a,b", "-5"], ["@x", "say \"hi\"", "-x"]].map(|row| row.map(str::to_owned).to_vec()).into_iter()
         };

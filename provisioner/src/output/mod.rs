@@ -73,7 +73,7 @@ fn lock(stream: &Stream) -> MutexGuard<'_, Box<dyn Write + Send>> {
 }
 
 impl Output {
-    /// The streams of the process.
+    /// Opens the streams of the process.
     pub(crate) fn terminal() -> Self {
         Self {
             out: Mutex::new(Box::new(anstream::AutoStream::auto(io::stdout()))),
@@ -134,7 +134,7 @@ impl Output {
     }
 }
 
-/// An error in colour.
+/// Formats an error in colour.
 pub(crate) fn error_text(error: &Error) -> String {
     match error.kind() {
         // The diagnostics begin with `error:` themselves.

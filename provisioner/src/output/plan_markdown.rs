@@ -1,4 +1,4 @@
-//! A plan as a comment on a pull request: GitHub-flavoured Markdown, with the details folded away.
+//! A plan as a comment on a pull request: GitHub-flavoured Markdown with collapsed details.
 
 use std::fmt::Write as _;
 
@@ -7,14 +7,15 @@ use crate::reconcile::document::{PlanDocument, PlanEntry};
 use crate::reconcile::plan::Action;
 use crate::text::printable;
 
-/// GitHub refuses a comment of more than 65,536 characters; some are left for what a workflow puts around it.
-const LARGEST: usize = 60_000;
+/// The maximum length in characters. GitHub rejects comments of more than 65,536; the rest is for the text that a
+/// workflow adds.
+const MAX_LENGTH: usize = 60_000;
 
-/// The whole plan, within GitHub's limit.
+/// Renders a plan within GitHub's limit.
 pub(crate) fn plan(document: &PlanDocument) -> String {
     let PlanDocument { pipeline, region, account, .. } = document;
     let mut out = String::new();
-    // By this, a workflow finds its earlier comment.
+    // Identifies the comment, so that a workflow can update its earlier one.
     let _ = writeln!(out, "<!-- provisioner plan of {} -->", text(pipeline));
     let _ = writeln!(out, "**{}** in {}, account {}\n", text(pipeline), text(region), text(account));
     let _ = writeln!(out, "**{}**\n", document.verdict());
@@ -31,27 +32,27 @@ pub(crate) fn plan(document: &PlanDocument) -> String {
         }
         let _ = writeln!(end, "\n</details>");
     }
-    let mut cut = 0;
+    let mut omitted = 0;
     let sections: Vec<String> = document.resources.iter().map(section).collect();
-    let mut left = LARGEST.saturating_sub(out.chars().count() + end.chars().count());
+    let mut budget = MAX_LENGTH.saturating_sub(out.chars().count() + end.chars().count());
     for (entry, section) in document.resources.iter().zip(sections) {
-        // Too long to show whole: its heading is there at least, if that fits.
+        // A section that is too long is reduced to its heading, or omitted.
         let short = format!("- `{}`\n\n", code(&title(entry)));
-        let shown = [section, short].into_iter().enumerate().find(|(_, text)| text.chars().count() + 200 < left);
+        let shown = [section, short].into_iter().enumerate().find(|(_, text)| text.chars().count() + 200 < budget);
         let Some((i, shown)) = shown else {
-            cut += 1;
+            omitted += 1;
             continue;
         };
-        cut += i;
-        left -= shown.chars().count();
+        omitted += i;
+        budget -= shown.chars().count();
         out.push_str(&shown);
     }
-    if cut > 0 {
-        let _ = writeln!(out, "*The details of {cut} resources are left out: they are too long for a comment.*\n");
+    if omitted > 0 {
+        let _ = writeln!(out, "*The details of {omitted} resources are left out: they are too long for a comment.*\n");
     }
-    let whole = out + &end;
-    // Notes alone can be too long, where a great many things are in the way.
-    if whole.chars().count() > LARGEST { whole.chars().take(LARGEST).collect() } else { whole }
+    let comment = out + &end;
+    // A great number of notes can exceed the limit by itself.
+    if comment.chars().count() > MAX_LENGTH { comment.chars().take(MAX_LENGTH).collect() } else { comment }
 }
 
 fn section(entry: &PlanEntry) -> String {
@@ -63,13 +64,13 @@ fn section(entry: &PlanEntry) -> String {
     }
     let lines = changes(entry);
     if !lines.is_empty() {
-        // A diff marks by the first character of a line, which is where the sign of a line is to go.
+        // A diff block highlights a line by its first character, so the sign must be in the first column.
         let lines = lines.iter().map(|line| match line.sign {
             Some(_) => line.text.trim_start().to_owned(),
             None => format!("  {}", line.text.strip_prefix("    ").unwrap_or(&line.text)),
         });
         let body = lines.collect::<Vec<_>>().join("\n");
-        // Longer than any run of the same character within.
+        // The fence must be longer than any run of backticks in the body.
         let fence = "`".repeat(body.split(|c| c != '`').map(str::len).max().unwrap_or(0).max(2) + 1);
         let _ = writeln!(out, "{fence}diff\n{body}\n{fence}\n");
     }
@@ -77,17 +78,17 @@ fn section(entry: &PlanEntry) -> String {
     out
 }
 
-/// Text within HTML, where Markdown means nothing.
+/// Escapes text within HTML, in which Markdown is not interpreted.
 fn html(raw: &str) -> String {
     printable(raw).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Text that Markdown and HTML take as it is.
+/// Escapes text for Markdown and HTML.
 fn text(raw: &str) -> String {
     let mut out = String::new();
     for c in html(raw).chars() {
         match c {
-            // With a name right behind it, an @ would notify somebody, and a # link to something.
+            // Followed by a name, @ would mention a user and # would link an issue.
             '@' | '#' => {
                 out.push(c);
                 out.push_str("<!-- -->");
@@ -102,7 +103,7 @@ fn text(raw: &str) -> String {
     out
 }
 
-/// Text within backticks.
+/// Escapes text within backticks.
 fn code(raw: &str) -> String {
     printable(raw).replace('`', "'")
 }
@@ -138,17 +139,17 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_is_never_longer_than_github_takes() {
+    fn comment_of_a_large_plan_is_cut_to_the_limit() {
         for (resources, length) in [(1, 100_000), (20, 10_000), (5_000, 100)] {
             let shown = plan(&document(resources, &"x".repeat(length)));
-            assert!(shown.chars().count() <= LARGEST, "{resources} {length}");
+            assert!(shown.chars().count() <= MAX_LENGTH, "{resources} {length}");
             assert!(shown.contains("are left out"), "{resources} {length}");
         }
         assert!(!plan(&document(2, "x")).contains("left out"));
     }
 
     #[test]
-    fn nothing_in_it_is_markup() {
+    fn markup_in_values_is_escaped() {
         let shown = plan(&document(1, "```\n</details>\u{202e}"));
         assert!(shown.contains("````diff"), "{shown}");
         assert!(!shown.contains("<script>") && !shown.contains("@everyone") && !shown.contains('\u{202e}'), "{shown}");

@@ -1,5 +1,5 @@
-//! Plans, summaries and errors for people. The colours are dropped by the stream that they are written to, where it
-//! is no terminal or NO_COLOR is set.
+//! Plans and summaries as text for a terminal. The output stream drops the colours if it is not a terminal or
+//! NO_COLOR is set.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ use crate::text::printable;
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 
-/// The colour of an action.
+/// Returns the style of an action.
 pub(super) fn style(action: Action) -> Style {
     let color = match action {
         Action::NoOp => return DIM,
@@ -30,7 +30,7 @@ pub(super) fn style(action: Action) -> Style {
     color.on_default()
 }
 
-/// The whole plan, its last line the one that counts.
+/// Renders a plan; the last line is the verdict.
 pub(crate) fn plan(document: &PlanDocument) -> String {
     let mut out = String::new();
     let PlanDocument { pipeline, region, account, .. } = document;
@@ -63,12 +63,12 @@ pub(crate) fn plan(document: &PlanDocument) -> String {
     out
 }
 
-/// What happens to what: `~ table segment-events-counts`.
+/// Formats the heading of an entry: `~ table segment-events-counts`.
 pub(super) fn title(entry: &PlanEntry) -> String {
     format!("{} {} {}", entry.action.symbol(), entry.kind, entry.name)
 }
 
-/// A month's price at the declared volume, and before where that differs.
+/// Formats the price per month at the declared volume, and the current one if it differs.
 pub(super) fn cost(estimate: &Estimate) -> String {
     let Estimate { events_per_month, files_per_month, prices, current, planned, .. } = estimate;
     format!(
@@ -77,7 +77,7 @@ pub(super) fn cost(estimate: &Estimate) -> String {
     )
 }
 
-/// The price of each service.
+/// Returns the name and the price of each service.
 pub(super) fn cost_lines(estimate: &Estimate) -> impl Iterator<Item = (&str, String)> {
     estimate.services.iter().map(|cost| (cost.service.as_str(), price(cost.current, cost.planned)))
 }
@@ -92,20 +92,20 @@ fn price(current: Option<Dollars>, planned: Dollars) -> String {
     }
 }
 
-/// A line of what differs.
+/// A line of the changes of a resource.
 pub(super) struct Line {
-    /// What it says, safe for a terminal.
+    /// The text, safe for a terminal.
     pub(super) text: String,
-    /// Whether it is a line of a diff that comes or goes.
+    /// For a line of a diff: create for an added line, delete for a removed one.
     pub(super) sign: Option<Action>,
 }
 
-/// What differs in a resource, line by line: the settings in columns, policies statement by statement.
+/// Formats the changes of a resource: the settings in columns, policies statement by statement.
 pub(super) fn changes(entry: &PlanEntry) -> Vec<Line> {
     let plain = |text: String| Line { text, sign: None };
-    // Of what is not there, only the new values matter.
-    let was = entry.action == Action::Update || entry.changes.iter().any(|change| change.live != Value::Unset);
-    let rows: Vec<Row> = entry.changes.iter().flat_map(|change| rows(change, was)).collect();
+    // For a new resource, only the desired values are shown.
+    let has_live = entry.action == Action::Update || entry.changes.iter().any(|change| change.live != Value::Unset);
+    let rows: Vec<Row> = entry.changes.iter().flat_map(|change| rows(change, has_live)).collect();
     let width = rows.iter().map(|row| row.setting.chars().count()).max().unwrap_or(0);
     let mut lines = Vec::new();
     for Row { setting, change } in rows {
@@ -121,26 +121,26 @@ pub(super) fn changes(entry: &PlanEntry) -> Vec<Line> {
     lines
 }
 
-/// A setting, or a part of one, and how it is shown.
+/// A setting, or a part of one, and its change.
 struct Row {
     setting: String,
     change: Shown,
 }
 
 enum Shown {
-    /// The live value, where there can be one, and the desired one.
+    /// The live value, unless the resource is new, and the desired one.
     Values(Option<String>, String),
     Diff(Vec<Line>),
 }
 
-/// A change's rows: of names and values that were there before, only those that differ.
-fn rows(change: &SettingChange, was: bool) -> Vec<Row> {
+/// Returns the rows of a change: for a value of several parts, one row for each part that differs.
+fn rows(change: &SettingChange, has_live: bool) -> Vec<Row> {
     let SettingChange { setting, live, desired } = change;
     if let Some(diff) = document_diff(live, desired) {
         return vec![Row { setting: (*setting).to_owned(), change: Shown::Diff(diff) }];
     }
     let (Some(old), Some(new)) = (parts(live), parts(desired)) else {
-        let live = (was || *live != Value::Unset).then(|| shown(live));
+        let live = (has_live || *live != Value::Unset).then(|| shown(live));
         return vec![Row { setting: (*setting).to_owned(), change: Shown::Values(live, shown(desired)) }];
     };
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
@@ -153,7 +153,7 @@ fn rows(change: &SettingChange, was: bool) -> Vec<Row> {
     differing.map(row).collect()
 }
 
-/// The names and shown values of a value that has such.
+/// Returns the names and formatted values of the parts of a value, or `None` if it has no parts.
 fn parts(value: &Value) -> Option<BTreeMap<String, String>> {
     match value {
         Value::Map(map) => {
@@ -167,7 +167,7 @@ fn parts(value: &Value) -> Option<BTreeMap<String, String>> {
     }
 }
 
-/// A value in one line.
+/// Formats a value in one line.
 fn shown(value: &Value) -> String {
     let quoted = |text: &String| format!("\"{}\"", printable(text));
     match value {
@@ -189,8 +189,8 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// The difference of two policies, or of two statements, as unified diffs of the statements that differ; of other
-/// documents, nothing: they fit on a line.
+/// Returns the unified diffs of the statements that differ in two policies or statements; `None` for other documents,
+/// which fit on a line.
 fn document_diff(live: &Value, desired: &Value) -> Option<Vec<Line>> {
     let (old, new) = (statements_of(live)?, statements_of(desired)?);
     if old.is_empty() && new.is_empty() {
@@ -204,18 +204,18 @@ fn document_diff(live: &Value, desired: &Value) -> Option<Vec<Line>> {
         }
         None => true,
     });
-    // Statements with an id are compared with those of the same id, the others in the order in which they stand.
+    // Statements with a Sid are compared with those of the same Sid, the others in order.
     let mut pairs: Vec<(Option<Json>, Option<Json>)> = Vec::new();
     for statement in old {
-        let twin = new.iter().position(|other| policy::sid(other) == policy::sid(&statement));
-        pairs.push((Some(statement), twin.map(|twin| new.remove(twin))));
+        let counterpart = new.iter().position(|other| policy::sid(other) == policy::sid(&statement));
+        pairs.push((Some(statement), counterpart.map(|index| new.remove(index))));
     }
     pairs.extend(new.into_iter().map(|statement| (None, Some(statement))));
     let text = |statement: &Option<Json>| statement.as_ref().map(pretty).unwrap_or_default();
     Some(pairs.iter().flat_map(|(old, new)| text_diff(&text(old), &text(new))).collect())
 }
 
-/// The statements of a policy, of a list of them, or a statement by itself; nothing for what is none of these.
+/// Returns the statements of a policy, a list of statements or a single statement; `None` for any other value.
 fn statements_of(value: &Value) -> Option<Vec<Json>> {
     match value {
         Value::Unset => Some(Vec::new()),
@@ -250,7 +250,7 @@ fn pretty(json: &Json) -> String {
     format!("{:#}\n", compact(json))
 }
 
-/// With lists of one as their one entry, which is how people write policies.
+/// Replaces lists of one string by that string, as policies are usually written.
 fn compact(json: &Json) -> Json {
     match json {
         Json::Array(entries) => match entries.as_slice() {
@@ -262,7 +262,7 @@ fn compact(json: &Json) -> Json {
     }
 }
 
-/// The last line of a successful apply.
+/// Formats the last line of a successful apply.
 pub(crate) fn summary(counts: Counts, took: Duration) -> String {
     let Counts { create, update, delete, .. } = counts;
     format!("\nDone: {create} created, {update} updated, {delete} deleted, in {:.1} s.\n", took.as_secs_f64())

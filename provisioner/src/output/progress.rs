@@ -1,5 +1,5 @@
-//! Progress of an apply, on stderr: a line a resource that lives while it is worked on where somebody watches, plain
-//! lines with durations elsewhere.
+//! The progress of an apply on stderr: a live line for each running step on a terminal, otherwise plain lines with
+//! durations.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -14,21 +14,21 @@ use crate::reconcile::progress::{Event, Reporter};
 use crate::reconcile::resource::Address;
 use crate::text::printable;
 
-/// How often a spinner turns.
+/// The interval of a spinner.
 const TICK: Duration = Duration::from_millis(100);
-/// Where nobody watches, a wait is told of only from here on.
+/// Without a terminal, shorter waits are not reported, and progress is reported at this interval.
 const LONG_WAIT: Duration = Duration::from_secs(5);
 
-/// The reporter that fits what stderr is.
+/// Returns the reporter for stderr: interactive on a terminal, otherwise plain.
 pub(crate) fn for_stderr(output: &Output) -> Box<dyn Reporter + '_> {
     if std::io::stderr().is_terminal() {
         Box::new(Interactive { output, bars: MultiProgress::default(), running: Mutex::default() })
     } else {
-        Box::new(Plain { output, waits: Mutex::default(), told: Mutex::default() })
+        Box::new(Plain { output, waits: Mutex::default(), last_progress: Mutex::default() })
     }
 }
 
-/// The last line on a step, for both reporters; none for what goes on.
+/// Formats the last line of a step, for both reporters; `None` while the step is running.
 fn ending(address: &Address, action: Action, event: &Event<'_>) -> Option<String> {
     let color = plan_text::style(action);
     let (symbol, address) = (action.symbol(), printable(&address.to_string()));
@@ -42,17 +42,17 @@ fn ending(address: &Address, action: Action, event: &Event<'_>) -> Option<String
             "{color}{symbol}{color:#} {address}: skipped, because {} failed",
             printable(&because.to_string())
         )),
-        Event::Skipped { because: None } => Some(format!("{color}{symbol}{color:#} {address}: not begun")),
+        Event::Skipped { because: None } => Some(format!("{color}{symbol}{color:#} {address}: not started")),
     }
 }
 
-/// Plain lines.
+/// Prints plain lines.
 struct Plain<'a> {
     output: &'a Output,
-    /// What each step was last said to wait for.
+    /// The condition last reported for each waiting step.
     waits: Mutex<HashMap<Address, String>>,
-    /// When it last told of progress.
-    told: Mutex<Option<Instant>>,
+    /// The time of the last progress line.
+    last_progress: Mutex<Option<Instant>>,
 }
 
 impl Reporter for Plain<'_> {
@@ -60,19 +60,19 @@ impl Reporter for Plain<'_> {
         let line = match event {
             Event::Waiting { what, elapsed } if *elapsed >= LONG_WAIT => {
                 let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-                let said = waits.insert(address.clone(), (*what).to_owned());
-                if said.as_deref() == Some(*what) {
+                let previous = waits.insert(address.clone(), (*what).to_owned());
+                if previous.as_deref() == Some(*what) {
                     return;
                 }
                 format!("  {}: waiting for {what}", printable(&address.to_string()))
             }
-            // Often enough to see that it goes on, and no more.
+            // Limits progress to one line per interval.
             Event::Progress { done, total } => {
-                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-                if told.is_some_and(|told| told.elapsed() < LONG_WAIT) {
+                let mut last = self.last_progress.lock().unwrap_or_else(PoisonError::into_inner);
+                if last.is_some_and(|last| last.elapsed() < LONG_WAIT) {
                     return;
                 }
-                *told = Some(Instant::now());
+                *last = Some(Instant::now());
                 format!("  {}: {} {done} of {total}", printable(&address.to_string()), action.doing())
             }
             other => match ending(address, action, other) {
@@ -84,7 +84,7 @@ impl Reporter for Plain<'_> {
     }
 }
 
-/// Lines that live.
+/// Updates the line of each running step in place.
 struct Interactive<'a> {
     output: &'a Output,
     bars: MultiProgress,
@@ -143,7 +143,7 @@ pub(crate) struct Bar<'a> {
 }
 
 impl<'a> Bar<'a> {
-    /// A bar titled `what`: `objects done:`.
+    /// Creates a bar with the title `what`, such as `objects done:`.
     pub(crate) fn for_stderr(output: &'a Output, what: &'static str) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{spinner} {msg} {human_pos} {elapsed}");

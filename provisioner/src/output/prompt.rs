@@ -1,4 +1,4 @@
-//! The question before a change.
+//! The confirmation before a change.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use super::Output;
 use crate::error::Error;
 use crate::shutdown::Shutdown;
 
-/// [`confirm`], for a command that handles signals itself.
+/// Asks like [`confirm`], for a command that handles signals itself.
 ///
 /// # Errors
 /// The answer is not "yes", or a signal arrives.
@@ -15,12 +15,12 @@ pub(crate) async fn confirm_or_shutdown(output: &Output, shutdown: &Shutdown) ->
     let (sender, answer) = tokio::sync::oneshot::channel();
     // A thread of its own: the process may end while it waits.
     std::thread::spawn(move || drop(sender.send(read_answer())));
-    let nothing = "nothing was deleted";
+    let unchanged = "nothing was deleted";
     match shutdown.or_shutdown(answer).await {
         Ok(Ok(answer)) => check(output, answer),
-        Ok(Err(_)) => Err(Error::usage(nothing, "pass --yes")),
+        Ok(Err(_)) => Err(Error::usage(unchanged, "pass --yes")),
         Err(signal) => {
-            Err(Error::interrupted(signal.exit_code(), format!("{signal}: {nothing}"), "run the command again"))
+            Err(Error::interrupted(signal.exit_code(), format!("{signal}: {unchanged}"), "run the command again"))
         }
     }
 }

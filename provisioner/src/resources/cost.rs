@@ -36,8 +36,8 @@ const PAIR_KILOBYTES: f64 = 0.06;
 const TRANSACTION: f64 = 2.0;
 /// Capacity units are provisioned separately for a table and its index.
 const TABLE_AND_INDEX: f64 = 2.0;
-/// The seconds of one full processor for an event (docs/benchmarks.md: 0.38 s for 300,000), and the seconds of the calls
-/// for a file and for a transaction.
+/// The seconds of one full processor for an event (docs/benchmarks.md: 0.38 s for 300,000), and the seconds of the
+/// calls for a file and for a transaction.
 const SECONDS_AN_EVENT: f64 = 1.3e-6;
 const SECONDS_A_FILE: f64 = 0.1;
 const SECONDS_A_CHUNK: f64 = 0.02;

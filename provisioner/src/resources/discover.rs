@@ -20,7 +20,8 @@ const CONCURRENT_READS: usize = 16;
 /// plan of the declared resources does not depend on it.
 ///
 /// # Errors
-/// All failures to read the declared resources, not just the first, so that a user sees all missing permissions at once.
+/// All failures to read the declared resources, not just the first, so that a user sees all missing permissions at
+/// once.
 pub(crate) async fn discover(aws: &Aws, context: &Context<'_>) -> Result<(Found, Vec<String>), Error> {
     let declared = super::desired(context);
     let (read, owned) = tokio::join!(read(aws, &declared), owned(aws, &context.pipeline.name));
@@ -76,11 +77,11 @@ async fn owned(aws: &Aws, pipeline: &str) -> Result<Vec<String>, AwsError> {
 
 async fn tagged(aws: &Aws, pipeline: &str) -> Result<Vec<String>, AwsError> {
     let filter = |key: &str, value: &str| TagFilter::builder().key(key).values(value).build();
-    let ours = [filter(PIPELINE_TAG, pipeline), filter(MANAGED_BY_TAG, MANAGED_BY)];
+    let markers = [filter(PIPELINE_TAG, pipeline), filter(MANAGED_BY_TAG, MANAGED_BY)];
     let mut arns = Vec::new();
     let mut token = None;
     loop {
-        let request = aws.tagging.get_resources().set_tag_filters(Some(ours.to_vec()));
+        let request = aws.tagging.get_resources().set_tag_filters(Some(markers.to_vec()));
         let request = request.set_pagination_token(token);
         let page = request.send().await.call("tag:GetResources")?;
         let found = page.resource_tag_mapping_list.unwrap_or_default();

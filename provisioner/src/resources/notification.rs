@@ -1,7 +1,7 @@
-//! Our entry in the bucket's notification configuration.
+//! The pipeline's entry in the bucket's notification configuration.
 //!
-//! S3 keeps one configuration a bucket, and a put replaces all of it, also what other teams wrote there. So it is read
-//! right before each write, ours is merged in by its id, everything else goes back as it came, and it is read again.
+//! S3 keeps one configuration per bucket, and a put replaces all of it, including unmanaged entries. So each write
+//! reads the configuration first, merges the owned entry in by its id, leaves the rest unchanged, and reads it again.
 
 use std::collections::BTreeSet;
 
@@ -22,10 +22,10 @@ use crate::reconcile::ownership::Ownership;
 use crate::reconcile::resource::{Address, IamActions, Refusal, Resource, StepContext};
 use crate::resources::{Context, Kind};
 
-/// S3 sees a new permission of Lambda's within seconds.
+/// S3 sees a new permission in Lambda within seconds.
 const PERMISSION_DEADLINE: u64 = 60;
 
-/// Our entry, as declared.
+/// The desired state of the entry.
 #[derive(Debug, Clone)]
 pub(super) struct Notification {
     bucket: String,
@@ -35,18 +35,18 @@ pub(super) struct Notification {
     function_arn: String,
     prefix: String,
     suffix: String,
-    needs: Vec<Address>,
+    depends_on: Vec<Address>,
 }
 
-/// The bucket's configuration, as it is.
+/// The live state of the bucket's configuration.
 #[derive(Debug, Default)]
 pub(super) struct Live {
-    ours: Option<Entry>,
-    /// Somebody else's entry that S3 would not take ours beside: what it is called, and where it leads.
+    owned: Option<Entry>,
+    /// An unmanaged entry that S3 would not accept next to the owned one: its id and its destination.
     overlapping: Option<(String, String)>,
 }
 
-/// Our entry, as it is.
+/// The live state of the owned entry.
 #[derive(Debug, Default)]
 struct Entry {
     function_arn: String,
@@ -55,22 +55,22 @@ struct Entry {
     suffix: Option<String>,
 }
 
-/// Somebody else's entry, of whichever kind.
-struct Other<'a> {
+/// An unmanaged entry, for a function, a queue or a topic.
+struct UnmanagedEntry<'a> {
     id: Option<&'a str>,
     destination: &'a str,
     events: &'a [Event],
     filter: Option<&'a NotificationConfigurationFilter>,
 }
 
-/// Every way in which an object can come to be: put, post, copy, multipart upload.
+/// All events of a new object: put, post, copy and multipart upload.
 const CREATED: &str = "s3:ObjectCreated:*";
 
 fn rules(filter: Option<&NotificationConfigurationFilter>) -> &[FilterRule] {
     filter.and_then(|filter| filter.key.as_ref()).map(S3KeyFilter::filter_rules).unwrap_or_default()
 }
 
-/// S3 gives the names back as `Prefix` or `prefix`.
+/// Returns the value of a filter rule. S3 returns the names as `Prefix` or as `prefix`.
 fn rule(rules: &[FilterRule], name: &str) -> Option<String> {
     let named = |rule: &&FilterRule| rule.name.as_ref().is_some_and(|n| n.as_str().eq_ignore_ascii_case(name));
     rules.iter().find(named).and_then(|rule| rule.value.clone())
@@ -98,25 +98,28 @@ impl Notification {
     }
 
     fn live(&self, all: &GetBucketNotificationConfigurationOutput) -> Live {
-        Live { ours: self.ours(all), overlapping: self.overlapping(all) }
+        Live { owned: self.owned_entry(all), overlapping: self.overlapping(all) }
     }
 
-    /// The entries that are not ours, whatever they lead to.
-    fn others<'a>(&'a self, all: &'a GetBucketNotificationConfigurationOutput) -> impl Iterator<Item = Other<'a>> {
+    /// Returns the unmanaged entries, with destinations of any kind.
+    fn unmanaged_entries<'a>(
+        &'a self,
+        all: &'a GetBucketNotificationConfigurationOutput,
+    ) -> impl Iterator<Item = UnmanagedEntry<'a>> {
         let functions = all.lambda_function_configurations().iter();
-        let functions = functions.filter(|entry| entry.id.as_ref() != Some(&self.id)).map(|e| Other {
+        let functions = functions.filter(|entry| entry.id.as_ref() != Some(&self.id)).map(|e| UnmanagedEntry {
             id: e.id.as_deref(),
             destination: &e.lambda_function_arn,
             events: &e.events,
             filter: e.filter.as_ref(),
         });
-        let queues = all.queue_configurations().iter().map(|e| Other {
+        let queues = all.queue_configurations().iter().map(|e| UnmanagedEntry {
             id: e.id.as_deref(),
             destination: &e.queue_arn,
             events: &e.events,
             filter: e.filter.as_ref(),
         });
-        let topics = all.topic_configurations().iter().map(|e| Other {
+        let topics = all.topic_configurations().iter().map(|e| UnmanagedEntry {
             id: e.id.as_deref(),
             destination: &e.topic_arn,
             events: &e.events,
@@ -125,9 +128,10 @@ impl Notification {
         functions.chain(queues).chain(topics)
     }
 
-    /// The first entry of somebody else's that S3 would refuse ours beside: both would be told of the same object.
+    /// Returns the first unmanaged entry that overlaps the owned one: S3 refuses a configuration with two entries for
+    /// the same object.
     fn overlapping(&self, all: &GetBucketNotificationConfigurationOutput) -> Option<(String, String)> {
-        let overlaps = |other: &Other<'_>| {
+        let overlaps = |other: &UnmanagedEntry<'_>| {
             let rules = rules(other.filter);
             let (prefix, suffix) =
                 (rule(rules, "prefix").unwrap_or_default(), rule(rules, "suffix").unwrap_or_default());
@@ -135,11 +139,11 @@ impl Notification {
                 && (prefix.starts_with(&self.prefix) || self.prefix.starts_with(&prefix))
                 && (suffix.ends_with(&self.suffix) || self.suffix.ends_with(&suffix))
         };
-        let other = self.others(all).find(overlaps)?;
+        let other = self.unmanaged_entries(all).find(overlaps)?;
         Some((other.id.unwrap_or("(no id)").to_owned(), other.destination.to_owned()))
     }
 
-    fn ours(&self, all: &GetBucketNotificationConfigurationOutput) -> Option<Entry> {
+    fn owned_entry(&self, all: &GetBucketNotificationConfigurationOutput) -> Option<Entry> {
         let entries = all.lambda_function_configurations();
         let entry = entries.iter().find(|entry| entry.id.as_ref() == Some(&self.id))?;
         let rules = rules(entry.filter.as_ref());
@@ -151,65 +155,66 @@ impl Notification {
         })
     }
 
-    /// Everything that is there, with `entry` in the place of ours.
+    /// Puts the current configuration with `entry` in place of the owned entry.
     async fn put(
         &self,
         step: &StepContext<'_>,
         entry: Option<LambdaFunctionConfiguration>,
     ) -> Result<(), ResourceError> {
-        // S3 asks Lambda whether it may invoke the function. Its answer for a permission that it does not see yet is
-        // the one for a destination that is not there, which may be somebody else's; it names no one.
-        let unseen = |error: &AwsError| {
+        // S3 validates that it may invoke the function. Its answer for a permission that it does not see yet is the
+        // same as for a destination that does not exist, which may be that of an unmanaged entry; it names none.
+        let is_unseen = |error: &AwsError| {
             error.says("InvalidArgument", "Unable to validate the following destination configurations")
                 || error.code() == Some("OperationAborted")
         };
-        // A bucket that is gone has nothing left to take away.
-        let gone: &[&str] = if entry.is_none() { &["NoSuchBucket"] } else { &[] };
+        // In a deleted bucket there is no entry left to remove.
+        let absent: &[&str] = if entry.is_none() { &["NoSuchBucket"] } else { &[] };
         let waiting = step.wait("S3 to see the permission to invoke the function", PERMISSION_DEADLINE);
-        retry_while(waiting, unseen, || async {
-            let Some(now) = absent_on(self.get(step.aws).await, gone)? else { return Ok(()) };
-            let mut functions = now.lambda_function_configurations.unwrap_or_default();
+        retry_while(waiting, is_unseen, || async {
+            let Some(current) = absent_on(self.get(step.aws).await, absent)? else { return Ok(()) };
+            let mut functions = current.lambda_function_configurations.unwrap_or_default();
             functions.retain(|other| other.id.as_ref() != Some(&self.id));
             functions.extend(entry.clone());
             let all = NotificationConfiguration::builder()
                 .set_lambda_function_configurations(Some(functions))
-                .set_queue_configurations(now.queue_configurations)
-                .set_topic_configurations(now.topic_configurations)
-                .set_event_bridge_configuration(now.event_bridge_configuration)
+                .set_queue_configurations(current.queue_configurations)
+                .set_topic_configurations(current.topic_configurations)
+                .set_event_bridge_configuration(current.event_bridge_configuration)
                 .build();
             let request = step.aws.s3.put_bucket_notification_configuration().bucket(&self.bucket);
             let request = request.expected_bucket_owner(&self.account).notification_configuration(all);
-            // To take ours away, nobody's destination needs to be valid.
+            // The removal of the owned entry does not depend on the destinations of the others.
             let request = request.skip_destination_validation(entry.is_none());
-            absent_on(request.send().await.call("s3:PutBucketNotification"), gone).map(|_| ())
+            absent_on(request.send().await.call("s3:PutBucketNotification"), absent).map(|_| ())
         })
         .await
     }
 
-    /// S3 does not say which destination it could not validate. Where others are there, it may be one of theirs.
-    async fn blame(&self, step: &StepContext<'_>, fault: ResourceError) -> ResourceError {
+    /// Adds the destinations of the unmanaged entries to a timeout: S3 does not name the destination that it could not
+    /// validate, so it may be one of those.
+    async fn explain_timeout(&self, step: &StepContext<'_>, fault: ResourceError) -> ResourceError {
         let ResourceError::Other(error) = fault else { return fault };
         if error.kind() != ErrorKind::Timeout {
             return ResourceError::Other(error);
         }
         let Ok(all) = self.get(step.aws).await else { return ResourceError::Other(error) };
-        let others: Vec<&str> = self.others(&all).map(|other| other.destination).collect();
-        if others.is_empty() {
+        let unmanaged: Vec<&str> = self.unmanaged_entries(&all).map(|entry| entry.destination).collect();
+        if unmanaged.is_empty() {
             return ResourceError::Other(error);
         }
         Error::conflict(
-            format!("{error}\nS3 validates every destination of the bucket; the others are: {}", others.join(", ")),
+            format!("{error}\nS3 validates every destination of the bucket; the others are: {}", unmanaged.join(", ")),
             "check that each of these exists and allows S3 to send to it, or remove its entry; then run apply again",
         )
         .into()
     }
 
-    /// Puts ours and reads it back: another writer may have replaced it at the same moment.
-    async fn put_ours(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
+    /// Puts the owned entry and reads it back: a concurrent writer may have replaced the configuration.
+    async fn put_and_verify(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         let entry = self.entry()?;
         for _ in 0..3 {
             if let Err(fault) = self.put(step, Some(entry.clone())).await {
-                return Err(self.blame(step, fault).await);
+                return Err(self.explain_timeout(step, fault).await);
             }
             let live = self.live(&self.get(step.aws).await?);
             if Self::exists(&live) && self.diff(Some(&live)).is_empty() {
@@ -227,10 +232,10 @@ impl Notification {
 impl Kind for Notification {
     fn desired(context: &Context<'_>) -> Vec<Self> {
         let pipeline = context.pipeline;
-        let mut needs =
+        let mut depends_on =
             vec![Address::of::<Bucket>(&pipeline.bucket.name), Address::of::<Permission>(&pipeline.function.name)];
-        // Files arrive from the moment that this is there, so everything that counts them must be.
-        needs.extend(function::tables(context));
+        // S3 sends notifications as soon as the entry exists, so the tables must exist before it.
+        depends_on.extend(function::table_addresses(context));
         vec![Self {
             bucket: pipeline.bucket.name.clone(),
             bucket_arn: context.account.s3_arn(&pipeline.bucket.name),
@@ -239,7 +244,7 @@ impl Kind for Notification {
             function_arn: context.account.function_arn(&pipeline.function.name),
             prefix: pipeline.notification.prefix.clone(),
             suffix: pipeline.notification.suffix.clone(),
-            needs,
+            depends_on,
         }]
     }
 }
@@ -262,13 +267,13 @@ impl Resource for Notification {
         vec![IamActions { resource: self.bucket_arn.clone(), read, create: put, update: put, delete: put }]
     }
 
-    /// The entry's id is the pipeline's.
+    /// The entry is found by its id, which contains the pipeline's name.
     fn ownership(&self, _live: &Live) -> Ownership {
         Ownership::Owned
     }
 
     fn depends_on(&self) -> Vec<Address> {
-        self.needs.clone()
+        self.depends_on.clone()
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
@@ -277,21 +282,19 @@ impl Resource for Notification {
     }
 
     fn exists(live: &Live) -> bool {
-        live.ours.is_some()
+        live.owned.is_some()
     }
 
     fn refusal(&self, live: &Live) -> Option<Refusal> {
         let (id, destination) = live.overlapping.as_ref()?;
         Some(Refusal::new(
-            format!(
-                "cannot stand beside the entry `{id}`, which tells {destination} of the same objects: S3 takes one"
-            ),
-            "take that entry out of the bucket's notifications, or change notification.prefix or .suffix",
+            format!("overlaps the entry `{id}`, which notifies {destination} of the same objects; S3 accepts only one"),
+            "remove that entry from the bucket's notifications, or change notification.prefix or .suffix",
         ))
     }
 
     fn diff(&self, live: Option<&Live>) -> Vec<SettingChange> {
-        let live = live.and_then(|live| live.ours.as_ref());
+        let live = live.and_then(|live| live.owned.as_ref());
         Diff::new()
             .compare("function", live.map(|l| &l.function_arn), &self.function_arn)
             .compare("events", live.map(|l| &l.events), &BTreeSet::from([CREATED.to_owned()]))
@@ -301,7 +304,7 @@ impl Resource for Notification {
     }
 
     async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
-        self.put_ours(step).await
+        self.put_and_verify(step).await
     }
 
     async fn update(
@@ -310,7 +313,7 @@ impl Resource for Notification {
         _live: &Live,
         _changes: &[SettingChange],
     ) -> Result<(), ResourceError> {
-        self.put_ours(step).await
+        self.put_and_verify(step).await
     }
 
     async fn delete(&self, step: &StepContext<'_>, _live: &Live) -> Result<(), ResourceError> {
@@ -324,9 +327,9 @@ mod tests {
     use crate::resources::tests::{assert_in_sync, declared};
 
     #[test]
-    fn nothing_differs_from_what_was_made() {
+    fn notification_as_created_is_in_sync() {
         assert_in_sync::<Notification>(|spec| Live {
-            ours: Some(Entry {
+            owned: Some(Entry {
                 function_arn: spec.function_arn.clone(),
                 events: BTreeSet::from([CREATED.to_owned()]),
                 prefix: Some(spec.prefix.clone()),
@@ -337,21 +340,21 @@ mod tests {
     }
 
     #[test]
-    fn what_s3_would_refuse_is_found_before() {
+    fn overlapping_entry_of_another_owner_is_refused() {
         let spec = declared::<Notification>("").remove(0);
         let refused = |prefix: &str, suffix: &str, event: Event| {
             let rule = |name, value: &str| FilterRule::builder().name(name).value(value).build();
             let key = S3KeyFilter::builder().filter_rules(rule(FilterRuleName::Prefix, prefix));
             let key = key.filter_rules(rule(FilterRuleName::Suffix, suffix)).build();
             let entry = LambdaFunctionConfiguration::builder()
-                .id("theirs")
-                .lambda_function_arn("arn:theirs")
+                .id("unmanaged")
+                .lambda_function_arn("arn:unmanaged")
                 .events(event)
                 .filter(NotificationConfigurationFilter::builder().key(key).build())
                 .build()
                 .expect("an entry");
             let all = GetBucketNotificationConfigurationOutput::builder().lambda_function_configurations(entry).build();
-            spec.refusal(&spec.live(&all)).is_some_and(|refusal| refusal.why.contains("arn:theirs"))
+            spec.refusal(&spec.live(&all)).is_some_and(|refusal| refusal.why.contains("arn:unmanaged"))
         };
         let put = || Event::S3ObjectCreatedPut;
         assert!(refused("segment-logs/", ".gz", put()));
@@ -364,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn filter_names_are_read_in_either_case() {
+    fn capitalized_filter_names_are_no_drift() {
         let spec = declared::<Notification>("").remove(0);
         let mut entry = spec.entry().expect("an entry");
         for (name, rule) in ["Prefix", "Suffix"].into_iter().zip(

@@ -1,5 +1,5 @@
-//! Each kind against answers in the form in which AWS gives them: what is as declared is read, found so, and not written
-//! to; and AWS's refusals become errors that say what to do. A request that has no answer here fails the test.
+//! Tests of each kind against recorded answers of AWS: a resource in sync is read and is a no-op, and a refusal of AWS
+//! becomes an error with help. A request without a recorded answer fails the test.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::reconcile::progress::{Event, Reporter};
 use crate::reconcile::resource::{Address, Declared, Resource, StepContext};
 use crate::shutdown::Shutdown;
 
-/// A request in short, the answer's status, and its body.
+/// The label of a request, and the status and body of the answer.
 type Recorded = (&'static str, u16, &'static str);
 
-/// How a request is known: by its method and path, its target, or its action, depending on the protocol.
+/// Returns the label of a request: its method and path, its target, or its action, depending on the protocol.
 fn label(request: &http::Request<SdkBody>) -> String {
     if let Some(target) = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok()) {
         return target.split('.').next_back().unwrap_or_default().to_owned();
@@ -39,19 +39,19 @@ fn label(request: &http::Request<SdkBody>) -> String {
     format!("{} {}{query}", request.method(), path.trim_end_matches('/'))
 }
 
-/// Clients that are given these answers, and what they asked.
+/// Returns clients that receive these answers, and the list of their requests.
 fn replay(answers: &'static [Recorded]) -> (Aws, Arc<Mutex<Vec<String>>>) {
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let log = Arc::clone(&asked);
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&requests);
     let client = infallible_client_fn(move |request: http::Request<SdkBody>| {
         let label = label(&request);
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        // One answer after the other, and the last one for ever.
-        let asked = log.iter().filter(|before| **before == label).count();
+        // The answers in turn, then the last one repeatedly.
+        let earlier = log.iter().filter(|before| **before == label).count();
         let known: Vec<&Recorded> = answers.iter().filter(|(name, ..)| *name == label).collect();
-        let (_, status, body) = known.get(asked).or(known.last()).copied().unwrap_or(&("", 501, ""));
+        let (_, status, body) = known.get(earlier).or(known.last()).copied().unwrap_or(&("", 501, ""));
         log.push(label);
-        // The lines are broken for the reader.
+        // The line breaks of the recorded bodies are for readability only.
         let body = body.lines().map(str::trim_start).collect::<String>();
         http::Response::builder().status(*status).body(body).expect("a response")
     });
@@ -62,7 +62,7 @@ fn replay(answers: &'static [Recorded]) -> (Aws, Arc<Mutex<Vec<String>>>) {
         .http_client(client)
         .endpoint_url("http://127.0.0.1:9")
         .build();
-    (Aws::new(&config), asked)
+    (Aws::new(&config), requests)
 }
 
 struct Quiet;
@@ -71,10 +71,10 @@ impl Reporter for Quiet {
     fn event(&self, _: &Address, _: Action, _: &Event<'_>) {}
 }
 
-/// A resource that is answered for as declared: it is the pipeline's, nothing differs, and nothing but the answered
-/// requests, each of which reads, is made.
+/// Asserts that the answers describe an owned resource in sync: its plan is a no-op, and each recorded request, all of
+/// them reads, is sent exactly once.
 async fn assert_no_op<K: Kind>(file: &'static str, answers: &'static [Recorded]) {
-    let (aws, asked) = replay(answers);
+    let (aws, requests) = replay(answers);
     let resource = in_context(file, desired_of::<K>).into_iter().next().expect("a declaration");
     let observed = resource.observe(&aws).await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(observed.changes(), []);
@@ -82,11 +82,11 @@ async fn assert_no_op<K: Kind>(file: &'static str, answers: &'static [Recorded])
     assert!(plan.is_empty() && plan.notes.is_empty(), "{plan:?}");
     assert_eq!(apply(&aws, &plan, &Quiet, &Shutdown::never()).await, Outcome::default());
 
-    let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    asked.sort_unstable();
+    let mut requests = requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    requests.sort_unstable();
     let mut expected: Vec<&str> = answers.iter().map(|(label, ..)| *label).collect();
     expected.sort_unstable();
-    assert_eq!(asked, expected);
+    assert_eq!(requests, expected);
 }
 
 const BUCKET: [Recorded; 8] = [
@@ -115,13 +115,13 @@ const BUCKET: [Recorded; 8] = [
         "GET /events?lifecycle",
         200,
         "<LifecycleConfiguration><Rule><ID>pipeline-expire</ID><Filter><Prefix>segment-logs/</Prefix></Filter>\
-         <Status>Enabled</Status><Expiration><Days>30</Days></Expiration></Rule><Rule><ID>theirs</ID><Filter/>\
+         <Status>Enabled</Status><Expiration><Days>30</Days></Expiration></Rule><Rule><ID>unmanaged</ID><Filter/>\
          <Status>Disabled</Status><Expiration><Days>1</Days></Expiration></Rule></LifecycleConfiguration>",
     ),
     (
         "GET /events?policy",
         200,
-        r#"{"Version":"2008-10-17","Statement":[{"Sid":"Theirs","Effect":"Deny","Principal":"*","Action":"s3:DeleteBucket",
+        r#"{"Version":"2008-10-17","Statement":[{"Sid":"Unmanaged","Effect":"Deny","Principal":"*","Action":"s3:DeleteBucket",
         "Resource":"arn:aws:s3:::events"},{"Sid":"PipelineDenyPlainHttp","Effect":"Deny","Principal":"*","Action":"s3:*",
         "Resource":["arn:aws:s3:::events/*","arn:aws:s3:::events"],
         "Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}"#,
@@ -135,11 +135,11 @@ const BUCKET: [Recorded; 8] = [
 ];
 
 #[tokio::test]
-async fn a_bucket() {
+async fn recorded_bucket_is_a_no_op() {
     assert_no_op::<bucket::Bucket>("[bucket]\nexpire_days = 30", &BUCKET).await;
 }
 
-/// Of a table without a summary of its billing mode, which is provisioned.
+/// A table without a summary of its billing mode, which is provisioned.
 const TABLE: [Recorded; 4] = [
     (
         "DescribeTable",
@@ -167,20 +167,21 @@ const TABLE: [Recorded; 4] = [
 ];
 
 #[tokio::test]
-async fn a_table() {
+async fn recorded_table_is_a_no_op() {
     assert_no_op::<table::Table>("[table]\nbilling = { read = 5, write = 5 }", &TABLE).await;
 }
 
-/// What another run deletes between two calls.
+/// A concurrent run deletes the resource between two calls.
 #[tokio::test]
-async fn what_goes_while_it_is_read_is_not_there() {
-    const GONE: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ResourceNotFoundException","message":"gone"}"#;
-    const REFUSED: &str = r#"{"__type":"com.amazon.coral.service#AccessDeniedException","message":"not authorized"}"#;
-    const TABLE_GOES: [Recorded; 5] =
-        [TABLE[0], ("DescribeTimeToLive", 400, GONE), TABLE[2], TABLE[3], ("DescribeTable", 400, GONE)];
-    const ITS_TAGS_GO: [Recorded; 5] =
-        [TABLE[0], TABLE[1], TABLE[2], ("ListTagsOfResource", 400, REFUSED), ("DescribeTable", 400, GONE)];
-    const BUCKET_GOES: [Recorded; 9] = [
+async fn resource_deleted_while_it_is_read_is_absent() {
+    const NOT_FOUND: &str =
+        r#"{"__type":"com.amazonaws.dynamodb.v20120810#ResourceNotFoundException","message":"gone"}"#;
+    const DENIED: &str = r#"{"__type":"com.amazon.coral.service#AccessDeniedException","message":"not authorized"}"#;
+    const TABLE_DELETED: [Recorded; 5] =
+        [TABLE[0], ("DescribeTimeToLive", 400, NOT_FOUND), TABLE[2], TABLE[3], ("DescribeTable", 400, NOT_FOUND)];
+    const TAGS_DENIED: [Recorded; 5] =
+        [TABLE[0], TABLE[1], TABLE[2], ("ListTagsOfResource", 400, DENIED), ("DescribeTable", 400, NOT_FOUND)];
+    const BUCKET_DELETED: [Recorded; 9] = [
         BUCKET[0],
         BUCKET[1],
         BUCKET[2],
@@ -195,12 +196,12 @@ async fn what_goes_while_it_is_read_is_not_there() {
         let observed = resource.observe(&replay(answers).0).await.unwrap_or_else(|error| panic!("{error}"));
         assert!(!observed.exists(), "{}", observed.address());
     };
-    read(in_context("", desired_of::<table::Table>).remove(0), &TABLE_GOES).await;
-    read(in_context("", desired_of::<table::Table>).remove(0), &ITS_TAGS_GO).await;
-    read(in_context("[bucket]\nexpire_days = 30", desired_of::<bucket::Bucket>).remove(0), &BUCKET_GOES).await;
+    read(in_context("", desired_of::<table::Table>).remove(0), &TABLE_DELETED).await;
+    read(in_context("", desired_of::<table::Table>).remove(0), &TAGS_DENIED).await;
+    read(in_context("[bucket]\nexpire_days = 30", desired_of::<bucket::Bucket>).remove(0), &BUCKET_DELETED).await;
 }
 
-/// IAM gives documents back URL-encoded, and lists in an order of its own.
+/// IAM returns documents URL-encoded, and lists in arbitrary order.
 const ROLE: [Recorded; 5] = [
     (
         "GetRole",
@@ -208,7 +209,7 @@ const ROLE: [Recorded; 5] = [
         "<GetRoleResponse><GetRoleResult><Role><Path>/pipeline/events/</Path><RoleName>events-function</RoleName>\
          <RoleId>AROAEXAMPLE</RoleId><Arn>arn:aws:iam::123456789012:role/pipeline/events/events-function</Arn>\
          <CreateDate>2015-08-04T12:00:00Z</CreateDate>\
-         <Description>What the event pipeline's function may do</Description><AssumeRolePolicyDocument>\
+         <Description>Permissions of the event pipeline's function</Description><AssumeRolePolicyDocument>\
          %7B%22Version%22%3A%222012-10-17%22%2C%22Statement%22%3A%7B%22Effect%22%3A%22Allow%22%2C%22Action%22%3A\
          %22sts%3AAssumeRole%22%2C%22Principal%22%3A%7B%22Service%22%3A%22lambda.amazonaws.com%22%7D%7D%7D\
          </AssumeRolePolicyDocument></Role></GetRoleResult></GetRoleResponse>",
@@ -254,11 +255,11 @@ const ROLE: [Recorded; 5] = [
 ];
 
 #[tokio::test]
-async fn a_role() {
+async fn recorded_role_is_a_no_op() {
     assert_no_op::<role::Role>("", &ROLE).await;
 }
 
-/// The group stands among others whose names begin alike.
+/// The log group is listed among others with the same prefix.
 const LOG_GROUP: [Recorded; 2] = [
     (
         "DescribeLogGroups",
@@ -266,15 +267,15 @@ const LOG_GROUP: [Recorded; 2] = [
         r#"{"logGroups":[{"logGroupName":"/aws/lambda/events-handler-old"},
         {"logGroupName":"/aws/lambda/events-handler","retentionInDays":30}]}"#,
     ),
-    ("ListTagsForResource", 200, r#"{"tags":{"pipeline":"events","managed-by":"provisioner","theirs":"x"}}"#),
+    ("ListTagsForResource", 200, r#"{"tags":{"pipeline":"events","managed-by":"provisioner","unmanaged":"x"}}"#),
 ];
 
 #[tokio::test]
-async fn a_log_group() {
+async fn recorded_log_group_is_a_no_op() {
     assert_no_op::<log_group::LogGroup>("", &LOG_GROUP).await;
 }
 
-/// Encrypted by a key of the account's, which is as good.
+/// A queue that is encrypted with a key of the account, which is in sync.
 const QUEUE: [Recorded; 3] = [
     ("GetQueueUrl", 200, r#"{"QueueUrl":"https://sqs.eu-central-1.amazonaws.com/123456789012/events-failures"}"#),
     (
@@ -287,11 +288,11 @@ const QUEUE: [Recorded; 3] = [
 ];
 
 #[tokio::test]
-async fn a_queue() {
+async fn recorded_queue_is_a_no_op() {
     assert_no_op::<queue::Queue>("", &QUEUE).await;
 }
 
-/// With the revision that it was deployed from, which is not compared.
+/// A function with a tag for its revision, which is not compared.
 const FUNCTION: [Recorded; 2] = [
     (
         "GET /2015-03-31/functions/events-handler",
@@ -312,14 +313,14 @@ const FUNCTION: [Recorded; 2] = [
 ];
 
 #[tokio::test]
-async fn a_function() {
+async fn recorded_function_is_a_no_op() {
     assert_no_op::<function::Function>("", &FUNCTION).await;
 }
 
 const PERMISSION: [Recorded; 1] = [(
     "GET /2015-03-31/functions/events-handler/policy",
     200,
-    r#"{"Policy":"{\"Version\":\"2012-10-17\",\"Id\":\"default\",\"Statement\":[{\"Sid\":\"theirs\",\"Effect\":\"Allow\"},
+    r#"{"Policy":"{\"Version\":\"2012-10-17\",\"Id\":\"default\",\"Statement\":[{\"Sid\":\"unmanaged\",\"Effect\":\"Allow\"},
     {\"Sid\":\"events-s3-00\",\"Effect\":\"Allow\",\"Principal\":{\"Service\":\"s3.amazonaws.com\"},
     \"Action\":\"lambda:InvokeFunction\",\"Resource\":\"arn:aws:lambda:eu-central-1:123456789012:function:events-handler\",
     \"Condition\":{\"StringEquals\":{\"AWS:SourceAccount\":\"123456789012\"},
@@ -327,11 +328,11 @@ const PERMISSION: [Recorded; 1] = [(
 )];
 
 #[tokio::test]
-async fn a_permission() {
+async fn recorded_permission_is_a_no_op() {
     assert_no_op::<permission::Permission>("", &PERMISSION).await;
 }
 
-/// S3 gives the filters' names back with a capital, as it pleases.
+/// S3 may return the names of filters capitalized.
 const NOTIFICATION: [Recorded; 1] = [(
     "GET /events?notification",
     200,
@@ -343,24 +344,25 @@ const NOTIFICATION: [Recorded; 1] = [(
 )];
 
 #[tokio::test]
-async fn a_notification() {
+async fn recorded_notification_is_a_no_op() {
     assert_no_op::<notification::Notification>("", &NOTIFICATION).await;
 }
 
-/// What a step of a table's answers, and how often DynamoDB was asked to change it.
-async fn update_of_a_table(answers: &'static [Recorded]) -> (String, usize) {
-    let (aws, asked) = replay(answers);
+/// Returns the error of a table's update, and the number of UpdateTable requests.
+async fn failed_table_update(answers: &'static [Recorded]) -> (String, usize) {
+    let (aws, requests) = replay(answers);
     let spec = in_context("", <table::Table as Kind>::desired).remove(0);
     let address = Address::of::<table::Table>("events-counts");
     let step = StepContext { aws: &aws, address: &address, on_wait: &|_, _: Duration| {}, on_progress: &|_, _| {} };
     let live = spec.read(&aws).await.expect("a table").expect("a table");
     let changes = spec.diff(Some(&live));
     let fault = spec.update(&step, &live, &changes).await.expect_err("an error");
-    let updates = asked.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|l| *l == "UpdateTable").count();
+    let requests = requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let updates = requests.iter().filter(|label| *label == "UpdateTable").count();
     (fault.on("update", &address).to_string(), updates)
 }
 
-const TOO_SOON: [Recorded; 5] = [
+const UPDATE_LIMIT_EXCEEDED: [Recorded; 5] = [
     TABLE[0],
     TABLE[1],
     TABLE[2],
@@ -374,8 +376,8 @@ const TOO_SOON: [Recorded; 5] = [
 ];
 
 #[tokio::test]
-async fn a_second_change_of_the_billing_mode_in_a_day_is_not_tried_again() {
-    let (error, updates) = update_of_a_table(&TOO_SOON).await;
+async fn second_change_of_the_billing_mode_in_a_day_is_not_retried() {
+    let (error, updates) = failed_table_update(&UPDATE_LIMIT_EXCEEDED).await;
     assert!(error.contains("once in 1 day") && error.contains("DynamoDB limits changes of the billing"), "{error}");
     assert!(error.contains("help: ") && error.contains("24 hours"), "{error}");
     assert_eq!(updates, 1);

@@ -1,5 +1,5 @@
-//! The roles: the function's, and the one that Segment assumes to write into the bucket. Each may do what its one inline
-//! policy says.
+//! The role of the function, and the role that Segment assumes to write into the bucket. Each has its permissions from
+//! one inline policy.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use crate::reconcile::ownership::{self, Ownership};
 use crate::reconcile::resource::{IamActions, Refusal, Resource, StepContext};
 use crate::resources::{Context, Kind};
 
-/// The role of Segment's that writes into customers' buckets (Segment's AWS S3 destination documentation).
+/// The role with which Segment writes into customers' buckets (Segment's AWS S3 destination documentation).
 const SEGMENT: &str = "arn:aws:iam::595280932656:role/segment-s3-integration-production-access";
 
-/// A role, as declared.
+/// The desired state of a role.
 #[derive(Debug, Clone)]
 pub(super) struct Role {
     name: String,
@@ -31,27 +31,27 @@ pub(super) struct Role {
     tags: BTreeMap<String, String>,
 }
 
-/// A role, as it is.
+/// The live state of a role.
 #[derive(Debug, Default)]
 pub(super) struct Live {
     path: String,
     trust: Option<Json>,
     policy: Option<Json>,
     description: Option<String>,
-    /// Not ours to say, but UpdateRole sets it back where it is not named.
+    /// Not a declared setting, but UpdateRole resets it if the request omits it.
     session_seconds: Option<i32>,
     tags: BTreeMap<String, String>,
-    /// Policies that somebody else put there: names of inline ones, ARNs of managed ones.
-    foreign: Vec<String>,
+    /// The other policies of the role: the names of inline ones and the ARNs of attached ones.
+    unmanaged_policies: Vec<String>,
 }
 
-/// What the handler does, and nothing else: the file is read, the ledger is asked whether it was counted, and each
-/// transaction marks and counts a chunk of it. The other two are what Lambda does in the function's name.
+/// Returns the least-privilege policy of the function. The handler reads the file, queries the ledger for its markers,
+/// and writes one transaction per chunk, with a marker and counts. Lambda itself needs the other two statements.
 fn function_policy(context: &Context<'_>) -> Json {
     let (pipeline, account) = (context.pipeline, context.account);
     let notification = &pipeline.notification;
     let objects = format!("{}/{}*{}", pipeline.bucket.name, notification.prefix, notification.suffix);
-    // A version is read by its id, and that is another action. Objects from before the versions have none.
+    // GetObject with a version ID needs another action. Objects older than the bucket's versioning have no version ID.
     let mut read = vec!["s3:GetObject"];
     if pipeline.bucket.versioning {
         read.push("s3:GetObjectVersion");
@@ -70,7 +70,7 @@ fn function_policy(context: &Context<'_>) -> Json {
             "Sid": "AddCounts", "Effect": "Allow",
             "Action": "dynamodb:UpdateItem", "Resource": account.table_arn(&pipeline.table.counts),
         }),
-        // Lambda sends with the function's rights what the function could not count.
+        // Lambda sends failed events to the queue with the permissions of the function's role.
         json!({
             "Sid": "KeepFailures", "Effect": "Allow",
             "Action": "sqs:SendMessage", "Resource": account.queue_arn(&pipeline.function.failure_queue),
@@ -89,7 +89,7 @@ fn function_policy(context: &Context<'_>) -> Json {
     policy::document(&statements)
 }
 
-fn decoded(text: Option<&str>, doing: impl Fn() -> String) -> Result<Option<Json>, Error> {
+fn parse_policy(text: Option<&str>, doing: impl Fn() -> String) -> Result<Option<Json>, Error> {
     let Some(text) = text else { return Ok(None) };
     let missing = "JSON document";
     policy::parse(text)
@@ -99,7 +99,7 @@ fn decoded(text: Option<&str>, doing: impl Fn() -> String) -> Result<Option<Json
 
 impl Role {
     async fn put_policy(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
-        retry_while(step.wait("the role to take its policy", 60), is_settling, || async {
+        retry_while(step.wait("the role to accept its policy", 60), is_propagating, || async {
             let request = step.aws.iam.put_role_policy().role_name(&self.name).policy_name(self.policy_name);
             request.policy_document(self.policy.to_string()).send().await.call("iam:PutRolePolicy")
         })
@@ -107,7 +107,7 @@ impl Role {
         Ok(())
     }
 
-    /// The names of its inline policies; of a role that is gone, none.
+    /// Lists the names of the inline policies; empty if the role does not exist.
     async fn inline_policies(&self, aws: &Aws) -> Result<Vec<String>, AwsError> {
         let mut names = Vec::new();
         let mut marker = None;
@@ -124,7 +124,7 @@ impl Role {
         }
     }
 
-    /// The ARNs of the managed policies that are attached; of a role that is gone, none.
+    /// Lists the ARNs of the attached policies; empty if the role does not exist.
     async fn attached_policies(&self, aws: &Aws) -> Result<Vec<String>, AwsError> {
         let mut arns = Vec::new();
         let mut marker = None;
@@ -147,8 +147,8 @@ impl Role {
     }
 }
 
-/// A principal or a policy that was just made is not known everywhere yet (IAM user guide, eventual consistency).
-fn is_settling(error: &AwsError) -> bool {
+/// Returns whether a new principal or policy has not propagated yet (IAM user guide, eventual consistency).
+fn is_propagating(error: &AwsError) -> bool {
     error.code() == Some("ConcurrentModification")
         || error.says("MalformedPolicyDocument", "Invalid principal in policy")
 }
@@ -168,7 +168,7 @@ impl Kind for Role {
         };
         let mut roles = vec![role(
             pipeline.role_name.clone(),
-            "What the event pipeline's function may do",
+            "Permissions of the event pipeline's function",
             policy::document(&[json!({
                 "Effect": "Allow",
                 "Principal": { "Service": "lambda.amazonaws.com" },
@@ -239,7 +239,7 @@ impl Resource for Role {
 
     fn ownership(&self, live: &Live) -> Ownership {
         match ownership::by_tags(&live.tags, &self.tags) {
-            // A role's path cannot be changed, so it says as much as the tag does.
+            // A role's path cannot be changed, so it marks ownership as well as the tag does.
             Ownership::Unmanaged if live.path == self.path => Ownership::Owned,
             owner => owner,
         }
@@ -247,12 +247,13 @@ impl Resource for Role {
 
     fn notes(&self, live: &Live) -> Vec<String> {
         let mut notes = Vec::new();
-        if !live.foreign.is_empty() {
-            let policies = live.foreign.join(", ");
-            notes.push(format!("policies put there by somebody else widen what it may do: {policies}"));
+        if !live.unmanaged_policies.is_empty() {
+            let policies = live.unmanaged_policies.join(", ");
+            notes.push(format!("unmanaged policies extend its permissions: {policies}"));
         }
-        for (name, now, then) in [("policy", &live.policy, &self.policy), ("trust policy", &live.trust, &self.trust)] {
-            let more = now.as_ref().map(|now| policy::widening(now, then)).unwrap_or_default();
+        let policies = [("policy", &live.policy, &self.policy), ("trust policy", &live.trust, &self.trust)];
+        for (name, live, desired) in policies {
+            let more = live.as_ref().map(|live| policy::widening(live, desired)).unwrap_or_default();
             if !more.is_empty() {
                 notes.push(format!("the change of the {name} allows more than before: {}", more.join("; ")));
             }
@@ -272,19 +273,19 @@ impl Resource for Role {
                 let request = aws.iam.get_role_policy().role_name(&self.name).policy_name(self.policy_name);
                 absent_on(request.send().await.call("iam:GetRolePolicy"), &["NoSuchEntity"])
             },
-            // GetRole gives tags too, but not always all of them.
+            // GetRole returns tags too, but not always all of them.
             async { aws.iam.list_role_tags().role_name(&self.name).send().await.call("iam:ListRoleTags") },
             self.inline_policies(aws),
             self.attached_policies(aws),
         )?;
-        let ours = |name: &String| name == self.policy_name;
+        let is_owned = |name: &String| name == self.policy_name;
         Ok(Some(Live {
-            trust: decoded(role.assume_role_policy_document.as_deref(), || doing("trust policy"))?,
+            trust: parse_policy(role.assume_role_policy_document.as_deref(), || doing("trust policy"))?,
             path: role.path,
             description: role.description,
             session_seconds: role.max_session_duration,
-            foreign: inline.into_iter().filter(|name| !ours(name)).chain(attached).collect(),
-            policy: decoded(policy.as_ref().map(|answer| answer.policy_document.as_str()), || doing("policy"))?,
+            unmanaged_policies: inline.into_iter().filter(|name| !is_owned(name)).chain(attached).collect(),
+            policy: parse_policy(policy.as_ref().map(|answer| answer.policy_document.as_str()), || doing("policy"))?,
             tags: tags.tags.into_iter().map(|tag| (tag.key, tag.value)).collect(),
         }))
     }
@@ -300,7 +301,7 @@ impl Resource for Role {
     }
 
     fn refusal(&self, live: &Live) -> Option<Refusal> {
-        // Roles are in no region, but what they may touch is.
+        // A role has no region, but the resources in its policy do.
         let region = |policy: &Json| {
             let resources =
                 policy::statements(policy).into_iter().filter(|statement| policy::sid(statement) == "AddCounts");
@@ -308,19 +309,21 @@ impl Resource for Role {
                 resources.map(|statement| statement["Resource"][0].as_str().unwrap_or_default().to_owned()).next();
             arn.and_then(|arn| arn.split(':').nth(3).map(str::to_owned))
         };
-        if let (Some(there), Some(here)) = (live.policy.as_ref().and_then(region), region(&self.policy))
-            && there != here
+        if let (Some(live), Some(desired)) = (live.policy.as_ref().and_then(region), region(&self.policy))
+            && live != desired
         {
             return Some(Refusal::new(
-                format!("is this pipeline's in {there}, but pipeline.toml says {here}: a pipeline cannot be moved"),
-                "put pipeline.region back, or give the pipeline in the new region another pipeline.name",
+                format!(
+                    "is owned by this pipeline in {live}, but pipeline.toml names {desired}: a pipeline cannot be moved"
+                ),
+                "revert pipeline.region, or give the pipeline in the new region another pipeline.name",
             ));
         }
         (live.path != self.path).then(|| {
             let at = self.arn.replacen(&self.path, &live.path, 1);
             Refusal::new(
-                format!("exists under the path {} and is not this pipeline's ({at})", live.path),
-                "choose another role.name or pipeline.name: a role cannot be moved to another path, so not adopted",
+                format!("exists under the path {} and is unmanaged ({at})", live.path),
+                "choose another role.name or pipeline.name: a role cannot change its path, so it cannot be adopted",
             )
         })
     }
@@ -335,7 +338,7 @@ impl Resource for Role {
             .description(self.description)
             .assume_role_policy_document(self.trust.to_string())
             .set_tags(Some(self.aws_tags()?));
-        let created = retry_while(step.wait("the role's principal to be known", 60), is_settling, || async {
+        let created = retry_while(step.wait("the role's principal to be known", 60), is_propagating, || async {
             request.clone().send().await.call("iam:CreateRole")
         })
         .await;
@@ -357,13 +360,13 @@ impl Resource for Role {
         let iam = &step.aws.iam;
         if touches(changes, &["tags"]) {
             let request = iam.tag_role().role_name(&self.name).set_tags(Some(self.aws_tags()?));
-            retry_while(step.wait("the role to take its tags", 60), is_settling, || async {
+            retry_while(step.wait("the role to accept its tags", 60), is_propagating, || async {
                 request.clone().send().await.call("iam:TagRole")
             })
             .await?;
         }
         if touches(changes, &["trust_policy"]) {
-            retry_while(step.wait("the role's principal to be known", 60), is_settling, || async {
+            retry_while(step.wait("the role's principal to be known", 60), is_propagating, || async {
                 let request = iam.update_assume_role_policy().role_name(&self.name);
                 request.policy_document(self.trust.to_string()).send().await.call("iam:UpdateAssumeRolePolicy")
             })
@@ -382,7 +385,7 @@ impl Resource for Role {
 
     async fn delete(&self, step: &StepContext<'_>, _live: &Live) -> Result<(), ResourceError> {
         let iam = &step.aws.iam;
-        // IAM deletes only a role that has nothing left, also of what others gave it.
+        // IAM deletes only a role without policies, and that includes unmanaged ones.
         for name in self.inline_policies(step.aws).await? {
             let request = iam.delete_role_policy().role_name(&self.name).policy_name(name);
             absent_on(request.send().await.call("iam:DeleteRolePolicy"), &["NoSuchEntity"])?;
@@ -391,8 +394,8 @@ impl Resource for Role {
             let request = iam.detach_role_policy().role_name(&self.name).policy_arn(arn);
             absent_on(request.send().await.call("iam:DetachRolePolicy"), &["NoSuchEntity"])?;
         }
-        let conflict = |error: &AwsError| matches!(error.code(), Some("DeleteConflict" | "ConcurrentModification"));
-        retry_while(step.wait("the role to be free for deletion", 60), conflict, || async {
+        let is_conflict = |error: &AwsError| matches!(error.code(), Some("DeleteConflict" | "ConcurrentModification"));
+        retry_while(step.wait("the role to become deletable", 60), is_conflict, || async {
             let answer = iam.delete_role().role_name(&self.name).send().await;
             absent_on(answer.call("iam:DeleteRole"), &["NoSuchEntity"])
         })
@@ -411,7 +414,7 @@ mod tests {
             path: spec.path.clone(),
             description: Some(spec.description.to_owned()),
             session_seconds: None,
-            foreign: Vec::new(),
+            unmanaged_policies: Vec::new(),
             trust: Some(spec.trust.clone()),
             policy: Some(spec.policy.clone()),
             tags: spec.tags.clone(),
@@ -419,18 +422,18 @@ mod tests {
     }
 
     #[test]
-    fn nothing_differs_from_what_was_made() {
+    fn role_as_created_is_in_sync() {
         assert_in_sync::<Role>(live_of);
     }
 
     #[test]
-    fn a_role_under_another_path_is_refused() {
+    fn role_under_another_path_is_refused() {
         let spec = declared::<Role>("").remove(0);
         assert!(spec.refusal(&Live { path: "/".to_owned(), ..live_of(&spec) }).is_some());
     }
 
     #[test]
-    fn only_segment_with_the_workspaces_id_may_assume_the_writer_role() {
+    fn trust_of_the_writer_role_requires_segment_and_the_workspace_id() {
         let roles = declared::<Role>("[segment]\nworkspace_id = \"abc123\"");
         let statement = &policy::statements(&roles[1].trust)[0];
         assert_eq!(statement["Principal"]["AWS"], json!([SEGMENT]));
@@ -438,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn no_statement_is_for_every_resource_or_action() {
+    fn statements_have_no_wildcard_action_or_resource() {
         for role in declared::<Role>("[segment]\nworkspace_id = \"abc123\"") {
             for statement in policy::statements(&role.policy) {
                 let (actions, resources) = (statement["Action"].to_string(), statement["Resource"].to_string());

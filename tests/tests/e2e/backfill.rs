@@ -54,7 +54,7 @@ async fn backfill_of_existing_objects_counts_each_once() -> Result<()> {
     let part = run_json(&pipeline, 0, &["backfill", "--prefix", "segment-logs/x/"])?;
     ensure!(of(&part) == [3, 1, 1, 1, 1, 1].map(Some), "{part}");
     let text = pipeline.expect(0, &["backfill"])?.out;
-    ensure!(text.contains("123 objects under segment-logs/") && text.contains("120  counted now"), "{text}");
+    ensure!(text.contains("123 objects below segment-logs/") && text.contains("120  counted now"), "{text}");
     ensure!(pipeline.counts().await? == expected, "the counts differ from the recount");
     let again = run_json(&pipeline, 0, &["backfill"])?;
     ensure!(of(&again) == [123, 1, 122, 0, 0, 0].map(Some), "{again}");
@@ -139,7 +139,7 @@ async fn backfill_after_interruption_continues() -> Result<()> {
     send_signal("TERM", run.id())?;
     let run = CommandOutput::of(&run.wait_with_output()?);
     ensure!(run.code == Some(143) && run.err.contains("run the same command again to continue"), "{run:?}");
-    ensure!(run.out.contains("60 objects under segment-logs/"), "{}", run.out);
+    ensure!(run.out.contains("60 objects below segment-logs/"), "{}", run.out);
     let rest = run_json(&pipeline, 0, &["backfill", "--rate", "1000"])?;
     ensure!(rest["counted_before"].as_u64().is_some_and(|n| n > 0 && n < 60), "{rest}");
     ensure!(pipeline.counts().await? == expected, "the counts differ from the recount");

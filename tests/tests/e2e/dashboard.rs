@@ -136,7 +136,7 @@ async fn request_with_unknown_host_is_rejected() -> Result<()> {
     ensure!(server.wait()? == Some(0), "the exit code after SIGINT is not 0");
 
     let open = DashboardServer::start(&pipeline, "0.0.0.0:0", &[])?;
-    ensure!(open.banner.contains("no sign-in, and no encryption"), "{}", open.banner);
+    ensure!(open.banner.contains("no authentication and no encryption"), "{}", open.banner);
     let taken = pipeline.expect(1, &["dashboard", "--listen", open.url.trim_start_matches("http://")])?;
     ensure!(taken.err.contains("failed to listen on") && taken.err.contains("--listen"), "{}", taken.err);
     Ok(())
@@ -154,7 +154,7 @@ async fn request_with_invalid_input_shows_the_error_on_the_page() -> Result<()> 
     ensure!(status == 200 && page.contains("Nothing was counted in this period."), "{status} {page}");
     for (query, part) in [
         ("last=soon", "--last soon cannot be used"),
-        ("from=2015-08-05&to=2015-08-04", "let it begin before it ends"),
+        ("from=2015-08-05&to=2015-08-04", "choose a start before the end"),
         ("to=2015-08-04", "has no start"),
         ("last=9y", "choose at most two years"),
         ("last=12mo&by=hour", "choose a coarser unit"),

@@ -229,8 +229,8 @@ async fn overlapping_notification_is_refused_by_the_plan() -> Result<()> {
     s3.put_bucket_notification_configuration().bucket(name).notification_configuration(all).send().await?;
     for command in [["plan"].as_slice(), &["apply", "--yes"]] {
         let run = pipeline.expect(1, command)?;
-        ensure!(run.err.contains("cannot stand beside the entry `by-hand`"), "{}", run.err);
-        ensure!(run.err.contains("function:") && run.err.contains("take that entry out"), "{}", run.err);
+        ensure!(run.err.contains("overlaps the entry `by-hand`"), "{}", run.err);
+        ensure!(run.err.contains("function:") && run.err.contains("remove that entry"), "{}", run.err);
     }
     pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
     Ok(())

@@ -51,7 +51,7 @@ fn transient_errors() -> Vec<(Value, &'static str)> {
         ),
         (
             lambda("AddPermission", "PreconditionFailedException", 412, "The RevisionId provided does not match"),
-            "the function's policy to take a change",
+            "the function's policy to accept a change",
         ),
         (
             rule("iam", "CreateRole", 4, "MalformedPolicyDocument", 400, "Invalid principal in policy: \"AWS\""),
@@ -66,11 +66,11 @@ fn transient_errors() -> Vec<(Value, &'static str)> {
                 409,
                 "A conflicting conditional operation is in progress",
             ),
-            "S3 to have finished with that name",
+            "S3 to release the name of the bucket",
         ),
         (
             rule("s3", "PutPublicAccessBlock", 4, "NoSuchBucket", 404, "The specified bucket does not exist"),
-            "S3 to know the bucket everywhere",
+            "S3 to accept the settings of the bucket",
         ),
         (
             rule(
@@ -89,11 +89,11 @@ fn transient_errors() -> Vec<(Value, &'static str)> {
                 "LimitExceededException",
                 "Too many operations for a given subscriber: tables can be created simultaneously",
             ),
-            "the table's turn to be made",
+            "DynamoDB to accept the new table",
         ),
         (
             dynamodb("UpdateTimeToLive", "ResourceInUseException", "Table is being updated"),
-            "the table to take its time to live",
+            "the table to accept its time to live",
         ),
         (
             dynamodb(
@@ -112,7 +112,7 @@ fn transient_errors() -> Vec<(Value, &'static str)> {
                 400,
                 "You must wait 60 seconds after deleting a queue before you can create another with the same name.",
             ),
-            "SQS to forget the queue that was deleted a moment ago",
+            "SQS to release the name of the deleted queue",
         ),
     ]
 }
@@ -184,7 +184,7 @@ async fn failed_step_skips_its_dependents_only() -> Result<()> {
         &format!("bucket {name}: created"),
         &format!("table {name}-counts: created"),
         &format!("1 of {RESOURCES} steps failed, 3 were skipped"),
-        "run the command again to continue",
+        "fix the cause and run the command again",
     ] {
         ensure!(applied.err.contains(part), "{part} is not in {}", applied.err);
     }

@@ -72,7 +72,7 @@ async fn saved_plan_is_applied_exactly_or_refused() -> Result<()> {
     let save = || pipeline.expect(0, &["plan", "--out", path]);
     let refused = |parts: &[&str]| -> Result<()> {
         let run = pipeline.expect(1, &["apply", path, "--yes"])?;
-        ensure!(run.err.contains("the plan no longer holds, so nothing was done"), "{}", run.err);
+        ensure!(run.err.contains("the saved plan is stale; nothing was changed"), "{}", run.err);
         ensure!(parts.iter().all(|part| run.err.contains(part)), "{parts:?} are not in {}", run.err);
         Ok(())
     };

@@ -174,7 +174,7 @@ async fn plan_by_a_restricted_caller_reports_missing_permissions() -> Result<()>
     }
     deployer.allow(&restrict(&policy, &some)).await?;
     let plan = deployer.run(&["plan"])?;
-    ensure!(plan.out.contains("whether the caller may do all of this was not checked: iam:Sim"), "{}", plan.out);
+    ensure!(plan.out.contains("the permissions of the caller were not checked: iam:Sim"), "{}", plan.out);
 
     let mut policy = restrict(&policy, &some);
     let simulate = json!({ "Effect": "Allow", "Action": "iam:SimulatePrincipalPolicy", "Resource": "*" });
@@ -183,8 +183,7 @@ async fn plan_by_a_restricted_caller_reports_missing_permissions() -> Result<()>
     let plan = deployer.run(&["plan"])?;
     let denied: Vec<&str> = plan.out.lines().filter(|line| line.contains("the caller may not")).collect();
     let name = &pipeline.name;
-    let note =
-        |address: String, action: &str| format!("note: the caller may not do this to {address}: it lacks {action}");
+    let note = |address: String, action: &str| format!("note: the caller lacks permissions for {address}: {action}");
     for expected in [
         note(format!("queue {name}-failures"), "sqs:CreateQueue"),
         note(format!("permission {name}-handler"), "lambda:AddPermission"),
@@ -234,7 +233,7 @@ async fn grant_until_success(
         let run = deployer.run(command)?;
         // A denied search for orphaned resources is no failure; it is reported in a note.
         let text = format!("{}{}", run.err, run.out);
-        let before = ["allow the caller ", "or allow ", "was not looked for: "];
+        let before = ["allow the caller ", "or allow ", "failed to look for orphaned resources: "];
         let denied = before.into_iter().flat_map(|before| text.split(before).skip(1));
         let mut more: BTreeSet<String> = denied
             .filter_map(|rest| rest.split_whitespace().next())

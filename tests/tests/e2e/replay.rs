@@ -29,23 +29,31 @@ async fn replay_of_failures_deletes_the_counted_ones() -> Result<()> {
         ensure!(shown.contains(part), "{part} is not in {shown}");
     }
     ensure!(shown.contains("gone.gz is not in the bucket any more"), "{shown}");
-    ensure!(shown.contains("2 messages: 0 counted, 2 not."), "{shown}");
+    ensure!(shown.contains("2 messages: 0 counted, 2 not counted."), "{shown}");
 
     // Still damaged: the message stays, and is not duplicated.
     let run = pipeline.expect(1, &["replay"])?;
-    ensure!(run.out.contains("failed again: ObjectDamaged") && run.err.contains("2 of 2 messages stay"), "{run:?}");
+    ensure!(
+        run.out.contains("failed again: ObjectDamaged")
+            && run.err.contains("2 of 2 messages remain in the failure queue"),
+        "{run:?}"
+    );
     // The object is replaced by a complete one, without a notification.
     remove_notification(&pipeline).await?;
     pipeline.upload("segment-logs/x/1/a b.gz", &good).await?;
     let run = pipeline.expect(1, &["replay"])?;
-    ensure!(run.out.contains("counted now") && run.out.contains("2 messages: 1 counted, 1 not."), "{}", run.out);
+    ensure!(
+        run.out.contains("counted now") && run.out.contains("2 messages: 1 counted, 1 not counted."),
+        "{}",
+        run.out
+    );
     ensure!(pipeline.counts().await? == expected, "the counts differ from the recount");
 
     // No uncounted message is deleted without confirmation.
     let asked = pipeline.expect(1, &["replay", "--purge"])?;
     ensure!(asked.out.contains("gone.gz") && asked.err.contains("nothing was done"), "{asked:?}");
     let purged = pipeline.expect(0, &["replay", "--purge", "--yes"])?;
-    ensure!(purged.out.contains("1 message: 0 counted, 1 deleted uncounted, 0 not."), "{}", purged.out);
+    ensure!(purged.out.contains("1 message: 0 counted, 1 deleted uncounted, 0 not counted."), "{}", purged.out);
     ensure!(pipeline.expect(0, &["replay"])?.out == empty.out, "a message is left");
     Ok(())
 }
@@ -78,6 +86,6 @@ async fn replay_of_a_multi_object_message_deletes_it_and_keeps_foreign_messages(
     ensure!(states == ["counted", "unknown"].into(), "{found}");
     ensure!(pipeline.counts().await? == expected, "the counts differ");
     let left = pipeline.expect(0, &["replay", "--dry-run"])?.out;
-    ensure!(left.contains("1 message: 0 counted, 1 not.") && !left.contains('\u{202e}'), "{left:?}");
+    ensure!(left.contains("1 message: 0 counted, 1 not counted.") && !left.contains('\u{202e}'), "{left:?}");
     Ok(())
 }

@@ -246,7 +246,7 @@ async fn live_state_after_apply_has_no_undeclared_settings() -> Result<()> {
         "role",
         &role(&pipeline, &format!("{name}-function")).await?,
         &json!({
-            "path": format!("/pipeline/{name}/"), "description": "What the event pipeline's function may do",
+            "path": format!("/pipeline/{name}/"), "description": "Permissions of the event pipeline's function",
             "trust": { "Version": "2012-10-17", "Statement": [{
                 "Effect": "Allow", "Principal": { "Service": ["lambda.amazonaws.com"] }, "Action": ["sts:AssumeRole"],
             }]},

@@ -35,7 +35,7 @@ async fn function_over_plain_http_is_denied_and_the_plan_warns() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.declare(REQUIRE)?;
     let plan = pipeline.expect(0, &["plan"])?;
-    ensure!(plan.out.contains("note: the endpoint speaks plain HTTP"), "{}", plan.out);
+    ensure!(plan.out.contains("note: the endpoint uses plain HTTP"), "{}", plan.out);
     pipeline.expect(0, &["apply", "--yes"])?;
     pipeline.upload("segment-logs/x/1/a.gz", &file().0).await?;
     let failed = failure_messages(&pipeline, 1).await?;

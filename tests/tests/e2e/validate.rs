@@ -106,7 +106,7 @@ fn plan_with_another_account_is_explained() -> Result<()> {
 fn plan_with_an_unusable_artifact_is_explained() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.declare("[function]\nartifact = \"bootstrap\"")?;
-    assert_explains(&pipeline.run(&["plan"])?, &["is not at", "help: build it with `make handler`"])?;
+    assert_explains(&pipeline.run(&["plan"])?, &["does not exist at", "help: build it with `make handler`"])?;
     let artifact = pipeline.config().with_file_name("bootstrap");
     std::fs::write(&artifact, "#!/bin/sh\n")?;
     assert_explains(&pipeline.run(&["plan"])?, &["would not run on Lambda", "not a 64-bit Linux (ELF) program"])?;
@@ -118,7 +118,7 @@ fn plan_with_an_unusable_artifact_is_explained() -> Result<()> {
 fn query_before_the_first_apply_is_explained() -> Result<()> {
     let pipeline = pipeline()?;
     for args in [&["top"][..], &["query", "Order Completed"]] {
-        assert_explains(&pipeline.run(args)?, &["counts table", "is not there", "help: run `provisioner apply`"])?;
+        assert_explains(&pipeline.run(args)?, &["counts table", "does not exist", "help: run `provisioner apply`"])?;
     }
     Ok(())
 }

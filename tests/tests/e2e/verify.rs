@@ -105,7 +105,7 @@ async fn verify_after_interruption_removes_its_object() -> Result<()> {
     }
     send_signal("INT", run.id())?;
     let run = CommandOutput::of(&run.wait_with_output()?);
-    ensure!(run.code == Some(130) && run.err.contains("what was uploaded is removed"), "{run:?}");
+    ensure!(run.code == Some(130) && run.err.contains("all uploaded objects were removed"), "{run:?}");
     ensure!(traces(&pipeline).await?.0 == 0, "the object is left");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The calls that read and change the bucket's settings, one each.
+//! The calls that read and change the bucket's settings, one per setting.
 
 use std::collections::BTreeMap;
 
@@ -85,11 +85,11 @@ impl Bucket {
         absent_on(answer, &["NoSuchLifecycleConfiguration"])
     }
 
-    /// Ours beside the rules of others, as they are now: a put replaces them all.
+    /// Puts the owned rule together with the current unmanaged ones, since a put replaces them all.
     pub(super) async fn put_lifecycle(&self, aws: &Aws) -> Result<(), ResourceError> {
-        let now = self.get_lifecycle(aws).await?;
-        let sizes = now.as_ref().and_then(|now| now.transition_default_minimum_object_size.clone());
-        let mut rules = now.and_then(|now| now.rules).unwrap_or_default();
+        let current = self.get_lifecycle(aws).await?;
+        let sizes = current.as_ref().and_then(|current| current.transition_default_minimum_object_size.clone());
+        let mut rules = current.and_then(|current| current.rules).unwrap_or_default();
         rules.retain(|rule| rule.id() != Some(EXPIRE_RULE));
         if let Some(expire) = &self.expire {
             rules.push(expire.rule()?);
@@ -115,10 +115,10 @@ impl Bucket {
         Ok(Some(policy::parse(&text).map_err(|_| Error::incomplete_answer(doing(), "JSON document"))?))
     }
 
-    /// Ours beside the statements of others, as they are now: a put replaces them all.
+    /// Puts the owned statement together with the current unmanaged ones, since a put replaces them all.
     pub(super) async fn put_policy(&self, aws: &Aws) -> Result<(), ResourceError> {
-        let now = self.get_policy(aws).await?;
-        let mut statements = now.as_ref().map(policy::statements).unwrap_or_default();
+        let current = self.get_policy(aws).await?;
+        let mut statements = current.as_ref().map(policy::statements).unwrap_or_default();
         statements.retain(|statement| policy::sid(statement) != TLS_SID);
         if self.require_tls {
             statements.push(self.tls_statement());
@@ -128,7 +128,7 @@ impl Bucket {
             request.send().await.call("s3:DeleteBucketPolicy")?;
             return Ok(());
         }
-        let mut document = now.unwrap_or_else(|| json!({ "Version": "2012-10-17" }));
+        let mut document = current.unwrap_or_else(|| json!({ "Version": "2012-10-17" }));
         document["Statement"] = Json::Array(statements);
         let request = aws.s3.put_bucket_policy().bucket(&self.name).expected_bucket_owner(&self.account);
         request.policy(document.to_string()).send().await.call("s3:PutBucketPolicy")?;
@@ -142,7 +142,7 @@ impl Bucket {
         Ok(tags.into_iter().map(|tag| (tag.key, tag.value)).collect())
     }
 
-    /// Ours beside the tags of others, as they are now: a put replaces them all.
+    /// Puts the declared tags together with the current unmanaged ones, since a put replaces them all.
     pub(super) async fn put_tags(&self, aws: &Aws) -> Result<(), ResourceError> {
         let mut tags = self.get_tags(aws).await?;
         tags.extend(self.tags.clone());
@@ -152,10 +152,10 @@ impl Bucket {
         Ok(())
     }
 
-    /// Makes up for the changes; each setting is behind a call of its own, and they do not depend on each other.
-    pub(super) async fn put(&self, aws: &Aws, changes: &[SettingChange]) -> Result<(), ResourceError> {
+    /// Applies the changes. Each setting has its own call, and independent ones are put concurrently.
+    async fn put_changes(&self, aws: &Aws, changes: &[SettingChange]) -> Result<(), ResourceError> {
         let on = |setting| touches(changes, &[setting]);
-        // The tags come first: they say whose the bucket is, should this run end half way.
+        // The tags are first: they mark the bucket as owned if the run is interrupted.
         if on("tags") {
             self.put_tags(aws).await?;
         }
@@ -166,18 +166,22 @@ impl Bucket {
             async { if on("versioning") { Ok(self.put_versioning(aws).await?) } else { Ok(()) } },
             async { if on("lifecycle") { self.put_lifecycle(aws).await } else { Ok(()) } },
         )?;
-        // After the block of public access, and alone: S3 answers `OperationAborted` to a policy put beside it.
+        // After the public access block, and alone: S3 answers `OperationAborted` to a concurrent put of the policy.
         if on("policy") {
             self.put_policy(aws).await?;
         }
         Ok(())
     }
 
-    /// Puts the settings, all of them again while S3 is not of one mind: a new bucket may be unknown to the next machine
-    /// that is asked, and two settings put at the same moment may be in each other's way.
-    pub(super) async fn settle(&self, step: &StepContext<'_>, changes: &[SettingChange]) -> Result<(), ResourceError> {
-        let passes = |error: &AwsError| matches!(error.code(), Some("NoSuchBucket" | "OperationAborted"));
-        let waiting = step.wait("S3 to know the bucket everywhere", 60);
-        retry_while(waiting, passes, || self.put(step.aws, changes)).await
+    /// Applies the changes, and repeats all of them on transient errors: S3 may not know a new bucket everywhere yet
+    /// (eventual consistency), and it may abort concurrent changes of settings.
+    pub(super) async fn put_changes_with_retry(
+        &self,
+        step: &StepContext<'_>,
+        changes: &[SettingChange],
+    ) -> Result<(), ResourceError> {
+        let is_transient = |error: &AwsError| matches!(error.code(), Some("NoSuchBucket" | "OperationAborted"));
+        let waiting = step.wait("S3 to accept the settings of the bucket", 60);
+        retry_while(waiting, is_transient, || self.put_changes(step.aws, changes)).await
     }
 }

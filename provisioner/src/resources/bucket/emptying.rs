@@ -1,4 +1,4 @@
-//! Deletes all objects of the bucket, with all of their versions.
+//! The deletion of all objects of the bucket, with all of their versions.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -12,13 +12,13 @@ use crate::reconcile::resource::StepContext;
 
 use super::state::Bucket;
 
-/// Pages of up to a thousand versions that are deleted at the same time.
-const DELETES_AT_ONCE: usize = 8;
+/// The limit of concurrent delete calls, each of a page of up to a thousand versions.
+const CONCURRENT_DELETES: usize = 8;
 
-/// Listings, the last of which finds nothing, unless somebody goes on writing into the bucket.
+/// The limit of complete listings. The last one finds no versions, unless other writers keep adding objects.
 const PASSES: usize = 10;
 
-/// Where a listing goes on.
+/// The position at which a listing continues.
 #[derive(Debug, Default)]
 struct Cursor {
     key: Option<String>,
@@ -26,19 +26,19 @@ struct Cursor {
 }
 
 impl Bucket {
-    /// Deletes every version of every object: one lists, a page ahead, while others delete. What arrives meanwhile is
-    /// found by listing again, until there is nothing.
+    /// Deletes every version of every object. The listing runs one page ahead of the deletions, and is repeated until
+    /// it finds no versions, since objects may arrive meanwhile.
     pub(super) async fn empty(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         let (found, done) = (AtomicU64::new(0), AtomicU64::new(0));
         for _ in 0..PASSES {
             let before = found.load(Relaxed);
             let pages = stream::try_unfold(Some(Cursor::default()), |cursor| self.page(step.aws, cursor, &found));
             pages
-                .try_for_each_concurrent(DELETES_AT_ONCE, |doomed| async {
-                    let count = doomed.len();
-                    self.delete_objects(step.aws, doomed).await?;
-                    let now = done.fetch_add(u64::try_from(count).unwrap_or_default(), Relaxed);
-                    (step.on_progress)(now + u64::try_from(count).unwrap_or_default(), found.load(Relaxed));
+                .try_for_each_concurrent(CONCURRENT_DELETES, |versions| async {
+                    let count = versions.len();
+                    self.delete_versions(step.aws, versions).await?;
+                    let earlier = done.fetch_add(u64::try_from(count).unwrap_or_default(), Relaxed);
+                    (step.on_progress)(earlier + u64::try_from(count).unwrap_or_default(), found.load(Relaxed));
                     Ok(())
                 })
                 .await?;
@@ -46,11 +46,11 @@ impl Bucket {
                 break;
             }
         }
-        // Where it never ends, S3 says so when the bucket is deleted.
+        // If versions remain, S3 refuses the deletion of the bucket with an error that names the cause.
         Ok(())
     }
 
-    /// The versions of a page, and where the next one begins.
+    /// Returns the versions on a page, and the position of the next page.
     async fn page(
         &self,
         aws: &Aws,
@@ -65,28 +65,28 @@ impl Bucket {
         };
         let versions = page.versions().iter().map(|v| (v.key(), v.version_id()));
         let markers = page.delete_markers().iter().map(|m| (m.key(), m.version_id()));
-        let doomed: Result<Vec<ObjectIdentifier>, _> = versions
+        let identifiers: Result<Vec<ObjectIdentifier>, _> = versions
             .chain(markers)
             .filter_map(|(key, version)| key.map(|key| (key, version)))
             .map(|(key, version)| {
                 ObjectIdentifier::builder().key(key).set_version_id(version.map(str::to_owned)).build()
             })
             .collect();
-        let doomed = doomed?;
-        found.fetch_add(u64::try_from(doomed.len()).unwrap_or_default(), Relaxed);
+        let identifiers = identifiers?;
+        found.fetch_add(u64::try_from(identifiers.len()).unwrap_or_default(), Relaxed);
         let more = page.is_truncated == Some(true);
         let next = more.then_some(Cursor { key: page.next_key_marker, version: page.next_version_id_marker });
-        Ok(Some((doomed, next)))
+        Ok(Some((identifiers, next)))
     }
 
-    async fn delete_objects(&self, aws: &Aws, doomed: Vec<ObjectIdentifier>) -> Result<(), ResourceError> {
-        if doomed.is_empty() {
+    async fn delete_versions(&self, aws: &Aws, versions: Vec<ObjectIdentifier>) -> Result<(), ResourceError> {
+        if versions.is_empty() {
             return Ok(());
         }
-        let delete = Delete::builder().set_objects(Some(doomed)).quiet(true).build()?;
+        let delete = Delete::builder().set_objects(Some(versions)).quiet(true).build()?;
         let request = aws.s3.delete_objects().bucket(&self.name).expected_bucket_owner(&self.account);
         let deleted = request.delete(delete).send().await.call("s3:DeleteObjectVersion")?;
-        // A refusal of one object is no failure of the call, and asking again would not end.
+        // The call succeeds even if S3 refuses to delete an object, and a retry would be refused again.
         let Some(refused) = deleted.errors().first() else { return Ok(()) };
         Err(Error::conflict(
             format!(
@@ -96,7 +96,7 @@ impl Bucket {
                 refused.code().unwrap_or_default(),
                 refused.message().unwrap_or_default(),
             ),
-            "lift what protects the object, then run destroy again",
+            "remove the protection of the object, then run destroy again",
         )
         .into())
     }

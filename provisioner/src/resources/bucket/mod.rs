@@ -1,7 +1,7 @@
-//! The bucket that Segment writes to: private, encrypted, TLS only, and tagged as the pipeline's.
+//! The bucket that Segment writes to: private, encrypted, TLS only, and tagged with the ownership markers.
 //!
-//! Settings are read one by one, since S3 keeps each behind a call of its own. Lifecycle rules, policy statements and
-//! tags that are not ours are left as they are.
+//! Settings are read one by one, since S3 has a separate call for each. Unmanaged lifecycle rules, policy statements
+//! and tags are left unchanged.
 
 mod calls;
 mod emptying;
@@ -22,7 +22,7 @@ use crate::reconcile::resource::{IamActions, Resource, StepContext};
 use crate::resources::{Context, Kind};
 
 pub(super) use state::Bucket;
-use state::{Expire, Live, TLS_SID, all_blocked, aws_tags, shown_rule};
+use state::{Expire, Live, TLS_SID, all_blocked, aws_tags, live_rule_json};
 
 impl Kind for Bucket {
     fn desired(context: &Context<'_>) -> Vec<Self> {
@@ -67,15 +67,15 @@ impl Resource for Bucket {
     }
 
     fn iam_actions(&self) -> Vec<IamActions> {
-        // A new bucket gets these only where the file asks for them.
-        let asked: [(bool, &'static [&'static str]); 3] = [
+        // Only needed for a new bucket if the file declares the setting.
+        let optional: [(bool, &'static [&'static str]); 3] = [
             (self.versioning, &["s3:PutBucketVersioning"]),
             (self.expire.is_some(), &["s3:PutLifecycleConfiguration"]),
             (self.require_tls, &["s3:PutBucketPolicy"]),
         ];
-        let asked = asked.into_iter().filter(|(asked, _)| *asked);
+        let asked = optional.into_iter().filter(|(is_declared, _)| *is_declared);
         let more = asked.map(|(_, create)| IamActions { resource: self.arn.clone(), create, ..IamActions::default() });
-        let rights = [
+        let always = [
             IamActions {
                 resource: self.arn.clone(),
                 read: &[
@@ -88,7 +88,7 @@ impl Resource for Bucket {
                     "s3:GetBucketPolicy",
                     "s3:GetBucketTagging",
                 ],
-                // A bucket that is made with tags needs the second, and any later change of them the third.
+                // s3:TagResource is for CreateBucket with tags, s3:PutBucketTagging for later changes of the tags.
                 create: &[
                     "s3:CreateBucket",
                     "s3:TagResource",
@@ -115,7 +115,7 @@ impl Resource for Bucket {
                 ..IamActions::default()
             },
         ];
-        rights.into_iter().chain(more).collect()
+        always.into_iter().chain(more).collect()
     }
 
     fn ownership(&self, live: &Live) -> Ownership {
@@ -124,7 +124,8 @@ impl Resource for Bucket {
 
     fn manual_deletion(&self) -> String {
         format!(
-            "To delete it, empty it of all versions (the S3 console's Empty does), then: aws s3api delete-bucket --bucket {}",
+            "To delete it, delete all object versions (with Empty in the S3 console), then: aws s3api delete-bucket \
+             --bucket {}",
             self.name
         )
     }
@@ -143,13 +144,13 @@ impl Resource for Bucket {
         match head {
             Ok(found) => {
                 if let Some(region) = found.bucket_region().filter(|region| *region != self.region) {
-                    return Err(self.elsewhere(region).into());
+                    return Err(self.wrong_region(region).into());
                 }
             }
-            // The answer to HEAD has no body, so the status is all there is.
+            // The answer to HEAD has no body, so only the status is available.
             Err(error) if error.status() == Some(404) => return Ok(None),
             Err(error) if error.status() == Some(301) => {
-                return Err(self.elsewhere("another region").into());
+                return Err(self.wrong_region("another region").into());
             }
             Err(AwsError { answer: Answer::Service { status: 403, .. }, .. }) => {
                 return Err(Error::conflict(
@@ -220,7 +221,7 @@ impl Resource for Bucket {
     }
 
     fn diff(&self, live: Option<&Live>) -> Vec<SettingChange> {
-        let ours = |live: &Live| {
+        let owned_statement = |live: &Live| {
             let statements: Vec<Json> = live.policy.as_ref().map(policy::statements).unwrap_or_default();
             statements.iter().find(|s| policy::sid(s) == TLS_SID).map(policy::canonical_statement)
         };
@@ -232,25 +233,25 @@ impl Resource for Bucket {
             .compare("versioning", live.map(|l| l.versioning), self.versioning)
             .compare(
                 "lifecycle",
-                live.and_then(|l| shown_rule(&l.rules)).as_ref(),
-                self.expire.as_ref().map(Expire::shown).as_ref(),
+                live.and_then(|l| live_rule_json(&l.rules)).as_ref(),
+                self.expire.as_ref().map(Expire::to_json).as_ref(),
             )
-            .compare("policy", live.and_then(ours).as_ref(), desired_policy.as_ref())
+            .compare("policy", live.and_then(owned_statement).as_ref(), desired_policy.as_ref())
             .tags(live.map(|l| &l.tags), &self.tags)
             .changes()
     }
 
     async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
-        // With its tags from the start, so that a run that ends here leaves a bucket which the next one knows as ours.
+        // Tagged at creation, so that after an interrupted run the next one finds the bucket owned.
         let mut configuration = CreateBucketConfiguration::builder().set_tags(Some(aws_tags(&self.tags)?));
-        // us-east-1 is the one region that must not be named.
+        // us-east-1 is the only region that S3 does not accept as a location constraint.
         if self.region != "us-east-1" {
             configuration = configuration.location_constraint(BucketLocationConstraint::from(self.region.as_str()));
         }
         let request = step.aws.s3.create_bucket().bucket(&self.name);
         let request = request.create_bucket_configuration(configuration.build());
-        let aborted = |error: &AwsError| error.code() == Some("OperationAborted");
-        let created = retry_while(step.wait("S3 to have finished with that name", 60), aborted, || async {
+        let is_aborted = |error: &AwsError| error.code() == Some("OperationAborted");
+        let created = retry_while(step.wait("S3 to release the name of the bucket", 60), is_aborted, || async {
             request.clone().send().await.call("s3:CreateBucket")
         })
         .await;
@@ -268,7 +269,7 @@ impl Resource for Bucket {
             }
             Err(fault) => return Err(fault),
         }
-        self.settle(step, &self.diff(Some(&Live::default()))).await
+        self.put_changes_with_retry(step, &self.diff(Some(&Live::default()))).await
     }
 
     async fn update(
@@ -277,7 +278,7 @@ impl Resource for Bucket {
         _live: &Live,
         changes: &[SettingChange],
     ) -> Result<(), ResourceError> {
-        self.settle(step, changes).await
+        self.put_changes_with_retry(step, changes).await
     }
 
     async fn delete(&self, step: &StepContext<'_>, _live: &Live) -> Result<(), ResourceError> {
@@ -289,7 +290,7 @@ impl Resource for Bucket {
 }
 
 impl Bucket {
-    fn elsewhere(&self, region: &str) -> Error {
+    fn wrong_region(&self, region: &str) -> Error {
         Error::conflict(
             format!("bucket {} is in {region}, but pipeline.toml names {}", self.name, self.region),
             "correct pipeline.region, or choose another bucket.name: a bucket cannot be moved",
@@ -305,25 +306,25 @@ mod tests {
     use crate::resources::tests::assert_in_sync;
 
     fn live_of(spec: &Bucket) -> Live {
-        let foreign = json!({ "Sid": "SomebodyElses", "Effect": "Deny" });
+        let unmanaged = json!({ "Sid": "Unmanaged", "Effect": "Deny" });
         Live {
             public_access_block: all_blocked(),
             ownership: Some("BucketOwnerEnforced".to_owned()),
             encryption: Some("AES256".to_owned()),
             versioning: spec.versioning,
             rules: spec.expire.iter().map(|expire| expire.rule().expect("a rule")).collect(),
-            policy: spec.require_tls.then(|| json!({ "Statement": [foreign, spec.tls_statement()] })),
+            policy: spec.require_tls.then(|| json!({ "Statement": [unmanaged, spec.tls_statement()] })),
             tags: spec.tags.clone(),
         }
     }
 
     #[test]
-    fn nothing_differs_from_what_was_made() {
+    fn bucket_as_created_is_in_sync() {
         assert_in_sync::<Bucket>(live_of);
     }
 
     #[test]
-    fn each_setting_is_watched() {
+    fn change_of_each_setting_is_drift() {
         let spec =
             crate::resources::tests::declared::<Bucket>("[bucket]\nexpire_days = 90\nversioning = true").remove(0);
         let changed = |change: fn(&mut Live)| {
@@ -338,6 +339,6 @@ mod tests {
         assert_eq!(changed(|l| l.rules.clear()), ["lifecycle"]);
         assert_eq!(changed(|l| l.policy = None), ["policy"]);
         assert_eq!(changed(|l| drop(l.tags.remove("pipeline"))), ["tags"]);
-        assert_eq!(changed(|l| drop(l.tags.insert("somebody".to_owned(), "else".to_owned()))), [""; 0]);
+        assert_eq!(changed(|l| drop(l.tags.insert("unmanaged".to_owned(), "tag".to_owned()))), [""; 0]);
     }
 }

@@ -9,11 +9,11 @@ use serde_json::{Value as Json, json};
 
 use crate::error::Error;
 
-/// The policy statement and the lifecycle rule that are ours.
+/// The ids of the owned policy statement and the owned lifecycle rule.
 pub(super) const TLS_SID: &str = "PipelineDenyPlainHttp";
 pub(super) const EXPIRE_RULE: &str = "pipeline-expire";
 
-/// A bucket, as declared.
+/// The desired state of a bucket.
 #[derive(Debug, Clone)]
 pub(in crate::resources) struct Bucket {
     pub(super) name: String,
@@ -26,7 +26,7 @@ pub(in crate::resources) struct Bucket {
     pub(super) tags: BTreeMap<String, String>,
 }
 
-/// After how many days objects under a prefix go.
+/// The number of days after which the objects under a prefix expire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Expire {
     pub(super) prefix: String,
@@ -34,7 +34,7 @@ pub(super) struct Expire {
     pub(super) versions: bool,
 }
 
-/// A bucket, as it is.
+/// The live state of a bucket.
 #[derive(Debug, Default)]
 pub(in crate::resources) struct Live {
     pub(super) public_access_block: BTreeSet<String>,
@@ -50,18 +50,18 @@ pub(super) fn aws_tags(tags: &BTreeMap<String, String>) -> Result<Vec<Tag>, Erro
     tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build().map_err(Error::from)).collect()
 }
 
-/// The four switches that make public access impossible.
+/// Returns the four settings that together block all public access.
 pub(super) fn all_blocked() -> BTreeSet<String> {
     ["BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"].map(str::to_owned).into()
 }
 
 impl Expire {
-    pub(super) fn shown(&self) -> Json {
-        let mut shown = json!({ "prefix": self.prefix, "days": self.days });
+    pub(super) fn to_json(&self) -> Json {
+        let mut json = json!({ "prefix": self.prefix, "days": self.days });
         if self.versions {
-            shown["noncurrent_days"] = json!(self.days);
+            json["noncurrent_days"] = json!(self.days);
         }
-        shown
+        json
     }
 
     pub(super) fn rule(&self) -> Result<LifecycleRule, Error> {
@@ -78,18 +78,19 @@ impl Expire {
     }
 }
 
-/// Our rule in the form of [`Expire::shown`]; a rule that is switched off or carries more is shown as what it is.
-pub(super) fn shown_rule(rules: &[LifecycleRule]) -> Option<Json> {
+/// Returns the owned live rule in the form of [`Expire::to_json`], with its status if it is disabled, and with a key
+/// for each setting that the pipeline does not use.
+pub(super) fn live_rule_json(rules: &[LifecycleRule]) -> Option<Json> {
     let rule = rules.iter().find(|rule| rule.id() == Some(EXPIRE_RULE))?;
-    let mut shown = json!({
+    let mut json = json!({
         "prefix": rule.filter().and_then(LifecycleRuleFilter::prefix),
         "days": rule.expiration().and_then(LifecycleExpiration::days),
     });
     if let Some(days) = rule.noncurrent_version_expiration().and_then(NoncurrentVersionExpiration::noncurrent_days) {
-        shown["noncurrent_days"] = json!(days);
+        json["noncurrent_days"] = json!(days);
     }
     if *rule.status() != ExpirationStatus::Enabled {
-        shown["status"] = json!(rule.status().as_str());
+        json["status"] = json!(rule.status().as_str());
     }
     let filter = rule.filter();
     let expiration = rule.expiration();
@@ -114,7 +115,7 @@ pub(super) fn shown_rule(rules: &[LifecycleRule]) -> Option<Json> {
         ),
     ];
     for (setting, _) in more.into_iter().filter(|(_, exists)| *exists) {
-        shown[setting] = json!(true);
+        json[setting] = json!(true);
     }
-    Some(shown)
+    Some(json)
 }

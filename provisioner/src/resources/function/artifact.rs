@@ -1,4 +1,4 @@
-//! The handler's binary: found, checked against the runtime, and zipped the same way on every machine.
+//! The handler's binary: it is located, checked against the Lambda runtime, and zipped reproducibly.
 
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
@@ -17,13 +17,13 @@ use crate::config::Pipeline;
 use crate::error::Error;
 use crate::reconcile::diff::Code;
 
-/// Where `make handler` puts the binary.
+/// The path to which `make handler` writes the binary.
 const BUILT: &str = "target/lambda/bootstrap";
-/// The runtime starts the file of this name (Lambda developer guide, OS-only runtimes).
+/// The name of the file that the runtime starts (Lambda developer guide, OS-only runtimes).
 pub(crate) const ENTRY: &str = "bootstrap";
 /// The glibc of Amazon Linux 2023, and so of `provided.al2023`.
 const GLIBC: (u32, u32) = (2, 34);
-/// Lambda takes a zip of at most 50 MB in a request (Lambda quotas).
+/// The largest zip that Lambda accepts in a request, 50 MB (Lambda quotas).
 const LARGEST_ZIP: usize = 50 * 1024 * 1024;
 
 /// The function's code, ready to upload.
@@ -31,7 +31,7 @@ const LARGEST_ZIP: usize = 50 * 1024 * 1024;
 pub(crate) struct Artifact {
     /// The zip file.
     pub(crate) zip: Vec<u8>,
-    /// What it is, beside what runs on Lambda.
+    /// Its identity, for the comparison with the live code.
     pub(crate) code: Code,
 }
 
@@ -39,20 +39,20 @@ impl Artifact {
     /// Finds, checks and zips the pipeline's binary.
     ///
     /// # Errors
-    /// [`Error::Artifact`] where it is missing or would not start on Lambda.
+    /// The binary is missing, would not start on Lambda, or is too large.
     pub(crate) fn load(pipeline: &Pipeline) -> Result<Arc<Self>, Error> {
         let path = find(pipeline)?;
         let bytes = std::fs::read(&path).map_err(|source| {
             Error::io(format!("read the handler's binary {}", path.display()), "build it with `make handler`", &source)
         })?;
-        check(&bytes, &pipeline.function.architecture).map_err(|Unfit { why, help }| {
+        check(&bytes, &pipeline.function.architecture).map_err(|ArtifactError { why, help }| {
             Error::usage(format!("{} would not run on Lambda: {why}", path.display()), help)
         })?;
         let zip =
             zip(&bytes).map_err(|source| Error::io(format!("zip {}", path.display()), "free some memory", &source))?;
         if zip.len() > LARGEST_ZIP {
             return Err(Error::usage(
-                format!("{} has {} bytes zipped; Lambda takes {LARGEST_ZIP}", path.display(), zip.len()),
+                format!("{} has {} bytes zipped; Lambda accepts at most {LARGEST_ZIP}", path.display(), zip.len()),
                 "build it in release mode, stripped: `make handler`",
             ));
         }
@@ -65,7 +65,7 @@ impl Artifact {
     }
 }
 
-/// The git revision of the folder that the declaration lies in; nothing outside a repository, or without git.
+/// Returns the git revision of the folder of pipeline.toml, or `None` outside of a repository or without git.
 fn revision(folder: &Path) -> Option<String> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let mut git = Command::new("git");
@@ -75,7 +75,8 @@ fn revision(folder: &Path) -> Option<String> {
     (!revision.is_empty()).then_some(revision)
 }
 
-/// `function.artifact` beside the file; without it, what `make handler` builds, beside the file or here.
+/// Returns the path of the binary: `function.artifact`, relative to pipeline.toml, or the output of `make handler`,
+/// relative to pipeline.toml or to the working directory.
 fn find(pipeline: &Pipeline) -> Result<PathBuf, Error> {
     let candidates = match &pipeline.function.artifact {
         Some(path) => vec![pipeline.directory.join(path)],
@@ -84,32 +85,32 @@ fn find(pipeline: &Pipeline) -> Result<PathBuf, Error> {
     if let Some(path) = candidates.iter().find(|path| path.is_file()) {
         return Ok(path.clone());
     }
-    let mut looked: Vec<String> = candidates.iter().map(|path| shown(path)).collect();
-    looked.dedup();
+    let mut searched: Vec<String> = candidates.iter().map(|path| display_path(path)).collect();
+    searched.dedup();
     Err(Error::usage(
-        format!("the handler's binary is not at {}", looked.join(" or ")),
-        "build it with `make handler`, or say where it is with function.artifact",
+        format!("the handler's binary does not exist at {}", searched.join(" or ")),
+        "build it with `make handler`, or set its path with function.artifact",
     ))
 }
 
-fn shown(path: &Path) -> String {
+fn display_path(path: &Path) -> String {
     path.strip_prefix(".").unwrap_or(path).display().to_string()
 }
 
-struct Unfit {
+struct ArtifactError {
     why: String,
     help: String,
 }
 
-fn unfit(why: impl Into<String>, help: impl Into<String>) -> Unfit {
-    Unfit { why: why.into(), help: help.into() }
+fn unusable(why: impl Into<String>, help: impl Into<String>) -> ArtifactError {
+    ArtifactError { why: why.into(), help: help.into() }
 }
 
-/// Lambda itself would only say so at the first event.
-fn check(bytes: &[u8], architecture: &str) -> Result<(), Unfit> {
+/// Checks the binary before the upload: Lambda itself reports these defects only at the first invocation.
+fn check(bytes: &[u8], architecture: &str) -> Result<(), ArtifactError> {
     let rebuild = "build it with `make handler`";
-    let no_elf = |_| unfit("it is not a 64-bit Linux (ELF) program", rebuild);
-    let file: ElfFile64<'_> = ElfFile64::parse(bytes).map_err(no_elf)?;
+    let not_elf = |_| unusable("it is not a 64-bit Linux (ELF) program", rebuild);
+    let file: ElfFile64<'_> = ElfFile64::parse(bytes).map_err(not_elf)?;
     let (header, endian) = (file.elf_header(), file.endian());
     let (machine, wanted) = match architecture {
         "arm64" => (elf::EM_AARCH64, "ARCH=arm64"),
@@ -121,16 +122,16 @@ fn check(bytes: &[u8], architecture: &str) -> Result<(), Unfit> {
             elf::EM_AARCH64 => "arm64".to_owned(),
             other => format!("machine number {other:?}"),
         };
-        return Err(unfit(
+        return Err(unusable(
             format!("it is built for {found}, but function.architecture is {architecture}"),
             format!("build it with `make handler {wanted}`, or change function.architecture"),
         ));
     }
     if !matches!(header.e_type(endian), elf::ET_EXEC | elf::ET_DYN) || header.e_entry(endian) == 0 {
-        return Err(unfit("it is an ELF file, but not a program", rebuild));
+        return Err(unusable("it is an ELF file, but not a program", rebuild));
     }
-    match newest_glibc(&file).map_err(|_| unfit("its list of needed versions is damaged", rebuild))? {
-        Some(needed) if needed > GLIBC => Err(unfit(
+    match newest_glibc(&file).map_err(|_| unusable("its list of needed versions is damaged", rebuild))? {
+        Some(needed) if needed > GLIBC => Err(unusable(
             format!("it needs GLIBC_{}.{}, but provided.al2023 has {}.{}", needed.0, needed.1, GLIBC.0, GLIBC.1),
             format!("{rebuild}, which links against glibc {}.{}", GLIBC.0, GLIBC.1),
         )),
@@ -138,7 +139,8 @@ fn check(bytes: &[u8], architecture: &str) -> Result<(), Unfit> {
     }
 }
 
-/// The highest `GLIBC_x.y` among the versions of symbols that the program needs; none where it is linked statically.
+/// Returns the highest `GLIBC_x.y` among the symbol versions that the program needs, or `None` if it is statically
+/// linked.
 fn newest_glibc(file: &ElfFile64<'_>) -> Result<Option<(u32, u32)>, object::read::Error> {
     let (endian, data) = (file.endian(), file.data());
     let sections = file.elf_section_table();
@@ -163,7 +165,8 @@ fn glibc_version(name: &[u8]) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// One entry, with a fixed time and mode: the same binary gives the same zip, and so the same `CodeSha256`.
+/// Returns a zip of one entry. Its time and mode are fixed, so that the same binary gives the same zip, and so the same
+/// `CodeSha256`.
 fn zip(binary: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut writer = ZipWriter::new(Cursor::new(Vec::with_capacity(binary.len() / 2)));
     let options = SimpleFileOptions::default()
@@ -180,13 +183,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_no_program() {
+    fn script_is_refused() {
         let error = check(b"#!/bin/sh\n", "x86_64").expect_err("a script is not an ELF file");
         assert!(error.why.contains("not a 64-bit Linux"), "{}", error.why);
     }
 
     #[test]
-    fn a_cut_off_program_is_refused_not_a_panic() {
+    fn truncated_program_does_not_panic() {
         let whole = std::fs::read("/proc/self/exe").expect("this test's own binary");
         for cut in (0..4096).chain((4096..whole.len()).step_by(whole.len() / 50)) {
             let _ = check(&whole[..cut], "x86_64");
@@ -194,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wrong_machine_is_named() {
+    fn program_for_another_architecture_is_refused_with_its_name() {
         let whole = std::fs::read("/proc/self/exe").expect("this test's own binary");
         let other = if cfg!(target_arch = "x86_64") { "arm64" } else { "x86_64" };
         let error = check(&whole, other).expect_err("built for this machine");
@@ -202,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_compare_as_numbers() {
+    fn glibc_versions_compare_numerically() {
         assert!(glibc_version(b"GLIBC_2.4") < glibc_version(b"GLIBC_2.34"));
         assert_eq!(glibc_version(b"GLIBC_2.3.4"), Some((2, 3)));
         assert_eq!(glibc_version(b"GLIBC_PRIVATE"), None);
@@ -210,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_zip_is_the_same_every_time_and_executable() {
+    fn zip_is_reproducible_and_executable() {
         let first = zip(b"binary").expect("a zip");
         assert_eq!(first, zip(b"binary").expect("a zip"));
         let mut archive = zip::ZipArchive::new(Cursor::new(first)).expect("a readable zip");

@@ -1,4 +1,4 @@
-//! The calls that change the function, each with its wait.
+//! The calls that change the function, each with the wait for its effect.
 
 use std::collections::BTreeMap;
 
@@ -14,39 +14,39 @@ use crate::error::{Error, ErrorKind};
 use crate::reconcile::diff::SettingChange;
 use crate::reconcile::resource::{Resource as _, StepContext};
 
-/// A new role is usually assumable within ten seconds.
+/// Seconds. A new role is usually assumable within ten.
 pub(super) const ROLE_DEADLINE: u64 = 90;
-/// Lambda unpacks and starts a new version within seconds.
+/// Seconds. Lambda usually deploys a new version within a few.
 pub(super) const UPDATE_DEADLINE: u64 = 180;
-/// Tag with the git revision that the code was deployed from. It is written with the code and not compared: the same
-/// code may be built from many revisions.
+/// The tag with the git revision of the deployed code. It is written with the code and not compared, because many
+/// revisions may give the same code.
 pub(crate) const REVISION_TAG: &str = "revision";
 
-/// Settings that go through UpdateFunctionCode.
+/// The settings that UpdateFunctionCode changes.
 pub(super) const CODE: [&str; 2] = ["code", "architecture"];
 
-/// Lambda checks that it may assume the role, and a new role is not known everywhere yet. Only these texts tell this
-/// from a request that is wrong.
-pub(super) fn role_is_new(error: &AwsError) -> bool {
+/// Returns whether Lambda cannot assume the role yet (eventual consistency of a new role). Only these texts distinguish
+/// that from an invalid request.
+pub(super) fn is_role_propagating(error: &AwsError) -> bool {
     ["cannot be assumed by Lambda", "execution role does not have permissions", "KMS key is invalid for CreateGrant"]
         .iter()
         .any(|text| error.says("InvalidParameterValueException", text))
 }
 
-/// Something else is changing the function; it passes.
+/// Returns whether another change of the function is in flight, which is transient.
 pub(in crate::resources) fn is_busy(error: &AwsError) -> bool {
     matches!(error.code(), Some("ResourceConflictException" | "PreconditionFailedException"))
 }
 
 impl Function {
-    /// The code to upload; declared without it only for destroy, which uploads nothing.
+    /// Returns the code to upload. Only commands that upload nothing, such as destroy, run without it.
     pub(super) fn code(&self) -> Result<&Artifact, Error> {
         self.artifact
             .as_deref()
             .ok_or_else(|| Error::usage("the handler's binary was not loaded", "build it with `make handler`"))
     }
 
-    /// The tags with which code goes up: a revision that is declared by hand stays so.
+    /// Returns the tags that are written with the code. A declared tag for the revision takes precedence.
     pub(super) fn tags_with_revision(&self) -> BTreeMap<String, String> {
         let mut tags = self.tags.clone();
         let revision = self.artifact.as_ref().and_then(|artifact| artifact.code.revision.clone());
@@ -59,25 +59,25 @@ impl Function {
         request.send().await.call("lambda:GetFunctionConfiguration")
     }
 
-    /// Waits until Lambda is at no change, whatever came of the last one: the next may mend it.
-    pub(super) async fn idle(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
-        let waiting = step.wait(format!("function {} to take a change", self.name), UPDATE_DEADLINE);
+    /// Waits until no change is in flight, even if the last one failed: the next one may correct it.
+    pub(super) async fn wait_until_idle(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
+        let waiting = step.wait(format!("function {} to accept a change", self.name), UPDATE_DEADLINE);
         wait_until(waiting, || async {
-            let now = self.configuration(step.aws).await?;
+            let live = self.configuration(step.aws).await?;
             let busy =
-                now.state == Some(State::Pending) || now.last_update_status == Some(LastUpdateStatus::InProgress);
+                live.state == Some(State::Pending) || live.last_update_status == Some(LastUpdateStatus::InProgress);
             Ok((!busy).then_some(()))
         })
         .await
     }
 
-    /// Waits until Lambda has put our change into place.
-    pub(super) async fn settled(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
+    /// Waits until Lambda has completed the change.
+    pub(super) async fn wait_until_ready(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         let waiting = step.wait(format!("function {} to be ready", self.name), UPDATE_DEADLINE);
         wait_until(waiting, || async {
-            let now = self.configuration(step.aws).await?;
-            if now.last_update_status == Some(LastUpdateStatus::Failed) || now.state == Some(State::Failed) {
-                let reason = now.last_update_status_reason.or(now.state_reason).unwrap_or_default();
+            let live = self.configuration(step.aws).await?;
+            if live.last_update_status == Some(LastUpdateStatus::Failed) || live.state == Some(State::Failed) {
+                let reason = live.last_update_status_reason.or(live.state_reason).unwrap_or_default();
                 return Err(Error::new(
                     ErrorKind::Aws,
                     format!("failed to update function {}: {reason}", self.name),
@@ -85,40 +85,40 @@ impl Function {
                 )
                 .into());
             }
-            // Inactive is ready too: Lambda puts functions that were not used for weeks to sleep.
-            let ready = matches!(now.state, Some(State::Active | State::Inactive))
-                && now.last_update_status == Some(LastUpdateStatus::Successful);
+            // Inactive is ready too: it is the state of a function that was not invoked for weeks.
+            let ready = matches!(live.state, Some(State::Active | State::Inactive))
+                && live.last_update_status == Some(LastUpdateStatus::Successful);
             Ok(ready.then_some(()))
         })
         .await
     }
 
-    /// The function, where `settings` of it still differ as planned; nothing where they are as declared by now. What has
-    /// become of them otherwise is somebody else's work, and not to be undone without having been shown.
-    pub(super) async fn still(
+    /// Returns the live state if the drift of `settings` is still as planned, or `None` if they are in sync by now. Any
+    /// other drift is a conflict: another process made it, and it was not shown in the plan, so it must not be undone.
+    pub(super) async fn recheck_drift(
         &self,
         aws: &Aws,
         planned: &[SettingChange],
         settings: &[&str],
     ) -> Result<Option<Live>, ResourceError> {
-        let moved = |how: &str| {
+        let conflict = |how: &str| {
             Error::conflict(
                 format!("function {} {how} concurrently by another process", self.name),
                 "wait for the other process to finish, then run the command again",
             )
         };
-        let now = self.read(aws).await?.ok_or_else(|| moved("was deleted"))?;
-        let of = |changes: &[SettingChange]| -> Vec<SettingChange> {
+        let live = self.read(aws).await?.ok_or_else(|| conflict("was deleted"))?;
+        let relevant = |changes: &[SettingChange]| -> Vec<SettingChange> {
             changes.iter().filter(|change| settings.contains(&change.setting)).cloned().collect()
         };
-        let differs = of(&self.diff(Some(&now)));
-        if differs.is_empty() {
+        let drift = relevant(&self.diff(Some(&live)));
+        if drift.is_empty() {
             return Ok(None);
         }
-        if differs != of(planned) {
-            return Err(moved("was changed").into());
+        if drift != relevant(planned) {
+            return Err(conflict("was changed").into());
         }
-        Ok(Some(now))
+        Ok(Some(live))
     }
 
     pub(super) async fn put_configuration(
@@ -126,18 +126,18 @@ impl Function {
         step: &StepContext<'_>,
         planned: &[SettingChange],
     ) -> Result<(), ResourceError> {
-        let passes = |error: &AwsError| role_is_new(error) || is_busy(error);
-        retry_while(step.wait("the function to take its configuration", ROLE_DEADLINE), passes, || async {
-            let Some(now) = self.still(step.aws, planned, &CONFIGURATION).await? else { return Ok(()) };
+        let is_transient = |error: &AwsError| is_role_propagating(error) || is_busy(error);
+        retry_while(step.wait("the function to accept its configuration", ROLE_DEADLINE), is_transient, || async {
+            let Some(live) = self.recheck_drift(step.aws, planned, &CONFIGURATION).await? else { return Ok(()) };
             let request = step.aws.lambda.update_function_configuration().function_name(&self.name);
-            let request = self.configuration.update(request).set_revision_id(now.revision_id);
+            let request = self.configuration.update(request).set_revision_id(live.revision_id);
             request.send().await.call("lambda:UpdateFunctionConfiguration").map(drop).map_err(ResourceError::from)
         })
         .await?;
-        self.settled(step).await
+        self.wait_until_ready(step).await
     }
 
-    /// One UpdateFunctionCode, on condition that the function is at `revision_id`, where one is given.
+    /// Uploads the code with one UpdateFunctionCode, which fails if the function is not at `revision_id`, if given.
     pub(super) async fn upload(&self, aws: &Aws, zip: Blob, revision_id: Option<String>) -> Result<(), AwsError> {
         let request = aws.lambda.update_function_code().function_name(&self.name).set_revision_id(revision_id);
         let request = request.zip_file(zip).architectures(self.configuration.architecture());
@@ -150,26 +150,26 @@ impl Function {
         planned: &[SettingChange],
     ) -> Result<(), ResourceError> {
         let zip = Blob::new(self.code()?.zip.clone());
-        retry_while(step.wait("the function to take its code", UPDATE_DEADLINE), is_busy, || async {
-            let Some(now) = self.still(step.aws, planned, &CODE).await? else { return Ok(()) };
-            Ok::<_, ResourceError>(self.upload(step.aws, zip.clone(), now.revision_id).await?)
+        retry_while(step.wait("the function to accept its code", UPDATE_DEADLINE), is_busy, || async {
+            let Some(live) = self.recheck_drift(step.aws, planned, &CODE).await? else { return Ok(()) };
+            Ok::<_, ResourceError>(self.upload(step.aws, zip.clone(), live.revision_id).await?)
         })
         .await?;
-        self.settled(step).await
+        self.wait_until_ready(step).await
     }
 
     pub(super) async fn put_event_invoke(&self, step: &StepContext<'_>, live: &Live) -> Result<(), ResourceError> {
         let failures = OnFailure::builder().destination(&self.failure_queue_arn).build();
-        // The put removes what it does not name, and where successes go is not ours to say.
+        // The put removes destinations that it omits, and the destination of successes is unmanaged.
         let successes = live.success_destination.as_ref().map(|arn| OnSuccess::builder().destination(arn).build());
         let destination = DestinationConfig::builder().on_failure(failures).set_on_success(successes).build();
-        // Lambda checks that the queue is there and that the role may send to it, and neither is known everywhere at
-        // once. Only these texts tell this from a request that is wrong.
-        let passes = |error: &AwsError| {
+        // Lambda validates that the queue exists and that the role may send to it, and both are eventually consistent.
+        // Only these texts distinguish that from an invalid request.
+        let is_transient = |error: &AwsError| {
             let unknown = ["destination ARN", "does not have permissions", "do not have permissions"];
             is_busy(error) || unknown.iter().any(|text| error.says("InvalidParameterValueException", text))
         };
-        retry_while(step.wait("the role to be allowed to send to the queue", ROLE_DEADLINE), passes, || async {
+        retry_while(step.wait("the role to be allowed to send to the queue", ROLE_DEADLINE), is_transient, || async {
             let request = step.aws.lambda.put_function_event_invoke_config().function_name(&self.name);
             let request = request
                 .maximum_retry_attempts(self.retries)
@@ -183,7 +183,7 @@ impl Function {
 
     pub(super) async fn put_concurrency(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         let lambda = &step.aws.lambda;
-        retry_while(step.wait("the function to take its concurrency", UPDATE_DEADLINE), is_busy, || async {
+        retry_while(step.wait("the function to accept its concurrency", UPDATE_DEADLINE), is_busy, || async {
             match self.max_concurrency {
                 Some(most) => {
                     let request = lambda.put_function_concurrency().function_name(&self.name);

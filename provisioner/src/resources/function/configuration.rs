@@ -1,4 +1,4 @@
-//! The settings of the function itself. A setting is a field here and a key of `[function]`, and nothing else.
+//! The configuration of the function. A new setting needs only a field here and a key of `[function]`.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,14 @@ use super::artifact::ENTRY;
 use crate::reconcile::diff::Diff;
 use crate::resources::Context;
 
-/// A marker must outlive its object. S3 expires objects at the midnight after their last day and then takes its time.
+/// A marker must outlive its object: S3 expires objects at the midnight after their last day, and deletes them with a
+/// delay.
 const LEDGER_MARGIN_DAYS: i32 = 7;
 const DESCRIPTION: &str = "Counts the events of Segment's files per event and hour";
-/// Replaces the values of environment variables that the pipeline does not set: they may be secrets.
+/// Replaces the values of unmanaged environment variables, which may be secrets.
 const HIDDEN: &str = "(hidden)";
 
-/// The settings that go through UpdateFunctionConfiguration. The architecture goes with the code.
+/// The settings that UpdateFunctionConfiguration changes. The architecture is changed with the code.
 pub(super) const CONFIGURATION: [&str; 7] =
     ["role", "description", "runtime", "handler", "memory_mb", "timeout_seconds", "environment"];
 
@@ -72,7 +73,7 @@ impl Configuration {
             .compare("memory_mb", live.and_then(|l| l.memory_mb), self.memory_mb)
             .compare("timeout_seconds", live.and_then(|l| l.timeout_seconds), self.timeout_seconds)
             .compare("role", live.map(|l| &l.role_arn), &self.role_arn)
-            .compare("environment", live.map(Self::shown_environment).as_ref(), &self.environment)
+            .compare("environment", live.map(Self::redacted_environment).as_ref(), &self.environment)
     }
 
     /// Adds the settings to a request that creates the function.
@@ -108,16 +109,16 @@ impl Configuration {
     }
 
     fn environment(&self) -> Environment {
-        // An empty map clears the variables; without a map they would stay.
+        // An empty map clears the variables; without a map Lambda keeps them.
         Environment::builder().set_variables(Some(self.environment.clone().into_iter().collect())).build()
     }
 
-    fn shown_environment(&self) -> BTreeMap<String, String> {
-        let shown = |(name, value): (&String, &String)| {
+    fn redacted_environment(&self) -> BTreeMap<String, String> {
+        let redact = |(name, value): (&String, &String)| {
             let value = if env::ALL.contains(&name.as_str()) { value.as_str() } else { HIDDEN };
             (name.clone(), value.to_owned())
         };
-        self.environment.iter().map(shown).collect()
+        self.environment.iter().map(redact).collect()
     }
 }
 
@@ -129,9 +130,9 @@ fn desired_environment(context: &Context<'_>) -> BTreeMap<String, String> {
         (env::COUNT_TYPES.to_owned(), pipeline.count.join(",")),
     ]);
     if let Some(days) = pipeline.bucket.expire_days {
-        // A versioned object lives as long again as a noncurrent version.
-        let lives = if pipeline.bucket.versioning { days.saturating_mul(2) } else { days };
-        environment.insert(env::LEDGER_TTL_DAYS.to_owned(), lives.saturating_add(LEDGER_MARGIN_DAYS).to_string());
+        // A versioned object is kept equally long again as a noncurrent version.
+        let lifetime = if pipeline.bucket.versioning { days.saturating_mul(2) } else { days };
+        environment.insert(env::LEDGER_TTL_DAYS.to_owned(), lifetime.saturating_add(LEDGER_MARGIN_DAYS).to_string());
     }
     environment
 }

@@ -17,15 +17,16 @@ use crate::reconcile::resource::{Address, IamActions, Resource, StepContext};
 use crate::resources::{Context, Kind};
 pub(crate) use calls::REVISION_TAG;
 pub(super) use calls::is_busy;
-use calls::{CODE, ROLE_DEADLINE, UPDATE_DEADLINE, role_is_new};
+use calls::{CODE, ROLE_DEADLINE, UPDATE_DEADLINE, is_role_propagating};
 use configuration::{CONFIGURATION, Configuration};
 pub(super) use state::Function;
 use state::Live;
 
-/// What Lambda does where nothing was said: PutFunctionEventInvokeConfig, API reference.
+/// Lambda's defaults (PutFunctionEventInvokeConfig, API reference).
 const DEFAULT_RETRIES: i32 = 2;
 const DEFAULT_EVENT_AGE: i32 = 21_600;
-/// What became of the last change, where Lambda could not make it. One that is under way is none of a plan's business.
+
+/// Returns the failure of the last change, if it failed. A change in flight is no drift.
 fn failure(state: Option<&State>, update: Option<&LastUpdateStatus>, reason: Option<&str>) -> Option<String> {
     let failed = state == Some(&State::Failed) || update == Some(&LastUpdateStatus::Failed);
     failed.then(|| format!("Failed: {}", reason.unwrap_or("Lambda gives no reason")))
@@ -60,7 +61,7 @@ impl Kind for Function {
         let like = Self::desired(context).into_iter().next()?;
         let group = Address::of::<log_group::LogGroup>(log_group_name(name));
         let mut depends_on = like.depends_on;
-        depends_on.retain(|need| need.kind != group.kind);
+        depends_on.retain(|address| address.kind != group.kind);
         depends_on.push(group);
         Some(Self { name: name.to_owned(), arn: context.account.function_arn(name), depends_on, ..like })
     }
@@ -82,7 +83,7 @@ impl Resource for Function {
         vec![
             IamActions {
                 resource: self.arn.clone(),
-                // GetFunction leaves the tags out where the second is missing (Lambda API reference).
+                // GetFunction omits the tags without lambda:ListTags (Lambda API reference).
                 read: &["lambda:GetFunction", "lambda:ListTags", "lambda:GetFunctionEventInvokeConfig"],
                 create: &[
                     "lambda:CreateFunction",
@@ -120,21 +121,21 @@ impl Resource for Function {
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
-        let gone = ["ResourceNotFoundException"];
+        let absent = ["ResourceNotFoundException"];
         let (function, invoke) = tokio::try_join!(
             async {
                 let answer = aws.lambda.get_function().function_name(&self.name).send().await;
-                absent_on(answer.call("lambda:GetFunction"), &gone)
+                absent_on(answer.call("lambda:GetFunction"), &absent)
             },
             async {
                 let answer = aws.lambda.get_function_event_invoke_config().function_name(&self.name).send().await;
-                absent_on(answer.call("lambda:GetFunctionEventInvokeConfig"), &gone)
+                absent_on(answer.call("lambda:GetFunctionEventInvokeConfig"), &absent)
             },
         )?;
         let Some(function) = function else {
             return Ok(None);
         };
-        // Without its tags, it would look like nobody's.
+        // Without its tags the function would be taken for unmanaged.
         if let Some(error) = function.tags_error {
             let answer =
                 Answer::Service { status: 403, code: error.error_code, message: error.message, request_id: None };
@@ -195,7 +196,8 @@ impl Resource for Function {
         let code = FunctionCode::builder().zip_file(Blob::new(self.code()?.zip.clone())).build();
         let request = self.configuration.create(step.aws.lambda.create_function().function_name(&self.name));
         let request = request.code(code).set_tags(Some(self.tags_with_revision().into_iter().collect()));
-        let created = retry_while(step.wait("the role to become assumable", ROLE_DEADLINE), role_is_new, || async {
+        let waiting = step.wait("the role to become assumable", ROLE_DEADLINE);
+        let created = retry_while(waiting, is_role_propagating, || async {
             request.clone().send().await.call("lambda:CreateFunction")
         })
         .await;
@@ -205,7 +207,7 @@ impl Resource for Function {
             }
             other => other?,
         };
-        self.settled(step).await?;
+        self.wait_until_ready(step).await?;
         self.put_event_invoke(step, &Live::default()).await?;
         if self.max_concurrency.is_some() {
             self.put_concurrency(step).await?;
@@ -221,32 +223,33 @@ impl Resource for Function {
     ) -> Result<(), ResourceError> {
         let uploads = touches(changes, &["code"]);
         if uploads {
-            // The tags say which revision the code is of, so they wait for the same condition.
-            self.still(step.aws, changes, &CODE).await?;
+            // The tags name the revision of the code, so they are written under the same condition.
+            self.recheck_drift(step.aws, changes, &CODE).await?;
         }
         if uploads || touches(changes, &["tags"]) {
             let request = step.aws.lambda.tag_resource().resource(&self.arn);
             let tags = if uploads { self.tags_with_revision() } else { self.tags.clone() }.into_iter().collect();
             let request = request.set_tags(Some(tags));
-            retry_while(step.wait("the function to take its tags", UPDATE_DEADLINE), is_busy, || async {
+            retry_while(step.wait("the function to accept its tags", UPDATE_DEADLINE), is_busy, || async {
                 request.clone().send().await.call("lambda:TagResource")
             })
             .await?;
         }
-        // A made-but-not-ready function takes no change. Configuration before code: new code may need a new variable.
+        // A function that is not ready yet accepts no change. The configuration is updated before the code, because new
+        // code may need a new variable.
         if touches(changes, &CONFIGURATION) {
-            self.idle(step).await?;
+            self.wait_until_idle(step).await?;
             self.put_configuration(step, changes).await?;
         }
         if touches(changes, &CODE) {
-            self.idle(step).await?;
+            self.wait_until_idle(step).await?;
             self.put_code(step, changes).await?;
         }
         if touches(changes, &["state"]) && !uploads {
-            // The change that failed is made anew.
-            self.idle(step).await?;
+            // The failed change is repeated.
+            self.wait_until_idle(step).await?;
             self.upload(step.aws, Blob::new(self.code()?.zip.clone()), None).await?;
-            self.settled(step).await?;
+            self.wait_until_ready(step).await?;
         }
         if touches(changes, &["retries", "max_event_age_seconds", "failure_queue"]) {
             self.put_event_invoke(step, live).await?;
@@ -258,7 +261,7 @@ impl Resource for Function {
     }
 
     async fn delete(&self, step: &StepContext<'_>, _live: &Live) -> Result<(), ResourceError> {
-        let waiting = step.wait("the function to be free for deletion", UPDATE_DEADLINE);
+        let waiting = step.wait("the function to become deletable", UPDATE_DEADLINE);
         retry_while(waiting, is_busy, || async {
             let answer = step.aws.lambda.delete_function().function_name(&self.name).send().await;
             absent_on(answer.call("lambda:DeleteFunction"), &["ResourceNotFoundException"])
@@ -268,8 +271,8 @@ impl Resource for Function {
     }
 }
 
-/// The tables that the function writes to, for those who start sending it work.
-pub(super) fn tables(context: &Context<'_>) -> [Address; 2] {
+/// Returns the addresses of the tables that the function writes to, for resources that cause invocations.
+pub(super) fn table_addresses(context: &Context<'_>) -> [Address; 2] {
     let declared = &context.pipeline.table;
     [Address::of::<table::Table>(&declared.counts), Address::of::<table::Table>(&declared.ledger)]
 }
@@ -298,12 +301,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_differs_from_what_was_made() {
+    fn function_as_created_is_in_sync() {
         assert_in_sync::<Function>(live_of);
     }
 
     #[test]
-    fn markers_outlive_the_objects_that_they_mark() {
+    fn marker_lifetime_exceeds_object_lifetime() {
         let days = |file: &str| {
             declared::<Function>(file).remove(0).configuration.environment.get(env::LEDGER_TTL_DAYS).cloned()
         };
@@ -313,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn one_setting_is_one_change() {
+    fn drift_of_one_setting_is_one_change() {
         let spec = declared::<Function>("").remove(0);
         let mut live = live_of(&spec);
         live.configuration.memory_mb = Some(128);
@@ -323,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_lambda_could_not_make_is_a_difference() {
+    fn failed_change_of_the_function_is_drift() {
         let spec = declared::<Function>("").remove(0);
         let live =
             |state, update| Live { failure: failure(Some(&state), Some(&update), Some("no space")), ..live_of(&spec) };
@@ -334,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_code_of_another_revision_is_no_change() {
+    fn same_code_from_another_revision_is_in_sync() {
         let spec = declared::<Function>("").remove(0);
         let mut live = live_of(&spec);
         live.code.revision = Some("other".to_owned());
@@ -343,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_variables_that_are_not_ours_are_not_shown() {
+    fn values_of_unmanaged_variables_are_hidden() {
         let spec = declared::<Function>("").remove(0);
         let mut live = live_of(&spec);
         live.configuration.environment.insert("DB_PASSWORD".to_owned(), "hunter2".to_owned());

@@ -8,7 +8,7 @@ use super::configuration::Configuration;
 use crate::reconcile::diff::Code;
 use crate::reconcile::resource::Address;
 
-/// A function, as declared.
+/// The desired state of the function.
 #[derive(Debug, Clone)]
 pub(in crate::resources) struct Function {
     pub(super) name: String,
@@ -23,12 +23,12 @@ pub(in crate::resources) struct Function {
     pub(super) tags: BTreeMap<String, String>,
 }
 
-/// A function, as it is.
+/// The live state of the function.
 #[derive(Debug, Default)]
 pub(in crate::resources) struct Live {
     pub(super) configuration: Configuration,
     pub(super) code: Code,
-    /// Why Lambda could not make the last change, where it could not.
+    /// The reason why the last change failed, if it did.
     pub(super) failure: Option<String>,
     /// Changes with each change of code or configuration.
     pub(super) revision_id: Option<String>,

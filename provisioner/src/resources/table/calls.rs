@@ -1,4 +1,4 @@
-//! The calls that change a table, each with its wait.
+//! The calls that change a table, each with the wait for its effect.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::config::Billing;
 use crate::error::Error;
 use crate::reconcile::resource::StepContext;
 
-use super::state::{Attribute, Live, Table, billing_shown};
+use super::state::{Attribute, Live, Table, billing_json};
 
-/// Making a table or an index of an empty table takes seconds; the index of a full one may take hours, and then a
-/// later run finds it.
+/// Seconds. DynamoDB creates a table, or an index of an empty table, within seconds. An index of a large table may need
+/// hours; a later run then finds it.
 pub(super) const TABLE_DEADLINE: u64 = 300;
 
 pub(super) fn keys(hash: Attribute, range: Attribute) -> Result<Vec<KeySchemaElement>, Error> {
@@ -30,11 +30,11 @@ pub(super) fn keys(hash: Attribute, range: Attribute) -> Result<Vec<KeySchemaEle
         .collect()
 }
 
-/// The table or a setting is being changed by something else; it passes.
+/// Returns whether another change of the table or of a setting is in flight, which is transient.
 pub(super) fn is_busy(error: &AwsError) -> bool {
     match error.code() {
         Some("ResourceInUseException" | "ContinuousBackupsUnavailableException") => true,
-        // The other limit, of tables in the account, does not pass. DynamoDB tells them apart by the text alone.
+        // The limit of tables in the account has the same code but is not transient. Only the message differs.
         Some("LimitExceededException") => error.says("LimitExceededException", "simultaneously"),
         _ => false,
     }
@@ -78,13 +78,14 @@ impl Table {
         Ok(found.and_then(|answer| answer.table))
     }
 
-    pub(super) async fn is_going(&self, aws: &Aws) -> Result<bool, AwsError> {
+    pub(super) async fn is_absent_or_deleting(&self, aws: &Aws) -> Result<bool, AwsError> {
         let table = self.describe(aws).await?;
         Ok(table.is_none_or(|table| table.table_status == Some(TableStatus::Deleting)))
     }
 
-    /// Waits until neither the table nor an index is being changed. A new one may not be known everywhere yet.
-    pub(super) async fn settled(&self, step: &StepContext<'_>, is_new: bool) -> Result<(), ResourceError> {
+    /// Waits until no change of the table or of an index is in flight. A new table may not be found yet (eventual
+    /// consistency).
+    pub(super) async fn wait_until_active(&self, step: &StepContext<'_>, is_new: bool) -> Result<(), ResourceError> {
         let waiting = step.wait(format!("table {} to become ACTIVE", self.name), TABLE_DEADLINE);
         wait_until(waiting, || async {
             let Some(table) = self.describe(step.aws).await? else {
@@ -98,9 +99,9 @@ impl Table {
                 .into());
             };
             let indexes = table.global_secondary_indexes();
-            let settled = table.table_status == Some(TableStatus::Active)
+            let active = table.table_status == Some(TableStatus::Active)
                 && indexes.iter().all(|index| index.index_status == Some(IndexStatus::Active));
-            Ok(settled.then_some(()))
+            Ok(active.then_some(()))
         })
         .await
     }
@@ -112,19 +113,20 @@ impl Table {
             (None, None) => return Ok(()),
         };
         let specification = TimeToLiveSpecification::builder().attribute_name(attribute).enabled(enabled).build()?;
-        let answer = retry_while(step.wait("the table to take its time to live", TABLE_DEADLINE), is_busy, || async {
-            let request = step.aws.dynamodb.update_time_to_live().table_name(&self.name);
-            request.time_to_live_specification(specification.clone()).send().await.call("dynamodb:UpdateTimeToLive")
-        })
-        .await;
+        let answer =
+            retry_while(step.wait("the table to accept its time to live", TABLE_DEADLINE), is_busy, || async {
+                let request = step.aws.dynamodb.update_time_to_live().table_name(&self.name);
+                request.time_to_live_specification(specification.clone()).send().await.call("dynamodb:UpdateTimeToLive")
+            })
+            .await;
         match answer {
             Ok(_) => Ok(()),
-            // As wanted already. DynamoDB has no code of its own for it.
+            // Already in sync. DynamoDB has no error code of its own for it.
             Err(ResourceError::Call(error)) if error.says("ValidationException", "already") => Ok(()),
-            // It takes one change an hour or so. Nothing else depends on it, and the next plan shows it again.
+            // DynamoDB accepts about one change an hour. No other step depends on it, and the next plan shows it again.
             Err(ResourceError::Call(error)) if error.says("ValidationException", "multiple times") => {
                 (step.on_wait)(
-                    "DynamoDB to take another change of its time to live: the next apply does it",
+                    "DynamoDB to accept another change of its time to live: the next apply makes it",
                     Duration::ZERO,
                 );
                 Ok(())
@@ -145,7 +147,7 @@ impl Table {
         Ok(())
     }
 
-    /// One UpdateTable; waits for its turn before and for its end after.
+    /// Calls UpdateTable once DynamoDB accepts another change, and waits until that change is complete.
     pub(super) async fn update_table(
         &self,
         step: &StepContext<'_>,
@@ -155,12 +157,12 @@ impl Table {
         + Send
         + Sync,
     ) -> Result<(), ResourceError> {
-        retry_while(step.wait("the table to take another change", TABLE_DEADLINE), is_busy, || async {
+        retry_while(step.wait("the table to accept another change", TABLE_DEADLINE), is_busy, || async {
             let request = change(step.aws.dynamodb.update_table().table_name(&self.name));
             request.send().await.call("dynamodb:UpdateTable")
         })
         .await?;
-        self.settled(step, false).await
+        self.wait_until_active(step, false).await
     }
 
     pub(super) async fn put_billing(&self, step: &StepContext<'_>, live: &Live) -> Result<(), ResourceError> {
@@ -178,9 +180,9 @@ impl Table {
             ),
             _ => None,
         };
-        // DynamoDB refuses an update of the throughput to what it is.
-        let table = live.billing.as_ref() != Some(&billing_shown(self.billing));
-        let index = resize.filter(|_| live.index_billing.as_ref() != Some(&billing_shown(self.billing)));
+        // DynamoDB refuses an update that does not change the throughput.
+        let table = live.billing.as_ref() != Some(&billing_json(self.billing));
+        let index = resize.filter(|_| live.index_billing.as_ref() != Some(&billing_json(self.billing)));
         let updated = self
             .update_table(step, |mut request| {
                 if table {
@@ -190,7 +192,7 @@ impl Table {
             })
             .await;
         match updated {
-            // DynamoDB lets the mode and the units change a few times a day; its answer says which and when again.
+            // DynamoDB limits the changes of mode and units per day; its answer names the limit and the last change.
             Err(ResourceError::Call(error)) if error.code() == Some("LimitExceededException") => Err(Error::conflict(
                 format!("DynamoDB limits changes of the billing of table {}: {error}", self.name),
                 "run apply again 24 hours after the last change, or revert table.billing until then",
@@ -208,13 +210,13 @@ impl Table {
             let delete = DeleteGlobalSecondaryIndexAction::builder().index_name(index.name).build()?;
             let delete = GlobalSecondaryIndexUpdate::builder().delete(delete).build();
             self.update_table(step, |request| request.global_secondary_index_updates(delete.clone())).await?;
-            let waiting = step.wait("the old index to go", TABLE_DEADLINE);
+            let waiting = step.wait("the old index to be deleted", TABLE_DEADLINE);
             wait_until(waiting, || async {
                 let table = self.describe(step.aws).await?;
-                let gone = table.is_some_and(|t| {
+                let is_deleted = table.is_some_and(|t| {
                     t.global_secondary_indexes().iter().all(|i| i.index_name.as_deref() != Some(index.name))
                 });
-                Ok(gone.then_some(()))
+                Ok(is_deleted.then_some(()))
             })
             .await?;
         }
@@ -232,7 +234,7 @@ impl Table {
         .await
     }
 
-    pub(super) async fn protect(&self, step: &StepContext<'_>, on: bool) -> Result<(), ResourceError> {
+    pub(super) async fn put_deletion_protection(&self, step: &StepContext<'_>, on: bool) -> Result<(), ResourceError> {
         self.update_table(step, |request| request.deletion_protection_enabled(on)).await
     }
 }

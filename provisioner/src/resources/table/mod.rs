@@ -1,5 +1,5 @@
-//! The two DynamoDB tables, each with an index: the counts by event and by hour, and the ledger of what was counted, by object
-//! and by when.
+//! The two DynamoDB tables, each with an index: the counts, by event and by hour, and the ledger of counted objects, by
+//! object and by the hour of counting.
 
 mod calls;
 mod state;
@@ -21,7 +21,7 @@ use crate::resources::{Context, Kind};
 
 use calls::{TABLE_DEADLINE, is_busy, keys};
 pub(super) use state::Table;
-use state::{Index, Live, billing_read, billing_shown, keys_read, keys_shown, projection_shown};
+use state::{Index, Live, billing_json, keys_json, live_billing_json, live_keys_json, projection_json};
 
 impl Kind for Table {
     fn desired(context: &Context<'_>) -> Vec<Self> {
@@ -98,7 +98,7 @@ impl Resource for Table {
                 "dynamodb:UpdateTimeToLive",
                 "dynamodb:UpdateContinuousBackups",
             ],
-            // Deletion protection is lifted first.
+            // UpdateTable disables the deletion protection before the deletion.
             delete: &["dynamodb:UpdateTable", "dynamodb:DeleteTable"],
         }]
     }
@@ -119,7 +119,7 @@ impl Resource for Table {
         let Some(table) = self.describe(aws).await? else {
             return Ok(None);
         };
-        // A table that is on its way out is still described, but as good as gone; whoever makes it anew waits for that.
+        // A table that is being deleted is still described. It counts as absent; its recreation waits for the deletion.
         if table.table_status == Some(TableStatus::Deleting) {
             return Ok(None);
         }
@@ -148,12 +148,12 @@ impl Resource for Table {
         )?;
         let attributes = table.attribute_definitions();
         let index = self.index.as_ref().and_then(|wanted| {
-            // One that is going is as good as gone; whoever makes it anew waits for that first.
+            // An index that is being deleted counts as absent; its recreation waits for the deletion.
             table.global_secondary_indexes().iter().find(|index| {
                 index.index_name.as_deref() == Some(wanted.name) && index.index_status != Some(IndexStatus::Deleting)
             })
         });
-        let index_billing = index.map(|index| match billing_read(&table) {
+        let index_billing = index.map(|index| match live_billing_json(&table) {
             Json::String(on_demand) => json!(on_demand),
             _ => {
                 let units = index.provisioned_throughput.as_ref();
@@ -171,14 +171,14 @@ impl Resource for Table {
             .and_then(|backups| backups.point_in_time_recovery_description)
             .and_then(|recovery| recovery.point_in_time_recovery_status);
         Ok(Some(Live {
-            keys: keys_read(table.key_schema(), attributes),
+            keys: live_keys_json(table.key_schema(), attributes),
             index: index.map(|index| {
-                let mut shown = keys_read(index.key_schema(), attributes);
-                shown["projection"] = projection_shown(index.projection.as_ref());
-                shown
+                let mut json = live_keys_json(index.key_schema(), attributes);
+                json["projection"] = projection_json(index.projection.as_ref());
+                json
             }),
             index_billing,
-            billing: Some(billing_read(&table)),
+            billing: Some(live_billing_json(&table)),
             ttl: ttl.and_then(|ttl| ttl.attribute_name),
             point_in_time_recovery: recovery == Some(PointInTimeRecoveryStatus::Enabled),
             deletion_protection: table.deletion_protection_enabled == Some(true),
@@ -187,16 +187,16 @@ impl Resource for Table {
     }
 
     fn diff(&self, live: Option<&Live>) -> Vec<SettingChange> {
-        let index = self.index.as_ref().map(Index::shown);
-        let billing = billing_shown(self.billing);
+        let index = self.index.as_ref().map(Index::to_json);
+        let billing = billing_json(self.billing);
         Diff::new()
-            .compare("key_schema", live.map(|l| &l.keys), &keys_shown(self.hash, self.range))
+            .compare("key_schema", live.map(|l| &l.keys), &keys_json(self.hash, self.range))
             .compare("index", live.and_then(|l| l.index.as_ref()), index.as_ref())
             .compare("billing", live.and_then(|l| l.billing.as_ref()), &billing)
             .compare(
                 "index_billing",
                 live.and_then(|l| l.index_billing.as_ref()),
-                // An index that has to be made anew is made with the right billing.
+                // An absent index is created with the desired billing, so it has no drift of its own.
                 live.and_then(|l| l.index_billing.as_ref()).map(|_| &billing),
             )
             .compare("time_to_live", live.and_then(|l| l.ttl.as_ref()), self.ttl)
@@ -214,13 +214,13 @@ impl Resource for Table {
                     "expires items by the attribute `{other}`, not `{wanted}`; DynamoDB cannot change it in one step"
                 ),
                 format!(
-                    "switch its time to live off, wait an hour, then run apply again: aws dynamodb update-time-to-live \
+                    "disable its time to live, wait an hour, then run apply again: aws dynamodb update-time-to-live \
                      --table-name {} --time-to-live-specification Enabled=false,AttributeName={other}",
                     self.name
                 ),
             ));
         }
-        let desired = keys_shown(self.hash, self.range);
+        let desired = keys_json(self.hash, self.range);
         (live.keys != desired).then(|| {
             Refusal::new(
                 format!("has the keys {}, not {desired}; DynamoDB cannot change keys", live.keys),
@@ -253,23 +253,25 @@ impl Resource for Table {
             .set_provisioned_throughput(self.throughput()?)
             .deletion_protection_enabled(self.deletion_protection)
             .set_tags(Some(self.aws_tags()?));
-        let waiting = step.wait("the table's turn to be made", TABLE_DEADLINE);
-        let in_use = |error: &AwsError| error.code() == Some("ResourceInUseException");
-        let passes = |error: &AwsError| in_use(error) || error.says("LimitExceededException", "simultaneously");
-        retry_while(waiting, passes, || async {
+        let waiting = step.wait("DynamoDB to accept the new table", TABLE_DEADLINE);
+        let is_in_use = |error: &AwsError| error.code() == Some("ResourceInUseException");
+        let is_transient =
+            |error: &AwsError| is_in_use(error) || error.says("LimitExceededException", "simultaneously");
+        retry_while(waiting, is_transient, || async {
             match request.clone().send().await.call("dynamodb:CreateTable") {
-                // In use by an old one on its way out, which passes, or by one that is there.
-                Err(error) if in_use(&error) && !self.is_going(step.aws).await? => Err(ResourceError::AlreadyExists),
+                // The name is in use by a table that is being deleted, which is transient, or by an existing one.
+                Err(error) if is_in_use(&error) && !self.is_absent_or_deleting(step.aws).await? => {
+                    Err(ResourceError::AlreadyExists)
+                }
                 result => result.map(drop).map_err(ResourceError::from),
             }
         })
         .await?;
-        self.settled(step, true).await?;
-        let fresh = Live::default();
-        tokio::try_join!(
-            async { if self.ttl.is_some() { self.put_ttl(step, &fresh).await } else { Ok(()) } },
-            async { if self.point_in_time_recovery { self.put_recovery(step).await } else { Ok(()) } },
-        )?;
+        self.wait_until_active(step, true).await?;
+        let live = Live::default();
+        tokio::try_join!(async { if self.ttl.is_some() { self.put_ttl(step, &live).await } else { Ok(()) } }, async {
+            if self.point_in_time_recovery { self.put_recovery(step).await } else { Ok(()) }
+        },)?;
         Ok(())
     }
 
@@ -279,12 +281,12 @@ impl Resource for Table {
         live: &Live,
         changes: &[SettingChange],
     ) -> Result<(), ResourceError> {
-        self.settled(step, false).await?;
+        self.wait_until_active(step, false).await?;
         if touches(changes, &["tags"]) {
             let request = step.aws.dynamodb.tag_resource().resource_arn(&self.arn).set_tags(Some(self.aws_tags()?));
             request.send().await.call("dynamodb:TagResource")?;
         }
-        // One UpdateTable at a time.
+        // DynamoDB accepts one UpdateTable at a time.
         if touches(changes, &["billing", "index_billing"]) {
             self.put_billing(step, live).await?;
         }
@@ -292,7 +294,7 @@ impl Resource for Table {
             self.put_index(step, live).await?;
         }
         if touches(changes, &["deletion_protection"]) {
-            self.protect(step, self.deletion_protection).await?;
+            self.put_deletion_protection(step, self.deletion_protection).await?;
         }
         if touches(changes, &["point_in_time_recovery"]) {
             self.put_recovery(step).await?;
@@ -304,29 +306,29 @@ impl Resource for Table {
     }
 
     async fn delete(&self, step: &StepContext<'_>, live: &Live) -> Result<(), ResourceError> {
-        let gone = &["ResourceNotFoundException"];
+        let absent = &["ResourceNotFoundException"];
         if live.deletion_protection {
-            let waiting = step.wait("the table to take another change", TABLE_DEADLINE);
-            let lifted = retry_while(waiting, is_busy, || async {
+            let waiting = step.wait("the table to accept another change", TABLE_DEADLINE);
+            let unprotected = retry_while(waiting, is_busy, || async {
                 let request =
                     step.aws.dynamodb.update_table().table_name(&self.name).deletion_protection_enabled(false);
-                absent_on(request.send().await.call("dynamodb:UpdateTable"), gone)
+                absent_on(request.send().await.call("dynamodb:UpdateTable"), absent)
             })
             .await?;
-            if lifted.is_none() {
+            if unprotected.is_none() {
                 return Ok(());
             }
         }
-        let waiting = step.wait("the table to be free for deletion", TABLE_DEADLINE);
+        let waiting = step.wait("the table to become deletable", TABLE_DEADLINE);
         let deleted = retry_while(waiting, is_busy, || async {
             let answer = step.aws.dynamodb.delete_table().table_name(&self.name).send().await;
-            absent_on(answer.call("dynamodb:DeleteTable"), gone)
+            absent_on(answer.call("dynamodb:DeleteTable"), absent)
         })
         .await?;
         if deleted.is_none() {
             return Ok(());
         }
-        wait_until(step.wait("the table to be gone", TABLE_DEADLINE), || async {
+        wait_until(step.wait("the table to be deleted", TABLE_DEADLINE), || async {
             Ok(self.describe(step.aws).await?.is_none().then_some(()))
         })
         .await
@@ -342,10 +344,10 @@ mod tests {
 
     fn live_of(spec: &Table) -> Live {
         Live {
-            keys: keys_shown(spec.hash, spec.range),
-            index: spec.index.as_ref().map(Index::shown),
-            billing: Some(billing_shown(spec.billing)),
-            index_billing: spec.index.as_ref().map(|_| billing_shown(spec.billing)),
+            keys: keys_json(spec.hash, spec.range),
+            index: spec.index.as_ref().map(Index::to_json),
+            billing: Some(billing_json(spec.billing)),
+            index_billing: spec.index.as_ref().map(|_| billing_json(spec.billing)),
             ttl: spec.ttl.map(str::to_owned),
             point_in_time_recovery: spec.point_in_time_recovery,
             deletion_protection: spec.deletion_protection,
@@ -354,22 +356,22 @@ mod tests {
     }
 
     #[test]
-    fn nothing_differs_from_what_was_made() {
+    fn table_as_created_is_in_sync() {
         assert_in_sync::<Table>(live_of);
     }
 
     #[test]
-    fn no_summary_of_the_billing_mode_means_provisioned() {
+    fn table_without_a_billing_mode_summary_is_provisioned() {
         let units = aws_sdk_dynamodb::types::ProvisionedThroughputDescription::builder();
         let units = units.read_capacity_units(5).write_capacity_units(6).build();
         let table = TableDescription::builder().provisioned_throughput(units).build();
-        assert_eq!(billing_read(&table), json!({ "read": 5, "write": 6 }));
+        assert_eq!(live_billing_json(&table), json!({ "read": 5, "write": 6 }));
     }
 
     #[test]
-    fn other_keys_are_refused() {
+    fn table_with_other_keys_is_refused() {
         let spec = declared::<Table>("").remove(0);
-        let live = Live { keys: keys_shown(("id", "S"), ("hour", "S")), ..live_of(&spec) };
+        let live = Live { keys: keys_json(("id", "S"), ("hour", "S")), ..live_of(&spec) };
         assert!(spec.refusal(&live).is_some());
         assert!(spec.refusal(&live_of(&spec)).is_none());
     }

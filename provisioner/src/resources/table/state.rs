@@ -9,10 +9,10 @@ use serde_json::{Value as Json, json};
 
 use crate::config::Billing;
 
-/// A key attribute: name and DynamoDB's letter for its type.
+/// A key attribute: its name, and DynamoDB's letter for its type.
 pub(super) type Attribute = (&'static str, &'static str);
 
-/// A table, as declared.
+/// The desired state of a table.
 #[derive(Debug, Clone)]
 pub(in crate::resources) struct Table {
     pub(super) name: String,
@@ -33,7 +33,7 @@ pub(super) struct Index {
     pub(super) name: &'static str,
     pub(super) hash: Attribute,
     pub(super) range: Attribute,
-    /// The attributes in it beside the keys; nothing for all.
+    /// The attribute that it includes besides the keys; `None` includes all attributes.
     pub(super) include: Option<&'static str>,
 }
 
@@ -48,14 +48,14 @@ impl Index {
         }
     }
 
-    pub(super) fn shown(&self) -> Json {
-        let mut shown = keys_shown(self.hash, self.range);
-        shown["projection"] = projection_shown(Some(&self.projection()));
-        shown
+    pub(super) fn to_json(&self) -> Json {
+        let mut json = keys_json(self.hash, self.range);
+        json["projection"] = projection_json(Some(&self.projection()));
+        json
     }
 }
 
-pub(super) fn projection_shown(projection: Option<&Projection>) -> Json {
+pub(super) fn projection_json(projection: Option<&Projection>) -> Json {
     let kind = projection.and_then(|p| p.projection_type.as_ref()).map(ProjectionType::as_str);
     match projection.map(Projection::non_key_attributes).unwrap_or_default() {
         [] => json!(kind),
@@ -63,7 +63,7 @@ pub(super) fn projection_shown(projection: Option<&Projection>) -> Json {
     }
 }
 
-/// A table, as it is.
+/// The live state of a table.
 #[derive(Debug, Default)]
 pub(in crate::resources) struct Live {
     pub(super) keys: Json,
@@ -76,11 +76,11 @@ pub(in crate::resources) struct Live {
     pub(super) tags: BTreeMap<String, String>,
 }
 
-pub(super) fn keys_shown(hash: (&str, &str), range: (&str, &str)) -> Json {
+pub(super) fn keys_json(hash: (&str, &str), range: (&str, &str)) -> Json {
     json!({ "partition": format!("{} ({})", hash.0, hash.1), "sort": format!("{} ({})", range.0, range.1) })
 }
 
-pub(super) fn keys_read(keys: &[KeySchemaElement], attributes: &[AttributeDefinition]) -> Json {
+pub(super) fn live_keys_json(keys: &[KeySchemaElement], attributes: &[AttributeDefinition]) -> Json {
     let of = |role: KeyType| {
         let key = keys.iter().find(|key| key.key_type == role)?;
         let attribute = attributes.iter().find(|a| a.attribute_name == key.attribute_name)?;
@@ -89,15 +89,16 @@ pub(super) fn keys_read(keys: &[KeySchemaElement], attributes: &[AttributeDefini
     json!({ "partition": of(KeyType::Hash), "sort": of(KeyType::Range) })
 }
 
-pub(super) fn billing_shown(billing: Billing) -> Json {
+pub(super) fn billing_json(billing: Billing) -> Json {
     match billing {
         Billing::OnDemand => json!("on-demand"),
         Billing::Provisioned { read, write } => json!({ "read": read, "write": write }),
     }
 }
 
-/// The table without a summary of its billing mode is provisioned: the summary came with on-demand.
-pub(super) fn billing_read(description: &TableDescription) -> Json {
+/// Returns the live billing. A table without a summary of its billing mode is provisioned: DynamoDB introduced the
+/// summary with on-demand billing.
+pub(super) fn live_billing_json(description: &TableDescription) -> Json {
     let on_demand = description
         .billing_mode_summary
         .as_ref()
