@@ -69,7 +69,7 @@ pub(super) async fn execute(
         Outcome::default()
     } else {
         if !yes {
-            prompt::confirm(output)?;
+            prompt::confirm(output, prompt::APPLY)?;
         }
         let reporter: Box<dyn Reporter + '_> = match format {
             TextOrJson::Text => progress::for_stderr(output),

@@ -128,7 +128,7 @@ impl Reader<'_> {
             .expression_attribute_values(":from", AttributeValue::S(period.from()))
             .expression_attribute_values(":last", AttributeValue::S(period.last()));
         let items = request.into_paginator().items().send().collect::<Result<Vec<Item>, _>>().await;
-        let items = items.call("dynamodb:Query").map_err(|error| self.failed(error))?;
+        let items = items.call("dynamodb:Query").map_err(|error| self.failed(&error))?;
         let mut parts = vec![0_i64; period.len()];
         for item in &items {
             let count = self.number(item)?;
@@ -150,7 +150,7 @@ impl Reader<'_> {
             .expression_attribute_names("#event", EVENT)
             .expression_attribute_values(":event", AttributeValue::S(event.to_owned()))
             .limit(1);
-        let any = request.send().await.call("dynamodb:Query").map_err(|error| self.failed(error))?;
+        let any = request.send().await.call("dynamodb:Query").map_err(|error| self.failed(&error))?;
         if !any.items().is_empty() {
             return Ok(());
         }
@@ -191,7 +191,7 @@ impl Reader<'_> {
             let mut pages = request.into_paginator().send();
             let mut names = BTreeSet::new();
             while let Some(page) = pages.next().await {
-                let page = page.call("dynamodb:Scan").map_err(|error| self.failed(error))?;
+                let page = page.call("dynamodb:Scan").map_err(|error| self.failed(&error))?;
                 for item in page.items() {
                     names.insert(self.text(item, EVENT)?);
                 }
@@ -255,11 +255,11 @@ impl Reader<'_> {
             .expression_attribute_names("#hour", HOUR)
             .expression_attribute_values(":hour", AttributeValue::S(hour.to_owned()));
         let items = request.into_paginator().items().send().collect::<Result<Vec<Item>, _>>().await;
-        let items = items.call("dynamodb:Query").map_err(|error| self.failed(error))?;
+        let items = items.call("dynamodb:Query").map_err(|error| self.failed(&error))?;
         items.iter().map(|item| Ok((self.text(item, EVENT)?, self.number(item)?))).collect()
     }
 
-    fn failed(&self, error: AwsError) -> Error {
+    fn failed(&self, error: &AwsError) -> Error {
         if error.code() == Some("ResourceNotFoundException") {
             return Error::not_found(
                 format!("the counts table {} or its index does not exist", self.table),

@@ -6,18 +6,33 @@ use super::Output;
 use crate::error::Error;
 use crate::shutdown::Shutdown;
 
+/// A question, and the statement that is true if the answer is not "yes".
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Question {
+    question: &'static str,
+    unchanged: &'static str,
+}
+
+/// The question before a plan is applied.
+pub(crate) const APPLY: Question = Question { question: "Apply these changes?", unchanged: "nothing was changed" };
+/// The question before messages are deleted.
+pub(crate) const PURGE: Question = Question { question: "Delete these messages?", unchanged: "nothing was deleted" };
+
 /// Asks like [`confirm`], for a command that handles signals itself.
 ///
 /// # Errors
 /// The answer is not "yes", or a signal arrives.
-pub(crate) async fn confirm_or_shutdown(output: &Output, shutdown: &Shutdown) -> Result<(), Error> {
-    ask(output);
+pub(crate) async fn confirm_or_shutdown(
+    output: &Output,
+    Question { question, unchanged }: Question,
+    shutdown: &Shutdown,
+) -> Result<(), Error> {
+    ask(output, question);
     let (sender, answer) = tokio::sync::oneshot::channel();
     // A thread of its own: the process may end while it waits.
     std::thread::spawn(move || drop(sender.send(read_answer())));
-    let unchanged = "nothing was deleted";
     match shutdown.or_shutdown(answer).await {
-        Ok(Ok(answer)) => check(output, answer),
+        Ok(Ok(answer)) => check(output, answer, unchanged),
         Ok(Err(_)) => Err(Error::usage(unchanged, "pass --yes")),
         Err(signal) => {
             Err(Error::interrupted(signal.exit_code(), format!("{signal}: {unchanged}"), "run the command again"))
@@ -29,13 +44,13 @@ pub(crate) async fn confirm_or_shutdown(output: &Output, shutdown: &Shutdown) ->
 ///
 /// # Errors
 /// The answer is not "yes".
-pub(crate) fn confirm(output: &Output) -> Result<(), Error> {
-    ask(output);
-    check(output, read_answer())
+pub(crate) fn confirm(output: &Output, Question { question, unchanged }: Question) -> Result<(), Error> {
+    ask(output, question);
+    check(output, read_answer(), unchanged)
 }
 
-fn ask(output: &Output) {
-    output.prompt("\nApply these changes? Only \"yes\" is accepted: ");
+fn ask(output: &Output, question: &str) {
+    output.prompt(&format!("\n{question} Only \"yes\" is accepted: "));
 }
 
 fn read_answer() -> io::Result<String> {
@@ -43,7 +58,7 @@ fn read_answer() -> io::Result<String> {
     io::stdin().read_line(&mut answer).map(|_| answer)
 }
 
-fn check(output: &Output, answer: io::Result<String>) -> Result<(), Error> {
+fn check(output: &Output, answer: io::Result<String>, unchanged: &str) -> Result<(), Error> {
     let answer = answer.map_err(|source| Error::io("read the answer", "pass --yes", &source))?;
     if answer.trim() == "yes" {
         return Ok(());
@@ -52,7 +67,7 @@ fn check(output: &Output, answer: io::Result<String>) -> Result<(), Error> {
         output.progress("");
     }
     Err(Error::usage(
-        "nothing was changed: the answer was not \"yes\"",
+        format!("{unchanged}: the answer was not \"yes\""),
         "answer \"yes\", or pass --yes (with make: YES=1)",
     ))
 }

@@ -71,7 +71,7 @@ async fn backfill_of_existing_objects_counts_each_once() -> Result<()> {
     let wrong = pipeline.expect(1, &["backfill", "--prefix", "elsewhere/"])?;
     ensure!(wrong.err.contains("notification.prefix: segment-logs/"), "{}", wrong.err);
     let wrong = pipeline.expect(1, &["backfill", "--from", "today", "--to", "yesterday"])?;
-    ensure!(wrong.err.contains("let --from be earlier than --to"), "{}", wrong.err);
+    ensure!(wrong.err.contains("pass a --from that is earlier than --to"), "{}", wrong.err);
     let wrong = pipeline.expect(1, &["backfill", "--from", "soon"])?;
     ensure!(wrong.err.contains("--from soon cannot be used"), "{}", wrong.err);
     Ok(())

@@ -181,7 +181,7 @@ async fn plan_by_a_restricted_caller_reports_missing_permissions() -> Result<()>
     policy["Statement"].as_array_mut().context("statements")?.push(simulate);
     deployer.allow(&policy).await?;
     let plan = deployer.run(&["plan"])?;
-    let denied: Vec<&str> = plan.out.lines().filter(|line| line.contains("the caller may not")).collect();
+    let denied: Vec<&str> = plan.out.lines().filter(|line| line.contains("the caller lacks")).collect();
     let name = &pipeline.name;
     let note = |address: String, action: &str| format!("note: the caller lacks permissions for {address}: {action}");
     for expected in [

@@ -51,7 +51,7 @@ async fn replay_of_failures_deletes_the_counted_ones() -> Result<()> {
 
     // No uncounted message is deleted without confirmation.
     let asked = pipeline.expect(1, &["replay", "--purge"])?;
-    ensure!(asked.out.contains("gone.gz") && asked.err.contains("nothing was done"), "{asked:?}");
+    ensure!(asked.out.contains("gone.gz") && asked.err.contains("nothing was deleted"), "{asked:?}");
     let purged = pipeline.expect(0, &["replay", "--purge", "--yes"])?;
     ensure!(purged.out.contains("1 message: 0 counted, 1 deleted uncounted, 0 not counted."), "{}", purged.out);
     ensure!(pipeline.expect(0, &["replay"])?.out == empty.out, "a message is left");
