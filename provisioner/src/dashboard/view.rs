@@ -7,7 +7,7 @@ use crate::error::Error;
 pub(crate) const ROWS: usize = 25;
 /// The maximum number of rows.
 const MOST_ROWS: usize = 10_000;
-/// The maximum number of parts: a chart has no more pixels, and nobody reads a longer table.
+/// The maximum number of parts: a chart has no more pixels, and a longer table is unreadable.
 const MOST_PARTS: usize = 1_500;
 /// The maximum number of hours: two years.
 pub(crate) const MOST_HOURS: usize = 2 * 366 * 24;
