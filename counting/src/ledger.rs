@@ -31,7 +31,7 @@ pub struct Marker {
 }
 
 impl Marker {
-    /// Returns whether the chunk is the last of its run; an object is not counted without it.
+    /// Returns whether the chunk is the last of its run. An object is complete only if its last chunk is applied.
     #[must_use]
     pub fn is_last(&self) -> bool {
         self.chunk.saturating_add(1) == self.end && self.run != SEAL
@@ -69,7 +69,7 @@ impl Ledger {
     /// Derives the state by walking the ranges in order.
     pub(crate) fn state(&self) -> State {
         let (mut next, mut complete) = (0, false);
-        // The first chunk of a range is written before the others, so its marker decides the range.
+        // The first chunk of a range is written before the others, so its marker determines the range.
         while let Some(leader) = self.markers.get(&next) {
             let (first, end) = (next, leader.end.max(next + 1));
             let missing: Vec<u32> = (first..end).filter(|chunk| !self.markers.contains_key(chunk)).collect();
@@ -97,7 +97,8 @@ impl Ledger {
         applied
     }
 
-    /// Returns the run, from chunk `first` on, that brings the counts applied before it to `totals`.
+    /// Returns the run that starts at chunk `first` and adds the difference between `totals` and the counts applied
+    /// before that chunk.
     pub(crate) fn run(&self, totals: &Totals, first: u32) -> Vec<Marker> {
         let applied = self.applied(first);
         let keys: BTreeSet<(&str, &str)> =
@@ -105,7 +106,7 @@ impl Ledger {
         let mut pairs = Vec::new();
         let mut digest = Sha256::new();
         digest.update(first.to_be_bytes());
-        // The cut is part of the run's identity: runs that are cut differently must not share a name.
+        // The chunk size is part of the run's identity: runs with other chunk boundaries must not share a name.
         digest.update(PAIRS_PER_CHUNK.to_be_bytes());
         for (event, hour) in keys {
             let wanted = totals.get(&(event.to_owned(), hour.to_owned())).copied().unwrap_or(0);
@@ -113,7 +114,7 @@ impl Ledger {
             if missing == 0 {
                 continue;
             }
-            // The length comes first, so that no two lists of pairs produce the same bytes.
+            // The length is hashed first, so that no two lists of pairs produce the same bytes.
             digest.update((event.len() as u64).to_be_bytes());
             digest.update(event);
             digest.update(hour);

@@ -2,8 +2,8 @@
 //!
 //! Most of a message consists of values that are not needed. The scanner skips them, jumping from one string boundary
 //! to the next, but still validates them: it accepts a line if and only if the line is JSON (RFC 8259, UTF-8, at most
-//! [`DEEPEST`] nested brackets), so the counts do not depend on the speed of the scan. One case is left to another
-//! parser: a number so unusual that its magnitude decides whether it is valid.
+//! [`DEEPEST`] nested brackets), so skipping changes no counts. One case is left to serde_json: a number so
+//! unusual that its magnitude decides whether it is valid.
 
 use std::borrow::Cow;
 
@@ -100,7 +100,7 @@ pub fn scan<'a>(line: &'a [u8], stops: &mut Stops) -> Result<Message<'a>, Malfor
         && (!scanner.unusual_number || serde_json::from_slice::<Value>(line).is_ok());
     match scanned {
         Some(message) if checked => Ok(message),
-        // Rare enough to parse again for the reason.
+        // Malformed lines are rare, so parsing them again to find the reason costs little.
         _ => match serde_json::from_slice::<Value>(line) {
             Ok(value) if !value.is_object() => Err(Malformed::NotAnObject),
             _ => Err(Malformed::NotJson),
@@ -134,7 +134,7 @@ impl Stops {
         self.0.push(stops(last));
     }
 
-    /// Returns the first stop at or after a position; the line's end, or a position beyond it, if there is none.
+    /// Returns the first stop at or after a position; if none is left, the line's end or a position beyond it.
     #[inline]
     fn next(&self, at: usize) -> usize {
         let mut block = at / 64;

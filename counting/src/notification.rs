@@ -56,7 +56,7 @@ struct Key {
 /// # Errors
 /// [`NotificationError`] if the payload is not an S3 notification.
 pub fn objects(payload: Value) -> Result<Vec<NotifiedObject>, NotificationError> {
-    // S3 sends this when a notification is configured. It names no object.
+    // S3 sends a test event when a notification is configured. It names no object.
     if payload.get("Event").and_then(Value::as_str) == Some("s3:TestEvent") {
         return Ok(Vec::new());
     }
@@ -64,7 +64,7 @@ pub fn objects(payload: Value) -> Result<Vec<NotifiedObject>, NotificationError>
         serde_json::from_value(payload).map_err(|error| NotificationError(error.to_string()))?;
     let mut objects = Vec::with_capacity(notification.records.len());
     for record in notification.records {
-        // A removed object cannot be counted. Event names have the `s3:` prefix or not, depending on the sender.
+        // A removed object cannot be counted. Some senders prefix event names with `s3:`.
         let name = record.event_name.trim_start_matches("s3:");
         if !(name.is_empty() || name.starts_with("ObjectCreated")) {
             continue;
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn payload_of_another_form_is_an_error() {
+    fn payload_without_the_form_of_a_notification_is_an_error() {
         for payload in [json!(null), json!({}), json!({ "Records": 1 }), json!({ "Records": [{}] }), json!([1])] {
             assert!(objects(payload.clone()).is_err(), "{payload}");
         }

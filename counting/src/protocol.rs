@@ -42,7 +42,7 @@ pub struct ObjectId {
     pub uploaded_at: Option<i64>,
 }
 
-/// A failed call of the store, in one line.
+/// The error of a failed call of the store, as one line of text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreError(String);
 
@@ -87,7 +87,8 @@ pub struct Counted {
     pub transactions: usize,
 }
 
-/// Adds the part of an object's totals that is not added yet. `ledger` is the ledger as read before. Idempotent.
+/// Adds the part of an object's totals that has not been added yet. `ledger` is the object's ledger, read before the
+/// call. Idempotent.
 ///
 /// # Errors
 /// An error of the store. Applied chunks have markers, so the next attempt continues after them.

@@ -22,7 +22,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         .retry_config(RetryConfig::standard().with_max_attempts(5))
         .load()
         .await;
-    // An endpoint outside AWS has no host name for each bucket.
+    // A custom endpoint has no host name per bucket.
     let custom_endpoint = config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
     let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(custom_endpoint).build();
     let bucket = Bucket::new(aws_sdk_s3::Client::from_conf(s3));

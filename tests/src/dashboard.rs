@@ -15,11 +15,11 @@ use thirtyfour::prelude::*;
 
 use crate::pipeline::Pipeline;
 
-/// The timeout for the start of a browser. It takes seconds; a busy machine needs more.
+/// The timeout for the start of a browser, which takes seconds, and longer on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause between two checks.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// Program names of browsers, in order of preference; without any of them the driver chooses.
+/// Program names of browsers, in order of preference; if none is installed, the driver chooses.
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 /// A running dashboard. Dropping it stops it.
@@ -27,7 +27,7 @@ pub struct DashboardServer {
     child: Child,
     /// The address, without a trailing slash: `http://127.0.0.1:8080`.
     pub url: String,
-    /// The text that it printed at start.
+    /// The text that it printed at startup.
     pub banner: String,
 }
 
@@ -163,10 +163,10 @@ impl Browser {
     /// Waits until a script evaluates to true.
     ///
     /// # Errors
-    /// It does not in time.
+    /// The script does not evaluate to true before the timeout.
     pub async fn wait_until(&self, script: &str) -> Result<()> {
         let started = Instant::now();
-        // During a navigation scripts fail.
+        // Scripts fail during a navigation.
         while !matches!(self.evaluate(script).await, Ok(Value::Bool(true))) {
             let at = self.page.current_url().await.map(|url| url.to_string()).unwrap_or_default();
             ensure!(started.elapsed() < START_TIMEOUT * 2, "not true at {at}: {script}");

@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
-/// The timeout for the start. It takes three seconds; a busy machine needs more.
+/// The timeout for the server's start, which takes three seconds, and longer on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause between two health checks.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -230,7 +230,7 @@ impl LocalAws {
         Ok(calls)
     }
 
-    /// Returns the output of the server and its functions, or an empty text if it is not kept.
+    /// Returns the output of the server and its functions, or an empty string if it is not kept.
     #[must_use]
     pub fn log(&self) -> String {
         let path = self.folder.as_ref().map(|folder| folder.path().join("log"));

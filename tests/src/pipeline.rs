@@ -16,9 +16,9 @@ pub const KINDS: [&str; 9] =
     ["bucket", "table", "table", "role", "log group", "queue", "function", "permission", "notification"];
 /// The number of resources of such a pipeline.
 pub const RESOURCES: usize = KINDS.len();
-/// The number of these that hold data from the start (bucket and tables), which `destroy` keeps by default.
+/// The number of these that hold data initially (bucket and tables), which `destroy` keeps by default.
 pub const DATA_RESOURCES: usize = 3;
-/// The timeout for a count. Counting a file takes a fraction of a second; a busy machine needs more.
+/// The timeout for a count. Counting a file takes a fraction of a second, and longer on a busy machine.
 pub const COUNT_TIMEOUT: Duration = Duration::from_secs(120);
 /// The pause between two reads of the counts.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! An independent recount of files: simple, slow, and built on other crates than the handler.
+//! An independent recount of files: simple, slow, and built on different crates from the handler's.
 
 use std::collections::BTreeMap;
 use std::io::Read;

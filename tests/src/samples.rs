@@ -1,4 +1,4 @@
-//! Sample files in Segment's format, generated from a seed: the same seed and times give the same bytes.
+//! Sample files in Segment's format, generated from a seed: the same seed and times produce the same bytes.
 
 use std::io::Write as _;
 

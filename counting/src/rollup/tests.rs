@@ -209,7 +209,7 @@ fn endless_line_is_skipped_in_bounded_memory() {
     let (totals, seen) = rollup.finish().expect("a file");
     assert_eq!((totals.values().sum::<i64>(), seen.lines), (2, 3));
     assert_eq!(seen.first_skips, [(2, Skip::TooLong)]);
-    // The same result if the whole file is pushed at once.
+    // The result is the same if the whole file is pushed in one call.
     let whole = format!("{good}\n{{\"a\":\"{}\"}}\n{good}", "x".repeat(2 * LONGEST_LINE));
     assert_eq!(count_of(whole.as_bytes()), 2);
 }

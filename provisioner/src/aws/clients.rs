@@ -17,7 +17,7 @@ use crate::error::Error;
 
 /// Attempts of one call, including the first. The pauses between them double, with jitter, so five attempts bridge an
 /// outage of up to four seconds. A longer outage is reported, and an endpoint that refuses connections is reported
-/// soon.
+/// within seconds.
 const ATTEMPTS: u32 = 5;
 /// The first pause between attempts.
 const BACKOFF: Duration = Duration::from_millis(250);
@@ -26,7 +26,7 @@ const CONNECT: Duration = Duration::from_secs(3);
 
 /// A retry classifier that forbids retries at DynamoDB's limits on table changes. The SDK takes every
 /// `LimitExceededException` for a throttle and retries it, but these limits last a day, or until another change is
-/// done, which the caller waits for.
+/// complete, which the caller waits for.
 #[derive(Debug)]
 struct TableLimits;
 

@@ -61,7 +61,7 @@ pub(crate) fn canonical(policy: &Json) -> Json {
     Json::Object(out)
 }
 
-/// [`canonical`] for one statement.
+/// Returns one statement in its [`canonical`] form.
 pub(crate) fn canonical_statement(statement: &Json) -> Json {
     let Json::Object(fields) = statement else {
         return statement.clone();

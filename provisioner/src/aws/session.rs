@@ -19,7 +19,7 @@ impl<'a> Session<'a> {
     /// Connects, and refuses an account other than the pipeline's.
     ///
     /// # Errors
-    /// [`Aws::connect`] and [`Account::caller_identity`]
+    /// Those of [`Aws::connect`] and [`Account::caller_identity`].
     pub(crate) async fn connect(pipeline: &'a Pipeline) -> Result<Self, Error> {
         let aws = Aws::connect(pipeline).await?;
         let account = Account::caller_identity(&aws, pipeline).await?;

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::reconcile::plan::PlanOptions;
 use crate::shutdown::Shutdown;
 
-/// The file, if neither --config nor PIPELINE_CONFIG names one.
+/// The default file, if neither --config nor PIPELINE_CONFIG is set.
 const DEFAULT_CONFIG: &str = "pipeline.toml";
 
 /// The arguments of every command.
@@ -21,19 +21,19 @@ pub(super) struct Global {
     environment: Option<String>,
 }
 
-/// Returns the value of a variable; an empty one counts as unset.
+/// Returns the value of an environment variable; an empty value counts as unset.
 fn variable(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 impl Global {
-    /// Returns the path of the file.
+    /// Returns the path of the configuration file.
     pub(super) fn config(&self) -> PathBuf {
         let from_variable = || variable("PIPELINE_CONFIG").map(PathBuf::from);
         self.config.clone().or_else(from_variable).unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG))
     }
 
-    /// Loads the file with its environment.
+    /// Loads the configuration file with the chosen environment.
     ///
     /// # Errors
     /// [`config::load`]

@@ -22,13 +22,13 @@ pub(crate) struct Args {
     /// Count objects uploaded before this time
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
-    /// Time zone of times without one: Europe/Berlin [default: UTC]
+    /// Time zone of times without a zone: Europe/Berlin [default: UTC]
     #[arg(long, value_name = "ZONE")]
     tz: Option<String>,
     /// Start after this key, as an earlier run printed it
     #[arg(long, value_name = "KEY")]
     start_after: Option<String>,
-    /// Maximum number of objects a second
+    /// Maximum number of objects per second
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
     /// Report the objects without counting them

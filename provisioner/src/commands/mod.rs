@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand, with its arguments, its `run` and its text.
+//! The command line: one file per subcommand, with its arguments, its `run` and its text.
 
 mod apply;
 mod args;
@@ -105,7 +105,7 @@ impl Command {
     }
 }
 
-/// Runs a command. Its result goes to stdout, its progress to stderr.
+/// Runs a command. Writes its result to stdout and its progress to stderr.
 ///
 /// # Errors
 /// The failure of the command, as the user sees it.
@@ -140,7 +140,7 @@ mod tests {
         Cli::command().debug_assert();
         for command in Cli::command().get_subcommands() {
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-            // The parenthesis of destroy is a warning that must not be missed.
+            // The length excludes the parenthesis of destroy, a warning that must stay in the help.
             let about = about.split(" (").next().unwrap_or_default();
             assert!(!about.is_empty() && about.len() < 70, "{}: {about}", command.get_name());
         }

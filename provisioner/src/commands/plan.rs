@@ -47,16 +47,16 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     Ok(if has_changes { CHANGES.into() } else { ExitCode::SUCCESS })
 }
 
-/// A plan and the session in which it was made.
+/// A plan and the session in which it was created.
 pub(super) struct Planned<'a> {
     pub(super) session: Session<'a>,
     pub(super) plan: Plan,
     pub(super) document: PlanDocument,
 }
 
-/// Plans how to bring the live state in sync with the file.
+/// Creates the plan that brings the live state in sync with the desired state.
 pub(super) async fn make(pipeline: &Pipeline, options: PlanOptions) -> Result<Planned<'_>, Error> {
-    // Zipping takes as long as the first calls, so both run at once; no call changes anything.
+    // Zipping takes as long as the first calls, so both run concurrently; the calls are read-only.
     let loading = {
         let pipeline = pipeline.clone();
         tokio::task::spawn_blocking(move || Artifact::load(&pipeline))

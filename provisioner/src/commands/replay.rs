@@ -45,7 +45,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
             }
             confirm_or_shutdown(output, PURGE, &shutdown).await?;
         }
-        // Only the messages that were shown; none that has arrived since.
+        // Deletes only the messages that were shown, not those that have arrived since.
         let shown: HashSet<String> = found.iter().map(|failure| failure.message.clone()).collect();
         found = session.replay(ReplayMode::Delete(&shown), &shutdown, &mut |_| Ok(())).await?;
         found.retain(|failure| shown.contains(&failure.message));

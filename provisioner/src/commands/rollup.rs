@@ -17,7 +17,7 @@ use crate::output::Output;
 use crate::output::counts::{empty_table, escaped, right_aligned};
 use crate::text::printable;
 
-/// Bytes read at a time.
+/// The number of bytes per read.
 const BLOCK: usize = 256 * 1024;
 
 #[derive(Debug, clap::Args)]
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the message types to count: those of `--count`, or of the file if there is one, or track.
+/// Returns the message types to count: those of `--count`, or else of pipeline.toml if it exists, or else track.
 fn message_types(named: &[String], global: &Global) -> Result<BTreeSet<String>, Error> {
     if let Some(unknown) = named.iter().find(|name| !MESSAGE_TYPES.contains(&name.as_str())) {
         return Err(Error::usage(

@@ -11,12 +11,13 @@ use super::check::Check;
 use super::diagnostic::Diagnostic;
 use super::estimate::{self, Volume};
 use super::function::{self, Function};
+use super::key::{Key, example, suggestion};
 use super::notification::{self, Notification};
 use super::pipeline::{self, check_tags};
 use super::role::{self, Statement};
 use super::table::{self, Table};
 use super::tree::{self, Tree};
-use super::{keys, rollup, rules, segment};
+use super::{rollup, rules, segment};
 
 /// A checked `pipeline.toml`: the desired state, with every name filled in.
 #[derive(Debug, Clone, Serialize)]
@@ -70,9 +71,26 @@ pub(super) struct Raw {
     estimate: estimate::Raw,
 }
 
+/// Returns every key, section by section.
+pub(super) fn all_keys() -> impl Iterator<Item = &'static Key> {
+    let sections: [&[Key]; 9] = [
+        pipeline::KEYS,
+        bucket::KEYS,
+        notification::KEYS,
+        role::KEYS,
+        table::KEYS,
+        function::KEYS,
+        rollup::KEYS,
+        estimate::KEYS,
+        segment::KEYS,
+    ];
+    sections.into_iter().flatten()
+}
+
 /// Deserializes the tree. A value that does not fit is reported and cut out, and the rest is tried again, so that the
 /// first mistake does not hide the next.
 pub(super) fn read(mut tree: Tree<'_>, found: &mut Vec<Diagnostic>) -> Raw {
+    let keys: Vec<&Key> = all_keys().collect();
     loop {
         let error = match Raw::deserialize(toml::Deserializer::from(tree.clone())) {
             Ok(raw) => return raw,
@@ -83,11 +101,11 @@ pub(super) fn read(mut tree: Tree<'_>, found: &mut Vec<Diagnostic>) -> Raw {
         match tree::cut(&mut tree, &span) {
             Some(cut) if cut.by_key => {
                 let message = format!("`{}` is not a key of pipeline.toml", cut.path);
-                found.push(Diagnostic::new(span, message, "", keys::suggestion(&cut.path)));
+                found.push(Diagnostic::new(span, message, "", suggestion(&keys, &cut.path)));
             }
             Some(cut) => {
                 let message = format!("`{}` has a wrong value", cut.path);
-                found.push(Diagnostic::new(span, message, error.message(), keys::example(&cut.path)));
+                found.push(Diagnostic::new(span, message, error.message(), example(&keys, &cut.path)));
             }
             None => {
                 found.push(Diagnostic::new(span, error.message(), "", "see the README for every key and its type"));

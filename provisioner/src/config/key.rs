@@ -1,4 +1,4 @@
-//! A key of `pipeline.toml`.
+//! The keys of `pipeline.toml`, for messages, the JSON Schema and editors.
 
 /// A key of the file.
 #[derive(Debug, Clone, Copy)]
@@ -26,4 +26,45 @@ pub(super) const fn key(
 pub(super) fn example_of(keys: &[Key], path: &str) -> String {
     let example = keys.iter().find(|key| key.path == path).map_or("", |key| key.example);
     format!("write it as `{example}`")
+}
+
+/// Returns the help text that shows how to write the key at `path`, or the section of that name.
+pub(super) fn example(keys: &[&Key], path: &str) -> String {
+    if let Some(key) = keys.iter().find(|key| key.path == path) {
+        return format!("write it as `{}`", key.example);
+    }
+    match path {
+        "role.statement" => {
+            "write [[role.statement]] and below it actions = [\"...\"] and resources = [\"...\"]".to_owned()
+        }
+        _ if path.starts_with("tags.") => "write a string: team = \"analytics\"".to_owned(),
+        _ => format!("write it as a section: [{path}]"),
+    }
+}
+
+/// Returns the help text for an unknown key at `path`: its nearest known sibling, or all of its siblings.
+pub(super) fn suggestion(keys: &[&'static Key], path: &str) -> String {
+    let (section, wrong) = path.rsplit_once('.').unwrap_or(("", path));
+    let mut siblings: Vec<&str> = keys
+        .iter()
+        .filter_map(|key| match section {
+            "" => key.path.split('.').next(),
+            _ => key.path.strip_prefix(section)?.strip_prefix('.')?.split('.').next(),
+        })
+        .collect();
+    if section.is_empty() {
+        siblings.push("environments");
+    }
+    siblings.dedup();
+    // 0.8: one or two letters off in a name of this length; a more distant guess misleads.
+    let nearest = siblings
+        .iter()
+        .map(|known| (strsim::jaro_winkler(wrong, known), known))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((_, known)) => format!("did you mean `{known}`?"),
+        None if section.is_empty() => format!("the sections are: {}", siblings.join(", ")),
+        None => format!("the keys of [{section}] are: {}", siblings.join(", ")),
+    }
 }

@@ -11,7 +11,6 @@ mod estimate;
 mod file;
 mod function;
 mod key;
-mod keys;
 mod notification;
 mod pipeline;
 mod role;
@@ -69,7 +68,7 @@ pub(crate) fn load(path: &Path, environment: Option<&str>, named_by: &str) -> Re
     Ok(pipeline)
 }
 
-/// The name of the file in messages.
+/// Returns the name of the file for messages.
 pub(crate) fn display_name(path: &Path) -> String {
     if path.as_os_str() == STDIN { "standard input".to_owned() } else { path.display().to_string() }
 }

@@ -3,13 +3,13 @@
 use schemars::Schema;
 use serde_json::{Map, Value as Json, json};
 
+use super::file;
 use super::key::Key;
-use super::keys;
 
 /// Returns the schema. It covers keys and types; `validate` also checks AWS's rules.
 pub(crate) fn schema() -> Schema {
     let mut sections = Map::new();
-    for key in keys::all() {
+    for key in file::all_keys() {
         let (path, value) = (key.path, value(key));
         let Some((section, name)) = path.rsplit_once('.') else {
             // Arbitrary keys, all of one type.

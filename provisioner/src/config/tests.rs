@@ -27,7 +27,7 @@ fn omitted_names_derive_from_the_name_of_the_pipeline() {
 #[test]
 fn example_of_every_key_is_valid() {
     let mut text = String::new();
-    for key::Key { path, example, .. } in keys::all() {
+    for key::Key { path, example, .. } in file::all_keys() {
         let (section, _) = path.rsplit_once('.').unwrap_or((path, ""));
         let header = if section == "role.statement" { "[[role.statement]]".to_owned() } else { format!("[{section}]") };
         if !text.contains(&header) {
@@ -120,7 +120,7 @@ fn environment_overrides_the_rest_of_the_file() {
 }
 
 #[test]
-fn local_environment_need_not_be_declared() {
+fn undeclared_local_environment_is_accepted() {
     assert!(parse("pipeline.toml", GOOD, Some("local")).expect("valid").bucket.require_tls);
     let text = format!("{GOOD}[environments.local]\nbucket.require_tls = false\n");
     assert!(!parse("pipeline.toml", &text, Some("local")).expect("valid").bucket.require_tls);

@@ -1,4 +1,4 @@
-//! The counts table: its reader, and the periods by which it is read.
+//! The counts table: its reader, and the periods of queries.
 
 pub(crate) mod period;
 mod reader;

@@ -1,4 +1,4 @@
-//! A period of time, divided into the parts by which counts are shown.
+//! A period of time, divided into the parts for which counts are shown.
 //!
 //! Counts are stored by UTC hour, so a period consists of whole UTC hours. Days, weeks and months are those of a time
 //! zone; if its offset from UTC is not a whole number of hours, an hour belongs to the part in which it begins.
@@ -30,7 +30,7 @@ pub(crate) struct PeriodArgs {
     /// Length of the parts [default: hour]
     #[arg(long, value_enum)]
     pub(crate) by: Option<By>,
-    /// Time zone of days, weeks, months and of times without one: Europe/Berlin [default: UTC]
+    /// Time zone of days, weeks and months, and of times without a zone: Europe/Berlin [default: UTC]
     #[arg(long, value_name = "ZONE")]
     pub(crate) tz: Option<String>,
 }
@@ -82,7 +82,7 @@ impl By {
     /// Returns the start of the part that contains a time.
     fn floor(self, time: &Zoned) -> Option<Zoned> {
         match self {
-            // The UTC hour, by which counts are stored.
+            // Counts are stored by UTC hour.
             Self::Hour => {
                 let hour = Timestamp::from_second(time.timestamp().as_second().div_euclid(HOUR) * HOUR).ok()?;
                 Some(hour.to_zoned(time.time_zone().clone()))
@@ -157,7 +157,8 @@ impl Period {
         Ok(Self { zone: from.time_zone().clone(), by, cuts, is_running: false })
     }
 
-    /// Returns the previous period of the same length: by the calendar if this one consists of whole days.
+    /// Returns the previous period of the same length, measured in calendar months or days if this one consists of
+    /// whole ones.
     ///
     /// # Errors
     /// It would begin before the year 1.
@@ -198,7 +199,7 @@ impl Period {
         self.cuts.last().copied().unwrap_or(Timestamp::MIN)
     }
 
-    /// Returns the first hour, as in the counts table.
+    /// Returns the first hour, in the format of the counts table.
     pub(crate) fn from(&self) -> String {
         self.first().to_string()
     }
@@ -222,7 +223,7 @@ impl Period {
         self.by
     }
 
-    /// Returns every hour, as in the counts table.
+    /// Returns every hour, in the format of the counts table.
     pub(crate) fn hours(&self) -> impl Iterator<Item = String> + use<> {
         let (first, end) = (self.first().as_second(), self.end().as_second());
         (first..end).step_by(3600).filter_map(|second| Some(Timestamp::from_second(second).ok()?.to_string()))
@@ -240,12 +241,12 @@ impl Period {
         (after > 0 && after < self.cuts.len()).then(|| after - 1)
     }
 
-    /// Returns the start of a part, for programs.
+    /// Returns the machine-readable start of a part.
     pub(crate) fn start_of(&self, part: usize) -> String {
         self.cuts.get(part).map(ToString::to_string).unwrap_or_default()
     }
 
-    /// Returns the label of a part, for people.
+    /// Returns the human-readable label of a part.
     pub(crate) fn label(&self, part: usize) -> String {
         let Some(start) = self.cuts.get(part) else { return String::new() };
         let start = self.zoned(*start);
@@ -285,7 +286,7 @@ fn zone(name: Option<&str>) -> Result<TimeZone, Error> {
     })
 }
 
-/// Parses a time of the command line, in the zone `tz` if it names none.
+/// Parses a time of the command line; `tz` is the zone of a time without one.
 ///
 /// # Errors
 /// The time or the zone cannot be parsed.
@@ -315,7 +316,7 @@ fn last(text: &str, by: By, now: &Zoned) -> Result<(Zoned, Zoned), Error> {
         By::Month
     };
     let part = by.min(unit);
-    // In a short span, the current hour may cover almost none of it.
+    // The elapsed part of the current hour may cover almost nothing of a short span.
     let is_short = span.total((Unit::Hour, now)).is_ok_and(|hours| hours < 2.0);
     let start = part.floor(&begin).ok_or_else(invalid)?;
     let from = match start == begin || is_short {

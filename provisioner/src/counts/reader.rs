@@ -11,7 +11,7 @@ use crate::aws::{Aws, AwsError, Call};
 use crate::error::Error;
 use crate::text::printable;
 
-/// Concurrent calls.
+/// The maximum number of concurrent calls.
 pub(crate) const AT_ONCE: usize = 16;
 /// The maximum number of suggestions for an unknown event.
 const SUGGESTIONS: usize = 3;
@@ -21,7 +21,6 @@ const MIN_SIMILARITY: f64 = 0.7;
 /// The counts of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Series {
-    /// The event's name.
     pub(crate) event: String,
     /// The count in each part of the period, including zeros.
     pub(crate) parts: Vec<i64>,
@@ -57,7 +56,6 @@ pub(crate) struct Top {
 /// An event among the most frequent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ranked {
-    /// Its name.
     pub(crate) event: String,
     /// Its count in the period.
     pub(crate) count: i64,
@@ -74,16 +72,15 @@ fn sum(counts: impl Iterator<Item = i64>) -> i64 {
 /// A reader of a counts table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader<'a> {
-    /// The clients.
     pub(crate) aws: &'a Aws,
-    /// The counts table.
+    /// The counts table's name.
     pub(crate) table: &'a str,
-    /// Read strongly consistently, at twice the price. The index does not support it.
+    /// True for strongly consistent reads, at twice the price. The index does not support them.
     pub(crate) is_consistent: bool,
 }
 
 impl Reader<'_> {
-    /// Returns the counts of events by part of the period, and of the previous period if it is given.
+    /// Returns the counts of events in each part of the period, and of the previous period if given.
     ///
     /// # Errors
     /// An AWS error; the table does not exist; an event was never counted (with similar names as suggestions).
@@ -113,7 +110,7 @@ impl Reader<'_> {
         Ok(all)
     }
 
-    /// Returns the counts of one event by part of the period.
+    /// Returns the counts of one event in each part of the period.
     async fn event(&self, event: &str, period: &Period) -> Result<Vec<i64>, Error> {
         let request = self
             .aws
@@ -167,7 +164,7 @@ impl Reader<'_> {
             true => "run `provisioner events` to list all names".to_owned(),
             false => format!("did you mean {}? `provisioner events` lists all names", near.join(" or ")),
         };
-        Err(Error::not_found(format!("no event `{}` was ever counted", printable(event)), help))
+        Err(Error::not_found(format!("event `{}` was never counted", printable(event)), help))
     }
 
     /// Returns the sorted names of all events that were ever counted.

@@ -1,6 +1,6 @@
 //! A cache of the counts, hour by hour, so that a page of a month is drawn immediately.
 //!
-//! Every page reads its hours again, except those read within the last seconds. If reading takes longer than
+//! Every page reads its hours again, except those read within the last few seconds. If reading takes longer than
 //! [`PATIENCE`] and all hours are cached, the page is drawn from the cache and states the age of the counts; reading
 //! continues in the background, and the next page has the result.
 
@@ -16,9 +16,9 @@ use crate::aws::Aws;
 use crate::counts::{AT_ONCE, Reader};
 use crate::error::{Error, ErrorKind};
 
-/// The time a page waits for hours that are cached.
+/// The time that a page waits for current counts if all of its hours are cached.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// The age from which cached counts are not shown.
+/// The age from which cached counts are no longer shown.
 const TOO_OLD: Duration = Duration::from_secs(900);
 /// The age below which cached counts are not read again.
 const FRESH: Duration = Duration::from_secs(5);
@@ -32,10 +32,10 @@ const MOST_HOURS: usize = 2 * super::view::MOST_HOURS + 5_000;
 /// The maximum number of pages that read concurrently.
 const MOST_PAGES: usize = 16;
 
-/// The reason for reading a page.
+/// The reason why a page is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trigger {
-    /// A visitor requested it.
+    /// A visitor requested the page.
     Visitor,
     /// The page refreshes itself.
     Refresh,
@@ -94,7 +94,7 @@ pub(crate) struct Cache {
     aws: Aws,
     table: String,
     memory: Mutex<Memory>,
-    /// Limits the concurrent calls of all pages together.
+    /// The limit of concurrent calls of all pages together.
     calls: Semaphore,
     pages: Arc<Semaphore>,
 }
@@ -119,7 +119,7 @@ impl Cache {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the current hours, or cached ones at most [`TOO_OLD`] if reading takes longer than [`PATIENCE`].
+    /// Returns the current hours, or cached ones younger than [`TOO_OLD`] if reading takes longer than [`PATIENCE`].
     ///
     /// # Errors
     /// The failed AWS call, or too many concurrent pages.

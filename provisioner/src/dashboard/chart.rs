@@ -1,5 +1,5 @@
-//! Counts over time, as SVG. Its colours are placeholders: the page's style sheet replaces each one by its value in the
-//! light or dark scheme. The only external data in the SVG are numbers and times.
+//! Counts over time, as SVG. Its colours are placeholders: the page's style sheet replaces each one with its value in
+//! the light or dark scheme. The only external data in the SVG are numbers and times.
 
 use plotters::prelude::*;
 
@@ -52,7 +52,6 @@ pub(crate) struct Drawn<'a> {
     pub(crate) colour: usize,
     /// The counts by part.
     pub(crate) parts: &'a [i64],
-    /// True if the line is dashed.
     pub(crate) dashed: bool,
 }
 
@@ -71,7 +70,7 @@ fn colour(n: usize) -> RGBColor {
     SERIES.get(n).copied().unwrap_or(SERIES[COLOURS])
 }
 
-/// Counts are far below 2^53, up to which a float represents every integer.
+/// Converts a count to a float. Counts are far below 2^53, up to which a float represents every integer.
 #[expect(clippy::cast_precision_loss, reason = "a pixel needs no more")]
 fn height(count: i64) -> f64 {
     count as f64

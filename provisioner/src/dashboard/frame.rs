@@ -10,7 +10,6 @@ use crate::counts::period::Period;
 /// An event in a period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// The event's name.
     pub(crate) name: Arc<str>,
     /// The counts by part.
     pub(crate) parts: Vec<i64>,
@@ -60,7 +59,7 @@ impl Event {
         self.before.as_deref().map(sum)
     }
 
-    /// Adds several events up to one.
+    /// Merges several events into one with their summed counts.
     pub(crate) fn joined(name: &str, events: &[&Self], length: usize) -> Self {
         let add = |all: &mut Vec<i64>, parts: &[i64]| {
             for (all, part) in all.iter_mut().zip(parts) {
@@ -87,7 +86,7 @@ impl From<&Event> for Series {
 }
 
 impl Frame {
-    /// Sums up the hours of a period and, for a comparison, of the previous one.
+    /// Sums the hours of a period and, for a comparison, of the previous one.
     pub(crate) fn new(hours: &Hours, period: &Period, before: Option<(&Hours, &Period)>) -> Self {
         let current = by_event(hours, period);
         let mut previous = before.map(|(hours, period)| (by_event(hours, period), period.len()));

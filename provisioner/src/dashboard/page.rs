@@ -153,9 +153,8 @@ struct Page<'a> {
 /// The properties that all pages of a dashboard share.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Source<'a> {
-    /// The name of the pipeline.
+    /// The pipeline's name.
     pub(crate) pipeline: &'a str,
-    /// The region of the pipeline.
     pub(crate) region: &'a str,
     /// True if the page is one self-contained file.
     pub(crate) standalone: bool,
@@ -164,7 +163,6 @@ pub(crate) struct Source<'a> {
 /// The counts of a page.
 #[derive(Debug)]
 pub(crate) struct Found<'a> {
-    /// The period of the page.
     pub(crate) period: &'a Period,
     /// The counts of the period.
     pub(crate) frame: &'a Frame,

@@ -36,10 +36,10 @@ use crate::shutdown::Shutdown;
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// The view whose hours are read at the start, so that the first page of a month is drawn immediately.
+/// The view whose hours are read at startup, so that the first page of a month is drawn immediately.
 const WARM: &str = "last=30d";
 
-/// The time the start waits for the hours of [`WARM`].
+/// The time that the startup waits for the hours of [`WARM`].
 const WARMING: Duration = Duration::from_secs(3);
 
 /// The pause after which an overloaded server asks the browser to repeat its request.
@@ -130,7 +130,7 @@ impl Dashboard {
     /// Serves pages until a signal arrives; calls `ready` with the address once the server listens.
     ///
     /// # Errors
-    /// The address cannot be listened on, or `ready` failed.
+    /// The server cannot listen on the address, or `ready` failed.
     pub(crate) async fn serve(
         mut self,
         settings: Settings,
@@ -145,7 +145,7 @@ impl Dashboard {
         if let Ok(period) = View::of(WARM).period() {
             let cache = Arc::clone(&self.cache);
             let warm = tokio::spawn(async move { cache.read(period.hours().collect(), Trigger::Visitor).await });
-            // After that, it continues while pages are served. A failure appears on these.
+            // After this time, reading continues while pages are served, which show any failure.
             let _ = tokio::time::timeout(WARMING, warm).await;
         }
         ready(listener.local_addr().map_err(failed)?)?;
@@ -215,7 +215,7 @@ async fn guard(State(dashboard): State<Arc<Dashboard>>, request: Request, next: 
     response
 }
 
-/// Returns the HTTP status of an error, and the seconds after which a retry makes sense.
+/// Returns the HTTP status of an error, and the seconds to wait before a retry, if one makes sense.
 fn status(error: &Error) -> (StatusCode, Option<u32>) {
     match error.kind() {
         ErrorKind::Usage | ErrorKind::Config => (StatusCode::BAD_REQUEST, None),
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn request_under_an_unknown_host_name_is_not_accepted() {
+    async fn request_under_an_unknown_host_name_is_refused() {
         let config = aws_config::SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build();
         let aws = Aws::new(&config);
         let dashboard = Dashboard {
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn status_tells_mistakes_of_the_visitor_from_overload_and_failures_of_aws() {
+    fn status_distinguishes_visitor_mistakes_overload_and_aws_failures() {
         let of = |kind| status(&Error::new(kind, "", "")).0.as_u16();
         assert_eq!([ErrorKind::Usage, ErrorKind::Config].map(of), [400, 400]);
         assert_eq!([ErrorKind::Aws, ErrorKind::NotFound, ErrorKind::Timeout].map(of), [502, 502, 504]);

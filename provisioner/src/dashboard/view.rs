@@ -78,7 +78,7 @@ impl View {
         view
     }
 
-    /// Builds the view of the command line.
+    /// Creates the view from the arguments of the command line.
     pub(crate) fn asked(events: &[String], period: &PeriodArgs, compare: bool) -> Self {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let last = match (&period.last, &period.from) {

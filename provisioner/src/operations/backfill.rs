@@ -26,16 +26,16 @@ use crate::shutdown::{Shutdown, Signal};
 /// The maximum number of objects in flight (sent, not counted yet): enough for a few seconds of the rate and for the
 /// function's concurrency.
 const WINDOW: usize = 500;
-/// Objects sent between two polls of the ledger.
+/// The number of objects sent between two polls of the ledger.
 const BATCH: usize = 50;
-/// Concurrent invocation requests.
+/// The maximum number of concurrent invocation requests.
 const AT_ONCE: usize = 16;
 /// The time that counting an object may take beyond the function's timeout, since its invocation may be queued.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Objects polled at a time: one batch read of the ledger.
+/// The number of objects in a poll: one batch read of the ledger.
 const POLL_BATCH: usize = 100;
-/// After this many late objects without a counted one between them, the function is broken, and sending more is
-/// useless.
+/// The number of consecutive late objects, with no counted one between them, after which the function is considered
+/// broken and no more objects are sent.
 const LATE_IN_A_ROW: u64 = 100;
 /// The maximum number of keys in [`Tally::examples`].
 const EXAMPLES: usize = 10;
@@ -78,7 +78,7 @@ pub(crate) struct Tally {
     pub(crate) counted: u64,
     /// Keys of some due objects (dry run), or of some that were sent and not counted in time.
     pub(crate) examples: Vec<String>,
-    /// The last key of which all versions were processed; `--start-after` continues after it.
+    /// The last key whose versions were all processed; `--start-after` continues after it.
     pub(crate) last_key: Option<String>,
 }
 
@@ -94,13 +94,13 @@ fn number(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
 }
 
-/// Receives the number of finished objects, and of all objects once that is known.
+/// A callback for the number of finished objects, and for the total once it is known.
 pub(crate) type OnProgress<'a> = dyn Fn(u64, Option<u64>) + Send + Sync + 'a;
 
 struct Progress<'a> {
     on_progress: &'a OnProgress<'a>,
     done: AtomicU64,
-    /// 0 while it is unknown.
+    /// 0 while unknown.
     total: AtomicU64,
 }
 
@@ -136,7 +136,7 @@ struct Run<'a> {
     tally: Tally,
 }
 
-/// The reason why a run ends early.
+/// The reason why a run ended early.
 enum End {
     Failed(Error),
     Stopped(Signal),
@@ -154,7 +154,7 @@ impl From<Signal> for End {
     }
 }
 
-/// Sends the objects that are not counted. Returns the tally also if the run ended early.
+/// Sends the objects that are not counted yet. Returns the tally even if the run ended early.
 ///
 /// # Errors
 /// An AWS error; objects that were not counted in time; a signal.
@@ -216,8 +216,8 @@ pub(crate) async fn backfill(
     (tally, result)
 }
 
-/// Counts the objects under the prefix, as the total of the progress bar. If the listing fails, the run fails with
-/// the same error, so it is not reported here.
+/// Counts the objects under the prefix, for the total of the progress bar. If the listing fails, the run fails with the
+/// same error, so it is not reported here.
 async fn count_listed(session: &Session<'_>, options: &Options, progress: &Progress<'_>) {
     let pages = session.pages(&options.prefix, options.after.clone());
     let total = pages.try_fold(0, |total, page| async move { Ok(total + number(page.len())) }).await;
@@ -325,7 +325,7 @@ impl Run<'_> {
 
     /// Reads the ledger for the oldest objects in flight, and removes those that are counted or late.
     async fn poll_ledger(&mut self) -> Result<(), End> {
-        // The first ones were polled longest ago.
+        // The objects at the front were polled longest ago.
         let polled = self.in_flight.len().min(POLL_BATCH);
         let objects = self.in_flight.iter().take(POLL_BATCH).map(|(object, _)| object);
         let counted = self.shutdown.or_shutdown(self.session.counted(objects, Consistency::Eventual)).await??;
@@ -357,7 +357,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Waits until at most `limit` objects are in flight. This ends, since each object is either counted or late.
+    /// Waits until at most `limit` objects are in flight. This terminates, since every object is counted or late at
+    /// some point.
     async fn drain(&mut self, limit: usize) -> Result<(), End> {
         let pauses = || {
             let what = "the function to count".to_owned();

@@ -15,7 +15,7 @@ use crate::error::Error;
 
 /// The maximum number of messages per call (API reference, ReceiveMessage).
 const BATCH: i32 = 10;
-/// A short poll may miss messages; a long poll asks all servers of SQS.
+/// The wait time of a long poll. A long poll queries all servers of SQS; a short poll may miss messages.
 const POLL_SECONDS: i32 = 1;
 /// The time at which a message was sent to the queue, in milliseconds since the Unix epoch.
 const SENT: MessageSystemAttributeName = MessageSystemAttributeName::SentTimestamp;
@@ -27,7 +27,7 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// The keys of the objects in its notification.
     pub(crate) objects: Vec<String>,
-    /// The error's type and text, as the function returned it.
+    /// The error's type and text, as the function returned them.
     pub(crate) error: String,
     /// The time at which Lambda gave up, RFC 3339.
     pub(crate) when: String,
@@ -73,7 +73,7 @@ impl fmt::Display for State {
             Self::CountedBefore => f.write_str("already counted"),
             Self::Counted => f.write_str("counted now"),
             Self::FailedAgain(reason) => write!(f, "failed again: {reason}"),
-            Self::Gone(key) => write!(f, "cannot be counted: {key} is not in the bucket any more"),
+            Self::Gone(key) => write!(f, "cannot be counted: {key} is no longer in the bucket"),
             Self::Unclear(reason) => write!(f, "unknown: {reason}"),
             Self::Unknown(reason) => write!(f, "ignored: {reason}"),
             Self::Deleted => f.write_str("deleted, not counted"),
@@ -123,7 +123,7 @@ pub(super) fn error_in(payload: &Json) -> Option<String> {
 }
 
 impl Received {
-    /// Parses a message; `None` if it has no receipt handle.
+    /// Parses a message; returns `None` if it has no receipt handle.
     pub(super) fn of(message: Message, bucket: &str) -> Option<Self> {
         let (receipt, body) = (message.receipt_handle?, message.body.unwrap_or_default());
         // The fallback if the record has no timestamp.
@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(failure.objects, ["in/red flower.gz", "in/b.gz"]);
         assert_eq!((failure.error.as_str(), failure.attempts), ("ObjectDamaged: cut short", 3));
         assert_eq!((failure.when.as_str(), failure.state), ("2015-08-04T12:34:56Z", State::Waiting));
-        // Without a timestamp in the record, that of the queue is used.
+        // If the record has no timestamp, the queue's is used.
         let mut timeless = body.clone();
         timeless["timestamp"] = json!(null);
         let message = Message::builder().message_id("m").receipt_handle("r").body(timeless.to_string());

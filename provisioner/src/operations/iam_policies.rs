@@ -18,8 +18,8 @@ fn statement(sid: &str, actions: &[&str], resources: &[String]) -> Json {
 /// Actions that MiniStack, the local AWS, evaluates without their resource; it also omits the paths of roles.
 const LOCAL_UNBOUND: [&str; 3] = ["dynamodb:ListTagsOfResource", "dynamodb:TagResource", "lambda:CreateFunction"];
 
-/// Returns the least-privilege policy to plan, apply and destroy this pipeline. For a local AWS it is wider if that
-/// cannot bind an action to its resource.
+/// Returns the least-privilege policy to plan, apply and destroy this pipeline. The policy for a local AWS is wider for
+/// actions that the local AWS cannot restrict to a resource.
 pub(crate) fn deployer_policy(context: &Context<'_>, is_local: bool) -> Json {
     let mut needed = Needed::new();
     add(&mut needed, "*", &DISCOVERY_ACTIONS);
@@ -117,7 +117,7 @@ mod tests {
                 assert!(!actions.iter().any(|action| action.contains('*')), "{actions:?}");
                 for resource in statement["Resource"].as_array().expect("resources").iter().filter_map(Json::as_str) {
                     match resource {
-                        // Read-only actions that AWS cannot bind to a resource.
+                        // Read-only actions that AWS cannot restrict to a resource.
                         "*" => assert_eq!(actions, ["iam:ListRoles", "logs:DescribeLogGroups", "tag:GetResources"]),
                         arn if arn.contains(":iam:") => assert!(arn.contains(":role/pipeline/events/events-"), "{arn}"),
                         arn => assert!(arn.contains("events"), "{arn}"),

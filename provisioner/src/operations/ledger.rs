@@ -11,15 +11,14 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::failed;
 use super::objects::Object;
-use crate::aws::Session;
-use crate::aws::{AwsError, Call, Pauses, Wait};
+use crate::aws::{AwsError, Call, Pauses, Session, Wait};
 use crate::error::Error;
 
 /// The maximum number of keys in a BatchGetItem (API reference).
 const KEYS_PER_BATCH: usize = 100;
-/// Concurrent calls.
+/// The maximum number of concurrent calls.
 const AT_ONCE: usize = 16;
-/// The time limit for repeating the keys that a throttled table left unprocessed.
+/// The time limit for retrying the keys that a throttled table left unprocessed.
 const RETRY_LIMIT: Duration = Duration::from_secs(300);
 
 /// The consistency of a read.
@@ -27,7 +26,7 @@ const RETRY_LIMIT: Duration = Duration::from_secs(300);
 pub(super) enum Consistency {
     /// Sees all earlier writes, at twice the price.
     Strong,
-    /// May miss the writes of the last second; enough if the function decides again.
+    /// May miss the writes of the last second; sufficient if the function makes the final decision.
     Eventual,
 }
 
@@ -54,7 +53,7 @@ impl Session<'_> {
         format!("read table {}", self.pipeline.table.ledger)
     }
 
-    /// Returns for each object whether it is counted, in the same order.
+    /// Returns whether each object is counted, in the order of the objects.
     pub(super) async fn counted<'o>(
         &self,
         objects: impl IntoIterator<Item = &'o Object> + Send,
@@ -76,7 +75,7 @@ impl Session<'_> {
         Ok(names.iter().map(|name| counted.contains(name)).collect())
     }
 
-    /// Returns those of at most [`KEYS_PER_BATCH`] objects that are counted, by their keys in the ledger.
+    /// Returns the ledger keys of the counted objects among at most [`KEYS_PER_BATCH`] objects.
     async fn counted_in_batch(&self, names: &[&String], consistency: Consistency) -> Result<Vec<String>, Error> {
         let first = self.first_markers(names, consistency).await?;
         let check = |(name, marker): (String, Marker)| async move {
@@ -113,12 +112,12 @@ impl Session<'_> {
         loop {
             let request = self.aws.dynamodb.batch_get_item().set_request_items(Some(pending.clone()));
             let last = match request.send().await.call("dynamodb:BatchGetItem") {
-                // Capacity is provisioned by the second, and a backfill may need more than that.
+                // Capacity is provisioned per second, and a backfill may need more.
                 Err(error) if is_throttle(&error) => Some(error.to_string()),
                 Err(error) => return Err(failed(self.reading())(error)),
                 Ok(answer) => {
                     found.extend(answer.responses.unwrap_or_default().into_values().flatten());
-                    // The next call repeats the keys that this one left unprocessed.
+                    // The next call retries the keys that this one left unprocessed.
                     pending = answer.unprocessed_keys.unwrap_or_default();
                     None
                 }
@@ -171,7 +170,7 @@ mod tests {
     use crate::aws::{Account, Aws};
     use crate::config;
 
-    /// Returns a client and its log of requests. Batch reads return the given answers in order; a query returns two
+    /// Returns a client and its log of requests. Batch reads return the given responses in order; a query returns two
     /// markers for the object "whole" and one for any other.
     fn scripted_client(answers: Vec<(u16, Json)>) -> (Aws, Arc<Mutex<Vec<Json>>>) {
         let (asked, answers) = (Arc::new(Mutex::new(Vec::new())), Mutex::new(answers.into_iter()));

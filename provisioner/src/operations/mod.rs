@@ -34,7 +34,7 @@ impl Session<'_> {
         if mode == InvocationType::Event {
             return request.invocation_type(mode).send().await.call("lambda:InvokeFunction");
         }
-        // The answer arrives after the function has ended. A repeated attempt counts nothing twice.
+        // The response arrives only after the function has ended. A retry is idempotent: it counts nothing twice.
         let timeouts = TimeoutConfig::builder()
             .operation_attempt_timeout(limit + INVOCATION_MARGIN)
             .operation_timeout((limit + INVOCATION_MARGIN) * 2)
@@ -44,8 +44,7 @@ impl Session<'_> {
     }
 }
 
-/// Converts the error of a call, with a help text of its own if the resource does not exist. `doing` continues
-/// "failed to".
+/// Converts the error of a call; a missing resource gets its own help text. `doing` completes "failed to".
 fn failed(doing: impl Into<String>) -> impl FnOnce(AwsError) -> Error {
     let doing = doing.into();
     move |error| match error.code() {

@@ -19,20 +19,18 @@ const ESCAPE: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_')
 /// An object, or one version of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Object {
-    /// Its key.
     pub(crate) key: String,
-    /// Its version, if a notification would name one.
+    /// The version, if a notification would include one.
     pub(crate) version: Option<String>,
-    /// The identity of its content in the ledger.
+    /// The identity of the content in the ledger.
     pub(crate) identity: String,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub(crate) size: i64,
-    /// The time of its upload.
     pub(crate) uploaded: Timestamp,
 }
 
 impl Object {
-    /// Converts an entry of a listing; `None` if it lacks a key or an identity.
+    /// Converts an entry of a listing; returns `None` if it lacks a key or an identity.
     fn listed(version: &ObjectVersion) -> Option<Self> {
         let id = version.version_id().unwrap_or(NULL_VERSION);
         // An object uploaded without versioning can be read without a version ID until a later version exists.
@@ -89,8 +87,8 @@ impl Cursor {
 }
 
 impl Session<'_> {
-    /// Lists all versions of all objects under a prefix in the order of their keys, page by page; only keys after
-    /// `after`, if it is given. Holds one page in memory.
+    /// Lists all versions of all objects under a prefix page by page in key order; starts after the key `after`, if
+    /// given. Holds one page in memory.
     pub(super) fn pages<'a>(
         &'a self,
         prefix: &'a str,

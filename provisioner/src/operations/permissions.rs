@@ -9,7 +9,7 @@ use crate::aws::{Account, Aws, AwsError, Call, resource_in};
 use crate::reconcile::plan::{Action, Plan, PlannedResource};
 use crate::reconcile::resource::{Address, IamActions};
 
-/// Concurrent simulations; IAM allows few a second.
+/// The maximum number of concurrent simulations; IAM allows only a few per second.
 const AT_ONCE: usize = 4;
 
 /// The actions on each ARN.
@@ -36,8 +36,8 @@ fn needed_by(item: &PlannedResource) -> Needed {
     needed
 }
 
-/// Returns one line for each resource whose actions the caller lacks, or one line with the reason why they were not
-/// checked.
+/// Returns one line for each resource on which the caller lacks actions, or one line with the reason why the actions
+/// were not checked.
 pub(crate) async fn missing(aws: &Aws, account: &Account, plan: &Plan) -> Vec<String> {
     let steps: Vec<(&PlannedResource, Needed)> = plan.items.iter().map(|item| (item, needed_by(item))).collect();
     let simulations: Vec<(&PlannedResource, &String, &BTreeSet<&str>)> = steps
@@ -78,7 +78,7 @@ pub(crate) async fn missing(aws: &Aws, account: &Account, plan: &Plan) -> Vec<St
     lines.collect()
 }
 
-/// Returns the actions that the principal's policies do not allow, or deny, regardless of the context of a call.
+/// Returns the actions that the principal's policies deny or do not allow, regardless of the context of a call.
 async fn denied(
     aws: &Aws,
     principal: &str,

@@ -1,6 +1,6 @@
 //! Reprocesses the messages in the failure queue.
 //!
-//! A message is Lambda's record of an invocation that it has given up: the notification and the last error. The
+//! A message is Lambda's record of an invocation that it has given up on: the notification and the last error. The
 //! function is invoked again synchronously, so that another failure is reported here and creates no second message. A
 //! message is deleted only once the ledger shows all of its objects as counted.
 
@@ -25,7 +25,7 @@ use crate::shutdown::{Shutdown, Signal};
 /// Remaining messages become visible at the end of the run; if the process is killed, after this time.
 const RETRY_HIDDEN_SECONDS: i32 = 15 * 60;
 const INSPECT_HIDDEN_SECONDS: i32 = 60;
-/// After this many empty responses in a row, the queue counts as empty.
+/// The number of consecutive empty responses after which the queue is considered empty.
 const EMPTY_RESPONSES: u32 = 2;
 
 /// The operation on the messages.
@@ -52,7 +52,7 @@ struct Found {
 }
 
 impl Session<'_> {
-    /// Returns the object of a notification as it is in the bucket, or `None` if it no longer exists.
+    /// Returns the current object of a notification, read from the bucket, or `None` if it no longer exists.
     async fn head(&self, notified: &NotifiedObject) -> Result<Option<Object>, Error> {
         let request = self.aws.s3.head_object().bucket(&notified.bucket).key(&notified.key);
         let request = request.set_version_id(notified.version.clone()).expected_bucket_owner(&self.account.id);
@@ -119,8 +119,8 @@ impl Session<'_> {
         }
     }
 
-    /// Processes every message in the failure queue as `mode` requires, and calls `on_message` with each as soon as
-    /// its outcome is known. Remaining messages become visible again, also if this ends early.
+    /// Processes every message in the failure queue as `mode` requires, and calls `on_message` with each as soon as its
+    /// outcome is known. Remaining messages become visible again, even if the run ends early.
     ///
     /// # Errors
     /// An AWS error; an error of `on_message`; a signal.

@@ -16,7 +16,7 @@ use crate::resources::function::REVISION_TAG;
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
-/// Concurrent calls.
+/// The maximum number of concurrent calls.
 const AT_ONCE: usize = 16;
 
 /// The status of a deployment. A part is `None` if reading it failed.
@@ -24,9 +24,7 @@ const AT_ONCE: usize = 16;
 pub(crate) struct Status {
     /// The pipeline's name.
     pub(crate) pipeline: String,
-    /// Its region.
     pub(crate) region: String,
-    /// Its account.
     pub(crate) account: String,
     /// The time of the status, RFC 3339.
     pub(crate) at: String,
@@ -52,13 +50,12 @@ fn known<T>(result: Result<T, Error>, unknown: &mut Vec<Error>) -> Option<T> {
 /// The live state of the function.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Deployed {
-    /// Its name.
     pub(crate) name: String,
     /// `Active`, `Pending`, `Inactive` or `Failed`.
     pub(crate) state: String,
     /// Base64 of its code's SHA-256.
     pub(crate) code_sha256: String,
-    /// The git revision of the code, if it is known.
+    /// The git revision of the code, if known.
     pub(crate) revision: Option<String>,
     /// The time of its last change, in Lambda's format.
     pub(crate) changed: String,
@@ -67,7 +64,6 @@ pub(crate) struct Deployed {
 /// The number of counted objects, and the delays from upload to count.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Counted {
-    /// The number of objects.
     pub(crate) objects: usize,
     /// The median delay in seconds.
     pub(crate) median_seconds: Option<i64>,

@@ -31,7 +31,7 @@ use crate::shutdown::{Shutdown, Signal};
 
 /// The age from which a test object is a leftover; another run may still be using a younger one.
 const LEFTOVER_AGE: Duration = Duration::from_secs(60 * 60);
-/// The time after which another object is uploaded while none is counted.
+/// The interval at which another object is uploaded while none is counted.
 const UPLOAD_INTERVAL: Duration = Duration::from_secs(30);
 /// The maximum number of log lines read for the object.
 const LINES: i32 = 50;
@@ -309,7 +309,7 @@ impl Session<'_> {
         checks
     }
 
-    /// Returns whether the function was invoked with the object, by its log.
+    /// Checks in the function's log whether the function was invoked with the object.
     async fn invocation(&self, probe: &Probe, began: SystemTime) -> Check {
         let subject = "invocation".to_owned();
         // In quotes, since the id has a hyphen (CloudWatch Logs user guide, filter pattern syntax).
@@ -326,7 +326,7 @@ impl Session<'_> {
     }
 }
 
-/// Returns the error of an object that was not counted in time, with a line for each check and a help text for the
+/// Returns the error for an object that was not counted in time, with a line for each check and a help text for the
 /// first failure.
 fn not_verified(key: &str, deadline: Duration, cleanup: &str, checks: &[Check]) -> Error {
     let mut detail = String::new();

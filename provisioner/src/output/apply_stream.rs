@@ -100,7 +100,7 @@ pub(crate) fn print(output: &Output, line: &Line<'_>) {
     let _ = output.print_json(line);
 }
 
-/// Prints the events of an apply as JSON.
+/// A reporter that prints the events of an apply as JSON.
 #[derive(Debug)]
 pub(crate) struct JsonReporter<'a> {
     pub(crate) output: &'a Output,

@@ -116,7 +116,7 @@ impl Output {
         }
     }
 
-    /// Prints a line of progress or a warning to stderr. A closed stderr stops nothing.
+    /// Prints a line of progress or a warning to stderr. A closed stderr is ignored.
     pub(crate) fn progress(&self, line: &str) {
         let mut err = lock(&self.err);
         let _ = writeln!(err, "{line}").and_then(|()| err.flush());
@@ -137,7 +137,7 @@ impl Output {
 /// Formats an error in colour.
 pub(crate) fn error_text(error: &Error) -> String {
     match error.kind() {
-        // The diagnostics begin with `error:` themselves.
+        // The diagnostics already begin with `error:`.
         ErrorKind::Config => error.to_string(),
         _ => {
             let red = AnsiColor::Red.on_default().bold();

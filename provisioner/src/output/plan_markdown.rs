@@ -7,7 +7,7 @@ use crate::reconcile::document::{PlanDocument, PlanEntry};
 use crate::reconcile::plan::Action;
 use crate::text::printable;
 
-/// The maximum length in characters. GitHub rejects comments of more than 65,536; the rest is for the text that a
+/// The maximum length in characters. GitHub rejects comments of more than 65,536; the rest is left for text that a
 /// workflow adds.
 const MAX_LENGTH: usize = 60_000;
 
@@ -51,7 +51,7 @@ pub(crate) fn plan(document: &PlanDocument) -> String {
         let _ = writeln!(out, "*The details of {omitted} resources are left out: they are too long for a comment.*\n");
     }
     let comment = out + &end;
-    // A great number of notes can exceed the limit by itself.
+    // Many notes alone can exceed the limit.
     if comment.chars().count() > MAX_LENGTH { comment.chars().take(MAX_LENGTH).collect() } else { comment }
 }
 

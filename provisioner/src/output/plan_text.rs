@@ -72,7 +72,7 @@ pub(super) fn title(entry: &PlanEntry) -> String {
 pub(super) fn cost(estimate: &Estimate) -> String {
     let Estimate { events_per_month, files_per_month, prices, current, planned, .. } = estimate;
     format!(
-        "about {} a month for {events_per_month} events in {files_per_month} files, storage aside (prices: {prices})",
+        "about {} per month for {events_per_month} events in {files_per_month} files, excluding storage (prices: {prices})",
         price(*current, *planned)
     )
 }
@@ -96,7 +96,7 @@ fn price(current: Option<Dollars>, planned: Dollars) -> String {
 pub(super) struct Line {
     /// The text, safe for a terminal.
     pub(super) text: String,
-    /// For a line of a diff: create for an added line, delete for a removed one.
+    /// The sign of a diff line: create for an added line, delete for a removed one.
     pub(super) sign: Option<Action>,
 }
 
@@ -250,7 +250,7 @@ fn pretty(json: &Json) -> String {
     format!("{:#}\n", compact(json))
 }
 
-/// Replaces lists of one string by that string, as policies are usually written.
+/// Replaces each list of one string with the string, as policies are usually written.
 fn compact(json: &Json) -> Json {
     match json {
         Json::Array(entries) => match entries.as_slice() {

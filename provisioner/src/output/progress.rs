@@ -46,7 +46,7 @@ fn ending(address: &Address, action: Action, event: &Event<'_>) -> Option<String
     }
 }
 
-/// Prints plain lines.
+/// A reporter that prints plain lines.
 struct Plain<'a> {
     output: &'a Output,
     /// The condition last reported for each waiting step.
@@ -84,7 +84,7 @@ impl Reporter for Plain<'_> {
     }
 }
 
-/// Updates the line of each running step in place.
+/// A reporter that updates the line of each running step in place.
 struct Interactive<'a> {
     output: &'a Output,
     bars: MultiProgress,
@@ -155,7 +155,7 @@ impl<'a> Bar<'a> {
         Self { output, what, bar, printed: Mutex::new(Instant::now()) }
     }
 
-    /// Shows the number of finished parts, and of all parts once that is known.
+    /// Shows the number of finished parts, and the total once it is known.
     pub(crate) fn set(&self, done: u64, total: Option<u64>) {
         if let Some(bar) = &self.bar {
             if let Some(total) = total.filter(|total| bar.length() != Some(*total)) {

@@ -29,7 +29,7 @@ pub(crate) async fn confirm_or_shutdown(
 ) -> Result<(), Error> {
     ask(output, question);
     let (sender, answer) = tokio::sync::oneshot::channel();
-    // A thread of its own: the process may end while it waits.
+    // A separate thread, so that the process can end while the read still waits.
     std::thread::spawn(move || drop(sender.send(read_answer())));
     match shutdown.or_shutdown(answer).await {
         Ok(Ok(answer)) => check(output, answer, unchanged),

@@ -31,7 +31,7 @@ impl Outcome {
     /// Returns an error unless every step succeeded.
     ///
     /// # Errors
-    /// [`ErrorKind::Incomplete`] or [`ErrorKind::Interrupted`]
+    /// [`ErrorKind::Incomplete`] or [`ErrorKind::Interrupted`].
     pub(crate) fn complete(self) -> Result<(), Error> {
         const HELP: &str = "fix the cause and run the command again; completed steps are not repeated";
         let Self { done, failed, skipped, stopped } = self;

@@ -81,7 +81,7 @@ pub(crate) struct PlanEntry {
     pub(crate) name: String,
     /// The action on the resource.
     pub(crate) action: Action,
-    /// The reason of a conflict.
+    /// The reason for the conflict.
     pub(crate) reason: Option<String>,
     /// The way to resolve the conflict.
     pub(crate) help: Option<String>,
@@ -118,7 +118,7 @@ impl PlanDocument {
         }
     }
 
-    /// Returns a summary of one line.
+    /// Returns a one-line summary.
     pub(crate) fn verdict(&self) -> String {
         let Counts { create, update, delete, conflict } = self.counts;
         match conflict {

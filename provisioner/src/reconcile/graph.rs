@@ -48,7 +48,7 @@ impl Graph {
         graph
     }
 
-    /// Returns the steps that wait for nothing.
+    /// Returns the steps that can start immediately.
     pub(crate) fn ready(&self) -> Vec<usize> {
         (0..self.waits_for.len()).filter(|&step| self.waits_for[step] == 0).collect()
     }

@@ -65,9 +65,9 @@ impl Action {
 pub(crate) struct PlannedResource {
     /// The action on the resource.
     pub(crate) action: Action,
-    /// The reason of a conflict.
+    /// The reason for the conflict.
     pub(crate) refusal: Option<Refusal>,
-    /// The resources whose steps must be done before.
+    /// The resources whose steps must finish first.
     pub(crate) depends_on: Vec<Address>,
     /// The desired and the live state.
     pub(crate) observed: Box<dyn Observed>,
@@ -139,7 +139,7 @@ pub(crate) struct Counts {
     pub(crate) conflict: usize,
 }
 
-/// Returns why the resource must not be changed, if so.
+/// Returns the conflict that forbids changing the resource, if any.
 fn conflict(resource: &dyn Observed, adopt: bool) -> Option<Refusal> {
     let arn = resource.arn();
     let Some(owner) = resource.ownership() else { return resource.refusal() };
@@ -187,7 +187,7 @@ impl Plan {
                 ));
             } else if options.prune {
                 let mut item = PlannedResource::new(Action::Delete, orphan);
-                // The replacement is in place first, so that it receives all new files.
+                // The replacement must exist first, so that it receives all new files.
                 item.depends_on.extend(declared.iter().cloned());
                 plan.items.push(item);
             } else {
@@ -246,7 +246,7 @@ impl Plan {
 }
 
 /// Returns a conflict if a resource that holds data is absent while one of its kind is orphaned: it was renamed in the
-/// file. A new, empty resource would look like a loss of the data.
+/// file. A new, empty resource would look like data loss.
 fn rename_conflict(resource: &dyn Observed, orphaned: &[&Address]) -> Option<Refusal> {
     if resource.exists() || !resource.holds_data() {
         return None;

@@ -137,7 +137,7 @@ pub(crate) trait Resource: fmt::Debug + Send + Sync + Sized + 'static {
         Self::HOLDS_DATA
     }
 
-    /// Returns a sentence with the commands that delete a resource that holds data by hand.
+    /// Returns a sentence with the commands to delete, by hand, a resource that holds data.
     fn manual_deletion(&self) -> String {
         String::new()
     }
@@ -145,7 +145,7 @@ pub(crate) trait Resource: fmt::Debug + Send + Sync + Sized + 'static {
     /// Returns the settings that differ from the desired state, or all settings if the resource is absent. Pure.
     fn diff(&self, live: Option<&Self::Live>) -> Vec<SettingChange>;
 
-    /// Returns why the resource cannot be updated in place, if so.
+    /// Returns a conflict if the resource cannot be updated in place.
     fn refusal(&self, _live: &Self::Live) -> Option<Refusal> {
         None
     }
@@ -179,9 +179,8 @@ pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The desired state of a resource of any kind.
 pub(crate) trait Declared: Send + Sync {
-    /// Returns its address.
     fn address(&self) -> &Address;
-    /// [`Resource::iam_actions`].
+    /// Forwards to [`Resource::iam_actions`].
     fn iam_actions(&self) -> Vec<IamActions>;
     /// Reads the live state and compares it.
     fn observe<'a>(self: Arc<Self>, aws: &'a Aws) -> Boxed<'a, Result<Box<dyn Observed>, Error>>;
@@ -189,32 +188,29 @@ pub(crate) trait Declared: Send + Sync {
 
 /// The desired state of a resource of any kind beside its live state.
 pub(crate) trait Observed: Send + Sync {
-    /// Returns its address.
     fn address(&self) -> &Address;
-    /// Returns its ARN.
     fn arn(&self) -> &str;
-    /// [`Resource::depends_on`].
+    /// Forwards to [`Resource::depends_on`].
     fn depends_on(&self) -> &[Address];
-    /// [`Resource::iam_actions`].
+    /// Forwards to [`Resource::iam_actions`].
     fn iam_actions(&self) -> Vec<IamActions>;
     /// Returns its owner, or `None` if it is absent.
     fn ownership(&self) -> Option<Ownership>;
-    /// [`Resource::holds_data`], or [`Resource::HOLDS_DATA`] if it is absent.
+    /// Returns [`Resource::holds_data`], or [`Resource::HOLDS_DATA`] if it is absent.
     fn holds_data(&self) -> bool;
-    /// [`Resource::manual_deletion`].
+    /// Forwards to [`Resource::manual_deletion`].
     fn manual_deletion(&self) -> String;
     /// Returns the drift.
     fn changes(&self) -> &[SettingChange];
-    /// [`Resource::refusal`].
+    /// Forwards to [`Resource::refusal`].
     fn refusal(&self) -> Option<Refusal>;
-    /// [`Resource::notes`].
+    /// Forwards to [`Resource::notes`].
     fn notes(&self) -> Vec<String>;
     /// Creates the resource if it is absent, and updates it otherwise.
     fn create_or_update<'a>(&'a self, step: &'a StepContext<'a>) -> Boxed<'a, Result<(), Error>>;
     /// Deletes the resource.
     fn delete<'a>(&'a self, step: &'a StepContext<'a>) -> Boxed<'a, Result<(), Error>>;
 
-    /// Returns whether it exists.
     fn exists(&self) -> bool {
         self.ownership().is_some()
     }
@@ -252,7 +248,7 @@ impl<R: Resource> Declared for DeclaredResource<R> {
         Box::pin(async move {
             let mut read = self.desired.read(aws).await;
             // If a concurrent run deletes the resource, one call finds it and the next one answers not-found or, for
-            // its tags, access denied. The second reading finds it absent or is refused again.
+            // its tags, access denied. The second read finds it absent or is refused again.
             if matches!(&read, Err(ResourceError::Call(error)) if error.is_not_found() || error.is_refusal()) {
                 read = self.desired.read(aws).await;
             }

@@ -21,7 +21,7 @@ pub(crate) struct SavedPlan {
     provisioner: String,
     /// The digest of the declaration, without comments.
     declaration_sha256: String,
-    /// The [`PlanOptions`], with `prune`.
+    /// The [`PlanOptions`], together with `prune`.
     adopt: bool,
     prune: bool,
     /// The [`PlanDocument`].
@@ -50,7 +50,7 @@ impl SavedPlan {
         })
     }
 
-    /// Writes the file atomically, readable by its owner alone.
+    /// Writes the file atomically, readable only by its owner.
     ///
     /// # Errors
     /// The file cannot be written.

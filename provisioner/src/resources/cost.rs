@@ -26,24 +26,24 @@ const FREE_CAPACITY_UNITS: f64 = 25.0;
 const FREE_LOGS_GB: f64 = 5.0;
 
 const HOURS: f64 = 730.0;
-/// The most pairs of event and hour in a file; a file with fewer events has as many pairs as events.
+/// The maximum number of pairs of event and hour in a file; a file with fewer events has one pair per event.
 const PAIRS_A_FILE: f64 = 100.0;
-/// Pairs in a transaction, next to their marker.
+/// The number of pairs in a transaction, in addition to their marker.
 const PAIRS_A_CHUNK: f64 = 99.0;
-/// The size of a pair in a marker, some 60 bytes. A write unit is a kilobyte.
+/// The size of a pair in a marker, about 60 bytes. A write unit is one kilobyte.
 const PAIR_KILOBYTES: f64 = 0.06;
 /// A transactional write costs double. The indexes are written outside of transactions.
 const TRANSACTION: f64 = 2.0;
 /// Capacity units are provisioned separately for a table and its index.
 const TABLE_AND_INDEX: f64 = 2.0;
-/// The seconds of one full processor for an event (docs/benchmarks.md: 0.38 s for 300,000), and the seconds of the
-/// calls for a file and for a transaction.
+/// Seconds of one full processor per event (docs/benchmarks.md: 0.38 s for 300,000 events), and seconds of the calls
+/// per file and per transaction.
 const SECONDS_AN_EVENT: f64 = 1.3e-6;
 const SECONDS_A_FILE: f64 = 0.1;
 const SECONDS_A_CHUNK: f64 = 0.02;
 /// The memory at which a function gets one full processor (Lambda developer guide, memory).
 const MB_A_PROCESSOR: f64 = 1_769.0;
-/// One log line of the function and three of Lambda.
+/// The size of one log line of the function and three of Lambda.
 const LOG_BYTES_A_FILE: f64 = 700.0;
 
 /// The settings that determine the price, together with the volume.
@@ -172,7 +172,7 @@ fn cents(dollars: f64) -> f64 {
     (dollars * 100.0).round() / 100.0
 }
 
-/// Volumes are far below 2^53, up to which a float represents every integer.
+/// Converts a number to a float. Volumes are far below 2^53, up to which a float represents every integer.
 #[expect(clippy::cast_precision_loss, reason = "an estimate needs no more")]
 fn count(n: u64) -> f64 {
     n as f64

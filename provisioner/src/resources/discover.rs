@@ -13,10 +13,10 @@ use crate::reconcile::ownership::Ownership;
 use crate::reconcile::plan::Found;
 use crate::reconcile::resource::{Address, Declared, Observed};
 
-/// The limit of concurrent reads. It fits all resources of a usual pipeline, and bounds those of any file.
+/// The maximum number of concurrent reads: enough for all resources of a typical pipeline, and a bound for large ones.
 const CONCURRENT_READS: usize = 16;
 
-/// Reads the declared resources, and looks for orphaned ones. Failures of the search become notes, one each, since the
+/// Reads the declared resources, and looks for orphaned ones. Each failure of this search becomes a note, since the
 /// plan of the declared resources does not depend on it.
 ///
 /// # Errors
@@ -68,7 +68,7 @@ async fn read(aws: &Aws, resources: &[Arc<dyn Declared>]) -> Vec<Result<Box<dyn 
 }
 
 /// Returns the ARNs of the resources with the pipeline's ownership markers. The tag index is eventually consistent, so
-/// the caller still has to read each.
+/// the caller must still read each resource.
 async fn owned(aws: &Aws, pipeline: &str) -> Result<Vec<String>, AwsError> {
     let (mut tagged, roles) = tokio::try_join!(tagged(aws, pipeline), roles(aws, pipeline))?;
     tagged.extend(roles);

@@ -12,8 +12,8 @@ use crate::reconcile::ownership::{self, Ownership};
 use crate::reconcile::resource::{IamActions, Resource, StepContext};
 use crate::resources::{Context, Kind};
 
-/// The age below which Lambda may have created a log group again. Lambda retries an event for minutes after the
-/// deletion of its function's log group.
+/// The age below which Lambda may have recreated a log group. Lambda retries an event for minutes after the deletion of
+/// its function's log group.
 const RECENT: Duration = Duration::from_secs(15 * 60);
 
 /// The desired state of a log group.
@@ -29,7 +29,7 @@ pub(super) struct LogGroup {
 #[derive(Debug, Default)]
 pub(super) struct Live {
     retention_days: Option<i32>,
-    /// It has log data and is younger than [`RECENT`].
+    /// True if it has log data and is younger than [`RECENT`].
     is_new_and_written: bool,
     tags: BTreeMap<String, String>,
 }

@@ -36,8 +36,8 @@ pub(crate) trait Kind: Resource {
     /// Returns the resources of this kind that the file declares.
     fn desired(context: &Context<'_>) -> Vec<Self>;
 
-    /// Returns the name of the resource of this kind at `arn`, or of the resource of this kind that accompanies the one
-    /// at `arn`. Used with [`Kind::with_name`] to find orphaned resources.
+    /// Returns the name of the resource of this kind that has this ARN or accompanies the resource with this ARN. Used
+    /// with [`Kind::with_name`] to find orphaned resources.
     fn name_from_arn(_arn: &str) -> Option<String> {
         None
     }

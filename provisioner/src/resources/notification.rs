@@ -14,15 +14,14 @@ use aws_sdk_s3::types::{
 use super::bucket::Bucket;
 use super::function;
 use super::permission::Permission;
-use crate::aws::ResourceError;
-use crate::aws::{Aws, AwsError, Call, absent_on, retry_while};
+use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, retry_while};
 use crate::error::{Error, ErrorKind};
 use crate::reconcile::diff::{Diff, SettingChange};
 use crate::reconcile::ownership::Ownership;
 use crate::reconcile::resource::{Address, IamActions, Refusal, Resource, StepContext};
 use crate::resources::{Context, Kind};
 
-/// S3 sees a new permission in Lambda within seconds.
+/// The time limit in seconds. S3 sees a new permission in Lambda within seconds.
 const PERMISSION_DEADLINE: u64 = 60;
 
 /// The desired state of the entry.
@@ -161,13 +160,13 @@ impl Notification {
         step: &StepContext<'_>,
         entry: Option<LambdaFunctionConfiguration>,
     ) -> Result<(), ResourceError> {
-        // S3 validates that it may invoke the function. Its answer for a permission that it does not see yet is the
-        // same as for a destination that does not exist, which may be that of an unmanaged entry; it names none.
+        // S3 validates that it may invoke the function. It returns the same error for a permission that it does not see
+        // yet and for a missing destination, which may belong to an unmanaged entry; the error names no destination.
         let is_unseen = |error: &AwsError| {
             error.says("InvalidArgument", "Unable to validate the following destination configurations")
                 || error.code() == Some("OperationAborted")
         };
-        // In a deleted bucket there is no entry left to remove.
+        // A deleted bucket has no entry left to remove.
         let absent: &[&str] = if entry.is_none() { &["NoSuchBucket"] } else { &[] };
         let waiting = step.wait("S3 to see the permission to invoke the function", PERMISSION_DEADLINE);
         retry_while(waiting, is_unseen, || async {
@@ -267,7 +266,7 @@ impl Resource for Notification {
         vec![IamActions { resource: self.bucket_arn.clone(), read, create: put, update: put, delete: put }]
     }
 
-    /// The entry is found by its id, which contains the pipeline's name.
+    /// Returns `Owned`: the entry is found by its id, which contains the pipeline's name.
     fn ownership(&self, _live: &Live) -> Ownership {
         Ownership::Owned
     }

@@ -8,9 +8,8 @@ use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
 use super::function::{Function, is_busy};
-use crate::aws::ResourceError;
 use crate::aws::policy;
-use crate::aws::{Aws, AwsError, Call, absent_on, retry_while};
+use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, retry_while};
 use crate::error::Error;
 use crate::reconcile::diff::{Diff, SettingChange};
 use crate::reconcile::ownership::Ownership;
@@ -28,7 +27,7 @@ pub(super) struct Permission {
     account: String,
 }
 
-/// The live state: id and content, without the id, of each owned statement.
+/// The live state: the id and the content (without the id) of each owned statement.
 #[derive(Debug, Default)]
 pub(super) struct Live {
     statements: Vec<(String, Json)>,
@@ -66,7 +65,7 @@ impl Permission {
         .await;
         match added {
             Ok(_) => Ok(()),
-            // Added by a concurrent run, or by an attempt whose answer was lost.
+            // Added by a concurrent run, or by an attempt whose response was lost.
             Err(ResourceError::Call(error)) if exists(&error) => Ok(()),
             Err(fault) => Err(fault),
         }
@@ -125,7 +124,7 @@ impl Resource for Permission {
         }]
     }
 
-    /// [`Resource::read`] returns only statements whose ids begin with the pipeline's name.
+    /// Returns `Owned`: [`Resource::read`] returns only statements whose ids begin with the pipeline's name.
     fn ownership(&self, _live: &Live) -> Ownership {
         Ownership::Owned
     }

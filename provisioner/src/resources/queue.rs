@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_sqs::types::QueueAttributeName;
 
-use crate::aws::ResourceError;
-use crate::aws::{Aws, AwsError, Call, absent_on, resource_in, retry_while};
+use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, resource_in, retry_while};
 use crate::error::Error;
 use crate::reconcile::diff::{Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
 use crate::reconcile::resource::{IamActions, Resource, StepContext};
 use crate::resources::{Context, Kind};
 
-/// The longest retention of SQS, 14 days, so that there is time to notice and replay failures.
+/// The longest retention of SQS, 14 days, which leaves time to notice and replay failures.
 const RETENTION_SECONDS: i64 = 1_209_600;
-/// SQS creates no queue within 60 seconds of the deletion of one with the same name (SQS API reference, CreateQueue).
+/// The time limit in seconds. SQS creates no queue within 60 seconds of the deletion of one with the same name (SQS API
+/// reference, CreateQueue).
 const CREATE_DEADLINE: u64 = 75;
 /// The error codes of SQS for a queue that does not exist, in its query and in its JSON protocol.
 const NOT_FOUND: [&str; 2] = ["AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"];
@@ -34,7 +34,7 @@ pub(super) struct Live {
     url: String,
     retention_seconds: Option<i64>,
     encrypted: bool,
-    /// An approximate number, visible and in flight.
+    /// The approximate number of messages, visible and in flight.
     messages: u64,
     tags: BTreeMap<String, String>,
 }
@@ -87,7 +87,7 @@ impl Resource for Queue {
         ownership::by_tags(&live.tags, &self.tags)
     }
 
-    /// The messages are the only record of the objects that were not counted.
+    /// Returns whether the queue holds messages, the only record of the objects that were not counted.
     fn holds_data(&self, live: &Live) -> bool {
         live.messages > 0
     }

@@ -1,5 +1,5 @@
-//! Tests of each kind against recorded answers of AWS: a resource in sync is read and is a no-op, and a refusal of AWS
-//! becomes an error with help. A request without a recorded answer fails the test.
+//! Tests of each kind against recorded AWS responses: a resource in sync is read and planned as a no-op, and a refusal
+//! by AWS becomes an error with a help text. A request without a recorded response fails the test.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::reconcile::progress::{Event, Reporter};
 use crate::reconcile::resource::{Address, Declared, Resource, StepContext};
 use crate::shutdown::Shutdown;
 
-/// The label of a request, and the status and body of the answer.
+/// The label of a request, and the status and body of the response.
 type Recorded = (&'static str, u16, &'static str);
 
 /// Returns the label of a request: its method and path, its target, or its action, depending on the protocol.
@@ -39,14 +39,14 @@ fn label(request: &http::Request<SdkBody>) -> String {
     format!("{} {}{query}", request.method(), path.trim_end_matches('/'))
 }
 
-/// Returns clients that receive these answers, and the list of their requests.
+/// Returns clients that receive these responses, and the list of their requests.
 fn replay(answers: &'static [Recorded]) -> (Aws, Arc<Mutex<Vec<String>>>) {
     let requests = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&requests);
     let client = infallible_client_fn(move |request: http::Request<SdkBody>| {
         let label = label(&request);
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        // The answers in turn, then the last one repeatedly.
+        // Returns the responses in turn, then the last one repeatedly.
         let earlier = log.iter().filter(|before| **before == label).count();
         let known: Vec<&Recorded> = answers.iter().filter(|(name, ..)| *name == label).collect();
         let (_, status, body) = known.get(earlier).or(known.last()).copied().unwrap_or(&("", 501, ""));
@@ -71,8 +71,8 @@ impl Reporter for Quiet {
     fn event(&self, _: &Address, _: Action, _: &Event<'_>) {}
 }
 
-/// Asserts that the answers describe an owned resource in sync: its plan is a no-op, and each recorded request, all of
-/// them reads, is sent exactly once.
+/// Asserts that the responses describe an owned resource in sync: its plan is a no-op, and each recorded request, all
+/// of them reads, is sent exactly once.
 async fn assert_no_op<K: Kind>(file: &'static str, answers: &'static [Recorded]) {
     let (aws, requests) = replay(answers);
     let resource = in_context(file, desired_of::<K>).into_iter().next().expect("a declaration");
@@ -139,7 +139,7 @@ async fn recorded_bucket_is_a_no_op() {
     assert_no_op::<bucket::Bucket>("[bucket]\nexpire_days = 30", &BUCKET).await;
 }
 
-/// A table without a summary of its billing mode, which is provisioned.
+/// A provisioned table, whose description has no summary of its billing mode.
 const TABLE: [Recorded; 4] = [
     (
         "DescribeTable",

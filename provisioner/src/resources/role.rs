@@ -1,4 +1,4 @@
-//! The role of the function, and the role that Segment assumes to write into the bucket. Each has its permissions from
+//! The role of the function, and the role that Segment assumes to write into the bucket. Each gets its permissions from
 //! one inline policy.
 
 use std::collections::BTreeMap;
@@ -6,9 +6,8 @@ use std::collections::BTreeMap;
 use aws_sdk_iam::types::Tag;
 use serde_json::{Value as Json, json};
 
-use crate::aws::ResourceError;
 use crate::aws::policy;
-use crate::aws::{Aws, AwsError, Call, absent_on, log_group_name, resource_in, retry_while, role_path};
+use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, log_group_name, resource_in, retry_while, role_path};
 use crate::error::Error;
 use crate::reconcile::diff::{Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
@@ -255,7 +254,7 @@ impl Resource for Role {
         for (name, live, desired) in policies {
             let more = live.as_ref().map(|live| policy::widening(live, desired)).unwrap_or_default();
             if !more.is_empty() {
-                notes.push(format!("the change of the {name} allows more than before: {}", more.join("; ")));
+                notes.push(format!("the change to the {name} allows more than before: {}", more.join("; ")));
             }
         }
         notes
@@ -385,7 +384,7 @@ impl Resource for Role {
 
     async fn delete(&self, step: &StepContext<'_>, _live: &Live) -> Result<(), ResourceError> {
         let iam = &step.aws.iam;
-        // IAM deletes only a role without policies, and that includes unmanaged ones.
+        // IAM deletes a role only after all of its policies are deleted, including unmanaged ones.
         for name in self.inline_policies(step.aws).await? {
             let request = iam.delete_role_policy().role_name(&self.name).policy_name(name);
             absent_on(request.send().await.call("iam:DeleteRolePolicy"), &["NoSuchEntity"])?;

@@ -29,7 +29,7 @@ struct Args {
 
 /// The account on the local AWS.
 const ACCOUNT: &str = "123456789012";
-/// As in pipeline.toml.
+/// The bucket's name in pipeline.toml; the name of the counts table derives from the pipeline's.
 const BUCKET: &str = "acme-segment-events";
 const COUNTS_TABLE: &str = "segment-events-counts";
 /// The number of past months with a sample file, besides the files of the last two hours.

@@ -73,8 +73,8 @@ fn calls(aws: &LocalAws, weather: &Weather) -> Result<Vec<(usize, String, String
 /// that names the failed call and its answer; the next run must complete the work.
 ///
 /// # Errors
-/// The local AWS, the proxy or the program cannot be run. A run that does not converge is no error; it is reported as
-/// lost.
+/// The local AWS, the proxy or the program cannot be run. A run that does not converge is reported as lost, not
+/// as an error.
 pub fn fail_each_call_once(aws: &LocalAws, weather: &Weather, sampling: Sampling) -> Result<Outcome> {
     let calls = calls(aws, weather)?;
     ensure!(calls.len() > 60, "only {} calls were made", calls.len());

@@ -12,7 +12,7 @@ use crate::local_aws::LocalAws;
 use crate::pipeline::s3;
 use crate::samples::gzip;
 
-/// The time within which all retries end, on a busy machine too.
+/// The time within which all retries finish, even on a busy machine.
 const RETRIES_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A time longer than the longest pause between two attempts plus an attempt.
@@ -31,8 +31,8 @@ fn is_damaged(n: usize) -> bool {
 /// Uploads `objects` objects, each with its own event, while calls of the function fail at random.
 ///
 /// # Errors
-/// The local AWS or the proxy cannot be run. An object that is neither counted nor queued, or is counted twice, is no
-/// error; it is reported as lost.
+/// The local AWS or the proxy cannot be run. An object that is neither counted nor queued, or is counted twice, is
+/// reported as lost, not as an error.
 pub async fn fail_at_random(objects: usize, seed: u64) -> Result<Outcome> {
     let port = free_port()?;
     let aws = LocalAws::start_behind(&format!("http://127.0.0.1:{port}"))?;

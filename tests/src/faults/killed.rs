@@ -52,7 +52,7 @@ impl Operation {
     fn expected_verdict(self) -> String {
         match self {
             Self::Create | Self::Update => "No changes.".to_owned(),
-            // Segment's role comes on top.
+            // Segment's role is an additional resource.
             Self::Destroy => format!("Plan: {} to create, 0 to update, 0 to delete.", RESOURCES + 1),
         }
     }
@@ -61,7 +61,8 @@ impl Operation {
 /// Kills the program at the calls of `sampling`, before and after each, and runs it again.
 ///
 /// # Errors
-/// The local AWS or the program cannot be run. A run that does not converge is no error; it is reported as lost.
+/// The local AWS or the program cannot be run. A run that does not converge is reported as lost, not as an
+/// error.
 pub fn kill_at_each_call(aws: &LocalAws, operation: Operation, sampling: Sampling) -> Result<Outcome> {
     let proxy = Proxy::start(&aws.endpoint())?;
     let undisturbed = pipeline(aws)?;

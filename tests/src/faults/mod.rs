@@ -1,5 +1,5 @@
-//! Fault injection. Each fault is injected at the place of a real one, and its consequences are checked. The tests run
-//! a sample of the faults, `make faults` all of them.
+//! Fault injection. Each fault is injected where a real one would occur, and its consequences are checked. The tests
+//! run a sample of the faults, `make faults` all of them.
 
 pub mod calls;
 pub mod handler;
@@ -40,7 +40,7 @@ impl Sampling {
     }
 }
 
-/// The result of testing a promise.
+/// The result of testing a guarantee.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
     /// The number of runs of the program.

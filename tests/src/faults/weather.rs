@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::local_aws::root;
 
-/// The timeout for the start. It takes a second or two; a busy machine needs more.
+/// The timeout for the proxy's start, which takes a second or two, and longer on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running fault proxy. Dropping it stops it.
@@ -22,7 +22,7 @@ pub struct Weather {
     port: u16,
 }
 
-/// Returns a port that is free at the moment.
+/// Returns a port that is currently free.
 ///
 /// # Errors
 /// No port is free.
@@ -32,7 +32,7 @@ pub fn free_port() -> Result<u16> {
 }
 
 impl Weather {
-    /// Starts a proxy on a free port. The same seed gives the same faults.
+    /// Starts a proxy on a free port. The same seed produces the same faults.
     ///
     /// # Errors
     /// The proxy is not installed, or does not start.

@@ -151,9 +151,9 @@ async fn query_of_unknown_event_suggests_names_and_hostile_names_are_escaped() -
     pipeline.wait_for_counts(&expected).await?;
 
     let run = pipeline.expect(1, &["query", "order completd"])?;
-    ensure!(run.err.contains("no event `order completd` was ever counted"), "{}", run.err);
+    ensure!(run.err.contains("event `order completd` was never counted"), "{}", run.err);
     ensure!(run.err.contains("did you mean `Order Completed` or `Order Cancelled`"), "{}", run.err);
-    // An event without counts in the period is no error.
+    // An event without counts in the period is not an error.
     let none =
         pipeline.expect(0, &["query", "Signed Up", "--from", "2015-01-01", "--to", "2015-01-03", "--by", "day"])?;
     ensure!(none.out.matches("│     0 ┆").count() + none.out.matches(" 0 ").count() > 0, "{}", none.out);

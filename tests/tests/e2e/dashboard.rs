@@ -49,7 +49,7 @@ async fn page_and_report_of_a_month_equal_the_recount() -> Result<()> {
         ensure!(shown == count.to_string(), "{name}: {shown} is not {count}");
     }
 
-    // The command line gives the same numbers.
+    // The command line prints the same numbers.
     let args = ["query", "Event 000", "Event 007", "--from", "2015-07-05", "--to", "2015-08-04", "--by", "day"];
     let printed = pipeline.expect(0, &[&args[..], &["--format", "csv"]].concat())?.out;
     let (status, headers, csv) = get(&format!("{}/counts.csv?{query}", server.url), None)?;
@@ -131,7 +131,7 @@ async fn request_with_unknown_host_is_rejected() -> Result<()> {
         .post(&server.url)
         .send("event=x")?;
     ensure!(posted.status() == 405, "{posted:?}");
-    // Stopping a server is no failure.
+    // Stopping a server is not a failure.
     send_signal("INT", server.id())?;
     ensure!(server.wait()? == Some(0), "the exit code after SIGINT is not 0");
 

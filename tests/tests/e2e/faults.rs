@@ -1,4 +1,4 @@
-//! A sample of the faults that `make faults` injects: enough to test each promise.
+//! A sample of the faults that `make faults` injects: enough to test each guarantee.
 
 use std::sync::LazyLock;
 

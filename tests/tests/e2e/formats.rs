@@ -1,4 +1,4 @@
-//! Plans as text, JSON and Markdown, held by reviewed snapshots; the event stream of `apply`; JSON schemas.
+//! Plans as text, JSON and Markdown, compared with reviewed snapshots; the event stream of `apply`; JSON schemas.
 
 use std::process::Command;
 

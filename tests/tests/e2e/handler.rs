@@ -1,4 +1,4 @@
-//! The function's binary: memory at start, size, missing variables, log. `make bench-rollup` measures its speed.
+//! The function's binary: memory at startup, size, missing variables, log. `make bench-rollup` measures its speed.
 
 use std::io::Read as _;
 use std::net::TcpListener;
@@ -15,7 +15,7 @@ use tests::samples::gzip;
 use crate::pipeline;
 
 #[test]
-fn handler_at_start_uses_little_memory_and_requests_work() -> Result<()> {
+fn handler_at_startup_uses_little_memory_and_polls_for_work() -> Result<()> {
     let runtime = TcpListener::bind("127.0.0.1:0")?;
     let variables = [
         ("AWS_LAMBDA_RUNTIME_API", runtime.local_addr()?.to_string()),

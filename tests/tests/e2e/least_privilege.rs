@@ -62,7 +62,7 @@ async fn function_without_any_one_of_its_permissions_counts_nothing() -> Result<
             let counted: u64 = pipeline.counts().await?.values().sum();
             ensure!(counted == tried - 1, "counted without {action}");
 
-            // With the action allowed again, the retry counts: nothing was lost or left incomplete.
+            // With the action allowed again, the retry counts the object: nothing was lost or left incomplete.
             put(&policy).await?;
             let started = Instant::now();
             while pipeline.counts().await?.values().sum::<u64>() != tried {

@@ -1,5 +1,5 @@
-//! Tests of the built programs against the local AWS, each test in an account of its own. The modules are named after a
-//! command or a promise.
+//! Tests of the built programs against the local AWS, each test in an account of its own. Each module is named after
+//! a command or a guarantee.
 //!
 //! One server serves all tests of a run. It ends with this process, which holds its standard input open.
 

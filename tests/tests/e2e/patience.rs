@@ -24,8 +24,8 @@ fn rule(service: &str, operation: &str, times: u32, code: &str, status: u16, mes
     })
 }
 
-/// Returns errors that AWS answers for a bounded time after a creation or change, and the condition that is reported as
-/// waited for. The texts are AWS's own, as quoted in the sources of Terraform and other tools.
+/// Returns errors that AWS returns for a bounded time after a creation or change, each with the condition whose wait is
+/// reported. The texts are AWS's own, as quoted in the sources of Terraform and other tools.
 fn transient_errors() -> Vec<(Value, &'static str)> {
     let lambda = |operation, code, status, message| rule("lambda", operation, 4, code, status, message);
     let dynamodb = |operation, code, message| rule("dynamodb", operation, 4, code, 400, message);

@@ -129,7 +129,7 @@ async fn saved_plan_is_applied_exactly_or_refused() -> Result<()> {
     let applied = pipeline.expect(0, &["apply", path, "--yes"])?;
     ensure!(applied.out.contains("Done: 0 created, 1 updated, 0 deleted"), "{}", applied.out);
 
-    // A file that is no plan is refused.
+    // A file that is not a plan is refused.
     for (text, why) in [
         ("", "is not a plan"),
         ("{}", "is not a plan"),

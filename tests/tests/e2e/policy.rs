@@ -231,7 +231,7 @@ async fn grant_until_success(
     for _ in 0..60 {
         deployer.allow(&restrict(&policy, granted)).await?;
         let run = deployer.run(command)?;
-        // A denied search for orphaned resources is no failure; it is reported in a note.
+        // A denied search for orphaned resources is not a failure; it is reported in a note.
         let text = format!("{}{}", run.err, run.out);
         let before = ["allow the caller ", "or allow ", "failed to look for orphaned resources: "];
         let denied = before.into_iter().flat_map(|before| text.split(before).skip(1));

@@ -28,7 +28,7 @@ async fn replay_of_failures_deletes_the_counted_ones() -> Result<()> {
     for part in ["segment-logs/x/1/a b.gz", "ObjectDamaged: failed to inflate", "attempts\n", "    not counted"] {
         ensure!(shown.contains(part), "{part} is not in {shown}");
     }
-    ensure!(shown.contains("gone.gz is not in the bucket any more"), "{shown}");
+    ensure!(shown.contains("gone.gz is no longer in the bucket"), "{shown}");
     ensure!(shown.contains("2 messages: 0 counted, 2 not counted."), "{shown}");
 
     // Still damaged: the message stays, and is not duplicated.

@@ -10,9 +10,8 @@ use aws_sdk_s3::types::{
 };
 use serde_json::{Value as Json, json};
 
-use crate::aws::ResourceError;
 use crate::aws::policy;
-use crate::aws::{Aws, AwsError, Call, absent_on, retry_while};
+use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, retry_while};
 use crate::error::Error;
 use crate::reconcile::diff::{SettingChange, touches};
 use crate::reconcile::resource::StepContext;
@@ -155,7 +154,7 @@ impl Bucket {
     /// Applies the changes. Each setting has its own call, and independent ones are put concurrently.
     async fn put_changes(&self, aws: &Aws, changes: &[SettingChange]) -> Result<(), ResourceError> {
         let on = |setting| touches(changes, &[setting]);
-        // The tags are first: they mark the bucket as owned if the run is interrupted.
+        // The tags are put first: they mark the bucket as owned if the run is interrupted.
         if on("tags") {
             self.put_tags(aws).await?;
         }
@@ -166,7 +165,7 @@ impl Bucket {
             async { if on("versioning") { Ok(self.put_versioning(aws).await?) } else { Ok(()) } },
             async { if on("lifecycle") { self.put_lifecycle(aws).await } else { Ok(()) } },
         )?;
-        // After the public access block, and alone: S3 answers `OperationAborted` to a concurrent put of the policy.
+        // After the public access block, and alone: S3 returns `OperationAborted` for a concurrent put of the policy.
         if on("policy") {
             self.put_policy(aws).await?;
         }

@@ -5,17 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use futures_util::stream::{self, TryStreamExt};
 
-use crate::aws::ResourceError;
-use crate::aws::{Aws, Call, absent_on};
+use crate::aws::{Aws, Call, ResourceError, absent_on};
 use crate::error::Error;
 use crate::reconcile::resource::StepContext;
 
 use super::state::Bucket;
 
-/// The limit of concurrent delete calls, each of a page of up to a thousand versions.
+/// The maximum number of concurrent delete calls; each deletes a page of up to 1,000 versions.
 const CONCURRENT_DELETES: usize = 8;
 
-/// The limit of complete listings. The last one finds no versions, unless other writers keep adding objects.
+/// The maximum number of complete listings. The last one finds no versions, unless other writers keep adding objects.
 const PASSES: usize = 10;
 
 /// The position at which a listing continues.
@@ -27,7 +26,7 @@ struct Cursor {
 
 impl Bucket {
     /// Deletes every version of every object. The listing runs one page ahead of the deletions, and is repeated until
-    /// it finds no versions, since objects may arrive meanwhile.
+    /// it finds no versions, since objects may arrive in the meantime.
     pub(super) async fn empty(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         let (found, done) = (AtomicU64::new(0), AtomicU64::new(0));
         for _ in 0..PASSES {

@@ -12,9 +12,8 @@ use std::collections::BTreeSet;
 use aws_sdk_s3::types::{BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration};
 use serde_json::Value as Json;
 
-use crate::aws::ResourceError;
 use crate::aws::policy;
-use crate::aws::{Answer, Aws, AwsError, Call, absent_on, resource_in, retry_while};
+use crate::aws::{Answer, Aws, AwsError, Call, ResourceError, absent_on, resource_in, retry_while};
 use crate::error::Error;
 use crate::reconcile::diff::{Diff, SettingChange};
 use crate::reconcile::ownership::{self, Ownership};
@@ -147,7 +146,7 @@ impl Resource for Bucket {
                     return Err(self.wrong_region(region).into());
                 }
             }
-            // The answer to HEAD has no body, so only the status is available.
+            // The response to HEAD has no body, so only the status is available.
             Err(error) if error.status() == Some(404) => return Ok(None),
             Err(error) if error.status() == Some(301) => {
                 return Err(self.wrong_region("another region").into());

@@ -1,4 +1,4 @@
-//! The handler's binary: it is located, checked against the Lambda runtime, and zipped reproducibly.
+//! The handler's binary: locates it, checks it against the Lambda runtime, and zips it reproducibly.
 
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::reconcile::diff::Code;
 const BUILT: &str = "target/lambda/bootstrap";
 /// The name of the file that the runtime starts (Lambda developer guide, OS-only runtimes).
 pub(crate) const ENTRY: &str = "bootstrap";
-/// The glibc of Amazon Linux 2023, and so of `provided.al2023`.
+/// The glibc version of Amazon Linux 2023, and thus of `provided.al2023`.
 const GLIBC: (u32, u32) = (2, 34);
 /// The largest zip that Lambda accepts in a request, 50 MB (Lambda quotas).
 const LARGEST_ZIP: usize = 50 * 1024 * 1024;
@@ -52,7 +52,7 @@ impl Artifact {
             zip(&bytes).map_err(|source| Error::io(format!("zip {}", path.display()), "free some memory", &source))?;
         if zip.len() > LARGEST_ZIP {
             return Err(Error::usage(
-                format!("{} has {} bytes zipped; Lambda accepts at most {LARGEST_ZIP}", path.display(), zip.len()),
+                format!("{} is {} bytes when zipped; Lambda accepts at most {LARGEST_ZIP}", path.display(), zip.len()),
                 "build it in release mode, stripped: `make handler`",
             ));
         }
@@ -165,8 +165,8 @@ fn glibc_version(name: &[u8]) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// Returns a zip of one entry. Its time and mode are fixed, so that the same binary gives the same zip, and so the same
-/// `CodeSha256`.
+/// Returns a zip of one entry. Its time and mode are fixed, so that the same binary produces the same zip, and thus the
+/// same `CodeSha256`.
 fn zip(binary: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut writer = ZipWriter::new(Cursor::new(Vec::with_capacity(binary.len() / 2)));
     let options = SimpleFileOptions::default()

@@ -14,12 +14,12 @@ use crate::error::{Error, ErrorKind};
 use crate::reconcile::diff::SettingChange;
 use crate::reconcile::resource::{Resource as _, StepContext};
 
-/// Seconds. A new role is usually assumable within ten.
+/// The time limit in seconds. A new role is usually assumable within ten.
 pub(super) const ROLE_DEADLINE: u64 = 90;
-/// Seconds. Lambda usually deploys a new version within a few.
+/// The time limit in seconds. Lambda usually deploys a new version within a few.
 pub(super) const UPDATE_DEADLINE: u64 = 180;
 /// The tag with the git revision of the deployed code. It is written with the code and not compared, because many
-/// revisions may give the same code.
+/// revisions may produce the same code.
 pub(crate) const REVISION_TAG: &str = "revision";
 
 /// The settings that UpdateFunctionCode changes.
@@ -93,8 +93,9 @@ impl Function {
         .await
     }
 
-    /// Returns the live state if the drift of `settings` is still as planned, or `None` if they are in sync by now. Any
-    /// other drift is a conflict: another process made it, and it was not shown in the plan, so it must not be undone.
+    /// Returns the live state if the drift of `settings` is still as planned, or `None` if they are already in sync.
+    /// Any other drift is a conflict: another process made it, and it was not shown in the plan, so it must not be
+    /// undone.
     pub(super) async fn recheck_drift(
         &self,
         aws: &Aws,

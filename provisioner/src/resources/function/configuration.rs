@@ -15,7 +15,7 @@ use crate::resources::Context;
 /// delay.
 const LEDGER_MARGIN_DAYS: i32 = 7;
 const DESCRIPTION: &str = "Counts the events of Segment's files per event and hour";
-/// Replaces the values of unmanaged environment variables, which may be secrets.
+/// The replacement for the values of unmanaged environment variables, which may be secrets.
 const HIDDEN: &str = "(hidden)";
 
 /// The settings that UpdateFunctionConfiguration changes. The architecture is changed with the code.
@@ -130,7 +130,7 @@ fn desired_environment(context: &Context<'_>) -> BTreeMap<String, String> {
         (env::COUNT_TYPES.to_owned(), pipeline.count.join(",")),
     ]);
     if let Some(days) = pipeline.bucket.expire_days {
-        // A versioned object is kept equally long again as a noncurrent version.
+        // A versioned object is kept for the same time again as a noncurrent version.
         let lifetime = if pipeline.bucket.versioning { days.saturating_mul(2) } else { days };
         environment.insert(env::LEDGER_TTL_DAYS.to_owned(), lifetime.saturating_add(LEDGER_MARGIN_DAYS).to_string());
     }

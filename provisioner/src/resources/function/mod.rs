@@ -26,10 +26,10 @@ use state::Live;
 const DEFAULT_RETRIES: i32 = 2;
 const DEFAULT_EVENT_AGE: i32 = 21_600;
 
-/// Returns the failure of the last change, if it failed. A change in flight is no drift.
+/// Returns the failure of the last change, if it failed. A change in flight is not drift.
 fn failure(state: Option<&State>, update: Option<&LastUpdateStatus>, reason: Option<&str>) -> Option<String> {
     let failed = state == Some(&State::Failed) || update == Some(&LastUpdateStatus::Failed);
-    failed.then(|| format!("Failed: {}", reason.unwrap_or("Lambda gives no reason")))
+    failed.then(|| format!("Failed: {}", reason.unwrap_or("no reason given")))
 }
 
 impl Kind for Function {
@@ -135,7 +135,7 @@ impl Resource for Function {
         let Some(function) = function else {
             return Ok(None);
         };
-        // Without its tags the function would be taken for unmanaged.
+        // Without its tags, the function would be considered unmanaged.
         if let Some(error) = function.tags_error {
             let answer =
                 Answer::Service { status: 403, code: error.error_code, message: error.message, request_id: None };
@@ -246,7 +246,7 @@ impl Resource for Function {
             self.put_code(step, changes).await?;
         }
         if touches(changes, &["state"]) && !uploads {
-            // The failed change is repeated.
+            // Repeats the failed change.
             self.wait_until_idle(step).await?;
             self.upload(step.aws, Blob::new(self.code()?.zip.clone()), None).await?;
             self.wait_until_ready(step).await?;

@@ -9,16 +9,15 @@ use aws_sdk_dynamodb::types::{
     UpdateGlobalSecondaryIndexAction,
 };
 
-use crate::aws::ResourceError;
-use crate::aws::{Aws, AwsError, Call, absent_on, retry_while, wait_until};
+use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, retry_while, wait_until};
 use crate::config::Billing;
 use crate::error::Error;
 use crate::reconcile::resource::StepContext;
 
 use super::state::{Attribute, Live, Table, billing_json};
 
-/// Seconds. DynamoDB creates a table, or an index of an empty table, within seconds. An index of a large table may need
-/// hours; a later run then finds it.
+/// The time limit in seconds. DynamoDB creates a table, or an index of an empty table, within seconds. An index of a
+/// large table may need hours; a later run then finds it.
 pub(super) const TABLE_DEADLINE: u64 = 300;
 
 pub(super) fn keys(hash: Attribute, range: Attribute) -> Result<Vec<KeySchemaElement>, Error> {
@@ -121,12 +120,12 @@ impl Table {
             .await;
         match answer {
             Ok(_) => Ok(()),
-            // Already in sync. DynamoDB has no error code of its own for it.
+            // Already in sync; DynamoDB has no separate error code for this.
             Err(ResourceError::Call(error)) if error.says("ValidationException", "already") => Ok(()),
             // DynamoDB accepts about one change an hour. No other step depends on it, and the next plan shows it again.
             Err(ResourceError::Call(error)) if error.says("ValidationException", "multiple times") => {
                 (step.on_wait)(
-                    "DynamoDB to accept another change of its time to live: the next apply makes it",
+                    "DynamoDB to accept another change of its time to live: the next apply retries the change",
                     Duration::ZERO,
                 );
                 Ok(())
@@ -192,7 +191,7 @@ impl Table {
             })
             .await;
         match updated {
-            // DynamoDB limits the changes of mode and units per day; its answer names the limit and the last change.
+            // DynamoDB limits the changes of mode and units per day; its error names the limit and the last change.
             Err(ResourceError::Call(error)) if error.code() == Some("LimitExceededException") => Err(Error::conflict(
                 format!("DynamoDB limits changes of the billing of table {}: {error}", self.name),
                 "run apply again 24 hours after the last change, or revert table.billing until then",

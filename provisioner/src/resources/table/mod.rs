@@ -12,8 +12,7 @@ use aws_sdk_dynamodb::types::{
 use counting::names::{counts, ledger};
 use serde_json::{Value as Json, json};
 
-use crate::aws::ResourceError;
-use crate::aws::{Aws, AwsError, Call, absent_on, resource_in, retry_while, wait_until};
+use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, resource_in, retry_while, wait_until};
 use crate::reconcile::diff::{Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
 use crate::reconcile::resource::{IamActions, Refusal, Resource, StepContext};
