@@ -28,7 +28,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
     let pipeline = global.load()?;
     let Session { aws, account, .. } = Session::connect(&pipeline).await?;
-    let context = Context { pipeline: &pipeline, account: &account, artifact: None };
+    let context = Context { pipeline: &pipeline, account: &account, artifacts: None };
     let (found, unread) = discover(&aws, &context).await?;
     let mut plan = Plan::destroy(found, args.delete_data);
     plan.notes.extend(unread);

@@ -13,7 +13,7 @@ use crate::reconcile::document::PlanDocument;
 use crate::reconcile::plan::{Action, Plan, PlanOptions};
 use crate::reconcile::saved_plan::SavedPlan;
 use crate::resources::discover::discover;
-use crate::resources::function::artifact::Artifact;
+use crate::resources::function::artifact;
 use crate::resources::{Context, cost};
 
 /// The exit code of `--detailed-exitcode` if there are changes.
@@ -59,12 +59,12 @@ pub(super) async fn make(pipeline: &Pipeline, options: PlanOptions) -> Result<Pl
     // Zipping takes as long as the first calls, so both run concurrently; the calls are read-only.
     let loading = {
         let pipeline = pipeline.clone();
-        tokio::task::spawn_blocking(move || Artifact::load(&pipeline))
+        tokio::task::spawn_blocking(move || artifact::load_all(&pipeline))
     };
-    let (artifact, session) = tokio::join!(loading, Session::connect(pipeline));
+    let (artifacts, session) = tokio::join!(loading, Session::connect(pipeline));
     let session = session?;
-    let artifact = artifact.map_err(|error| Error::internal("zip the function's binary", error))??;
-    let context = Context { pipeline, account: &session.account, artifact: Some(&artifact) };
+    let artifacts = artifacts.map_err(|error| Error::internal("zip the function's binary", error))??;
+    let context = Context { pipeline, account: &session.account, artifacts: Some(&artifacts) };
     let (found, unread) = discover(&session.aws, &context).await?;
     let mut plan = Plan::reconcile(found, options);
     plan.notes.extend(unread);

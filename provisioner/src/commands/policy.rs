@@ -37,7 +37,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
         Some(account) => account,
         None => Account::caller_identity(&aws, &pipeline).await?,
     };
-    let context = Context { pipeline: &pipeline, account: &account, artifact: None };
+    let context = Context { pipeline: &pipeline, account: &account, artifacts: None };
     let policy = match args.task {
         Task::Deployer => iam_policies::deployer_policy(&context, aws.endpoint.is_some()),
         Task::Reader => iam_policies::reader_policy(&context),

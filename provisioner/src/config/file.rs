@@ -55,6 +55,13 @@ pub(crate) struct Pipeline {
     pub(crate) directory: PathBuf,
 }
 
+impl Pipeline {
+    /// Returns the functions of the pipeline; the counter is the first.
+    pub(crate) fn functions(&self) -> Vec<&Function> {
+        vec![&self.function]
+    }
+}
+
 /// The file as serde sees it. Every key may be absent here; the checks know the required ones.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]

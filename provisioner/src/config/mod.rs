@@ -29,6 +29,7 @@ use toml::Spanned;
 
 pub(crate) use estimate::Volume;
 pub(crate) use file::Pipeline;
+pub(crate) use function::Function;
 pub(crate) use pipeline::{MANAGED_BY, MANAGED_BY_TAG, PIPELINE_TAG};
 pub(crate) use schema::schema;
 pub(crate) use table::Billing;

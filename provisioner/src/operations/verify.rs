@@ -290,7 +290,7 @@ impl Session<'_> {
 
     /// Checks every resource and the function's log.
     async fn diagnose(&self, probe: &Probe, began: SystemTime) -> Vec<Check> {
-        let context = Context { pipeline: self.pipeline, account: &self.account, artifact: None };
+        let context = Context { pipeline: self.pipeline, account: &self.account, artifacts: None };
         let observe = |resource: Arc<dyn Declared>| async move {
             let subject = resource.address().to_string();
             let (passes, finding) = match resource.observe(&self.aws).await {

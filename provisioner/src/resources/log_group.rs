@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::aws::{
     Aws, AwsError, Call, ResourceError, absent_on, function_name, log_group_name, resource_in, retry_while,
 };
+use crate::config;
 use crate::reconcile::diff::{Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
 use crate::reconcile::resource::{IamActions, Resource, StepContext};
@@ -55,7 +56,12 @@ impl LogGroup {
 
 impl Kind for LogGroup {
     fn desired(context: &Context<'_>) -> Vec<Self> {
-        Self::with_name(context, &log_group_name(&context.pipeline.function.name)).into_iter().collect()
+        let functions = context.pipeline.functions().into_iter();
+        let group = |function: &config::Function| {
+            let like = Self::with_name(context, &log_group_name(&function.name))?;
+            Some(Self { retention_days: function.log_retention_days, ..like })
+        };
+        functions.filter_map(group).collect()
     }
 
     fn name_from_arn(arn: &str) -> Option<String> {

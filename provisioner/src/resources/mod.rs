@@ -14,7 +14,7 @@ mod table;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use function::artifact::Artifact;
+use function::artifact::Artifacts;
 
 use crate::aws::Account;
 use crate::config::Pipeline;
@@ -28,7 +28,8 @@ pub(crate) struct Context<'a> {
     /// Account and region.
     pub(crate) account: &'a Account,
     /// The function's code; `None` if the command does not need it, such as destroy.
-    pub(crate) artifact: Option<&'a Arc<Artifact>>,
+    /// The code of each function, by the function's name; absent if the command does not need it, as in destroy.
+    pub(crate) artifacts: Option<&'a Artifacts>,
 }
 
 /// A kind of resource, with its desired state as a function of the file.

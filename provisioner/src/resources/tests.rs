@@ -7,7 +7,7 @@ use super::{Context, Kind, desired};
 use crate::aws::Account;
 use crate::config::{self, Pipeline};
 use crate::reconcile::diff::{Code, SettingChange};
-use crate::resources::function::artifact::Artifact;
+use crate::resources::function::artifact::{Artifact, Artifacts};
 
 /// Declarations that together set every key.
 pub(crate) const FILES: [&str; 3] = [
@@ -35,7 +35,8 @@ pub(crate) fn in_context<T>(file: &str, work: impl FnOnce(&Context<'_>) -> T) ->
         zip: b"zip".to_vec(),
         code: Code { sha256: "c2hh".into(), bytes: 3, revision: Some("0123456789ab".into()) },
     });
-    work(&Context { pipeline: &pipeline, account: &account, artifact: Some(&artifact) })
+    let artifacts = Artifacts::from([(pipeline.function.name.clone(), artifact)]);
+    work(&Context { pipeline: &pipeline, account: &account, artifacts: Some(&artifacts) })
 }
 
 /// Returns the resources of one kind that a file declares.

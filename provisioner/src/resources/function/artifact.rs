@@ -1,5 +1,6 @@
 //! The handler's binary: locates it, checks it against the Lambda runtime, and zips it reproducibly.
 
+use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,7 +14,7 @@ use sha2::{Digest, Sha256};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
-use crate::config::Pipeline;
+use crate::config::{Function, Pipeline};
 use crate::error::Error;
 use crate::reconcile::diff::Code;
 
@@ -36,16 +37,16 @@ pub(crate) struct Artifact {
 }
 
 impl Artifact {
-    /// Finds, checks and zips the pipeline's binary.
+    /// Finds, checks and zips the binary of a function.
     ///
     /// # Errors
     /// The binary is missing, would not start on Lambda, or is too large.
-    pub(crate) fn load(pipeline: &Pipeline) -> Result<Arc<Self>, Error> {
-        let path = find(pipeline)?;
+    fn load(pipeline: &Pipeline, function: &Function) -> Result<Arc<Self>, Error> {
+        let path = find(pipeline, function)?;
         let bytes = std::fs::read(&path).map_err(|source| {
             Error::io(format!("read the handler's binary {}", path.display()), "build it with `make handler`", &source)
         })?;
-        check(&bytes, &pipeline.function.architecture).map_err(|ArtifactError { why, help }| {
+        check(&bytes, &function.architecture).map_err(|ArtifactError { why, help }| {
             Error::usage(format!("{} would not run on Lambda: {why}", path.display()), help)
         })?;
         let zip =
@@ -65,6 +66,18 @@ impl Artifact {
     }
 }
 
+/// The code of each function, by the function's name.
+pub(crate) type Artifacts = BTreeMap<String, Arc<Artifact>>;
+
+/// Loads the code of every function of the pipeline.
+///
+/// # Errors
+/// The first binary that is missing or would not start on Lambda.
+pub(crate) fn load_all(pipeline: &Pipeline) -> Result<Artifacts, Error> {
+    let load = |function: &Function| Ok((function.name.clone(), Artifact::load(pipeline, function)?));
+    pipeline.functions().into_iter().map(load).collect()
+}
+
 /// Returns the git revision of the folder of pipeline.toml, or `None` outside of a repository or without git.
 fn revision(folder: &Path) -> Option<String> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
@@ -77,8 +90,8 @@ fn revision(folder: &Path) -> Option<String> {
 
 /// Returns the path of the binary: `function.artifact`, relative to pipeline.toml, or the output of `make handler`,
 /// relative to pipeline.toml or to the working directory.
-fn find(pipeline: &Pipeline) -> Result<PathBuf, Error> {
-    let candidates = match &pipeline.function.artifact {
+fn find(pipeline: &Pipeline, function: &Function) -> Result<PathBuf, Error> {
+    let candidates = match &function.artifact {
         Some(path) => vec![pipeline.directory.join(path)],
         None => vec![pipeline.directory.join(BUILT), PathBuf::from(BUILT)],
     };

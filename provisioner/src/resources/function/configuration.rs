@@ -8,6 +8,7 @@ use aws_sdk_lambda::types::{Architecture, Environment, FunctionConfiguration, Ru
 use counting::names::env;
 
 use super::artifact::ENTRY;
+use crate::config::Function;
 use crate::reconcile::diff::Diff;
 use crate::resources::Context;
 
@@ -36,8 +37,8 @@ pub(super) struct Configuration {
 }
 
 impl Configuration {
-    pub(super) fn desired(context: &Context<'_>) -> Self {
-        let (pipeline, declared) = (context.pipeline, &context.pipeline.function);
+    pub(super) fn desired(context: &Context<'_>, declared: &Function) -> Self {
+        let pipeline = context.pipeline;
         Self {
             description: DESCRIPTION.to_owned(),
             handler: ENTRY.to_owned(),

@@ -10,6 +10,7 @@ use aws_sdk_lambda::types::{FunctionCode, LastUpdateStatus, State};
 
 use super::{log_group, queue, role, table};
 use crate::aws::{Answer, Aws, AwsError, Call, ResourceError, absent_on, function_name, log_group_name, retry_while};
+use crate::config;
 use crate::error::Error;
 use crate::reconcile::diff::{Code, Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
@@ -34,8 +35,8 @@ fn failure(state: Option<&State>, update: Option<&LastUpdateStatus>, reason: Opt
 
 impl Kind for Function {
     fn desired(context: &Context<'_>) -> Vec<Self> {
-        let (pipeline, declared) = (context.pipeline, &context.pipeline.function);
-        vec![Self {
+        let pipeline = context.pipeline;
+        let function = |declared: &config::Function| Self {
             name: declared.name.clone(),
             arn: context.account.function_arn(&declared.name),
             depends_on: vec![
@@ -43,14 +44,15 @@ impl Kind for Function {
                 Address::of::<log_group::LogGroup>(log_group_name(&declared.name)),
                 Address::of::<queue::Queue>(&declared.failure_queue),
             ],
-            artifact: context.artifact.cloned(),
-            configuration: Configuration::desired(context),
+            artifact: context.artifacts.and_then(|artifacts| artifacts.get(&declared.name)).cloned(),
+            configuration: Configuration::desired(context, declared),
             retries: declared.retries,
             max_event_age_seconds: declared.max_event_age_seconds,
             failure_queue_arn: context.account.queue_arn(&declared.failure_queue),
             max_concurrency: declared.max_concurrency,
             tags: pipeline.tags.clone(),
-        }]
+        };
+        pipeline.functions().into_iter().map(function).collect()
     }
 
     fn name_from_arn(arn: &str) -> Option<String> {
