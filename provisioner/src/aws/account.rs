@@ -2,23 +2,13 @@
 
 use super::clients::Aws;
 use super::error::Call;
-use crate::config::Pipeline;
+use crate::config::{Pipeline, partition};
 use crate::error::Error;
-
-/// Returns the partition of a region (botocore, partitions.json).
-fn partition_of(region: &str) -> &'static str {
-    match region.split('-').next() {
-        Some("cn") => "aws-cn",
-        Some("eusc") => "aws-eusc",
-        _ if region.starts_with("us-gov-") => "aws-us-gov",
-        _ => "aws",
-    }
-}
 
 /// An account and a region in it, and the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Account {
-    /// The partition: `aws`, `aws-cn`, `aws-us-gov` or `aws-eusc`.
+    /// The partition, such as `aws` or `aws-cn`.
     pub(crate) partition: String,
     /// The region.
     pub(crate) region: String,
@@ -32,7 +22,7 @@ impl Account {
     /// Returns the account that the file names, without a caller, or `None` if it names none.
     pub(crate) fn declared(pipeline: &Pipeline) -> Option<Self> {
         Some(Self {
-            partition: partition_of(&pipeline.region).to_owned(),
+            partition: partition(&pipeline.region).to_owned(),
             region: pipeline.region.clone(),
             id: pipeline.account.clone()?,
             caller: String::new(),

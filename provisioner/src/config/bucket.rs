@@ -36,6 +36,11 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 impl Raw {
+    /// Returns whether the file names the bucket.
+    pub(super) fn is_named(&self) -> bool {
+        self.name.is_some()
+    }
+
     pub(super) fn check(self, check: &mut Check<'_>, base: &str) -> Bucket {
         Bucket {
             name: check.text(self.name, "bucket.name", rules::bucket_name).unwrap_or_else(|| base.to_owned()),

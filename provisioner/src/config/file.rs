@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use toml::Spanned;
 
 use super::bucket::{self, Bucket};
 use super::check::Check;
@@ -132,6 +133,7 @@ pub(super) fn check(
     found: &mut Vec<Diagnostic>,
 ) -> Option<Pipeline> {
     let mut check = Check { found };
+    let name_span = raw.pipeline.name.as_ref().map(Spanned::span);
     let mut name = check.text(raw.pipeline.name, "pipeline.name", rules::pipeline_name);
     if let (Some(name), Some((environment, span))) = (&mut name, suffix) {
         let valid = rules::pipeline_name(name).is_ok();
@@ -151,6 +153,11 @@ pub(super) fn check(
     let account = check.text(raw.pipeline.account, "pipeline.account", rules::account);
     let base = name.clone().unwrap_or_else(|| "unnamed".to_owned());
     let tags = check_tags(&mut check, &raw.tags, &base);
+    if let (Some(span), Some(name), false) = (name_span, &name, raw.bucket.is_named())
+        && rules::pipeline_name(name).is_ok()
+    {
+        check.rule(span, "pipeline.name", rules::derived_bucket_name(name));
+    }
     let bucket = raw.bucket.check(&mut check, &base);
     let notification = raw.notification.check(&mut check);
     let has_segment_role = raw.segment.is_declared();
@@ -158,7 +165,7 @@ pub(super) fn check(
     let table = raw.table.check(&mut check, &base);
     let function = raw.function.check(&mut check, &base);
     let count = raw.rollup.check(&mut check);
-    let segment_workspace_id = raw.segment.check(&mut check);
+    let segment_workspace_id = raw.segment.check(&mut check, region.as_deref());
     let estimate = raw.estimate.check(&mut check);
     Some(Pipeline {
         name: name?,

@@ -31,6 +31,7 @@ pub(crate) use estimate::Volume;
 pub(crate) use file::Pipeline;
 pub(crate) use function::Function;
 pub(crate) use pipeline::{MANAGED_BY, MANAGED_BY_TAG, PIPELINE_TAG};
+pub(crate) use rules::partition;
 pub(crate) use schema::schema;
 pub(crate) use table::Billing;
 

@@ -15,8 +15,9 @@ pub(crate) const PIPELINE_TAG: &str = "pipeline";
 pub(crate) const MANAGED_BY_TAG: &str = "managed-by";
 /// The value of [`MANAGED_BY_TAG`].
 pub(crate) const MANAGED_BY: &str = "provisioner";
-/// The largest number of declared tags: AWS allows 50 per resource (AWS tagging guide), and two mark ownership.
-const MOST_TAGS: usize = 48;
+/// The largest number of declared tags: AWS allows 50 per resource (AWS tagging guide), two mark ownership, and the
+/// function has one for the revision of its code.
+const MOST_TAGS: usize = 47;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -39,7 +40,17 @@ pub(super) type RawTags = BTreeMap<Spanned<String>, Spanned<String>>;
 /// Checks the tags and adds the ownership markers.
 pub(super) fn check_tags(check: &mut Check<'_>, tags: &RawTags, pipeline: &str) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
     for (key, value) in tags {
+        // Tag keys of IAM roles are case-insensitive (IAM user guide, tags).
+        if let Some(other) = seen.insert(key.get_ref().to_ascii_lowercase(), key.get_ref()) {
+            check.mistake(
+                key.span(),
+                format!("AWS refuses this `tags.{}`", key.get_ref()),
+                format!("IAM does not distinguish it from `{other}`"),
+                "keep one of the two",
+            );
+        }
         check.rule(key.span(), &format!("tags.{}", key.get_ref()), rules::tag_key(key.get_ref()));
         check.rule(value.span(), &format!("tags.{}", key.get_ref()), rules::tag_value(value.get_ref()));
         all.insert(key.get_ref().clone(), value.get_ref().clone());

@@ -69,12 +69,24 @@ pub(super) fn bucket_name(name: &str) -> Rule {
             return violation(format!("`{prefix}` is reserved by S3"), "choose a name with another beginning");
         }
     }
-    for suffix in ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3", "-an"] {
+    // Buckets of an account-regional namespace are created by a call of their own (S3 user guide, bucket naming rules).
+    if name.ends_with("-an") {
+        return violation("`-an` denotes a bucket of an account-regional namespace", "choose a global bucket name");
+    }
+    for suffix in ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"] {
         if name.ends_with(suffix) {
             return violation(format!("`{suffix}` is reserved by S3"), "choose a name with another ending");
         }
     }
     Ok(())
+}
+
+/// Checks a pipeline's name that is also the name of its bucket.
+pub(super) fn derived_bucket_name(name: &str) -> Rule {
+    bucket_name(name).map_err(|Violation { why, .. }| Violation {
+        why: format!("as the name of the bucket: {why}"),
+        help: "set bucket.name, or choose another name".to_owned(),
+    })
 }
 
 /// Checks the name of an IAM role.
@@ -107,8 +119,10 @@ pub(super) fn table_name(name: &str) -> Rule {
 
 /// Checks a region against AWS's scheme of `area-direction-number`; a list would miss the next region that AWS opens.
 pub(super) fn region(name: &str) -> Rule {
-    const AREAS: [&str; 15] =
-        ["af", "ap", "ca", "cn", "eu", "eusc", "il", "me", "mx", "sa", "us", "us-gov", "us-iso", "us-isob", "us-isof"];
+    const AREAS: [&str; 16] = [
+        "af", "ap", "ca", "cn", "eu", "eu-isoe", "eusc", "il", "me", "mx", "sa", "us", "us-gov", "us-iso", "us-isob",
+        "us-isof",
+    ];
     const DIRECTIONS: [&str; 9] =
         ["central", "north", "south", "east", "west", "northeast", "northwest", "southeast", "southwest"];
     let mut parts = name.rsplitn(3, '-');
@@ -119,6 +133,20 @@ pub(super) fn region(name: &str) -> Rule {
         return Ok(());
     }
     violation("no AWS region has this name", "write a region such as \"us-east-1\" or \"eu-central-1\"")
+}
+
+/// Returns the partition of a region (botocore, partitions.json).
+pub(crate) fn partition(region: &str) -> &'static str {
+    const BY_PREFIX: [(&str, &str); 7] = [
+        ("cn-", "aws-cn"),
+        ("us-gov-", "aws-us-gov"),
+        ("us-iso-", "aws-iso"),
+        ("us-isob-", "aws-iso-b"),
+        ("eu-isoe-", "aws-iso-e"),
+        ("us-isof-", "aws-iso-f"),
+        ("eusc-", "aws-eusc"),
+    ];
+    BY_PREFIX.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("aws", |(_, partition)| partition)
 }
 
 /// Checks an account id.
@@ -135,7 +163,8 @@ pub(super) fn tag_key(key: &str) -> Rule {
     if key.to_ascii_lowercase().starts_with("aws:") {
         return violation("`aws:` is reserved by AWS", "choose a key with another beginning");
     }
-    if matches!(key, "pipeline" | "managed-by") {
+    // IAM does not distinguish the case of tag keys (IAM user guide, tags).
+    if matches!(key.to_ascii_lowercase().as_str(), "pipeline" | "managed-by") {
         return violation("this tag marks what the pipeline owns", "remove it: it is set on every resource");
     }
     tag_letters(key)

@@ -6,6 +6,10 @@ use super::check::{Check, Maybe};
 use super::key::{Key, key};
 use super::rules;
 
+/// The partition of the role with which Segment writes. IAM refuses a principal of another partition
+/// (MalformedPolicyDocument).
+const SEGMENT_PARTITION: &str = "aws";
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Raw {
@@ -26,7 +30,16 @@ impl Raw {
     }
 
     /// Returns the id of the workspace, if the file has one.
-    pub(super) fn check(self, check: &mut Check<'_>) -> Option<String> {
+    pub(super) fn check(self, check: &mut Check<'_>, region: Option<&str>) -> Option<String> {
+        let partition = region.map_or(SEGMENT_PARTITION, rules::partition);
+        if let Some(id) = self.workspace_id.as_ref().filter(|_| partition != SEGMENT_PARTITION) {
+            check.mistake(
+                id.span(),
+                "`segment.workspace_id` is not possible in this region",
+                format!("Segment's role is in the partition `{SEGMENT_PARTITION}`, and the region in `{partition}`"),
+                "remove it, and give Segment another way to write to the bucket",
+            );
+        }
         check.text(self.workspace_id, "segment.workspace_id", rules::workspace_id)
     }
 }

@@ -205,3 +205,52 @@ fn unknown_environment_is_reported_at_its_use_beside_the_mistakes_of_the_file() 
     let both = error(&format!("{GOOD}[function]\nmemory_mb = 1\n"));
     assert!(both.contains("memory_mb") && both.contains("\nerror: --env names the environment `nope`"), "{both}");
 }
+
+#[test]
+fn tag_keys_that_differ_in_case_alone_are_refused() {
+    let found = with("[tags]\nTeam = \"a\"\nteam = \"b\"\n");
+    assert!(found.len() == 1 && found[0].label.contains("does not distinguish"), "{found:?}");
+    assert!(with("[tags]\nPipeline = \"a\"\n")[0].label.contains("owns"));
+}
+
+#[test]
+fn tags_leave_room_for_the_markers_and_the_revision() {
+    let tags = |n: usize| (0..n).map(|i| format!("t{i:02} = \"x\"\n")).collect::<String>();
+    assert_eq!(with(&format!("[tags]\n{}", tags(47))), []);
+    assert_eq!(with(&format!("[tags]\n{}", tags(48))).len(), 1);
+}
+
+#[test]
+fn derived_bucket_name_is_checked_like_a_declared_one() {
+    let of = |name: &str| mistakes(&format!("[pipeline]\nname = \"{name}\"\nregion = \"us-east-1\"\n"));
+    for name in ["ab", "sthree-events", "events-an", "events--x-s3"] {
+        assert!(of(name).iter().any(|d| d.label.contains("as the name of the bucket")), "{name}: {:?}", of(name));
+    }
+    assert_eq!(mistakes("[pipeline]\nname = \"ab\"\nregion = \"us-east-1\"\n[bucket]\nname = \"acme-events\"\n"), []);
+}
+
+#[test]
+fn partitions_follow_the_regions() {
+    for (region, partition) in [
+        ("us-east-1", "aws"),
+        ("cn-north-1", "aws-cn"),
+        ("us-gov-west-1", "aws-us-gov"),
+        ("us-iso-east-1", "aws-iso"),
+        ("us-isob-east-1", "aws-iso-b"),
+        ("eu-isoe-west-1", "aws-iso-e"),
+        ("us-isof-south-1", "aws-iso-f"),
+        ("eusc-de-east-1", "aws-eusc"),
+    ] {
+        assert!(rules::region(region).is_ok(), "{region}");
+        assert_eq!(rules::partition(region), partition, "{region}");
+    }
+}
+
+#[test]
+fn segment_role_outside_its_partition_is_refused() {
+    let of = |region: &str| {
+        mistakes(&format!("[pipeline]\nname = \"events\"\nregion = \"{region}\"\n[segment]\nworkspace_id = \"abc\"\n"))
+    };
+    assert_eq!(of("eu-central-1"), []);
+    assert!(of("cn-north-1")[0].label.contains("`aws-cn`"), "{:?}", of("cn-north-1"));
+}
