@@ -257,6 +257,12 @@ impl LocalAws {
         peaks.max().context("no function is running")
     }
 
+    /// Returns the path of the server's certificate, if it speaks TLS.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&Path> {
+        self.certificate.as_deref()
+    }
+
     /// Returns the environment variables that direct a program to `account` on this server.
     #[must_use]
     pub fn variables(&self, account: &str) -> Vec<(&'static str, String)> {

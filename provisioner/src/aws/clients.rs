@@ -7,11 +7,11 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::operation::update_table::UpdateTableError;
-use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 
 use super::error::{ATTEMPT, CALL};
+use super::http;
 use crate::config::{LOCAL, Pipeline};
 use crate::error::Error;
 
@@ -91,11 +91,9 @@ impl Aws {
                 "correct pipeline.region, or unset AWS_REGION",
             ));
         }
-        let http =
-            aws_smithy_http_client::Builder::new().tls_provider(tls::Provider::Rustls(CryptoMode::Ring)).build_https();
         let config = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(pipeline.region.clone()))
-            .http_client(http)
+            .http_client(http::client()?)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(BACKOFF))
             .timeout_config(
                 TimeoutConfig::builder()

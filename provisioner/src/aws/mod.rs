@@ -4,6 +4,7 @@ mod account;
 mod arn;
 mod clients;
 mod error;
+mod http;
 pub(crate) mod policy;
 mod session;
 mod wait;

@@ -12,6 +12,7 @@ use tests::pipeline::Pipeline;
 mod apply;
 mod backfill;
 mod browser;
+mod client;
 mod coexistence;
 mod common;
 mod concurrency;
