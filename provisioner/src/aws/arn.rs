@@ -59,6 +59,11 @@ impl Account {
         format!("arn:{}:iam::{}:role{}{name}", self.partition, self.id, role_path(pipeline))
     }
 
+    /// Returns the ARN by which IAM authorises a call about a role that does not exist, since its path is unknown.
+    pub(crate) fn pathless_role_arn(&self, name: &str) -> String {
+        format!("arn:{}:iam::{}:role/{name}", self.partition, self.id)
+    }
+
     /// Returns the ARN of a bucket, or with `/` and a pattern, of its objects.
     pub(crate) fn s3_arn(&self, resource: &str) -> String {
         format!("arn:{}:s3:::{resource}", self.partition)

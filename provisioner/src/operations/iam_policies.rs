@@ -15,6 +15,8 @@ fn statement(sid: &str, actions: &[&str], resources: &[String]) -> Json {
     json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources })
 }
 
+const PASS_ROLE: &str = "iam:PassRole";
+
 /// Actions that MiniStack, the local AWS, evaluates without their resource; it also omits the paths of roles.
 const LOCAL_UNBOUND: [&str; 3] = ["dynamodb:ListTagsOfResource", "dynamodb:TagResource", "lambda:CreateFunction"];
 
@@ -37,13 +39,26 @@ pub(crate) fn deployer_policy(context: &Context<'_>, is_local: bool) -> Json {
     }
     // Resources with the same actions share a statement.
     let mut statements: BTreeMap<BTreeSet<&str>, Vec<String>> = BTreeMap::new();
-    for (resource, actions) in needed {
-        statements.entry(actions).or_default().push(resource);
+    let mut passed = Vec::new();
+    for (resource, mut actions) in needed {
+        // Only to Lambda; a deployer must not hand the role to another service.
+        if actions.remove(PASS_ROLE) {
+            passed.push(resource.clone());
+        }
+        if !actions.is_empty() {
+            statements.entry(actions).or_default().push(resource);
+        }
     }
-    let statements: Vec<Json> = statements
+    let mut statements: Vec<Json> = statements
         .into_iter()
         .map(|(actions, resources)| json!({ "Effect": "Allow", "Action": actions, "Resource": resources }))
         .collect();
+    let mut pass = json!({ "Effect": "Allow", "Action": [PASS_ROLE], "Resource": passed });
+    // The simulation of the local AWS does not evaluate the condition.
+    if !is_local {
+        pass["Condition"] = json!({ "StringEquals": { "iam:PassedToService": "lambda.amazonaws.com" } });
+    }
+    statements.push(pass);
     json!({ "Version": "2012-10-17", "Statement": statements })
 }
 
@@ -119,11 +134,39 @@ mod tests {
                     match resource {
                         // Read-only actions that AWS cannot restrict to a resource.
                         "*" => assert_eq!(actions, ["iam:ListRoles", "logs:DescribeLogGroups", "tag:GetResources"]),
+                        // A role that does not exist has no path, and can only be read.
+                        arn if arn.contains(":role/events-") => {
+                            let reads = |action: &&str| action.starts_with("iam:Get") || action.starts_with("iam:List");
+                            assert!(actions.iter().all(reads), "{actions:?} on {arn}");
+                        }
                         arn if arn.contains(":iam:") => assert!(arn.contains(":role/pipeline/events/events-"), "{arn}"),
                         arn => assert!(arn.contains("events"), "{arn}"),
                     }
                 }
             }
         }
+    }
+
+    #[test]
+    fn deployer_may_read_absent_roles_and_pass_the_role_to_lambda_only() {
+        let policy = in_context("", |context| deployer_policy(context, false));
+        let statements = policy["Statement"].as_array().expect("statements");
+        let of = |action: &str| -> Vec<&Json> {
+            let has =
+                |statement: &&Json| statement["Action"].as_array().is_some_and(|all| all.iter().any(|a| a == action));
+            statements.iter().filter(has).collect()
+        };
+        let role = |path: &str| format!("arn:aws:iam::123456789012:role{path}events-function");
+        let read: BTreeSet<&str> = of("iam:GetRole")
+            .iter()
+            .flat_map(|s| s["Resource"].as_array())
+            .flatten()
+            .filter_map(Json::as_str)
+            .collect();
+        assert!(read.contains(role("/").as_str()) && read.contains(role("/pipeline/events/").as_str()), "{read:?}");
+        let pass = of(PASS_ROLE);
+        assert_eq!(pass.len(), 1);
+        assert_eq!(pass[0]["Resource"], json!([role("/pipeline/events/")]));
+        assert_eq!(pass[0]["Condition"]["StringEquals"]["iam:PassedToService"], "lambda.amazonaws.com");
     }
 }

@@ -17,11 +17,17 @@ use crate::resources::{Context, Kind};
 /// The role with which Segment writes into customers' buckets (Segment's AWS S3 destination documentation).
 const SEGMENT: &str = "arn:aws:iam::595280932656:role/segment-s3-integration-production-access";
 
+/// The actions that read a role.
+const READ: &[&str] =
+    &["iam:GetRole", "iam:GetRolePolicy", "iam:ListRoleTags", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"];
+
 /// The desired state of a role.
 #[derive(Debug, Clone)]
 pub(super) struct Role {
     name: String,
     arn: String,
+    /// The ARN of the role while it does not exist.
+    pathless_arn: String,
     path: String,
     description: &'static str,
     trust: Json,
@@ -157,6 +163,7 @@ impl Kind for Role {
         let pipeline = context.pipeline;
         let role = |name: String, description, trust, policy_name, policy| Self {
             arn: context.account.role_arn(&pipeline.name, &name),
+            pathless_arn: context.account.pathless_role_arn(&name),
             name,
             path: role_path(&pipeline.name),
             description,
@@ -204,7 +211,12 @@ impl Kind for Role {
 
     fn with_name(context: &Context<'_>, name: &str) -> Option<Self> {
         let like = Self::desired(context).into_iter().next()?;
-        Some(Self { name: name.to_owned(), arn: context.account.role_arn(&context.pipeline.name, name), ..like })
+        Some(Self {
+            name: name.to_owned(),
+            arn: context.account.role_arn(&context.pipeline.name, name),
+            pathless_arn: context.account.pathless_role_arn(name),
+            ..like
+        })
     }
 }
 
@@ -221,19 +233,16 @@ impl Resource for Role {
     }
 
     fn iam_actions(&self) -> Vec<IamActions> {
-        vec![IamActions {
-            resource: self.arn.clone(),
-            read: &[
-                "iam:GetRole",
-                "iam:GetRolePolicy",
-                "iam:ListRoleTags",
-                "iam:ListRolePolicies",
-                "iam:ListAttachedRolePolicies",
-            ],
-            create: &["iam:CreateRole", "iam:TagRole", "iam:PutRolePolicy"],
-            update: &["iam:TagRole", "iam:UpdateRole", "iam:UpdateAssumeRolePolicy", "iam:PutRolePolicy"],
-            delete: &["iam:DeleteRolePolicy", "iam:DetachRolePolicy", "iam:DeleteRole"],
-        }]
+        vec![
+            IamActions {
+                resource: self.arn.clone(),
+                read: READ,
+                create: &["iam:CreateRole", "iam:TagRole", "iam:PutRolePolicy"],
+                update: &["iam:TagRole", "iam:UpdateRole", "iam:UpdateAssumeRolePolicy", "iam:PutRolePolicy"],
+                delete: &["iam:DeleteRolePolicy", "iam:DetachRolePolicy", "iam:DeleteRole"],
+            },
+            IamActions { resource: self.pathless_arn.clone(), read: READ, ..IamActions::default() },
+        ]
     }
 
     fn ownership(&self, live: &Live) -> Ownership {
