@@ -260,8 +260,9 @@ impl Resource for Bucket {
                 return Err(ResourceError::AlreadyExists);
             }
             Err(ResourceError::Call(error)) if error.code() == Some("BucketAlreadyExists") => {
+                let why = error.short();
                 return Err(Error::conflict(
-                    format!("failed to create bucket {}: another account owns a bucket of this name", self.name),
+                    format!("failed to create bucket {}: another account owns a bucket of this name; {why}", self.name),
                     "choose another bucket.name: names are global on AWS",
                 )
                 .into());
