@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::check::{Check, Maybe};
-use super::key::{Key, example_of, key};
+use super::key::{Key, example, key};
 
 /// The largest volume accepted: a thousand times that of the largest senders, so a larger number is a typing error.
 const MOST: u64 = 1_000_000_000_000;
@@ -43,7 +43,7 @@ impl Raw {
         let events = check_volume(check, self.events_per_month, "estimate.events_per_month");
         let files = check_volume(check, self.files_per_month, "estimate.files_per_month");
         if let (None, Some(span)) = (events, files_span) {
-            let help = format!("below [estimate], {}", example_of(KEYS, "estimate.events_per_month"));
+            let help = format!("below [estimate], {}", example(KEYS, "estimate.events_per_month"));
             check.mistake(span, "`estimate.events_per_month` is missing", "", help);
         }
         Some(Volume { events_per_month: events?, files_per_month: files.unwrap_or(HOURS_A_MONTH) })

@@ -113,7 +113,7 @@ pub(super) fn read(mut tree: Tree<'_>, found: &mut Vec<Diagnostic>) -> Raw {
             }
             Some(cut) => {
                 let message = format!("`{}` has a wrong value", cut.path);
-                found.push(Diagnostic::new(span, message, error.message(), example(&keys, &cut.path)));
+                found.push(Diagnostic::new(span, message, error.message(), example(all_keys(), &cut.path)));
             }
             None => {
                 found.push(Diagnostic::new(span, error.message(), "", "see the README for every key and its type"));

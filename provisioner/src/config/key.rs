@@ -22,15 +22,9 @@ pub(super) const fn key(
     Key { path, example, default, description }
 }
 
-/// Returns the help text that shows how to write the key at `path`, one of `keys`.
-pub(super) fn example_of(keys: &[Key], path: &str) -> String {
-    let example = keys.iter().find(|key| key.path == path).map_or("", |key| key.example);
-    format!("write it as `{example}`")
-}
-
 /// Returns the help text that shows how to write the key at `path`, or the section of that name.
-pub(super) fn example(keys: &[&Key], path: &str) -> String {
-    if let Some(key) = keys.iter().find(|key| key.path == path) {
+pub(super) fn example<'k>(keys: impl IntoIterator<Item = &'k Key>, path: &str) -> String {
+    if let Some(key) = keys.into_iter().find(|key| key.path == path) {
         return format!("write it as `{}`", key.example);
     }
     match path {

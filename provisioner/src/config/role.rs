@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::check::{Check, Maybe};
-use super::key::{Key, example_of, key};
+use super::key::{Key, example, key};
 use super::rules;
 
 /// A statement of the function's role, in addition to its own.
@@ -58,7 +58,7 @@ fn check_statement(check: &mut Check<'_>, raw: Spanned<RawStatement>) -> Option<
     for (key, list) in [("actions", &raw.actions), ("resources", &raw.resources)] {
         if list.is_empty() {
             let path = format!("role.statement.{key}");
-            check.mistake(span.clone(), format!("`{path}` is missing or empty"), "", example_of(KEYS, &path));
+            check.mistake(span.clone(), format!("`{path}` is missing or empty"), "", example(KEYS, &path));
         }
     }
     for action in &raw.actions {
