@@ -24,6 +24,11 @@ pub(crate) fn function_name(arn: &str) -> Option<String> {
     (!name.contains(':')).then(|| name.to_owned())
 }
 
+/// Returns whether a live KMS key, by ARN or id, is the key at `arn`.
+pub(crate) fn is_key(live: &str, arn: &str) -> bool {
+    live == arn || arn.rsplit_once(":key/").is_some_and(|(_, id)| live == id)
+}
+
 impl Account {
     fn arn(&self, service: &str, resource: &str) -> String {
         format!("arn:{}:{service}:{}:{}:{resource}", self.partition, self.region, self.id)
@@ -62,6 +67,11 @@ impl Account {
     /// Returns the ARN by which IAM authorises a call about a role that does not exist, since its path is unknown.
     pub(crate) fn pathless_role_arn(&self, name: &str) -> String {
         format!("arn:{}:iam::{}:role/{name}", self.partition, self.id)
+    }
+
+    /// Returns the pattern of the ARNs of all principals of a kind, `user` or `role`.
+    pub(crate) fn every_principal(&self, kind: &str) -> String {
+        format!("arn:{}:iam::{}:{kind}/*", self.partition, self.id)
     }
 
     /// Returns the ARN of a bucket, or with `/` and a pattern, of its objects.

@@ -7,6 +7,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::operation::update_table::UpdateTableError;
+use aws_sdk_s3control::config::endpoint::{Endpoint, EndpointFuture, Params, ResolveEndpoint};
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 
@@ -60,14 +61,73 @@ pub(crate) struct Aws {
     pub(crate) iam: aws_sdk_iam::Client,
     /// CloudWatch Logs.
     pub(crate) logs: aws_sdk_cloudwatchlogs::Client,
+    /// Amazon S3 Control.
+    pub(crate) s3control: aws_sdk_s3control::Client,
+    /// Application Auto Scaling.
+    pub(crate) autoscaling: aws_sdk_applicationautoscaling::Client,
     /// SQS.
     pub(crate) sqs: aws_sdk_sqs::Client,
     /// Resource Groups Tagging API.
     pub(crate) tagging: aws_sdk_resourcegroupstagging::Client,
     /// AWS STS.
     pub(crate) sts: aws_sdk_sts::Client,
-    /// The custom endpoint, if one is set.
+    /// The custom endpoint of S3, if one is set.
     pub(crate) endpoint: Option<String>,
+}
+
+/// The suffixes of the variable `AWS_ENDPOINT_URL_...` of each service that the provisioner calls (AWS SDKs and tools
+/// reference guide, service-specific endpoints).
+const SERVICES: [&str; 10] = [
+    "APPLICATION_AUTO_SCALING",
+    "CLOUDWATCH_LOGS",
+    "DYNAMODB",
+    "IAM",
+    "LAMBDA",
+    "RESOURCE_GROUPS_TAGGING_API",
+    "S3",
+    "S3_CONTROL",
+    "SQS",
+    "STS",
+];
+
+/// Returns whether an endpoint belongs to AWS, such as that of a VPC endpoint.
+fn is_of_aws(endpoint: &str) -> bool {
+    let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
+    let host = rest.split(['/', ':']).next().unwrap_or_default().to_ascii_lowercase();
+    // The domains of the partitions (botocore, partitions.json).
+    let domains = [
+        "amazonaws.com",
+        "amazonaws.com.cn",
+        "api.aws",
+        "api.amazonwebservices.com.cn",
+        "amazonaws.eu",
+        "c2s.ic.gov",
+        "sc2s.sgov.gov",
+        "cloud.adc-e.uk",
+        "csp.hci.ic.gov",
+    ];
+    domains.iter().any(|domain| host == *domain || host.ends_with(&format!(".{domain}")))
+}
+
+/// Returns the endpoint of each service that is not a local one: that of AWS itself, or one of its VPC endpoints.
+fn services_at_aws(general: Option<&str>) -> Vec<&'static str> {
+    let own = |service: &str| std::env::var(format!("AWS_ENDPOINT_URL_{service}")).ok().filter(|url| !url.is_empty());
+    let is_at_aws = |service: &&&str| {
+        let endpoint = own(service).or_else(|| general.map(str::to_owned));
+        endpoint.is_none_or(|endpoint| is_of_aws(&endpoint))
+    };
+    SERVICES.iter().filter(is_at_aws).copied().collect()
+}
+
+/// The endpoint of S3 Control on a custom endpoint. The SDK would put the account's id before the host, which a local
+/// AWS does not resolve; the id is in a header too.
+#[derive(Debug)]
+struct WithoutAccount(String);
+
+impl ResolveEndpoint for WithoutAccount {
+    fn resolve_endpoint<'a>(&'a self, _: &'a Params) -> EndpointFuture<'a> {
+        EndpointFuture::ready(Ok(Endpoint::builder().url(self.0.clone()).build()))
+    }
 }
 
 impl Aws {
@@ -105,9 +165,11 @@ impl Aws {
             .load()
             .await;
         let aws = Self::new(&config);
-        if pipeline.environment.as_deref() == Some(LOCAL) && aws.endpoint.is_none() {
+        let at_aws = services_at_aws(config.endpoint_url());
+        if pipeline.environment.as_deref() == Some(LOCAL) && !at_aws.is_empty() {
+            let without = if at_aws.len() == SERVICES.len() { String::new() } else { format!(" for {}", at_aws.join(", ")) };
             return Err(Error::usage(
-                "the environment `local` requires an endpoint of a local AWS",
+                format!("the environment `local` requires an endpoint of a local AWS{without}"),
                 "export the variables that `make local` prints, or remove --env local (and PIPELINE_ENV)",
             ));
         }
@@ -117,10 +179,19 @@ impl Aws {
     /// Creates the clients from an SDK configuration.
     pub(crate) fn new(config: &SdkConfig) -> Self {
         let endpoint = std::env::var("AWS_ENDPOINT_URL_S3").ok().or_else(|| config.endpoint_url().map(str::to_owned));
-        // A custom endpoint has no host name per bucket.
-        let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(endpoint.is_some()).build();
+        // A local AWS has no host name per bucket.
+        let is_local = endpoint.as_ref().is_some_and(|endpoint| !is_of_aws(endpoint));
+        let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(is_local).build();
+        let mut s3control = aws_sdk_s3control::config::Builder::from(config);
+        let control_endpoint = std::env::var("AWS_ENDPOINT_URL_S3_CONTROL").ok();
+        let control_endpoint = control_endpoint.or_else(|| config.endpoint_url().map(str::to_owned));
+        if let Some(endpoint) = control_endpoint.filter(|endpoint| !is_of_aws(endpoint)) {
+            s3control = s3control.endpoint_resolver(WithoutAccount(endpoint));
+        }
         Self {
             s3: aws_sdk_s3::Client::from_conf(s3),
+            s3control: aws_sdk_s3control::Client::from_conf(s3control.build()),
+            autoscaling: aws_sdk_applicationautoscaling::Client::new(config),
             dynamodb: aws_sdk_dynamodb::Client::from_conf(
                 aws_sdk_dynamodb::config::Builder::from(config).retry_classifier(TableLimits).build(),
             ),
@@ -143,6 +214,21 @@ mod tests {
 
     use super::*;
     use crate::aws::{Answer, Call};
+
+    #[test]
+    fn endpoints_of_aws_are_not_local() {
+        for endpoint in [
+            "https://s3.eu-central-1.amazonaws.com",
+            "https://vpce-1.s3.us-east-1.vpce.amazonaws.com/",
+            "https://sqs.cn-north-1.amazonaws.com.cn:443",
+            "https://LAMBDA.us-east-1.API.AWS",
+        ] {
+            assert!(is_of_aws(endpoint), "{endpoint}");
+        }
+        for endpoint in ["http://127.0.0.1:4566", "http://amazonaws.com.example.com", "http://local/amazonaws.com"] {
+            assert!(!is_of_aws(endpoint), "{endpoint}");
+        }
+    }
 
     #[tokio::test]
     async fn call_to_a_silent_server_times_out() {

@@ -39,6 +39,8 @@ pub(crate) enum Answer {
         message: String,
         /// The id of the request, for AWS Support.
         request_id: Option<String>,
+        /// The region that S3 names in a header, if it is the bucket's and not the caller's.
+        bucket_region: Option<String>,
     },
     /// No usable credentials.
     Credentials(String),
@@ -65,6 +67,14 @@ impl AwsError {
     pub(crate) fn status(&self) -> Option<u16> {
         match &self.answer {
             Answer::Service { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Returns the region of the bucket, if S3 named it.
+    pub(crate) fn bucket_region(&self) -> Option<&str> {
+        match &self.answer {
+            Answer::Service { bucket_region, .. } => bucket_region.as_deref(),
             _ => None,
         }
     }
@@ -154,7 +164,7 @@ impl fmt::Display for AwsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let call = self.call;
         match &self.answer {
-            Answer::Service { status, code, message, request_id } => {
+            Answer::Service { status, code, message, request_id, .. } => {
                 write!(f, "{call} answered {status}")?;
                 if *status < 300 {
                     f.write_str(", but the answer is truncated or not from AWS")?;
@@ -215,6 +225,7 @@ where
                 code: meta.code().unwrap_or_default().to_owned(),
                 message: meta.message().unwrap_or_default().to_owned(),
                 request_id: request_id(service.raw()),
+                bucket_region: service.raw().headers().get("x-amz-bucket-region").map(str::to_owned),
             }
         }
         SdkError::TimeoutError(_) => Answer::TimedOut,

@@ -5,12 +5,13 @@ mod arn;
 mod clients;
 mod error;
 mod http;
+pub(crate) mod listing;
 pub(crate) mod policy;
 mod session;
 mod wait;
 
 pub(crate) use account::Account;
-pub(crate) use arn::{function_name, log_group_name, resource_in, role_path};
+pub(crate) use arn::{function_name, is_key, log_group_name, resource_in, role_path};
 pub(crate) use clients::Aws;
 pub(crate) use error::{Answer, AwsError, Call, ResourceError, absent_on};
 pub(crate) use session::Session;

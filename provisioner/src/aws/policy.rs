@@ -26,8 +26,15 @@ pub(crate) fn parse(text: &str) -> Result<Json, serde_json::Error> {
     serde_json::from_str(&percent_decode_str(text).decode_utf8_lossy())
 }
 
-/// Returns the statements of a policy, also of a policy with a single statement instead of a list.
+/// Returns the statements of a policy, also of a policy with a single statement instead of a list, and of statements
+/// without a policy around them.
 pub(crate) fn statements(policy: &Json) -> Vec<Json> {
+    if let Json::Array(statements) = policy {
+        return statements.clone();
+    }
+    if policy.get("Effect").is_some() {
+        return vec![policy.clone()];
+    }
     match policy.get("Statement") {
         Some(Json::Array(statements)) => statements.clone(),
         Some(statement) => vec![statement.clone()],
@@ -85,37 +92,190 @@ pub(crate) fn canonical_statement(statement: &Json) -> Json {
 const FIELDS: [&str; 9] =
     ["Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition"];
 
-/// Returns the grants of `desired` that `live` lacks, as text. The comparison is literal: a grant under another
-/// condition, or one that a pattern already covers, counts as new.
+/// Returns what `desired` allows and `live` does not, one text for each permission; also the denials that it drops.
+/// Actions, resources, principals and conditions are compared by containment with wildcards, so a narrower policy is
+/// never wider. A permission that only several statements together cover counts as new.
 pub(crate) fn widening(live: &Json, desired: &Json) -> Vec<String> {
-    let granted = grants(live);
-    grants(desired).into_iter().filter(|grant| !granted.contains(grant)).collect()
+    let (live, desired) = (permissions(live), permissions(desired));
+    let allowed = |permission: &&Permission| !live.iter().any(|other| !other.denies && other.covers(permission));
+    let denied = |permission: &&Permission| !desired.iter().any(|other| other.denies && other.covers(permission));
+    let new = desired.iter().filter(|permission| !permission.denies).filter(allowed);
+    let dropped = live.iter().filter(|permission| permission.denies).filter(denied);
+    let texts: BTreeSet<String> =
+        new.map(Permission::text).chain(dropped.map(|denial| format!("no longer denies {}", denial.text()))).collect();
+    texts.into_iter().collect()
 }
 
-fn grants(policy: &Json) -> BTreeSet<String> {
-    let texts = |value: Option<&Json>| -> Vec<String> {
-        match value {
-            None => Vec::new(),
-            Some(Json::Object(fields)) => fields.values().flat_map(texts_of).collect(),
-            Some(other) => texts_of(other),
-        }
+/// Returns the principals outside the account `account` that a resource's policy lets in: ids of accounts and ARNs.
+/// Services are left out.
+pub(crate) fn outside_principals(policy: &Json, account: &str) -> BTreeSet<String> {
+    let allowed = permissions(policy).into_iter().filter(|permission| !permission.denies);
+    let is_outside = |principal: &String| {
+        principal == EVERYONE
+            || principal.strip_prefix("AWS:").is_some_and(|name| account_of(name) != Some(account))
+            || ["Federated:", "CanonicalUser:"].iter().any(|kind| principal.starts_with(kind))
     };
-    let mut grants = BTreeSet::new();
+    allowed.filter_map(|permission| permission.principal).filter(is_outside).collect()
+}
+
+/// The principal `"*"`, which includes anonymous callers.
+const EVERYONE: &str = "*";
+
+/// Returns the account of a principal: an id, or an ARN.
+fn account_of(principal: &str) -> Option<&str> {
+    let is_id = |text: &&str| text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit());
+    Some(principal).filter(is_id).or_else(|| principal.split(':').nth(4)).filter(is_id)
+}
+
+/// One action on one resource by one principal.
+#[derive(Debug)]
+struct Permission {
+    denies: bool,
+    /// Kind and name, such as `AWS:123456789012`, in a policy that has principals.
+    principal: Option<String>,
+    /// In lower case: IAM does not distinguish the case of actions.
+    action: Option<String>,
+    resource: Option<String>,
+    /// `NotAction`, `NotResource` and `NotPrincipal`, compared as a whole.
+    inverted: Map<String, Json>,
+    condition: Json,
+    /// The action as it is written.
+    shown: String,
+}
+
+/// Returns the permissions of a policy: each combination of principal, action and resource in each statement.
+fn permissions(policy: &Json) -> Vec<Permission> {
+    let mut all = Vec::new();
     for statement in statements(policy).iter().map(canonical_statement) {
-        if statement["Effect"] != "Allow" {
-            continue;
-        }
-        let condition = statement.get("Condition").map_or_else(String::new, |condition| format!(" if {condition}"));
-        for action in texts(statement.get("Action")) {
-            for resource in texts(statement.get("Resource")) {
-                grants.insert(format!("{action} on {resource}{condition}"));
+        let texts = |field: &str| match statement.get(field) {
+            None => vec![None],
+            Some(value) => texts_of(value).into_iter().map(Some).collect::<Vec<_>>(),
+        };
+        let principals = match statement.get("Principal") {
+            None => vec![None],
+            Some(Json::Object(kinds)) => {
+                let named = |(kind, names): (&String, &Json)| {
+                    texts_of(names).into_iter().map(|name| Some(format!("{kind}:{name}"))).collect::<Vec<_>>()
+                };
+                kinds.iter().flat_map(named).collect()
             }
-            for principal in texts(statement.get("Principal")) {
-                grants.insert(format!("{action} by {principal}{condition}"));
+            Some(other) => texts_of(other).into_iter().map(Some).collect(),
+        };
+        let inverted: Map<String, Json> = ["NotAction", "NotResource", "NotPrincipal"]
+            .iter()
+            .filter_map(|field| Some(((*field).to_owned(), statement.get(*field)?.clone())))
+            .collect();
+        for principal in &principals {
+            for action in texts("Action") {
+                for resource in texts("Resource") {
+                    all.push(Permission {
+                        denies: statement["Effect"] != "Allow",
+                        principal: principal.clone(),
+                        shown: action.clone().unwrap_or_else(|| "every other action".to_owned()),
+                        action: action.as_deref().map(str::to_ascii_lowercase),
+                        resource,
+                        inverted: inverted.clone(),
+                        condition: statement.get("Condition").cloned().unwrap_or_else(|| json!({})),
+                    });
+                }
             }
         }
     }
-    grants
+    all
+}
+
+impl Permission {
+    /// Returns whether every call to which `other` applies is one to which this applies.
+    fn covers(&self, other: &Self) -> bool {
+        let part = |mine: &Option<String>, theirs: &Option<String>| match (mine, theirs) {
+            (Some(mine), Some(theirs)) => contains(mine, theirs),
+            (None, None) => true,
+            _ => false,
+        };
+        let principal = match (&self.principal, &other.principal) {
+            (Some(mine), Some(theirs)) => principal_contains(mine, theirs),
+            (mine, theirs) => mine == theirs,
+        };
+        principal
+            && part(&self.action, &other.action)
+            && part(&self.resource, &other.resource)
+            && self.inverted == other.inverted
+            && condition_contains(&self.condition, &other.condition)
+    }
+
+    fn text(&self) -> String {
+        let mut text = self.shown.clone();
+        if let Some(resource) = &self.resource {
+            text.push_str(&format!(" on {resource}"));
+        }
+        if let Some(principal) = &self.principal {
+            text.push_str(&format!(" by {}", principal.split_once(':').map_or(principal.as_str(), |(_, name)| name)));
+        }
+        for (field, values) in &self.inverted {
+            text.push_str(&format!(" with {field} {values}"));
+        }
+        if self.condition != json!({}) {
+            text.push_str(&format!(" if {}", self.condition));
+        }
+        text
+    }
+}
+
+/// Returns whether the pattern `wide` matches everything that the pattern `narrow` matches. `*` stands for any text and
+/// `?` for one character.
+fn contains(wide: &str, narrow: &str) -> bool {
+    let (wide, narrow): (Vec<char>, Vec<char>) = (wide.chars().collect(), narrow.chars().collect());
+    // Row by row: whether the first i characters of `wide` contain the first j of `narrow`.
+    let mut row = vec![false; narrow.len() + 1];
+    row[0] = true;
+    for pattern in wide {
+        let mut next = vec![false; narrow.len() + 1];
+        for j in 0..=narrow.len() {
+            let last = j.checked_sub(1).map(|j| narrow[j]);
+            next[j] = match pattern {
+                '*' => row[j] || (j > 0 && next[j - 1]),
+                // A star may stand for no character or several, so a single one does not contain it.
+                '?' => last.is_some_and(|c| c != '*') && row[j - 1],
+                c => last == Some(c) && row[j - 1],
+            };
+        }
+        row = next;
+    }
+    row[narrow.len()]
+}
+
+/// Returns whether the principal `wide` includes `narrow`: everyone, or the account of a principal in it.
+fn principal_contains(wide: &str, narrow: &str) -> bool {
+    let of_account = |name: &str| name.ends_with(":root") || name.len() == 12;
+    match (wide.strip_prefix("AWS:"), narrow.strip_prefix("AWS:")) {
+        _ if wide == EVERYONE || wide == narrow => true,
+        (Some("*"), Some(_)) => true,
+        (Some(wide), Some(narrow)) => of_account(wide) && account_of(wide).is_some_and(|id| account_of(narrow) == Some(id)),
+        _ => false,
+    }
+}
+
+/// Returns whether every call that meets the condition `narrow` meets `wide`, as far as their operators tell.
+fn condition_contains(wide: &Json, narrow: &Json) -> bool {
+    let Json::Object(operators) = wide else { return wide == narrow };
+    operators.iter().all(|(operator, keys)| {
+        let Json::Object(keys) = keys else { return narrow.get(operator) == Some(keys) };
+        keys.iter().all(|(key, values)| {
+            // IAM does not distinguish the case of context keys.
+            let theirs = narrow.get(operator).and_then(Json::as_object).and_then(|keys| {
+                keys.iter().find(|(other, _)| other.eq_ignore_ascii_case(key)).map(|(_, values)| texts_of(values))
+            });
+            let (mine, Some(theirs)) = (texts_of(values), theirs) else { return false };
+            if operator.contains("Not") {
+                return mine.iter().all(|value| theirs.contains(value));
+            }
+            let has_patterns = ["StringLike", "ArnLike", "ArnEquals"].iter().any(|kind| operator.contains(kind));
+            let is_met = |narrow: &String| {
+                mine.iter().any(|wide| if has_patterns { contains(wide, narrow) } else { wide == narrow })
+            };
+            theirs.iter().all(is_met)
+        })
+    })
 }
 
 fn texts_of(value: &Json) -> Vec<String> {
@@ -174,18 +334,62 @@ mod tests {
         assert_ne!(with(json!("*")), with(json!({"AWS": "*"})));
     }
 
+    fn allow(actions: &[&str], resources: &[&str]) -> Json {
+        json!({"Statement": {"Effect": "Allow", "Action": actions, "Resource": resources}})
+    }
+
     #[test]
-    fn widening_lists_new_grants_only() {
-        let live = json!({"Statement": [{"Effect": "Allow", "Action": ["a:Get", "a:Put"], "Resource": "x"}]});
+    fn widening_lists_new_permissions_only() {
+        let live = allow(&["a:Get", "a:Put"], &["x"]);
         let desired = json!({"Statement": [{"Effect": "Allow", "Action": "a:Get", "Resource": ["x", "y"]},
             {"Effect": "Deny", "Action": "a:Delete", "Resource": "x"}]});
         assert_eq!(widening(&live, &desired), ["a:Get on y"]);
         assert!(widening(&live, &live).is_empty());
-        let trust = |principal: &str| {
-            let principal = json!({ "AWS": principal });
-            json!({"Statement": {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": principal}})
+        assert_eq!(widening(&desired, &live), ["a:Put on x", "no longer denies a:Delete on x"]);
+    }
+
+    #[test]
+    fn narrower_policy_is_not_wider() {
+        for (wide, narrow) in [
+            (allow(&["s3:*"], &["*"]), allow(&["s3:GetObject"], &["arn:aws:s3:::b/*"])),
+            (allow(&["s3:Get*"], &["arn:aws:s3:::b/*"]), allow(&["S3:GetObject*"], &["arn:aws:s3:::b/a/*.gz"])),
+            (allow(&["s3:Get?bject"], &["b/*/*"]), allow(&["s3:GetObject"], &["b/x*/y"])),
+            (allow(&["s3:Get", "s3:Put"], &["x", "y"]), allow(&["s3:Put"], &["y"])),
+        ] {
+            assert_eq!(widening(&wide, &narrow), Vec::<String>::new(), "{wide} {narrow}");
+            assert_ne!(widening(&narrow, &wide), Vec::<String>::new(), "{wide} {narrow}");
+        }
+    }
+
+    #[test]
+    fn conditions_and_principals_compare_by_containment() {
+        let trust = |principal: Json, condition: Json| {
+            json!({"Statement": {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": principal,
+                "Condition": condition}})
         };
-        assert_eq!(widening(&trust("a"), &trust("*")), ["sts:AssumeRole by *"]);
+        let any = || json!({});
+        let id = |ids: &[&str]| json!({"StringEquals": {"sts:ExternalId": ids}});
+        let account = || json!({"AWS": "arn:aws:iam::123456789012:root"});
+        let role = || json!({"AWS": "arn:aws:iam::123456789012:role/x"});
+        let other = || json!({"AWS": "arn:aws:iam::210987654321:role/x"});
+        let like = |arn: &str| json!({"ArnLike": {"aws:SourceArn": arn}});
+        let unlike = |ids: &[&str]| json!({"StringNotEquals": {"aws:PrincipalOrgID": ids}});
+        for (wide, narrow) in [
+            (trust(account(), any()), trust(role(), any())),
+            (trust(account(), any()), trust(account(), id(&["a"]))),
+            (trust(account(), id(&["a", "b"])), trust(account(), id(&["a"]))),
+            (trust(json!("*"), any()), trust(other(), any())),
+            (trust(json!({"AWS": "*"}), any()), trust(other(), any())),
+            (trust(account(), like("arn:aws:s3:::*")), trust(account(), like("arn:aws:s3:::b"))),
+            (trust(account(), unlike(&["o"])), trust(account(), unlike(&["o", "p"]))),
+        ] {
+            assert_eq!(widening(&wide, &narrow), Vec::<String>::new(), "{wide} {narrow}");
+            assert_ne!(widening(&narrow, &wide), Vec::<String>::new(), "{wide} {narrow}");
+        }
+        assert_eq!(widening(&trust(role(), any()), &trust(other(), any())).len(), 1);
+        assert_eq!(outside_principals(&trust(other(), any()), "123456789012").len(), 1);
+        assert!(outside_principals(&trust(role(), any()), "123456789012").is_empty());
+        assert_eq!(outside_principals(&trust(json!("*"), any()), "123456789012").len(), 1);
     }
 
     #[test]

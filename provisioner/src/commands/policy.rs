@@ -20,9 +20,11 @@ pub(crate) struct Args {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum Task {
-    /// plan, apply and destroy
+    /// plan, apply, verify and destroy
     #[default]
     Deployer,
+    /// plan, without changes
+    Planner,
     /// query, events, top and dashboard
     Reader,
     /// status, verify, backfill and replay
@@ -39,7 +41,8 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     };
     let context = Context { pipeline: &pipeline, account: &account, artifacts: None };
     let policy = match args.task {
-        Task::Deployer => iam_policies::deployer_policy(&context, aws.endpoint.is_some()),
+        Task::Deployer => iam_policies::deployer_policy(&context),
+        Task::Planner => iam_policies::planner_policy(&context),
         Task::Reader => iam_policies::reader_policy(&context),
         Task::Operator => iam_policies::operator_policy(&context),
     };

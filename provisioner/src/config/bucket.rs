@@ -5,6 +5,15 @@ use serde::{Deserialize, Serialize};
 use super::check::{Check, Maybe};
 use super::key::{Key, key};
 use super::rules;
+use super::setting::Setting;
+
+/// The value of `bucket.kms_key` for a bucket that is encrypted with S3's own keys instead of a KMS key.
+pub(super) const S3_KEYS: &str = "AES256";
+
+/// Returns the ARN of the KMS key that a value of `bucket.kms_key` names.
+pub(crate) fn declared_key(value: Option<&str>) -> Option<&str> {
+    value.filter(|key| *key != S3_KEYS)
+}
 
 /// The bucket to which Segment writes.
 #[derive(Debug, Clone, Serialize)]
@@ -12,11 +21,13 @@ pub(crate) struct Bucket {
     /// The bucket's name, global on AWS.
     pub(crate) name: String,
     /// True if S3 keeps old versions of objects.
-    pub(crate) versioning: bool,
+    pub(crate) versioning: Setting<bool>,
     /// Days after which S3 deletes the objects below the notification's prefix.
     pub(crate) expire_days: Option<i32>,
     /// True if the bucket's policy denies plain HTTP.
     pub(crate) require_tls: bool,
+    /// The ARN of the KMS key of the default encryption, or [`S3_KEYS`]; without a value, any encryption is kept.
+    pub(crate) kms_key: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -26,6 +37,7 @@ pub(super) struct Raw {
     versioning: Option<bool>,
     expire_days: Maybe<i64>,
     require_tls: Option<bool>,
+    kms_key: Maybe<String>,
 }
 
 pub(super) const KEYS: &[Key] = &[
@@ -33,6 +45,12 @@ pub(super) const KEYS: &[Key] = &[
     key("bucket.versioning", "versioning = false", "false", "Keep old versions of objects."),
     key("bucket.expire_days", "expire_days = 90", "", "Days after which S3 deletes the objects below the prefix."),
     key("bucket.require_tls", "require_tls = true", "true", "Deny plain HTTP in the bucket's policy."),
+    key(
+        "bucket.kms_key",
+        "kms_key = \"arn:aws:kms:us-east-1:123456789012:key/EXAMPLE\"",
+        "",
+        "ARN of the KMS key with which S3 encrypts new objects, or \"AES256\" for S3's own keys.",
+    ),
 ];
 
 impl Raw {
@@ -41,12 +59,16 @@ impl Raw {
         self.name.is_some()
     }
 
-    pub(super) fn check(self, check: &mut Check<'_>, base: &str) -> Bucket {
+    pub(super) fn check(self, check: &mut Check<'_>, base: &str, region: Option<&str>) -> Bucket {
         Bucket {
             name: check.text(self.name, "bucket.name", rules::bucket_name).unwrap_or_else(|| base.to_owned()),
-            versioning: self.versioning.unwrap_or(false),
+            versioning: Setting::new(self.versioning, false),
             expire_days: check.number(self.expire_days, "bucket.expire_days", 1, 36_500, "days"),
             require_tls: self.require_tls.unwrap_or(true),
+            kms_key: check.text(self.kms_key, "bucket.kms_key", |arn| match arn {
+                S3_KEYS => Ok(()),
+                arn => rules::kms_key(arn, region),
+            }),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::function::{self, Function};
 use super::key::{Key, example, suggestion};
 use super::notification::{self, Notification};
 use super::pipeline::{self, check_tags};
-use super::role::{self, Statement};
+use super::role::{self, Role};
 use super::table::{self, Table};
 use super::tree::{self, Tree};
 use super::{rollup, rules, segment};
@@ -35,10 +35,8 @@ pub(crate) struct Pipeline {
     pub(crate) bucket: Bucket,
     /// The filter that selects the objects to count.
     pub(crate) notification: Notification,
-    /// The name of the function's role.
-    pub(crate) role_name: String,
-    /// Statements of the role in addition to the function's own.
-    pub(crate) role_statements: Vec<Statement>,
+    /// The roles.
+    pub(crate) role: Role,
     /// The two tables.
     pub(crate) table: Table,
     /// The function.
@@ -158,12 +156,12 @@ pub(super) fn check(
     {
         check.rule(span, "pipeline.name", rules::derived_bucket_name(name));
     }
-    let bucket = raw.bucket.check(&mut check, &base);
+    let bucket = raw.bucket.check(&mut check, &base, region.as_deref());
     let notification = raw.notification.check(&mut check);
     let has_segment_role = raw.segment.is_declared();
-    let (role_name, role_statements) = raw.role.check(&mut check, &base, has_segment_role);
-    let table = raw.table.check(&mut check, &base);
-    let function = raw.function.check(&mut check, &base);
+    let role = raw.role.check(&mut check, &base, has_segment_role);
+    let table = raw.table.check(&mut check, &base, region.as_deref());
+    let function = raw.function.check(&mut check, &base, region.as_deref());
     let count = raw.rollup.check(&mut check);
     let segment_workspace_id = raw.segment.check(&mut check, region.as_deref());
     let estimate = raw.estimate.check(&mut check);
@@ -174,8 +172,7 @@ pub(super) fn check(
         tags,
         bucket,
         notification,
-        role_name,
-        role_statements,
+        role,
         table,
         function,
         count,
@@ -197,7 +194,7 @@ pub(super) fn check_shared_names(all: &[(&str, Range<usize>, Pipeline)], found: 
             let keys = [
                 ("pipeline.name", apart, &one.name, &other.name),
                 ("bucket.name", false, &one.bucket.name, &other.bucket.name),
-                ("role.name", apart, &one.role_name, &other.role_name),
+                ("role.name", apart, &one.role.name, &other.role.name),
                 ("table.name", elsewhere, &one.table.counts, &other.table.counts),
                 ("table.ledger_name", elsewhere, &one.table.ledger, &other.table.ledger),
                 ("function.name", elsewhere, &one.function.name, &other.function.name),

@@ -1,11 +1,15 @@
 //! `[function]`
 
+use std::collections::BTreeMap;
+
+use counting::names::env;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::check::{Check, Maybe};
 use super::key::{Key, key};
 use super::rules;
+use super::setting::Setting;
 
 /// The retention periods that CloudWatch Logs accepts, in days (API reference, PutRetentionPolicy).
 const RETENTION_DAYS: [i64; 22] =
@@ -14,6 +18,10 @@ const RETENTION_DAYS: [i64; 22] =
 /// The longest time that Lambda keeps an event before its invocation, in seconds (API reference,
 /// PutFunctionEventInvokeConfig).
 const SIX_HOURS: i64 = 21_600;
+
+/// The size of declared environment variables in bytes. Lambda allows 4 KB in total (Lambda quotas), of which the
+/// pipeline's own variables need up to 1 KB.
+const MOST_ENVIRONMENT_BYTES: usize = 3_072;
 
 /// The function.
 #[derive(Debug, Clone, Serialize)]
@@ -29,7 +37,7 @@ pub(crate) struct Function {
     /// `x86_64` or `arm64`.
     pub(crate) architecture: String,
     /// Days for which the log is kept.
-    pub(crate) log_retention_days: i32,
+    pub(crate) log_retention_days: Setting<i32>,
     /// The limit of concurrent invocations (reserved concurrency), if there is one.
     pub(crate) max_concurrency: Option<i32>,
     /// Retries of a failed notification.
@@ -38,6 +46,12 @@ pub(crate) struct Function {
     pub(crate) max_event_age_seconds: i32,
     /// The name of the queue that receives failed notifications.
     pub(crate) failure_queue: String,
+    /// Environment variables in addition to the pipeline's own.
+    pub(crate) environment: BTreeMap<String, String>,
+    /// The ARN of the KMS key that encrypts the environment variables at rest; without one, Lambda's own key.
+    pub(crate) kms_key: Option<String>,
+    /// The ARN of the KMS key that encrypts the failure queue; without one, SQS's own key.
+    pub(crate) failure_queue_kms_key: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -53,6 +67,9 @@ pub(super) struct Raw {
     retries: Maybe<i64>,
     max_event_age_seconds: Maybe<i64>,
     failure_queue: Maybe<String>,
+    environment: BTreeMap<Spanned<String>, Spanned<String>>,
+    kms_key: Maybe<String>,
+    failure_queue_kms_key: Maybe<String>,
 }
 
 pub(super) const KEYS: &[Key] = &[
@@ -81,10 +98,28 @@ pub(super) const KEYS: &[Key] = &[
         "NAME-failures",
         "Name of the queue that receives failed notifications.",
     ),
+    key(
+        "function.environment",
+        "environment = { LOG_LEVEL = \"debug\" }",
+        "",
+        "Environment variables of the function, in addition to the pipeline's own.",
+    ),
+    key(
+        "function.kms_key",
+        "kms_key = \"arn:aws:kms:us-east-1:123456789012:key/EXAMPLE\"",
+        "",
+        "ARN of the KMS key that encrypts the environment variables at rest.",
+    ),
+    key(
+        "function.failure_queue_kms_key",
+        "failure_queue_kms_key = \"arn:aws:kms:us-east-1:123456789012:key/EXAMPLE\"",
+        "",
+        "ARN of the KMS key that encrypts the failure queue.",
+    ),
 ];
 
 impl Raw {
-    pub(super) fn check(self, check: &mut Check<'_>, base: &str) -> Function {
+    pub(super) fn check(self, check: &mut Check<'_>, base: &str, region: Option<&str>) -> Function {
         Function {
             name: check
                 .text(self.name, "function.name", rules::function_name)
@@ -104,6 +139,11 @@ impl Raw {
             failure_queue: check
                 .text(self.failure_queue, "function.failure_queue", rules::queue_name)
                 .unwrap_or_else(|| format!("{base}-failures")),
+            environment: check_environment(check, &self.environment),
+            kms_key: check.text(self.kms_key, "function.kms_key", |arn| rules::kms_key(arn, region)),
+            failure_queue_kms_key: check.text(self.failure_queue_kms_key, "function.failure_queue_kms_key", |arn| {
+                rules::kms_key(arn, region)
+            }),
         }
     }
 }
@@ -118,7 +158,38 @@ fn check_architecture(check: &mut Check<'_>, value: Maybe<String>) -> String {
     value.into_inner()
 }
 
-fn check_retention(check: &mut Check<'_>, value: Maybe<i64>) -> i32 {
+/// Checks the names and values of environment variables, and their total size.
+fn check_environment(
+    check: &mut Check<'_>,
+    declared: &BTreeMap<Spanned<String>, Spanned<String>>,
+) -> BTreeMap<String, String> {
+    let mut size = 0;
+    for (name, value) in declared {
+        let key = format!("function.environment.{}", name.get_ref());
+        check.rule(name.span(), &key, rules::variable_name(name.get_ref()));
+        if env::ALL.contains(&name.get_ref().as_str()) {
+            check.mistake(
+                name.span(),
+                format!("`{key}` is a variable of the pipeline"),
+                "the provisioner sets it",
+                "remove it",
+            );
+        }
+        size += name.get_ref().len() + value.get_ref().len();
+        if size > MOST_ENVIRONMENT_BYTES {
+            check.mistake(
+                value.span(),
+                "`function.environment` is too large",
+                format!("{size} bytes up to here"),
+                format!("keep names and values within {MOST_ENVIRONMENT_BYTES} bytes"),
+            );
+            break;
+        }
+    }
+    declared.iter().map(|(name, value)| (name.get_ref().clone(), value.get_ref().clone())).collect()
+}
+
+fn check_retention(check: &mut Check<'_>, value: Maybe<i64>) -> Setting<i32> {
     if let Some(days) = value.as_ref().filter(|days| !RETENTION_DAYS.contains(days.get_ref())) {
         let allowed: Vec<String> = RETENTION_DAYS.iter().map(ToString::to_string).collect();
         check.mistake(
@@ -128,5 +199,5 @@ fn check_retention(check: &mut Check<'_>, value: Maybe<i64>) -> i32 {
             format!("write one of {}", allowed.join(", ")),
         );
     }
-    i32::try_from(value.map_or(30, Spanned::into_inner)).unwrap_or(i32::MAX)
+    Setting::new(value.map(|days| i32::try_from(days.into_inner()).unwrap_or(i32::MAX)), 30)
 }

@@ -24,8 +24,17 @@ pub(super) const fn key(
 
 /// Returns the help text that shows how to write the key at `path`, or the section of that name.
 pub(super) fn example<'k>(keys: impl IntoIterator<Item = &'k Key>, path: &str) -> String {
-    if let Some(key) = keys.into_iter().find(|key| key.path == path) {
-        return format!("write it as `{}`", key.example);
+    let mut above = None;
+    for key in keys {
+        if key.path == path {
+            return format!("write it as `{}`", key.example);
+        }
+        if key.path.contains('.') && path.strip_prefix(key.path).is_some_and(|rest| rest.starts_with('.')) {
+            above = Some(key);
+        }
+    }
+    if let Some(key) = above {
+        return format!("write it as in `{}`", key.example);
     }
     match path {
         "role.statement" => {

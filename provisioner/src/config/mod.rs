@@ -18,6 +18,7 @@ mod rollup;
 mod rules;
 mod schema;
 mod segment;
+mod setting;
 mod table;
 mod tree;
 
@@ -27,12 +28,14 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
+pub(crate) use bucket::declared_key;
 pub(crate) use estimate::Volume;
 pub(crate) use file::Pipeline;
 pub(crate) use function::Function;
 pub(crate) use pipeline::{MANAGED_BY, MANAGED_BY_TAG, PIPELINE_TAG};
 pub(crate) use rules::partition;
 pub(crate) use schema::schema;
+pub(crate) use setting::Setting;
 pub(crate) use table::Billing;
 
 use diagnostic::{ConfigErrors, Diagnostic};

@@ -16,10 +16,22 @@ pub(crate) struct Statement {
     pub(crate) resources: Vec<String>,
 }
 
+/// The roles of the pipeline.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Role {
+    /// The name of the function's role.
+    pub(crate) name: String,
+    /// Statements of the function's role in addition to its own.
+    pub(crate) statements: Vec<Statement>,
+    /// The ARN of the policy that bounds the permissions of every role of the pipeline.
+    pub(crate) permissions_boundary: Option<String>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Raw {
     name: Maybe<String>,
+    permissions_boundary: Maybe<String>,
     statement: Vec<Spanned<RawStatement>>,
 }
 
@@ -32,6 +44,12 @@ struct RawStatement {
 
 pub(super) const KEYS: &[Key] = &[
     key("role.name", "name = \"segment-events-function\"", "NAME-function", "Name of the function's role."),
+    key(
+        "role.permissions_boundary",
+        "permissions_boundary = \"arn:aws:iam::123456789012:policy/boundary\"",
+        "",
+        "ARN of the policy that bounds the permissions of the pipeline's roles.",
+    ),
     key("role.statement.actions", "actions = [\"s3:GetObject\"]", "", "IAM actions that the role allows in addition."),
     key(
         "role.statement.resources",
@@ -42,13 +60,21 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 impl Raw {
-    pub(super) fn check(self, check: &mut Check<'_>, base: &str, has_segment_role: bool) -> (String, Vec<Statement>) {
+    pub(super) fn check(self, check: &mut Check<'_>, base: &str, has_segment_role: bool) -> Role {
         let given = self.name.clone();
         let name = check.text(self.name, "role.name", rules::role_name).unwrap_or_else(|| format!("{base}-function"));
         if has_segment_role && name == format!("{base}-segment") {
             check.duplicate(given.as_ref(), "role.name", "the name of the role that Segment assumes");
         }
-        (name, self.statement.into_iter().filter_map(|statement| check_statement(check, statement)).collect())
+        Role {
+            name,
+            permissions_boundary: check.text(
+                self.permissions_boundary,
+                "role.permissions_boundary",
+                rules::policy_arn,
+            ),
+            statements: self.statement.into_iter().filter_map(|statement| check_statement(check, statement)).collect(),
+        }
     }
 }
 

@@ -213,6 +213,79 @@ pub(super) fn workspace_id(id: &str) -> Rule {
     violation("not a workspace id", "copy it from Segment's workspace settings")
 }
 
+/// Returns the six parts of an ARN: `arn`, partition, service, region, account and resource.
+fn arn_parts(arn: &str) -> Option<[&str; 6]> {
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    <[&str; 6]>::try_from(parts).ok().filter(|[prefix, ..]| *prefix == "arn")
+}
+
+/// Checks the ARN of a KMS key for resources in `region`. An alias is refused: IAM grants rights on keys only.
+pub(super) fn kms_key(arn: &str, region: Option<&str>) -> Rule {
+    let shape = "write arn:aws:kms:REGION:ACCOUNT:key/ID, as `aws kms describe-key` prints it";
+    let Some([_, partition, "kms", key_region, id, resource]) = arn_parts(arn) else {
+        return violation("not the ARN of a KMS key", shape);
+    };
+    if resource.starts_with("alias/") {
+        return violation("an alias, not a key", shape);
+    }
+    let key = resource.strip_prefix("key/").unwrap_or_default();
+    if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') || account(id).is_err() {
+        return violation("not the ARN of a KMS key", shape);
+    }
+    match region {
+        Some(region) if region != key_region => {
+            violation(format!("a key in {key_region}"), format!("use a key in {region}, the region of the pipeline"))
+        }
+        Some(region) if self::partition(region) != partition => {
+            violation(format!("partition `{partition}`"), format!("write arn:{}:kms:...", self::partition(region)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks the ARN of a managed policy.
+pub(super) fn policy_arn(arn: &str) -> Rule {
+    let is_policy = matches!(arn_parts(arn), Some([_, _, "iam", "", owner, resource])
+        if (owner == "aws" || account(owner).is_ok()) && resource.len() > 7 && resource.starts_with("policy/"));
+    if is_policy && arn.len() <= 2_048 {
+        return Ok(());
+    }
+    violation("not the ARN of a managed policy", "write arn:aws:iam::ACCOUNT:policy/NAME")
+}
+
+/// The variables that Lambda sets itself (Lambda developer guide, reserved environment variables).
+const RESERVED_VARIABLES: [&str; 18] = [
+    "_HANDLER",
+    "_X_AMZN_TRACE_ID",
+    "AWS_DEFAULT_REGION",
+    "AWS_REGION",
+    "AWS_EXECUTION_ENV",
+    "AWS_LAMBDA_FUNCTION_NAME",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+    "AWS_LAMBDA_FUNCTION_VERSION",
+    "AWS_LAMBDA_INITIALIZATION_TYPE",
+    "AWS_LAMBDA_LOG_GROUP_NAME",
+    "AWS_LAMBDA_LOG_STREAM_NAME",
+    "AWS_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_LAMBDA_RUNTIME_API",
+    "LAMBDA_TASK_ROOT",
+    "LAMBDA_RUNTIME_DIR",
+];
+
+/// Checks the name of an environment variable of a function.
+pub(super) fn variable_name(name: &str) -> Rule {
+    if RESERVED_VARIABLES.contains(&name) {
+        return violation("Lambda sets this variable itself", "choose another name");
+    }
+    if name.chars().count() < 2 || !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        return violation("not the name of a variable", "begin with a letter, and write two characters or more");
+    }
+    letters(name, |c| c.is_ascii_alphanumeric() || c == '_', "letters, digits and underscores")
+}
+
 /// Checks a resource of a policy statement.
 pub(super) fn resource(arn: &str) -> Rule {
     if arn == "*" || arn.starts_with("arn:") && arn.splitn(6, ':').count() == 6 {

@@ -61,6 +61,7 @@ fn value(key: &Key) -> Json {
     let mut schema = match value {
         Some(toml::Value::Integer(_)) => json!({ "type": "integer" }),
         Some(toml::Value::Boolean(_)) => json!({ "type": "boolean" }),
+        Some(toml::Value::Table(_)) => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
         Some(toml::Value::Array(_)) => json!({ "type": "array", "items": { "type": "string" } }),
         _ => json!({ "type": "string" }),
     };

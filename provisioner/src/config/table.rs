@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::check::{Check, Maybe};
 use super::key::{Key, key};
 use super::rules;
+use super::setting::Setting;
 
 /// DynamoDB's default quota of capacity units for a table, in every region (DynamoDB quotas).
 const MOST_UNITS: i64 = 40_000;
@@ -23,9 +24,11 @@ pub(crate) struct Table {
     /// The billing of both tables and of their indexes.
     pub(crate) billing: Billing,
     /// True if the tables can be restored to any second of the last 35 days.
-    pub(crate) point_in_time_recovery: bool,
+    pub(crate) point_in_time_recovery: Setting<bool>,
     /// True if DynamoDB refuses to delete the tables.
-    pub(crate) deletion_protection: bool,
+    pub(crate) deletion_protection: Setting<bool>,
+    /// The ARN of the KMS key that encrypts the tables; without one, DynamoDB's own key.
+    pub(crate) kms_key: Option<String>,
 }
 
 /// The billing of reads and writes.
@@ -50,6 +53,7 @@ pub(super) struct Raw {
     billing: Maybe<RawBilling>,
     point_in_time_recovery: Option<bool>,
     deletion_protection: Option<bool>,
+    kms_key: Maybe<String>,
 }
 
 pub(super) const KEYS: &[Key] = &[
@@ -72,6 +76,12 @@ pub(super) const KEYS: &[Key] = &[
         "deletion_protection = true",
         "true",
         "Make DynamoDB refuse to delete the tables.",
+    ),
+    key(
+        "table.kms_key",
+        "kms_key = \"arn:aws:kms:us-east-1:123456789012:key/EXAMPLE\"",
+        "",
+        "ARN of the KMS key with which DynamoDB encrypts the tables.",
     ),
 ];
 
@@ -113,7 +123,7 @@ impl<'de> Deserialize<'de> for RawBilling {
 }
 
 impl Raw {
-    pub(super) fn check(self, check: &mut Check<'_>, base: &str) -> Table {
+    pub(super) fn check(self, check: &mut Check<'_>, base: &str, region: Option<&str>) -> Table {
         let (given, ledger_given) = (self.name.clone(), self.ledger_name.clone());
         let counts = check.text(self.name, "table.name", rules::table_name).unwrap_or_else(|| format!("{base}-counts"));
         let ledger = check
@@ -133,8 +143,9 @@ impl Raw {
             counts,
             ledger,
             billing,
-            point_in_time_recovery: self.point_in_time_recovery.unwrap_or(true),
-            deletion_protection: self.deletion_protection.unwrap_or(true),
+            point_in_time_recovery: Setting::new(self.point_in_time_recovery, true),
+            deletion_protection: Setting::new(self.deletion_protection, true),
+            kms_key: check.text(self.kms_key, "table.kms_key", |arn| rules::kms_key(arn, region)),
         }
     }
 }

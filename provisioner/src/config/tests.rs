@@ -20,7 +20,7 @@ fn omitted_names_derive_from_the_name_of_the_pipeline() {
     let pipeline = parse("pipeline.toml", GOOD, None).expect("valid");
     assert_eq!(pipeline.bucket.name, "events");
     assert_eq!((pipeline.table.counts.as_str(), pipeline.table.ledger.as_str()), ("events-counts", "events-ledger"));
-    assert_eq!((pipeline.function.name.as_str(), pipeline.role_name.as_str()), ("events-handler", "events-function"));
+    assert_eq!((pipeline.function.name.as_str(), pipeline.role.name.as_str()), ("events-handler", "events-function"));
     assert_eq!(pipeline.tags["pipeline"], "events");
 }
 
@@ -114,7 +114,7 @@ fn environment_overrides_the_rest_of_the_file() {
         "{GOOD}[bucket]\nname = \"acme\"\nversioning = true\n[environments.staging]\nbucket.name = \"acme-staging\"\n"
     );
     let staging = parse("pipeline.toml", &text, Some("staging")).expect("valid");
-    assert_eq!((staging.bucket.name.as_str(), staging.bucket.versioning), ("acme-staging", true));
+    assert_eq!((staging.bucket.name.as_str(), staging.bucket.versioning.value), ("acme-staging", true));
     assert_eq!(parse("pipeline.toml", &text, None).expect("valid").bucket.name, "acme");
     assert!(parse("pipeline.toml", &text, Some("production")).is_err());
 }
@@ -132,7 +132,7 @@ fn environment_has_its_own_names_and_ownership_marker() {
     let staging = parse("pipeline.toml", &text, Some("staging")).expect("valid");
     assert_eq!((staging.name.as_str(), staging.tags["pipeline"].as_str()), ("events-staging", "events-staging"));
     assert_eq!(
-        (staging.bucket.name.as_str(), staging.role_name.as_str()),
+        (staging.bucket.name.as_str(), staging.role.name.as_str()),
         ("events-staging", "events-staging-function")
     );
     assert_eq!(staging.environment.as_deref(), Some("staging"));

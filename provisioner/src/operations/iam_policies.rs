@@ -1,4 +1,4 @@
-//! The least-privilege IAM policies for a deployer, a reader and an operator.
+//! The least-privilege IAM policies for a planner, a deployer, a reader and an operator.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,8 @@ use serde_json::{Value as Json, json};
 
 use super::permissions::{Needed, add};
 use crate::aws::{log_group_name, policy, role_path};
-use crate::reconcile::resource::IamActions;
+use crate::config::{LOCAL, declared_key};
+use crate::reconcile::resource::{Condition, IamActions};
 use crate::resources::discover::DISCOVERY_ACTIONS;
 use crate::resources::{self, Context};
 
@@ -15,82 +16,88 @@ fn statement(sid: &str, actions: &[&str], resources: &[String]) -> Json {
     json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources })
 }
 
-const PASS_ROLE: &str = "iam:PassRole";
-
 /// Actions that MiniStack, the local AWS, evaluates without their resource; it also omits the paths of roles.
 const LOCAL_UNBOUND: [&str; 3] = ["dynamodb:ListTagsOfResource", "dynamodb:TagResource", "lambda:CreateFunction"];
 
-/// Returns the least-privilege policy to plan, apply and destroy this pipeline. The policy for a local AWS is wider for
-/// actions that the local AWS cannot restrict to a resource.
-pub(crate) fn deployer_policy(context: &Context<'_>, is_local: bool) -> Json {
+/// The scope of a policy for deployments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// Only the actions that read.
+    Plan,
+    /// All actions.
+    Apply,
+}
+
+/// Returns the least-privilege policy to plan this pipeline: it changes nothing.
+pub(crate) fn planner_policy(context: &Context<'_>) -> Json {
+    json!({ "Version": "2012-10-17", "Statement": deployment(context, Scope::Plan) })
+}
+
+/// Returns the least-privilege policy to plan, apply, verify and destroy this pipeline.
+pub(crate) fn deployer_policy(context: &Context<'_>) -> Json {
+    let mut statements = deployment(context, Scope::Apply);
+    statements.extend(verification(context));
+    json!({ "Version": "2012-10-17", "Statement": statements })
+}
+
+/// Returns the statements to plan, or to plan and apply. Those for the environment `local` are wider for actions that
+/// the local AWS cannot restrict to a resource.
+fn deployment(context: &Context<'_>, scope: Scope) -> Vec<Json> {
+    let is_local = context.pipeline.environment.as_deref() == Some(LOCAL);
     let mut needed = Needed::new();
-    add(&mut needed, "*", &DISCOVERY_ACTIONS);
+    add(&mut needed, "*", None, &DISCOVERY_ACTIONS);
+    for (kind, actions) in CALLER_ACTIONS {
+        add(&mut needed, &context.account.every_principal(kind), None, actions);
+    }
     for resource in resources::desired(context) {
-        for IamActions { resource, read, create, update, delete } in resource.iam_actions() {
-            for &action in [read, create, update, delete].into_iter().flatten() {
-                add(&mut needed, &resource, &[action]);
+        for IamActions { resource, condition, read, create, update, delete } in resource.iam_actions() {
+            let actions = [read, create, update, delete].into_iter().take(if scope == Scope::Plan { 1 } else { 4 });
+            for &action in actions.flatten() {
+                // The simulation of the local AWS does not evaluate conditions.
+                let condition = condition.as_ref().filter(|_| !is_local);
+                add(&mut needed, &resource, condition, &[action]);
                 if is_local {
                     let unbound = LOCAL_UNBOUND.contains(&action);
                     let pathless = resource.replacen(&role_path(&context.pipeline.name), "/", 1);
-                    add(&mut needed, if unbound { "*" } else { &pathless }, &[action]);
+                    add(&mut needed, if unbound { "*" } else { &pathless }, condition, &[action]);
                 }
             }
         }
     }
     // Resources with the same actions share a statement.
-    let mut statements: BTreeMap<BTreeSet<&str>, Vec<String>> = BTreeMap::new();
-    let mut passed = Vec::new();
-    for (resource, mut actions) in needed {
-        // Only to Lambda; a deployer must not hand the role to another service.
-        if actions.remove(PASS_ROLE) {
-            passed.push(resource.clone());
-        }
-        if !actions.is_empty() {
-            statements.entry(actions).or_default().push(resource);
-        }
+    let mut statements: BTreeMap<(BTreeSet<&str>, Option<Condition>), Vec<String>> = BTreeMap::new();
+    for ((resource, condition), actions) in needed {
+        statements.entry((actions, condition)).or_default().push(resource);
     }
-    let mut statements: Vec<Json> = statements
-        .into_iter()
-        .map(|(actions, resources)| json!({ "Effect": "Allow", "Action": actions, "Resource": resources }))
-        .collect();
-    let mut pass = json!({ "Effect": "Allow", "Action": [PASS_ROLE], "Resource": passed });
-    // The simulation of the local AWS does not evaluate the condition.
-    if !is_local {
-        pass["Condition"] = json!({ "StringEquals": { "iam:PassedToService": "lambda.amazonaws.com" } });
-    }
-    statements.push(pass);
-    json!({ "Version": "2012-10-17", "Statement": statements })
+    let statement = |((actions, condition), resources): ((BTreeSet<&str>, Option<Condition>), Vec<String>)| {
+        let mut statement = json!({ "Effect": "Allow", "Action": actions, "Resource": resources });
+        if let Some(Condition { key, value }) = condition {
+            statement["Condition"] = json!({ "StringEquals": { key: value } });
+        }
+        statement
+    };
+    statements.into_iter().map(statement).collect()
 }
 
-/// Returns the policy for `query`, `events`, `top` and `dashboard`.
-pub(crate) fn reader_policy(context: &Context<'_>) -> Json {
-    let counts = context.account.table_arn(&context.pipeline.table.counts);
-    let index = context.account.index_arn(&context.pipeline.table.counts, counts::BY_HOUR);
-    policy::document(&[
-        statement("ReadCounts", &["dynamodb:Query"], &[counts.clone(), index]),
-        statement("ReadNames", &["dynamodb:Scan"], &[counts]),
-    ])
-}
+/// The actions with which a plan checks the permissions of its caller, on the kinds of principals.
+const CALLER_ACTIONS: [(&str, &[&str]); 2] = [
+    ("user", &["iam:SimulatePrincipalPolicy"]),
+    // The ARN of a session omits the role's path, so the role is read first.
+    ("role", &["iam:GetRole", "iam:SimulatePrincipalPolicy"]),
+];
 
-/// Returns the policy for `status`, `backfill`, `replay` and `verify`. It does not cover the diagnosis of a failed
-/// `verify`, which needs the permissions to plan.
-pub(crate) fn operator_policy(context: &Context<'_>) -> Json {
+/// The actions to read objects: HeadObject requires the same ones as GetObject.
+const READ_OBJECTS: [&str; 2] = ["s3:GetObject", "s3:GetObjectVersion"];
+
+/// Returns the statements for `verify`.
+fn verification(context: &Context<'_>) -> Vec<Json> {
     let (account, pipeline) = (context.account, context.pipeline);
     let (counts, ledger) = (account.table_arn(&pipeline.table.counts), account.table_arn(&pipeline.table.ledger));
-    let function = account.function_arn(&pipeline.function.name);
-    let group = account.log_group_arn(&log_group_name(&pipeline.function.name));
     let bucket = account.s3_arn(&pipeline.bucket.name);
-    let objects = format!("{bucket}/{}*", pipeline.notification.prefix);
     let probes = format!("{bucket}/{}{}*", pipeline.notification.prefix, counting::names::verify::FOLDER);
-    let queue = account.queue_arn(&pipeline.function.failure_queue);
-    let mut read = vec!["s3:GetObject"];
-    if pipeline.bucket.versioning {
-        read.push("s3:GetObjectVersion");
-    }
-    policy::document(&[
-        statement("SeeObjects", &["s3:ListBucketVersions", "s3:ListBucket"], &[bucket]),
-        // HeadObject requires s3:GetObject.
-        statement("KnowObjects", &read, &[objects]),
+    let group = account.log_group_arn(&log_group_name(&pipeline.function.name));
+    let mut statements = vec![
+        statement("ListObjects", &["s3:ListBucketVersions", "s3:ListBucket"], &[bucket]),
         // A bucket that has, or once had, versioning requires deletion by version.
         statement("ProbeObjects", &["s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"], &[probes]),
         statement(
@@ -101,8 +108,44 @@ pub(crate) fn operator_policy(context: &Context<'_>) -> Json {
         // `verify` removes its own count.
         statement("Unmark", &["dynamodb:DeleteItem"], &[ledger]),
         statement("Uncount", &["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"], &[counts]),
-        statement("RunFunction", &["lambda:InvokeFunction", "lambda:GetFunction", "lambda:ListTags"], &[function]),
         statement("ReadLog", &["logs:FilterLogEvents"], &[group.clone(), format!("{group}:*")]),
+    ];
+    if let Some(key) = declared_key(pipeline.bucket.kms_key.as_deref()) {
+        statements.push(statement("UseKeyOfObjects", &["kms:Decrypt", "kms:GenerateDataKey"], &[key.to_owned()]));
+    }
+    statements.extend(decrypt_items(context));
+    statements
+}
+
+/// Returns the statement to decrypt items: DynamoDB uses the key of a table with the permissions of its caller.
+fn decrypt_items(context: &Context<'_>) -> Option<Json> {
+    let key = context.pipeline.table.kms_key.clone()?;
+    Some(statement("DecryptItems", &["kms:Decrypt"], &[key]))
+}
+
+/// Returns the policy for `query`, `events`, `top` and `dashboard`.
+pub(crate) fn reader_policy(context: &Context<'_>) -> Json {
+    let counts = context.account.table_arn(&context.pipeline.table.counts);
+    let index = context.account.index_arn(&context.pipeline.table.counts, counts::BY_HOUR);
+    let mut statements = vec![
+        statement("ReadCounts", &["dynamodb:Query"], &[counts.clone(), index]),
+        statement("ReadNames", &["dynamodb:Scan"], &[counts]),
+    ];
+    statements.extend(decrypt_items(context));
+    policy::document(&statements)
+}
+
+/// Returns the policy for `status`, `backfill`, `replay` and `verify`. It does not cover the diagnosis of a failed
+/// `verify`, which needs the permissions to plan.
+pub(crate) fn operator_policy(context: &Context<'_>) -> Json {
+    let (account, pipeline) = (context.account, context.pipeline);
+    let function = account.function_arn(&pipeline.function.name);
+    let objects = format!("{}/{}*", account.s3_arn(&pipeline.bucket.name), pipeline.notification.prefix);
+    let queue = account.queue_arn(&pipeline.function.failure_queue);
+    let mut statements = verification(context);
+    statements.extend([
+        statement("KnowObjects", &READ_OBJECTS, &[objects]),
+        statement("RunFunction", &["lambda:InvokeFunction", "lambda:GetFunction", "lambda:ListTags"], &[function]),
         statement(
             "HandleFailures",
             &[
@@ -114,7 +157,13 @@ pub(crate) fn operator_policy(context: &Context<'_>) -> Json {
             ],
             &[queue],
         ),
-    ])
+    ]);
+    let keys = [&pipeline.function.failure_queue_kms_key, &pipeline.function.kms_key];
+    let keys: Vec<String> = keys.into_iter().flatten().cloned().collect();
+    if !keys.is_empty() {
+        statements.push(statement("DecryptFailures", &["kms:Decrypt"], &keys));
+    }
+    policy::document(&statements)
 }
 
 #[cfg(test)]
@@ -122,10 +171,45 @@ mod tests {
     use super::*;
     use crate::resources::tests::{FILES, in_context};
 
+    /// Actions without resource-level permissions (service authorization reference).
+    const UNBOUND: [&str; 5] = [
+        "application-autoscaling:DescribeScalableTargets",
+        "iam:ListRoles",
+        "lambda:GetAccountSettings",
+        "logs:DescribeLogGroups",
+        "tag:GetResources",
+    ];
+
+    /// The length of a managed policy, without white space (IAM quotas).
+    const LONGEST_POLICY: usize = 6_144;
+
+    #[test]
+    fn every_policy_fits_into_a_managed_policy() {
+        for file in FILES {
+            for policy in [planner_policy, deployer_policy, reader_policy, operator_policy] {
+                let length = in_context(file, policy).to_string().len();
+                assert!(length <= LONGEST_POLICY, "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn planner_may_change_nothing() {
+        for file in FILES {
+            let policy = in_context(file, planner_policy);
+            let actions = policy["Statement"].as_array().expect("statements").iter().flat_map(|s| s["Action"].as_array());
+            for action in actions.flatten().filter_map(Json::as_str) {
+                let verb = action.split(':').nth(1).unwrap_or_default();
+                let reads = ["Get", "List", "Describe", "Simulate", "Decrypt"];
+                assert!(reads.iter().any(|read| verb.starts_with(read)), "{action}");
+            }
+        }
+    }
+
     #[test]
     fn deployer_policy_is_limited_to_the_pipelines_resources() {
         for file in FILES {
-            let policy = in_context(file, |context| deployer_policy(context, false));
+            let policy = in_context(file, deployer_policy);
             for statement in policy["Statement"].as_array().expect("statements") {
                 let actions: Vec<&str> =
                     statement["Action"].as_array().expect("actions").iter().filter_map(Json::as_str).collect();
@@ -133,7 +217,19 @@ mod tests {
                 for resource in statement["Resource"].as_array().expect("resources").iter().filter_map(Json::as_str) {
                     match resource {
                         // Read-only actions that AWS cannot restrict to a resource.
-                        "*" => assert_eq!(actions, ["iam:ListRoles", "logs:DescribeLogGroups", "tag:GetResources"]),
+                        "*" => assert!(actions.iter().all(|action| UNBOUND.contains(action)), "{actions:?}"),
+                        // To check the permissions of the caller.
+                        arn if arn.ends_with(":user/*") || arn.ends_with(":role/*") => {
+                            let checks = ["iam:GetRole", "iam:SimulatePrincipalPolicy"];
+                            assert!(actions.iter().all(|action| checks.contains(action)), "{actions:?} on {arn}");
+                        }
+                        // To prove that a resource is absent.
+                        arn if arn.ends_with(":table/*") => assert_eq!(actions, ["dynamodb:DescribeTable"]),
+                        arn if arn.ends_with(":function:*") => assert_eq!(actions, ["lambda:ListTags"]),
+                        arn if arn.starts_with("arn:aws:sqs") && arn.ends_with(":*") => {
+                            assert_eq!(actions, ["sqs:GetQueueUrl"]);
+                        }
+                        arn if arn.ends_with(":s3:::*") => assert_eq!(actions, ["s3:GetBucketTagging"]),
                         // A role that does not exist has no path, and can only be read.
                         arn if arn.contains(":role/events-") => {
                             let reads = |action: &&str| action.starts_with("iam:Get") || action.starts_with("iam:List");
@@ -149,7 +245,7 @@ mod tests {
 
     #[test]
     fn deployer_may_read_absent_roles_and_pass_the_role_to_lambda_only() {
-        let policy = in_context("", |context| deployer_policy(context, false));
+        let policy = in_context("", deployer_policy);
         let statements = policy["Statement"].as_array().expect("statements");
         let of = |action: &str| -> Vec<&Json> {
             let has =
@@ -164,7 +260,7 @@ mod tests {
             .filter_map(Json::as_str)
             .collect();
         assert!(read.contains(role("/").as_str()) && read.contains(role("/pipeline/events/").as_str()), "{read:?}");
-        let pass = of(PASS_ROLE);
+        let pass = of("iam:PassRole");
         assert_eq!(pass.len(), 1);
         assert_eq!(pass[0]["Resource"], json!([role("/pipeline/events/")]));
         assert_eq!(pass[0]["Condition"]["StringEquals"]["iam:PassedToService"], "lambda.amazonaws.com");

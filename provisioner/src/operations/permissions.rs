@@ -7,31 +7,32 @@ use futures_util::stream::{self, StreamExt};
 
 use crate::aws::{Account, Aws, AwsError, Call, resource_in};
 use crate::reconcile::plan::{Action, Plan, PlannedResource};
-use crate::reconcile::resource::{Address, IamActions};
+use crate::reconcile::resource::{Address, Condition, IamActions};
 
 /// The maximum number of concurrent simulations; IAM allows only a few per second.
 const AT_ONCE: usize = 4;
 
-/// The actions on each ARN.
-pub(super) type Needed = BTreeMap<String, BTreeSet<&'static str>>;
+/// The actions on each ARN, under each condition.
+pub(super) type Needed = BTreeMap<(String, Option<Condition>), BTreeSet<&'static str>>;
 
-pub(super) fn add(needed: &mut Needed, resource: &str, actions: &[&'static str]) {
+pub(super) fn add(needed: &mut Needed, resource: &str, condition: Option<&Condition>, actions: &[&'static str]) {
     if !actions.is_empty() {
-        needed.entry(resource.to_owned()).or_default().extend(actions);
+        needed.entry((resource.to_owned(), condition.cloned())).or_default().extend(actions);
     }
 }
 
 /// Returns the actions that a step requires on each ARN.
 fn needed_by(item: &PlannedResource) -> Needed {
     let mut needed = Needed::new();
-    for IamActions { resource, create, update, delete, .. } in item.observed.iam_actions() {
-        match item.action {
+    for IamActions { resource, condition, create, update, delete, .. } in item.observed.iam_actions() {
+        let actions = match item.action {
             // Includes the settings that the creating call cannot set.
-            Action::Create => add(&mut needed, &resource, create),
-            Action::Update => add(&mut needed, &resource, update),
-            Action::Delete => add(&mut needed, &resource, delete),
-            Action::NoOp | Action::Conflict => {}
-        }
+            Action::Create => create,
+            Action::Update => update,
+            Action::Delete => delete,
+            Action::NoOp | Action::Conflict => &[],
+        };
+        add(&mut needed, &resource, condition.as_ref(), actions);
     }
     needed
 }
@@ -40,9 +41,9 @@ fn needed_by(item: &PlannedResource) -> Needed {
 /// were not checked.
 pub(crate) async fn missing(aws: &Aws, account: &Account, plan: &Plan) -> Vec<String> {
     let steps: Vec<(&PlannedResource, Needed)> = plan.items.iter().map(|item| (item, needed_by(item))).collect();
-    let simulations: Vec<(&PlannedResource, &String, &BTreeSet<&str>)> = steps
+    let simulations: Vec<(&PlannedResource, &(String, Option<Condition>), &BTreeSet<&str>)> = steps
         .iter()
-        .flat_map(|(item, needed)| needed.iter().map(|(resource, actions)| (*item, resource, actions)))
+        .flat_map(|(item, needed)| needed.iter().map(|(key, actions)| (*item, key, actions)))
         .collect();
     if simulations.is_empty() {
         return Vec::new();
@@ -56,7 +57,7 @@ pub(crate) async fn missing(aws: &Aws, account: &Account, plan: &Plan) -> Vec<St
         Err(error) => return unchecked(&error),
     };
     let answers = stream::iter(&simulations)
-        .map(|(_, resource, actions)| denied(aws, &principal, resource, actions))
+        .map(|(_, (resource, condition), actions)| denied(aws, &principal, resource, condition.as_ref(), actions))
         .buffered(AT_ONCE)
         .collect::<Vec<_>>()
         .await;
@@ -83,17 +84,20 @@ async fn denied(
     aws: &Aws,
     principal: &str,
     resource: &str,
+    condition: Option<&Condition>,
     actions: &BTreeSet<&'static str>,
 ) -> Result<BTreeSet<String>, AwsError> {
-    // The usual condition on `iam:PassRole`.
-    let passed = ContextEntry::builder()
-        .context_key_name("iam:PassedToService")
-        .context_key_type(ContextKeyTypeEnum::String)
-        .context_key_values("lambda.amazonaws.com")
-        .build();
+    let entry = |condition: &Condition| {
+        ContextEntry::builder()
+            .context_key_name(condition.key)
+            .context_key_type(ContextKeyTypeEnum::String)
+            .context_key_values(&condition.value)
+            .build()
+    };
     let request = aws.iam.simulate_principal_policy().policy_source_arn(principal).resource_arns(resource);
     let request = request.set_action_names(Some(actions.iter().map(|&action| action.to_owned()).collect()));
-    let answer = request.context_entries(passed).send().await.call("iam:SimulatePrincipalPolicy")?;
+    let request = request.set_context_entries(condition.map(|condition| vec![entry(condition)]));
+    let answer = request.send().await.call("iam:SimulatePrincipalPolicy")?;
     let denied = answer.evaluation_results.unwrap_or_default().into_iter().filter(|result| {
         // A condition on a context key that only a real call has leaves the decision open.
         result.eval_decision != PolicyEvaluationDecisionType::Allowed && result.missing_context_values().is_empty()

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::plan_text::{changes, cost, cost_lines, title};
-use crate::reconcile::document::{PlanDocument, PlanEntry};
+use crate::reconcile::document::{PlanDocument, PlanEntry, PlanProblem};
 use crate::reconcile::plan::Action;
 use crate::text::printable;
 
@@ -21,6 +21,9 @@ pub(crate) fn plan(document: &PlanDocument) -> String {
     let _ = writeln!(out, "**{}**\n", document.verdict());
 
     let mut end = String::new();
+    for PlanProblem { kind, name, reason, help } in &document.problems {
+        let _ = writeln!(end, "> **Problem:** {} {} {}. **Help:** {}\n", text(kind), text(name), text(reason), text(help));
+    }
     for note in &document.notes {
         let _ = writeln!(end, "> **Note:** {}\n", text(note));
     }
@@ -56,7 +59,8 @@ pub(crate) fn plan(document: &PlanDocument) -> String {
 }
 
 fn section(entry: &PlanEntry) -> String {
-    let open = if entry.action == Action::Conflict { " open" } else { "" };
+    let weakens = entry.changes.iter().any(|change| change.weakens.is_some());
+    let open = if entry.action == Action::Conflict || weakens { " open" } else { "" };
     let mut out = String::new();
     let _ = writeln!(out, "<details{open}><summary><code>{}</code></summary>\n", html(&title(entry)));
     if let (Some(reason), Some(help)) = (&entry.reason, &entry.help) {
@@ -116,7 +120,7 @@ mod tests {
     use crate::reconcile::plan::Counts;
 
     fn document(resources: usize, value: &str) -> PlanDocument {
-        let change = SettingChange { setting: "setting", live: Value::Unset, desired: value.into() };
+        let change = SettingChange { setting: "setting", live: Value::Unset, desired: value.into(), weakens: None };
         let entry = PlanEntry {
             kind: "queue".to_owned(),
             name: "events".to_owned(),
@@ -133,6 +137,7 @@ mod tests {
             account: "123456789012".to_owned(),
             counts: Counts { create: resources, ..Counts::default() },
             resources: vec![entry; resources],
+            problems: Vec::new(),
             notes: vec!["<script> and @everyone".to_owned()],
             estimate: None,
         }

@@ -12,7 +12,7 @@ use similar::{ChangeTag, TextDiff};
 
 use crate::aws::policy;
 use crate::reconcile::diff::{SettingChange, Value};
-use crate::reconcile::document::{Dollars, Estimate, PlanDocument, PlanEntry};
+use crate::reconcile::document::{Dollars, Estimate, PlanDocument, PlanEntry, PlanProblem};
 use crate::reconcile::plan::{Action, Counts};
 use crate::text::printable;
 
@@ -49,6 +49,11 @@ pub(crate) fn plan(document: &PlanDocument) -> String {
     }
     if !document.resources.is_empty() {
         out.push('\n');
+    }
+    let warning = AnsiColor::Red.on_default();
+    for PlanProblem { kind, name, reason, help } in &document.problems {
+        let _ = writeln!(out, "{warning}problem:{warning:#} {} {}", printable(&format!("{kind} {name}")), printable(reason));
+        let _ = writeln!(out, "      {BOLD}help:{BOLD:#} {}", printable(help));
     }
     for note in &document.notes {
         let _ = writeln!(out, "{BOLD}note:{BOLD:#} {}", printable(note));
@@ -96,7 +101,7 @@ fn price(current: Option<Dollars>, planned: Dollars) -> String {
 pub(super) struct Line {
     /// The text, safe for a terminal.
     pub(super) text: String,
-    /// The sign of a diff line: create for an added line, delete for a removed one.
+    /// The sign of a line: create for an added line, delete for a removed one, conflict for lowered protection.
     pub(super) sign: Option<Action>,
 }
 
@@ -118,6 +123,12 @@ pub(super) fn changes(entry: &PlanEntry) -> Vec<Line> {
             Shown::Values(Some(live), desired) => lines.push(plain(format!("{setting:width$}  {live} -> {desired}"))),
         }
     }
+    for change in &entry.changes {
+        if let Some(loss) = &change.weakens {
+            let text = printable(&format!("! {} lowers protection: {loss}", change.setting));
+            lines.push(Line { text, sign: Some(Action::Conflict) });
+        }
+    }
     lines
 }
 
@@ -135,7 +146,7 @@ enum Shown {
 
 /// Returns the rows of a change: for a value of several parts, one row for each part that differs.
 fn rows(change: &SettingChange, has_live: bool) -> Vec<Row> {
-    let SettingChange { setting, live, desired } = change;
+    let SettingChange { setting, live, desired, .. } = change;
     if let Some(diff) = document_diff(live, desired) {
         return vec![Row { setting: (*setting).to_owned(), change: Shown::Diff(diff) }];
     }

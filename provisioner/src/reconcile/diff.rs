@@ -1,10 +1,15 @@
 //! The drift of one resource, as the value that text, JSON and Markdown render.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
+
+use super::protection::{Protection, Refusal};
+use crate::aws::policy;
+use crate::config::Setting;
 
 /// The value of a setting, as it is compared and shown.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -111,11 +116,20 @@ pub(crate) struct SettingChange {
     pub(crate) live: Value,
     /// The value in the desired state.
     pub(crate) desired: Value,
+    /// The protection that the change takes away, if it lowers protection; continues "lowers protection:".
+    pub(crate) weakens: Option<String>,
 }
 
-/// A collector of the settings that differ.
+/// The number of tags that AWS allows on a resource (AWS tagging guide).
+const MOST_TAGS: usize = 50;
+
+/// A collector of the settings that differ. It decides on protecting settings as [`super::protection`] states.
 #[derive(Debug, Default)]
-pub(crate) struct Diff(Vec<SettingChange>);
+pub(crate) struct Diff {
+    changes: Vec<SettingChange>,
+    kept: Vec<String>,
+    conflict: Option<Refusal>,
+}
 
 impl Diff {
     pub(crate) fn new() -> Self {
@@ -123,16 +137,76 @@ impl Diff {
     }
 
     /// Compares a setting and records it if it differs.
-    pub(crate) fn compare(mut self, setting: &'static str, live: impl Into<Value>, desired: impl Into<Value>) -> Self {
+    pub(crate) fn compare(self, setting: &'static str, live: impl Into<Value>, desired: impl Into<Value>) -> Self {
+        self.change(setting, live, desired, None)
+    }
+
+    /// Compares a setting; `weakens` is the protection that a change takes away.
+    pub(crate) fn change(
+        mut self,
+        setting: &'static str,
+        live: impl Into<Value>,
+        desired: impl Into<Value>,
+        weakens: Option<String>,
+    ) -> Self {
         let (live, desired) = (live.into(), desired.into());
         if live != desired {
-            self.0.push(SettingChange { setting, live, desired });
+            self.changes.push(SettingChange { setting, live, desired, weakens });
         }
         self
     }
 
-    /// Compares the declared tags. Other tags of the resource are unmanaged and ignored.
-    pub(crate) fn tags(self, live: Option<&BTreeMap<String, String>>, desired: &BTreeMap<String, String>) -> Self {
+    /// Compares a protecting setting, of which the greater value is the stronger.
+    pub(crate) fn protected<T: PartialOrd + Copy + Into<Value> + fmt::Display>(
+        self,
+        protection: Protection,
+        live: Option<T>,
+        desired: Setting<T>,
+    ) -> Self {
+        let Protection { setting, key, loss } = protection;
+        match live.filter(|live| *live > desired.value) {
+            None => self.compare(setting, live, desired.value),
+            Some(_) if desired.is_explicit => self.change(setting, live, desired.value, Some(loss.to_owned())),
+            Some(live) => {
+                let default = desired.value;
+                self.keep(format!(
+                    "{setting} is {live}, which protects more than the default {default}, and is kept; to lower it, \
+                     declare {key} = {default}"
+                ))
+            }
+        }
+    }
+
+    /// Compares a policy. A change that allows more than before lowers protection.
+    pub(crate) fn policy(self, setting: &'static str, live: Option<&Json>, desired: Option<&Json>) -> Self {
+        let weakens = live.map(|live| policy::widening(live, desired.unwrap_or(&Json::Null)));
+        let weakens = weakens.filter(|more| !more.is_empty()).map(|more| format!("allows more: {}", more.join("; ")));
+        self.change(setting, live, desired, weakens)
+    }
+
+    /// Notes a live value that is stronger than the desired one, and is kept.
+    pub(crate) fn keep(mut self, note: String) -> Self {
+        self.kept.push(note);
+        self
+    }
+
+    /// Compares the declared tags. Other tags of the resource are unmanaged and kept. `more` are the keys of tags that
+    /// are written without being compared.
+    pub(crate) fn tags(
+        mut self,
+        live: Option<&BTreeMap<String, String>>,
+        desired: &BTreeMap<String, String>,
+        more: &[&str],
+    ) -> Self {
+        let is_ours = |key: &&String| desired.contains_key(*key) || more.contains(&key.as_str());
+        let unmanaged = live.map_or(0, |live| live.keys().filter(|key| !is_ours(key)).count());
+        let ours = desired.len() + more.iter().filter(|key| !desired.contains_key(**key)).count();
+        if unmanaged + ours > MOST_TAGS {
+            self.conflict = Some(Refusal::new(
+                format!("has {unmanaged} unmanaged tags, and {ours} more exceed the {MOST_TAGS} that AWS allows"),
+                "remove tags from the resource or from [tags] in pipeline.toml",
+            ));
+        }
         let managed: Option<BTreeMap<String, String>> = live.map(|live| {
             live.iter().filter(|(key, _)| desired.contains_key(*key)).map(|(k, v)| (k.clone(), v.clone())).collect()
         });
@@ -141,7 +215,12 @@ impl Diff {
 
     /// Returns the settings that differ, in the order of comparison.
     pub(crate) fn changes(self) -> Vec<SettingChange> {
-        self.0
+        self.changes
+    }
+
+    /// Returns the settings that differ, the notes on what is kept, and the conflict that the comparison found.
+    pub(crate) fn into_parts(self) -> (Vec<SettingChange>, Vec<String>, Option<Refusal>) {
+        (self.changes, self.kept, self.conflict)
     }
 }
 

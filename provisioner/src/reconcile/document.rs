@@ -7,6 +7,8 @@ use crate::aws::Account;
 use crate::config::Pipeline;
 use crate::reconcile::diff::SettingChange;
 use crate::reconcile::plan::{Action, Counts, Plan};
+use crate::reconcile::protection::Refusal;
+use crate::reconcile::resource::Address;
 
 /// The version of the JSON format. It increases if a reader of the old format would misread the new one; new members
 /// alone do not increase it.
@@ -66,10 +68,25 @@ pub(crate) struct PlanDocument {
     pub(crate) counts: Counts,
     /// The resources with an action, in the order shown; resources in sync are omitted.
     pub(crate) resources: Vec<PlanEntry>,
+    /// Faults that the plan does not correct, and with which the pipeline does not work.
+    pub(crate) problems: Vec<PlanProblem>,
     /// Remarks, one line each.
     pub(crate) notes: Vec<String>,
     /// The cost estimate, if pipeline.toml declares a volume.
     pub(crate) estimate: Option<Estimate>,
+}
+
+/// A fault that the plan does not correct.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(crate) struct PlanProblem {
+    /// The kind, such as `bucket`.
+    pub(crate) kind: String,
+    /// The name on AWS.
+    pub(crate) name: String,
+    /// The fault; continues the resource's name.
+    pub(crate) reason: String,
+    /// The way to resolve it.
+    pub(crate) help: String,
 }
 
 /// A resource of the plan.
@@ -105,8 +122,15 @@ impl PlanDocument {
                 changes: item.changes().to_vec(),
             })
             .collect();
+        let problem = |(address, Refusal { why, help }): &(Address, Refusal)| PlanProblem {
+            kind: address.kind.to_owned(),
+            name: address.name.clone(),
+            reason: why.clone(),
+            help: help.clone(),
+        };
         Self {
             format: FORMAT,
+            problems: plan.problems.iter().map(problem).collect(),
             pipeline: pipeline.name.clone(),
             environment: pipeline.environment.clone(),
             region: account.region.clone(),
@@ -122,10 +146,24 @@ impl PlanDocument {
     pub(crate) fn verdict(&self) -> String {
         let Counts { create, update, delete, conflict } = self.counts;
         match conflict {
-            0 if self.resources.is_empty() => "No changes.".to_owned(),
-            0 => format!("Plan: {create} to create, {update} to update, {delete} to delete."),
-            1 => "Plan refused: 1 conflict. Nothing was changed.".to_owned(),
-            _ => format!("Plan refused: {conflict} conflicts. Nothing was changed."),
+            0 => {}
+            1 => return "Plan refused: 1 conflict. Nothing was changed.".to_owned(),
+            _ => return format!("Plan refused: {conflict} conflicts. Nothing was changed."),
         }
+        if self.resources.is_empty() && self.problems.is_empty() {
+            return "No changes.".to_owned();
+        }
+        let changes = self.resources.iter().flat_map(|entry| &entry.changes);
+        let lowered = match changes.filter(|change| change.weakens.is_some()).count() {
+            0 => String::new(),
+            1 => " 1 change lowers protection.".to_owned(),
+            n => format!(" {n} changes lower protection."),
+        };
+        let problems = match self.problems.len() {
+            0 => String::new(),
+            1 => " 1 problem.".to_owned(),
+            n => format!(" {n} problems."),
+        };
+        format!("Plan: {create} to create, {update} to update, {delete} to delete.{lowered}{problems}")
     }
 }

@@ -12,5 +12,6 @@ pub(crate) mod graph;
 pub(crate) mod ownership;
 pub(crate) mod plan;
 pub(crate) mod progress;
+pub(crate) mod protection;
 pub(crate) mod resource;
 pub(crate) mod saved_plan;

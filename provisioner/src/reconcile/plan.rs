@@ -122,6 +122,8 @@ pub(crate) struct Found {
 pub(crate) struct Plan {
     /// Every declared resource, in the registry's order, including those in sync; then the orphaned ones to delete.
     pub(crate) items: Vec<PlannedResource>,
+    /// Faults that the plan does not correct, and with which the pipeline does not work.
+    pub(crate) problems: Vec<(Address, Refusal)>,
     /// Remarks, one line each.
     pub(crate) notes: Vec<String>,
 }
@@ -175,6 +177,7 @@ impl Plan {
                 (None, true, true) => Action::NoOp,
             };
             plan.notes.extend(observed.notes().into_iter().map(|note| format!("{}: {note}", observed.address())));
+            plan.problems.extend(observed.problems().into_iter().map(|problem| (observed.address().clone(), problem)));
             plan.items.push(PlannedResource { refusal, ..PlannedResource::new(action, observed) });
         }
         let declared: Vec<Address> = plan.items.iter().map(|item| item.address().clone()).collect();
@@ -239,9 +242,9 @@ impl Plan {
         counts
     }
 
-    /// Returns whether the plan has neither changes nor conflicts.
+    /// Returns whether the plan has neither changes nor conflicts nor problems.
     pub(crate) fn is_empty(&self) -> bool {
-        self.counts() == Counts::default()
+        self.counts() == Counts::default() && self.problems.is_empty()
     }
 }
 

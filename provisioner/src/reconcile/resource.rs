@@ -21,8 +21,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::diff::SettingChange;
+use super::diff::{Diff, SettingChange};
 use super::ownership::Ownership;
+pub(crate) use super::protection::Refusal;
 use crate::aws::{Aws, AwsError, ResourceError, Wait};
 use crate::error::Error;
 
@@ -48,21 +49,6 @@ impl fmt::Display for Address {
     }
 }
 
-/// The reason why a resource cannot be reconciled, and a way to resolve it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Refusal {
-    /// The conflict; continues the resource's address: `exists and is unmanaged`.
-    pub(crate) why: String,
-    /// The help text.
-    pub(crate) help: String,
-}
-
-impl Refusal {
-    pub(crate) fn new(why: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { why: why.into(), help: help.into() }
-    }
-}
-
 /// The IAM actions that a deployer needs on one ARN, by purpose.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct IamActions {
@@ -76,6 +62,17 @@ pub(crate) struct IamActions {
     pub(crate) update: &'static [&'static str],
     /// Needed to delete the resource.
     pub(crate) delete: &'static [&'static str],
+    /// The condition under which the actions are needed, if it is narrower than every call.
+    pub(crate) condition: Option<Condition>,
+}
+
+/// A condition of a policy statement: a context key equals a value.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Condition {
+    /// The context key.
+    pub(crate) key: &'static str,
+    /// The value of each call.
+    pub(crate) value: String,
 }
 
 /// The context of a step: the clients, and the callbacks that report its progress.
@@ -129,6 +126,12 @@ pub(crate) trait Resource: fmt::Debug + Send + Sync + Sized + 'static {
     /// Reads the live state, or `None` if the resource is absent.
     fn read(&self, aws: &Aws) -> impl Future<Output = Result<Option<Self::Live>, ResourceError>> + Send;
 
+    /// Returns whether the resource is absent, by a call for which a deployer's policy needs no name. Asked only if
+    /// [`Resource::read`] is refused.
+    fn is_absent(&self, _aws: &Aws) -> impl Future<Output = Result<bool, ResourceError>> + Send {
+        std::future::ready(Ok(false))
+    }
+
     /// Returns the owner of the resource, by its ownership markers.
     fn ownership(&self, live: &Self::Live) -> Ownership;
 
@@ -142,12 +145,22 @@ pub(crate) trait Resource: fmt::Debug + Send + Sync + Sized + 'static {
         String::new()
     }
 
-    /// Returns the settings that differ from the desired state, or all settings if the resource is absent. Pure.
-    fn diff(&self, live: Option<&Self::Live>) -> Vec<SettingChange>;
+    /// Compares every setting with the desired state; all settings differ if the resource is absent. Pure.
+    fn compare(&self, live: Option<&Self::Live>) -> Diff;
+
+    /// Returns the settings that differ from the desired state.
+    fn diff(&self, live: Option<&Self::Live>) -> Vec<SettingChange> {
+        self.compare(live).changes()
+    }
 
     /// Returns a conflict if the resource cannot be updated in place.
     fn refusal(&self, _live: &Self::Live) -> Option<Refusal> {
         None
+    }
+
+    /// Returns faults that no change of this resource corrects, and with which the pipeline does not work.
+    fn problems(&self, _live: &Self::Live) -> Vec<Refusal> {
+        Vec::new()
     }
 
     /// Returns remarks on the live state that lead to no change.
@@ -182,6 +195,8 @@ pub(crate) trait Declared: Send + Sync {
     fn address(&self) -> &Address;
     /// Forwards to [`Resource::iam_actions`].
     fn iam_actions(&self) -> Vec<IamActions>;
+    /// Forwards to [`Resource::is_absent`]; an error means that it is not known.
+    fn is_absent<'a>(self: Arc<Self>, aws: &'a Aws) -> Boxed<'a, bool>;
     /// Reads the live state and compares it.
     fn observe<'a>(self: Arc<Self>, aws: &'a Aws) -> Boxed<'a, Result<Box<dyn Observed>, Error>>;
 }
@@ -204,7 +219,9 @@ pub(crate) trait Observed: Send + Sync {
     fn changes(&self) -> &[SettingChange];
     /// Forwards to [`Resource::refusal`].
     fn refusal(&self) -> Option<Refusal>;
-    /// Forwards to [`Resource::notes`].
+    /// Forwards to [`Resource::problems`].
+    fn problems(&self) -> Vec<Refusal>;
+    /// Returns [`Resource::notes`], and the notes on protection that is kept.
     fn notes(&self) -> Vec<String>;
     /// Creates the resource if it is absent, and updates it otherwise.
     fn create_or_update<'a>(&'a self, step: &'a StepContext<'a>) -> Boxed<'a, Result<(), Error>>;
@@ -227,6 +244,8 @@ struct ObservedResource<R: Resource> {
     declared: Arc<DeclaredResource<R>>,
     live: Option<R::Live>,
     changes: Vec<SettingChange>,
+    kept: Vec<String>,
+    conflict: Option<Refusal>,
 }
 
 /// Erases the type of a desired resource.
@@ -244,6 +263,10 @@ impl<R: Resource> Declared for DeclaredResource<R> {
         self.desired.iam_actions()
     }
 
+    fn is_absent<'a>(self: Arc<Self>, aws: &'a Aws) -> Boxed<'a, bool> {
+        Box::pin(async move { self.desired.is_absent(aws).await.unwrap_or(false) })
+    }
+
     fn observe<'a>(self: Arc<Self>, aws: &'a Aws) -> Boxed<'a, Result<Box<dyn Observed>, Error>> {
         Box::pin(async move {
             let mut read = self.desired.read(aws).await;
@@ -253,8 +276,9 @@ impl<R: Resource> Declared for DeclaredResource<R> {
                 read = self.desired.read(aws).await;
             }
             let live = read.map_err(|error| error.on("read", &self.address))?;
-            let changes = self.desired.diff(live.as_ref().filter(|live| R::exists(live)));
-            Ok(Box::new(ObservedResource { declared: self, live, changes }) as Box<dyn Observed>)
+            let diff = self.desired.compare(live.as_ref().filter(|live| R::exists(live)));
+            let (changes, kept, conflict) = diff.into_parts();
+            Ok(Box::new(ObservedResource { declared: self, live, changes, kept, conflict }) as Box<dyn Observed>)
         })
     }
 }
@@ -339,11 +363,17 @@ impl<R: Resource> Observed for ObservedResource<R> {
     }
 
     fn refusal(&self) -> Option<Refusal> {
-        self.live.as_ref().and_then(|live| self.declared.desired.refusal(live))
+        let refusal = self.live.as_ref().and_then(|live| self.declared.desired.refusal(live));
+        refusal.or_else(|| self.conflict.clone())
+    }
+
+    fn problems(&self) -> Vec<Refusal> {
+        self.live.as_ref().map_or_else(Vec::new, |live| self.declared.desired.problems(live))
     }
 
     fn notes(&self) -> Vec<String> {
-        self.live.as_ref().map_or_else(Vec::new, |live| self.declared.desired.notes(live))
+        let notes = self.live.as_ref().map_or_else(Vec::new, |live| self.declared.desired.notes(live));
+        notes.into_iter().chain(self.kept.clone()).collect()
     }
 
     fn create_or_update<'a>(&'a self, step: &'a StepContext<'a>) -> Boxed<'a, Result<(), Error>> {

@@ -51,6 +51,8 @@ pub(crate) async fn discover(aws: &Aws, context: &Context<'_>) -> Result<(Found,
         match result {
             Ok(resource) if resource.ownership() == Some(Ownership::Owned) => found.orphans.push(resource),
             Ok(_) => {}
+            // The tag index lists deleted resources for a while.
+            Err(_) if Arc::clone(candidate).is_absent(aws).await => {}
             Err(error) => {
                 let why = error.summary();
                 notes.push(format!("{} may be orphaned: {why}", candidate.address()));

@@ -7,9 +7,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::aws::{
     Aws, AwsError, Call, ResourceError, absent_on, function_name, log_group_name, resource_in, retry_while,
 };
-use crate::config;
+use crate::config::{self, Setting};
 use crate::reconcile::diff::{Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
+use crate::reconcile::protection::Protection;
 use crate::reconcile::resource::{IamActions, Resource, StepContext};
 use crate::resources::{Context, Kind};
 
@@ -22,7 +23,7 @@ const RECENT: Duration = Duration::from_secs(15 * 60);
 pub(super) struct LogGroup {
     name: String,
     arn: String,
-    retention_days: i32,
+    retention_days: Setting<i32>,
     tags: BTreeMap<String, String>,
 }
 
@@ -30,10 +31,18 @@ pub(super) struct LogGroup {
 #[derive(Debug, Default)]
 pub(super) struct Live {
     retention_days: Option<i32>,
-    /// True if it has log data and is younger than [`RECENT`].
-    is_new_and_written: bool,
+    /// The name of the account's policy that sets the retention instead of the group.
+    account_policy: Option<String>,
+    /// True if Lambda created it: it is younger than [`RECENT`], without tags, and has a stream of a function.
+    is_of_lambda: bool,
     tags: BTreeMap<String, String>,
 }
+
+const RETENTION: Protection = Protection {
+    setting: "retention_days",
+    key: "function.log_retention_days",
+    loss: "log entries are deleted sooner",
+};
 
 /// Returns the time since a creation time in milliseconds of the Unix epoch.
 fn age(millis: i64) -> Duration {
@@ -42,12 +51,21 @@ fn age(millis: i64) -> Duration {
 }
 
 impl LogGroup {
+    /// Returns whether a function has written to the group. The group's size would tell too, but only hours later.
+    async fn has_function_stream(&self, aws: &Aws) -> Result<bool, AwsError> {
+        let request = aws.logs.describe_log_streams().log_group_name(&self.name).limit(1);
+        let answer = absent_on(request.send().await.call("logs:DescribeLogStreams"), &["ResourceNotFoundException"])?;
+        let streams = answer.and_then(|answer| answer.log_streams).unwrap_or_default();
+        // Lambda names a stream after the date and the version of the function: 2015/08/04/[$LATEST]0123.
+        Ok(streams.iter().any(|stream| stream.log_stream_name().is_some_and(|name| name.contains("/[$LATEST]"))))
+    }
+
     async fn put_retention(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         // CloudWatch Logs aborts one of two concurrent changes of a group.
         let aborted = |error: &AwsError| error.code() == Some("OperationAbortedException");
         retry_while(step.wait("the log group to accept a change", 60), aborted, || async {
             let request = step.aws.logs.put_retention_policy().log_group_name(&self.name);
-            request.retention_in_days(self.retention_days).send().await.call("logs:PutRetentionPolicy")
+            request.retention_in_days(self.retention_days.value).send().await.call("logs:PutRetentionPolicy")
         })
         .await?;
         Ok(())
@@ -99,10 +117,11 @@ impl Resource for LogGroup {
         // (CloudWatch Logs user guide, resource ARNs). Both denote the same group.
         let group = |resource: String| IamActions {
             resource,
-            read: &["logs:ListTagsForResource"],
+            read: &["logs:ListTagsForResource", "logs:DescribeLogStreams"],
             create: &["logs:CreateLogGroup", "logs:TagResource", "logs:PutRetentionPolicy"],
             update: &["logs:TagResource", "logs:PutRetentionPolicy"],
             delete: &["logs:DeleteLogGroup"],
+            condition: None,
         };
         vec![
             // This call accepts a name prefix, so it does not support resource-level permissions.
@@ -116,7 +135,7 @@ impl Resource for LogGroup {
         match ownership::by_tags(&live.tags, &self.tags) {
             // If permitted, an invocation that ends after the deletion of its log group creates the group again,
             // without ownership markers. Such a group holds no older logs.
-            Ownership::Unmanaged if live.is_new_and_written => Ownership::Owned,
+            Ownership::Unmanaged if live.is_of_lambda => Ownership::Owned,
             owner => owner,
         }
     }
@@ -137,19 +156,31 @@ impl Resource for LogGroup {
         let Some(found) = found else { return Ok(None) };
         let tags = aws.logs.list_tags_for_resource().resource_arn(&self.arn).send().await;
         let tags = absent_on(tags.call("logs:ListTagsForResource"), &["ResourceNotFoundException"])?;
+        let tags: BTreeMap<String, String> = tags.and_then(|answer| answer.tags).unwrap_or_default().into_iter().collect();
+        let is_recent = found.creation_time.is_some_and(|created| age(created) < RECENT);
         Ok(Some(Live {
             retention_days: found.retention_in_days,
-            is_new_and_written: found.stored_bytes.is_some_and(|bytes| bytes > 0)
-                && found.creation_time.is_some_and(|created| age(created) < RECENT),
-            tags: tags.and_then(|answer| answer.tags).unwrap_or_default().into_iter().collect(),
+            account_policy: found.retention_policy_name,
+            is_of_lambda: tags.is_empty() && is_recent && self.has_function_stream(aws).await?,
+            tags,
         }))
     }
 
-    fn diff(&self, live: Option<&Live>) -> Vec<SettingChange> {
-        Diff::new()
-            .compare("retention_days", live.and_then(|l| l.retention_days), self.retention_days)
-            .tags(live.map(|l| &l.tags), &self.tags)
-            .changes()
+    fn compare(&self, live: Option<&Live>) -> Diff {
+        let diff = Diff::new();
+        let policy = live.and_then(|live| live.account_policy.as_ref());
+        let diff = match (policy, live) {
+            // The policy of the account takes precedence over the group's own retention.
+            (Some(policy), _) => {
+                diff.keep(format!("retention_days is set by the account's log retention policy `{policy}`"))
+            }
+            (None, Some(Live { retention_days: None, .. })) => {
+                let loss = Some("log entries are deleted, which are kept forever now".to_owned());
+                diff.change("retention_days", None::<i32>, self.retention_days.value, loss)
+            }
+            (None, live) => diff.protected(RETENTION, live.and_then(|l| l.retention_days), self.retention_days),
+        };
+        diff.tags(live.map(|l| &l.tags), &self.tags, &[])
     }
 
     async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
@@ -192,8 +223,9 @@ mod tests {
     #[test]
     fn log_group_as_created_is_in_sync() {
         assert_in_sync::<LogGroup>(|spec| Live {
-            retention_days: Some(spec.retention_days),
-            is_new_and_written: true,
+            retention_days: Some(spec.retention_days.value),
+            account_policy: None,
+            is_of_lambda: true,
             tags: spec.tags.clone(),
         });
     }
@@ -201,10 +233,26 @@ mod tests {
     #[test]
     fn unmarked_log_group_is_owned_only_if_lambda_created_it() {
         let spec = declared::<LogGroup>("").remove(0);
-        assert_eq!(spec.ownership(&Live { is_new_and_written: true, ..Live::default() }), Ownership::Owned);
+        assert_eq!(spec.ownership(&Live { is_of_lambda: true, ..Live::default() }), Ownership::Owned);
         assert_eq!(spec.ownership(&Live::default()), Ownership::Unmanaged);
         let foreign = BTreeMap::from([(crate::config::PIPELINE_TAG.to_owned(), "visits".to_owned())]);
-        let live = Live { is_new_and_written: true, tags: foreign, ..Live::default() };
+        let live = Live { is_of_lambda: true, tags: foreign, ..Live::default() };
         assert_eq!(spec.ownership(&live), Ownership::OwnedBy("visits".to_owned()));
+    }
+
+    #[test]
+    fn retention_is_shortened_only_if_declared_and_not_set_by_the_account() {
+        let of = |file: &str, days: Option<i32>, account: bool| {
+            let spec = declared::<LogGroup>(file).remove(0);
+            let account_policy = account.then(|| "company".to_owned());
+            let live = Live { retention_days: days, account_policy, tags: spec.tags.clone(), ..Live::default() };
+            let (changes, kept, _) = spec.compare(Some(&live)).into_parts();
+            (changes.len(), changes.iter().filter(|change| change.weakens.is_some()).count(), kept.len())
+        };
+        assert_eq!(of("", Some(365), false), (0, 0, 1));
+        assert_eq!(of("[function]\nlog_retention_days = 30", Some(365), false), (1, 1, 0));
+        assert_eq!(of("", Some(7), false), (1, 0, 0));
+        assert_eq!(of("", None, false), (1, 1, 0));
+        assert_eq!(of("", Some(7), true), (0, 0, 1));
     }
 }

@@ -11,10 +11,12 @@ use aws_sdk_s3::types::{
     NotificationConfigurationFilter, S3KeyFilter,
 };
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::bucket::Bucket;
 use super::function;
 use super::permission::Permission;
-use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, retry_while};
+use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, listing, retry_while, wait_until};
 use crate::error::{Error, ErrorKind};
 use crate::reconcile::diff::{Diff, SettingChange};
 use crate::reconcile::ownership::Ownership;
@@ -23,6 +25,10 @@ use crate::resources::{Context, Kind};
 
 /// The time limit in seconds. S3 sees a new permission in Lambda within seconds.
 const PERMISSION_DEADLINE: u64 = 60;
+
+/// The time limit in seconds for S3 to return what was put, and the number of puts.
+const STALE_DEADLINE: u64 = 15;
+const ROUNDS: u32 = 3;
 
 /// The desired state of the entry.
 #[derive(Debug, Clone)]
@@ -65,6 +71,32 @@ struct UnmanagedEntry<'a> {
 /// All events of a new object: put, post, copy and multipart upload.
 const CREATED: &str = "s3:ObjectCreated:*";
 
+/// The characters that a filter's value may have as they are (S3 user guide, safe characters of object keys; the
+/// guide's examples of filters have slashes). S3 expects all others percent-encoded, and a space as `+`: an unencoded
+/// value matches no key.
+const ENCODED: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'!')
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'/')
+    .remove(b' ');
+
+/// Encodes the beginning or the end of a key as a filter's value.
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, &ENCODED).to_string().replace(' ', "+")
+}
+
+/// Returns a live value in the form of [`encoded`] if it has that meaning, and otherwise as it is.
+fn normalized(value: String) -> String {
+    let is_encoded = value.chars().all(|c| matches!(c, '%' | '+') || encoded(&c.to_string()).len() == c.len_utf8());
+    if is_encoded { encoded(&listing::decode(&value)) } else { value }
+}
+
 fn rules(filter: Option<&NotificationConfigurationFilter>) -> &[FilterRule] {
     filter.and_then(|filter| filter.key.as_ref()).map(S3KeyFilter::filter_rules).unwrap_or_default()
 }
@@ -79,8 +111,8 @@ impl Notification {
     fn entry(&self) -> Result<LambdaFunctionConfiguration, Error> {
         let rule = |name, value: &str| FilterRule::builder().name(name).value(value).build();
         let key = S3KeyFilter::builder()
-            .filter_rules(rule(FilterRuleName::Prefix, &self.prefix))
-            .filter_rules(rule(FilterRuleName::Suffix, &self.suffix))
+            .filter_rules(rule(FilterRuleName::Prefix, &encoded(&self.prefix)))
+            .filter_rules(rule(FilterRuleName::Suffix, &encoded(&self.suffix)))
             .build();
         LambdaFunctionConfiguration::builder()
             .id(&self.id)
@@ -132,8 +164,8 @@ impl Notification {
     fn overlapping(&self, all: &GetBucketNotificationConfigurationOutput) -> Option<(String, String)> {
         let overlaps = |other: &UnmanagedEntry<'_>| {
             let rules = rules(other.filter);
-            let (prefix, suffix) =
-                (rule(rules, "prefix").unwrap_or_default(), rule(rules, "suffix").unwrap_or_default());
+            let plain = |name| listing::decode(&rule(rules, name).unwrap_or_default());
+            let (prefix, suffix) = (plain("prefix"), plain("suffix"));
             other.events.iter().any(|event| event.as_str().starts_with("s3:ObjectCreated:"))
                 && (prefix.starts_with(&self.prefix) || self.prefix.starts_with(&prefix))
                 && (suffix.ends_with(&self.suffix) || self.suffix.ends_with(&suffix))
@@ -149,8 +181,8 @@ impl Notification {
         Some(Entry {
             function_arn: entry.lambda_function_arn.clone(),
             events: entry.events.iter().map(|event| event.as_str().to_owned()).collect(),
-            prefix: rule(rules, "prefix"),
-            suffix: rule(rules, "suffix"),
+            prefix: rule(rules, "prefix").map(normalized),
+            suffix: rule(rules, "suffix").map(normalized),
         })
     }
 
@@ -165,6 +197,8 @@ impl Notification {
         let is_unseen = |error: &AwsError| {
             error.says("InvalidArgument", "Unable to validate the following destination configurations")
                 || error.code() == Some("OperationAborted")
+                // A new bucket is not known everywhere yet.
+                || entry.is_some() && error.code() == Some("NoSuchBucket")
         };
         // A deleted bucket has no entry left to remove.
         let absent: &[&str] = if entry.is_none() { &["NoSuchBucket"] } else { &[] };
@@ -208,16 +242,37 @@ impl Notification {
         .into()
     }
 
-    /// Puts the owned entry and reads it back: a concurrent writer may have replaced the configuration.
+    /// Returns whether the configuration has the owned entry as desired. A server that returns filters decoded is in
+    /// sync too, right after the entry was put.
+    fn is_in_sync(&self, all: &GetBucketNotificationConfigurationOutput) -> bool {
+        let mut live = self.live(all);
+        if let Some(entry) = &mut live.owned {
+            for value in [&mut entry.prefix, &mut entry.suffix] {
+                *value = value.take().map(|value| encoded(&listing::decode(&value)));
+            }
+        }
+        Self::exists(&live) && self.diff(Some(&live)).is_empty()
+    }
+
+    /// Puts the owned entry and reads it back. For some seconds S3 may return the configuration of before (eventual
+    /// consistency); after that, another writer has replaced it.
     async fn put_and_verify(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         let entry = self.entry()?;
-        for _ in 0..3 {
+        for _ in 0..ROUNDS {
             if let Err(fault) = self.put(step, Some(entry.clone())).await {
                 return Err(self.explain_timeout(step, fault).await);
             }
-            let live = self.live(&self.get(step.aws).await?);
-            if Self::exists(&live) && self.diff(Some(&live)).is_empty() {
-                return Ok(());
+            let waiting = step.wait("S3 to return the new notification", STALE_DEADLINE);
+            let read_back = wait_until(waiting, || async {
+                let all = match self.get(step.aws).await {
+                    Err(error) if error.code() == Some("NoSuchBucket") => return Ok(None),
+                    result => result?,
+                };
+                Ok(self.is_in_sync(&all).then_some(()))
+            });
+            match read_back.await {
+                Err(ResourceError::Other(error)) if error.kind() == ErrorKind::Timeout => {}
+                result => return result,
             }
         }
         Err(Error::conflict(
@@ -263,7 +318,8 @@ impl Resource for Notification {
     fn iam_actions(&self) -> Vec<IamActions> {
         let put: &[&str] = &["s3:PutBucketNotification"];
         let read: &[&str] = &["s3:GetBucketNotification"];
-        vec![IamActions { resource: self.bucket_arn.clone(), read, create: put, update: put, delete: put }]
+        let resource = self.bucket_arn.clone();
+        vec![IamActions { resource, read, create: put, update: put, delete: put, condition: None }]
     }
 
     /// Returns `Owned`: the entry is found by its id, which contains the pipeline's name.
@@ -292,14 +348,13 @@ impl Resource for Notification {
         ))
     }
 
-    fn diff(&self, live: Option<&Live>) -> Vec<SettingChange> {
+    fn compare(&self, live: Option<&Live>) -> Diff {
         let live = live.and_then(|live| live.owned.as_ref());
         Diff::new()
             .compare("function", live.map(|l| &l.function_arn), &self.function_arn)
             .compare("events", live.map(|l| &l.events), &BTreeSet::from([CREATED.to_owned()]))
-            .compare("prefix", live.and_then(|l| l.prefix.as_ref()), &self.prefix)
-            .compare("suffix", live.and_then(|l| l.suffix.as_ref()), &self.suffix)
-            .changes()
+            .compare("prefix", live.and_then(|l| l.prefix.as_ref()), encoded(&self.prefix))
+            .compare("suffix", live.and_then(|l| l.suffix.as_ref()), encoded(&self.suffix))
     }
 
     async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
@@ -363,6 +418,39 @@ mod tests {
         assert!(!refused("images/", "", put()));
         assert!(!refused("segment-logs/", ".txt", put()));
         assert!(!refused("segment-logs/", ".gz", Event::S3ObjectRemoved));
+    }
+
+    #[test]
+    fn filter_values_are_encoded_as_s3_expects() {
+        for (plain, value) in [
+            ("segment-logs/", "segment-logs/"),
+            ("year=2026/", "year%3D2026/"),
+            ("a b+c", "a+b%2Bc"),
+            ("(a)_!*'.gz", "(a)_!*'.gz"),
+            ("\u{e4}%", "%C3%A4%25"),
+        ] {
+            assert_eq!(encoded(plain), value);
+            assert_eq!(listing::decode(&encoded(plain)), plain);
+            assert_eq!(normalized(value.to_owned()), value);
+        }
+        assert_eq!(normalized("year%3d2026%2F".to_owned()), "year%3D2026/");
+        assert_eq!(normalized("a%20b".to_owned()), "a+b");
+    }
+
+    #[test]
+    fn unencoded_filter_is_drift() {
+        let spec = declared::<Notification>("[notification]\nprefix = \"year=2026/\"").remove(0);
+        let live = |prefix: &str| Live {
+            owned: Some(Entry {
+                function_arn: spec.function_arn.clone(),
+                events: BTreeSet::from([CREATED.to_owned()]),
+                prefix: Some(normalized(prefix.to_owned())),
+                suffix: Some(spec.suffix.clone()),
+            }),
+            overlapping: None,
+        };
+        assert_eq!(spec.diff(Some(&live("year=2026/"))).len(), 1);
+        assert_eq!(spec.diff(Some(&live("year%3D2026/"))), []);
     }
 
     #[test]

@@ -121,6 +121,7 @@ impl Resource for Permission {
             create: &["lambda:AddPermission"],
             update: &["lambda:AddPermission", "lambda:RemovePermission"],
             delete: &["lambda:RemovePermission"],
+            condition: None,
         }]
     }
 
@@ -152,12 +153,12 @@ impl Resource for Permission {
         Ok((!statements.is_empty()).then_some(Live { statements }))
     }
 
-    fn diff(&self, live: Option<&Live>) -> Vec<SettingChange> {
+    fn compare(&self, live: Option<&Live>) -> Diff {
         let shown = live.map(|live| match live.statements.as_slice() {
             [(_, only)] => only.clone(),
             several => Json::Array(several.iter().map(|(_, content)| content.clone()).collect()),
         });
-        Diff::new().compare("statement", shown.as_ref(), &self.statement).changes()
+        Diff::new().policy("statement", shown.as_ref(), Some(&self.statement))
     }
 
     async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {

@@ -9,6 +9,7 @@ use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, resource_in, ret
 use crate::error::Error;
 use crate::reconcile::diff::{Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
+use crate::reconcile::protection::Refusal;
 use crate::reconcile::resource::{IamActions, Resource, StepContext};
 use crate::resources::{Context, Kind};
 
@@ -25,6 +26,10 @@ const NOT_FOUND: [&str; 2] = ["AWS.SimpleQueueService.NonExistentQueue", "QueueD
 pub(super) struct Queue {
     name: String,
     arn: String,
+    /// The ARN pattern of every queue.
+    every_queue: String,
+    /// The ARN of the KMS key that encrypts the messages.
+    kms_key: Option<String>,
     tags: BTreeMap<String, String>,
 }
 
@@ -33,17 +38,29 @@ pub(super) struct Queue {
 pub(super) struct Live {
     url: String,
     retention_seconds: Option<i64>,
-    encrypted: bool,
+    encryption: Option<String>,
     /// The approximate number of messages, visible and in flight.
     messages: u64,
     tags: BTreeMap<String, String>,
 }
 
-fn attributes() -> HashMap<QueueAttributeName, String> {
-    HashMap::from([
-        (QueueAttributeName::MessageRetentionPeriod, RETENTION_SECONDS.to_string()),
-        (QueueAttributeName::SqsManagedSseEnabled, "true".to_owned()),
-    ])
+/// The encryption with a key of SQS.
+const SQS_KEYS: &str = "SSE-SQS";
+
+impl Queue {
+    fn attributes(&self) -> HashMap<QueueAttributeName, String> {
+        let encryption = match &self.kms_key {
+            Some(key) => (QueueAttributeName::KmsMasterKeyId, key.clone()),
+            None => (QueueAttributeName::SqsManagedSseEnabled, "true".to_owned()),
+        };
+        HashMap::from([(QueueAttributeName::MessageRetentionPeriod, RETENTION_SECONDS.to_string()), encryption])
+    }
+
+    /// Returns the KMS key of the live queue, if it is not the declared one.
+    fn undeclared_key<'a>(&self, live: &'a Live) -> Option<&'a str> {
+        let key = live.encryption.as_deref().filter(|key| *key != SQS_KEYS)?;
+        self.kms_key.is_none().then_some(key)
+    }
 }
 
 impl Kind for Queue {
@@ -57,7 +74,8 @@ impl Kind for Queue {
 
     fn with_name(context: &Context<'_>, name: &str) -> Option<Self> {
         let (arn, tags) = (context.account.queue_arn(name), context.pipeline.tags.clone());
-        Some(Self { name: name.to_owned(), arn, tags })
+        let kms_key = context.pipeline.function.failure_queue_kms_key.clone();
+        Some(Self { name: name.to_owned(), arn, every_queue: context.account.queue_arn("*"), kms_key, tags })
     }
 }
 
@@ -74,13 +92,17 @@ impl Resource for Queue {
     }
 
     fn iam_actions(&self) -> Vec<IamActions> {
-        vec![IamActions {
+        let proves_absence: &[&str] = &["sqs:GetQueueUrl"];
+        let every_queue = IamActions { resource: self.every_queue.clone(), read: proves_absence, ..IamActions::default() };
+        let queue = IamActions {
             resource: self.arn.clone(),
             read: &["sqs:GetQueueUrl", "sqs:GetQueueAttributes", "sqs:ListQueueTags"],
             create: &["sqs:CreateQueue", "sqs:TagQueue"],
             update: &["sqs:TagQueue", "sqs:SetQueueAttributes"],
             delete: &["sqs:DeleteQueue"],
-        }]
+            condition: None,
+        };
+        vec![queue, every_queue]
     }
 
     fn ownership(&self, live: &Live) -> Ownership {
@@ -128,19 +150,34 @@ impl Resource for Queue {
             .into_iter()
             .filter_map(|name| attribute(name)?.parse::<u64>().ok())
             .sum(),
-            encrypted: attribute(QueueAttributeName::SqsManagedSseEnabled) == Some("true")
-                || attribute(QueueAttributeName::KmsMasterKeyId).is_some(),
+            encryption: attribute(QueueAttributeName::KmsMasterKeyId).filter(|key| !key.is_empty()).map(str::to_owned).or(
+                (attribute(QueueAttributeName::SqsManagedSseEnabled) == Some("true")).then(|| SQS_KEYS.to_owned()),
+            ),
             tags: tags.tags.unwrap_or_default().into_iter().collect(),
             url,
         }))
     }
 
-    fn diff(&self, live: Option<&Live>) -> Vec<SettingChange> {
-        Diff::new()
-            .compare("retention_seconds", live.and_then(|l| l.retention_seconds), RETENTION_SECONDS)
-            .compare("encrypted", live.map(|l| l.encrypted), true)
-            .tags(live.map(|l| &l.tags), &self.tags)
-            .changes()
+    fn problems(&self, live: &Live) -> Vec<Refusal> {
+        // SQS refuses messages of senders without permissions on the key, and Lambda then drops the failure.
+        let key = self.undeclared_key(live).filter(|key| !key.ends_with("alias/aws/sqs"));
+        let problem = key.map(|key| {
+            Refusal::new(
+                format!("is encrypted with the KMS key {key}, which the function's role may not use: failures are lost"),
+                "declare its ARN as function.failure_queue_kms_key, which adds the permissions",
+            )
+        });
+        problem.into_iter().collect()
+    }
+
+    fn compare(&self, live: Option<&Live>) -> Diff {
+        let desired = self.kms_key.as_deref().unwrap_or(SQS_KEYS);
+        let diff = Diff::new().compare("retention_seconds", live.and_then(|l| l.retention_seconds), RETENTION_SECONDS);
+        let diff = match live.and_then(|live| self.undeclared_key(live)) {
+            Some(key) => diff.keep(format!("encryption is {key}, which protects more than {SQS_KEYS}, and is kept")),
+            None => diff.compare("encryption", live.and_then(|l| l.encryption.as_ref()), desired),
+        };
+        diff.tags(live.map(|l| &l.tags), &self.tags, &[])
     }
 
     async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
@@ -149,7 +186,7 @@ impl Resource for Queue {
             .sqs
             .create_queue()
             .queue_name(&self.name)
-            .set_attributes(Some(attributes()))
+            .set_attributes(Some(self.attributes()))
             .set_tags(Some(self.tags.clone().into_iter().collect()));
         let is_recently_deleted = |error: &AwsError| {
             matches!(error.code(), Some("AWS.SimpleQueueService.QueueDeletedRecently" | "QueueDeletedRecently"))
@@ -171,12 +208,12 @@ impl Resource for Queue {
             let request = step.aws.sqs.tag_queue().queue_url(&live.url).set_tags(Some(tags));
             request.send().await.call("sqs:TagQueue")?;
         }
-        if touches(changes, &["retention_seconds", "encrypted"]) {
-            // Only the drift: a queue that is encrypted with a key of the account is in sync and keeps it.
-            let mut attributes = attributes();
+        if touches(changes, &["retention_seconds", "encryption"]) {
+            // Only the drift: the queue keeps a stronger encryption.
+            let mut attributes = self.attributes();
             attributes.retain(|name, _| match name {
-                QueueAttributeName::SqsManagedSseEnabled => touches(changes, &["encrypted"]),
-                _ => touches(changes, &["retention_seconds"]),
+                QueueAttributeName::MessageRetentionPeriod => touches(changes, &["retention_seconds"]),
+                _ => touches(changes, &["encryption"]),
             });
             let request = step.aws.sqs.set_queue_attributes().queue_url(&live.url);
             request.set_attributes(Some(attributes)).send().await.call("sqs:SetQueueAttributes")?;
@@ -193,15 +230,32 @@ impl Resource for Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::tests::assert_in_sync;
+    use crate::resources::tests::{assert_in_sync, declared};
 
     #[test]
     fn queue_as_created_is_in_sync() {
         assert_in_sync::<Queue>(|spec| Live {
             retention_seconds: Some(RETENTION_SECONDS),
-            encrypted: true,
+            encryption: Some(spec.kms_key.clone().unwrap_or_else(|| SQS_KEYS.to_owned())),
             tags: spec.tags.clone(),
             ..Live::default()
         });
+    }
+
+    #[test]
+    fn undeclared_key_of_the_account_is_kept_and_a_problem() {
+        let of = |file: &str, key: &str| {
+            let spec = declared::<Queue>(file).remove(0);
+            let retention_seconds = Some(RETENTION_SECONDS);
+            let live =
+                Live { retention_seconds, encryption: Some(key.to_owned()), tags: spec.tags.clone(), ..Live::default() };
+            (spec.diff(Some(&live)).len(), spec.problems(&live).len())
+        };
+        let key = "arn:aws:kms:eu-central-1:123456789012:key/q";
+        assert_eq!(of("", key), (0, 1));
+        assert_eq!(of("", "alias/aws/sqs"), (0, 0));
+        let declares = format!("[function]\nfailure_queue_kms_key = \"{key}\"");
+        assert_eq!(of(&declares, key), (0, 0));
+        assert_eq!(of(&declares, "alias/aws/sqs"), (1, 0));
     }
 }

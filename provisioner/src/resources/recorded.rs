@@ -115,7 +115,8 @@ const BUCKET: [Recorded; 8] = [
         "GET /events?lifecycle",
         200,
         "<LifecycleConfiguration><Rule><ID>pipeline-expire</ID><Filter><Prefix>segment-logs/</Prefix></Filter>\
-         <Status>Enabled</Status><Expiration><Days>30</Days></Expiration></Rule><Rule><ID>unmanaged</ID><Filter/>\
+         <Status>Enabled</Status><Expiration><Days>30</Days></Expiration><NoncurrentVersionExpiration>\
+         <NoncurrentDays>30</NoncurrentDays></NoncurrentVersionExpiration></Rule><Rule><ID>unmanaged</ID><Filter/>\
          <Status>Disabled</Status><Expiration><Days>1</Days></Expiration></Rule></LifecycleConfiguration>",
     ),
     (
@@ -229,7 +230,10 @@ const ROLE: [Recorded; 5] = [
          %7B%22Sid%22%3A%22MarkObjects%22%2C%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%5B%22dynamodb%3AQuery%22%2C\
          %22dynamodb%3APutItem%22%5D%2C%22Resource%22%3A\
          %22arn%3Aaws%3Adynamodb%3Aeu-central-1%3A123456789012%3Atable%2Fevents-ledger%22%7D%2C\
-         %7B%22Sid%22%3A%22ReadObjects%22%2C%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%22s3%3AGetObject%22%2C\
+         %7B%22Sid%22%3A%22MissObjects%22%2C%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%22s3%3AListBucket%22%2C\
+         %22Resource%22%3A%22arn%3Aaws%3As3%3A%3A%3Aevents%22%2C%22Condition%22%3A%7B%22StringLikeIfExists%22%3A\
+         %7B%22s3%3Aprefix%22%3A%22segment-logs%2F%2A%22%7D%7D%7D%2C%7B%22Sid%22%3A%22ReadObjects%22%2C%22Effect%22%3A%22Allow%22%2C\
+         %22Action%22%3A%5B%22s3%3AGetObjectVersion%22%2C%22s3%3AGetObject%22%5D%2C\
          %22Resource%22%3A%22arn%3Aaws%3As3%3A%3A%3Aevents%2Fsegment-logs%2F%2A.gz%22%7D%5D%7D\
          </PolicyDocument></GetRolePolicyResult></GetRolePolicyResponse>",
     ),
@@ -281,7 +285,7 @@ const QUEUE: [Recorded; 3] = [
     (
         "GetQueueAttributes",
         200,
-        r#"{"Attributes":{"MessageRetentionPeriod":"1209600","SqsManagedSseEnabled":"false","KmsMasterKeyId":"alias/x",
+        r#"{"Attributes":{"MessageRetentionPeriod":"1209600","SqsManagedSseEnabled":"true",
         "VisibilityTimeout":"30"}}"#,
     ),
     ("ListQueueTags", 200, r#"{"Tags":{"pipeline":"events","managed-by":"provisioner"}}"#),

@@ -8,10 +8,11 @@ use serde_json::{Value as Json, json};
 
 use crate::aws::policy;
 use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, log_group_name, resource_in, retry_while, role_path};
+use crate::config::declared_key;
 use crate::error::Error;
 use crate::reconcile::diff::{Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
-use crate::reconcile::resource::{IamActions, Refusal, Resource, StepContext};
+use crate::reconcile::resource::{Condition, IamActions, Refusal, Resource, StepContext};
 use crate::resources::{Context, Kind};
 
 /// The role with which Segment writes into customers' buckets (Segment's AWS S3 destination documentation).
@@ -33,6 +34,8 @@ pub(super) struct Role {
     trust: Json,
     policy_name: &'static str,
     policy: Json,
+    /// The ARN of the policy that bounds the permissions.
+    boundary: Option<String>,
     tags: BTreeMap<String, String>,
 }
 
@@ -42,6 +45,7 @@ pub(super) struct Live {
     path: String,
     trust: Option<Json>,
     policy: Option<Json>,
+    boundary: Option<String>,
     description: Option<String>,
     /// Not a declared setting, but UpdateRole resets it if the request omits it.
     session_seconds: Option<i32>,
@@ -56,16 +60,20 @@ fn function_policy(context: &Context<'_>) -> Json {
     let (pipeline, account) = (context.pipeline, context.account);
     let notification = &pipeline.notification;
     let objects = format!("{}/{}*{}", pipeline.bucket.name, notification.prefix, notification.suffix);
-    // GetObject with a version ID needs another action. Objects older than the bucket's versioning have no version ID.
-    let mut read = vec!["s3:GetObject"];
-    if pipeline.bucket.versioning {
-        read.push("s3:GetObjectVersion");
-    }
     let log_streams = format!("{}:*", account.log_group_arn(&log_group_name(&pipeline.function.name)));
     let mut statements = vec![
+        // GetObject with a version ID needs another action. The bucket may have versions although the file declares
+        // none: somebody may have enabled versioning, or notifications from before its end are in flight.
         json!({
             "Sid": "ReadObjects", "Effect": "Allow",
-            "Action": read, "Resource": account.s3_arn(&objects),
+            "Action": ["s3:GetObject", "s3:GetObjectVersion"], "Resource": account.s3_arn(&objects),
+        }),
+        // Without it, S3 answers for a missing object that access is denied (S3 API reference, GetObject). A call for
+        // one object has no prefix.
+        json!({
+            "Sid": "MissObjects", "Effect": "Allow",
+            "Action": "s3:ListBucket", "Resource": account.s3_arn(&pipeline.bucket.name),
+            "Condition": { "StringLikeIfExists": { "s3:prefix": format!("{}*", notification.prefix) } },
         }),
         json!({
             "Sid": "MarkObjects", "Effect": "Allow",
@@ -85,12 +93,42 @@ fn function_policy(context: &Context<'_>) -> Json {
             "Action": ["logs:CreateLogStream", "logs:PutLogEvents"], "Resource": log_streams,
         }),
     ];
-    for (i, extra) in pipeline.role_statements.iter().enumerate() {
+    // To read encrypted objects, items and environment variables; to send to an encrypted queue (SQS developer guide,
+    // key management).
+    let decrypt = ["kms:Decrypt"].as_slice();
+    let keys = [
+        ("DecryptObjects", declared_key(pipeline.bucket.kms_key.as_deref()), decrypt),
+        ("DecryptItems", pipeline.table.kms_key.as_deref(), decrypt),
+        ("DecryptVariables", pipeline.function.kms_key.as_deref(), decrypt),
+        ("EncryptFailures", pipeline.function.failure_queue_kms_key.as_deref(), &["kms:Decrypt", "kms:GenerateDataKey"]),
+    ];
+    for (sid, key, actions) in keys {
+        statements.extend(key.map(|key| json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": key })));
+    }
+    for (i, extra) in pipeline.role.statements.iter().enumerate() {
         statements.push(json!({
             "Sid": format!("Declared{}", i + 1), "Effect": "Allow",
             "Action": extra.actions, "Resource": extra.resources,
         }));
     }
+    policy::document(&statements)
+}
+
+/// Returns the policy of the role with which Segment writes objects. Uploads in parts also decrypt (AWS knowledge on
+/// multipart uploads with KMS keys).
+fn writer_policy(context: &Context<'_>) -> Json {
+    let pipeline = context.pipeline;
+    let objects = format!("{}/{}*", pipeline.bucket.name, pipeline.notification.prefix);
+    let mut statements = vec![json!({
+        "Sid": "WriteObjects", "Effect": "Allow",
+        "Action": ["s3:PutObject", "s3:PutObjectAcl"], "Resource": context.account.s3_arn(&objects),
+    })];
+    statements.extend(declared_key(pipeline.bucket.kms_key.as_deref()).map(|key| {
+        json!({
+            "Sid": "EncryptObjects", "Effect": "Allow",
+            "Action": ["kms:GenerateDataKey", "kms:Decrypt"], "Resource": key,
+        })
+    }));
     policy::document(&statements)
 }
 
@@ -170,10 +208,11 @@ impl Kind for Role {
             trust,
             policy_name,
             policy,
+            boundary: pipeline.role.permissions_boundary.clone(),
             tags: pipeline.tags.clone(),
         };
         let mut roles = vec![role(
-            pipeline.role_name.clone(),
+            pipeline.role.name.clone(),
             "Permissions of the event pipeline's function",
             policy::document(&[json!({
                 "Effect": "Allow",
@@ -184,7 +223,6 @@ impl Kind for Role {
             function_policy(context),
         )];
         if let Some(workspace) = &pipeline.segment_workspace_id {
-            let objects = format!("{}/{}*", pipeline.bucket.name, pipeline.notification.prefix);
             roles.push(role(
                 format!("{}-segment", pipeline.name),
                 "Segment assumes this to write event files into the bucket",
@@ -195,10 +233,7 @@ impl Kind for Role {
                     "Condition": { "StringEquals": { "sts:ExternalId": workspace } },
                 })]),
                 "write",
-                policy::document(&[json!({
-                    "Sid": "WriteObjects", "Effect": "Allow",
-                    "Action": ["s3:PutObject", "s3:PutObjectAcl"], "Resource": context.account.s3_arn(&objects),
-                })]),
+                writer_policy(context),
             ));
         }
         roles
@@ -233,15 +268,27 @@ impl Resource for Role {
     }
 
     fn iam_actions(&self) -> Vec<IamActions> {
+        let bounded = match &self.boundary {
+            None => IamActions { resource: self.arn.clone(), create: &["iam:CreateRole"], ..IamActions::default() },
+            Some(boundary) => IamActions {
+                resource: self.arn.clone(),
+                create: &["iam:CreateRole"],
+                update: &["iam:PutRolePermissionsBoundary"],
+                condition: Some(Condition { key: "iam:PermissionsBoundary", value: boundary.clone() }),
+                ..IamActions::default()
+            },
+        };
         vec![
             IamActions {
                 resource: self.arn.clone(),
                 read: READ,
-                create: &["iam:CreateRole", "iam:TagRole", "iam:PutRolePolicy"],
+                create: &["iam:TagRole", "iam:PutRolePolicy"],
                 update: &["iam:TagRole", "iam:UpdateRole", "iam:UpdateAssumeRolePolicy", "iam:PutRolePolicy"],
                 delete: &["iam:DeleteRolePolicy", "iam:DetachRolePolicy", "iam:DeleteRole"],
+                condition: None,
             },
-            IamActions { resource: self.pathless_arn.clone(), read: READ, ..IamActions::default() },
+            bounded,
+            IamActions { resource: self.pathless_arn.clone(), read: &["iam:GetRole"], ..IamActions::default() },
         ]
     }
 
@@ -258,13 +305,6 @@ impl Resource for Role {
         if !live.unmanaged_policies.is_empty() {
             let policies = live.unmanaged_policies.join(", ");
             notes.push(format!("unmanaged policies extend its permissions: {policies}"));
-        }
-        let policies = [("policy", &live.policy, &self.policy), ("trust policy", &live.trust, &self.trust)];
-        for (name, live, desired) in policies {
-            let more = live.as_ref().map(|live| policy::widening(live, desired)).unwrap_or_default();
-            if !more.is_empty() {
-                notes.push(format!("the change to the {name} allows more than before: {}", more.join("; ")));
-            }
         }
         notes
     }
@@ -292,20 +332,25 @@ impl Resource for Role {
             path: role.path,
             description: role.description,
             session_seconds: role.max_session_duration,
+            boundary: role.permissions_boundary.and_then(|boundary| boundary.permissions_boundary_arn),
             unmanaged_policies: inline.into_iter().filter(|name| !is_owned(name)).chain(attached).collect(),
             policy: parse_policy(policy.as_ref().map(|answer| answer.policy_document.as_str()), || doing("policy"))?,
             tags: tags.tags.into_iter().map(|tag| (tag.key, tag.value)).collect(),
         }))
     }
 
-    fn diff(&self, live: Option<&Live>) -> Vec<SettingChange> {
-        Diff::new()
+    fn compare(&self, live: Option<&Live>) -> Diff {
+        let diff = Diff::new()
             .compare("path", live.map(|l| &l.path), &self.path)
             .compare("description", live.and_then(|l| l.description.as_ref()), self.description)
-            .compare("trust_policy", live.and_then(|l| l.trust.as_ref()), &self.trust)
-            .compare("policy", live.and_then(|l| l.policy.as_ref()), &self.policy)
-            .tags(live.map(|l| &l.tags), &self.tags)
-            .changes()
+            .policy("trust_policy", live.and_then(|l| l.trust.as_ref()), Some(&self.trust))
+            .policy("policy", live.and_then(|l| l.policy.as_ref()), Some(&self.policy));
+        let boundary = live.and_then(|l| l.boundary.as_ref());
+        let diff = match (boundary, &self.boundary) {
+            (Some(boundary), None) => diff.keep(format!("its permissions boundary {boundary} is kept")),
+            (boundary, desired) => diff.compare("permissions_boundary", boundary, desired.as_ref()),
+        };
+        diff.tags(live.map(|l| &l.tags), &self.tags, &[])
     }
 
     fn refusal(&self, live: &Live) -> Option<Refusal> {
@@ -345,6 +390,7 @@ impl Resource for Role {
             .path(&self.path)
             .description(self.description)
             .assume_role_policy_document(self.trust.to_string())
+            .set_permissions_boundary(self.boundary.clone())
             .set_tags(Some(self.aws_tags()?));
         let created = retry_while(step.wait("the role's principal to be known", 60), is_propagating, || async {
             request.clone().send().await.call("iam:CreateRole")
@@ -370,6 +416,13 @@ impl Resource for Role {
             let request = iam.tag_role().role_name(&self.name).set_tags(Some(self.aws_tags()?));
             retry_while(step.wait("the role to accept its tags", 60), is_propagating, || async {
                 request.clone().send().await.call("iam:TagRole")
+            })
+            .await?;
+        }
+        if let Some(boundary) = self.boundary.as_ref().filter(|_| touches(changes, &["permissions_boundary"])) {
+            retry_while(step.wait("the role to accept its permissions boundary", 60), is_propagating, || async {
+                let request = iam.put_role_permissions_boundary().role_name(&self.name);
+                request.permissions_boundary(boundary).send().await.call("iam:PutRolePermissionsBoundary")
             })
             .await?;
         }
@@ -422,6 +475,7 @@ mod tests {
             path: spec.path.clone(),
             description: Some(spec.description.to_owned()),
             session_seconds: None,
+            boundary: spec.boundary.clone(),
             unmanaged_policies: Vec::new(),
             trust: Some(spec.trust.clone()),
             policy: Some(spec.policy.clone()),

@@ -10,12 +10,19 @@ use crate::reconcile::diff::{Code, SettingChange};
 use crate::resources::function::artifact::{Artifact, Artifacts};
 
 /// Declarations that together set every key.
-pub(crate) const FILES: [&str; 3] = [
+pub(crate) const FILES: [&str; 4] = [
     "",
     "[bucket]\nversioning = true\nexpire_days = 30\n[table]\nbilling = { read = 5, write = 5 }\n\
      point_in_time_recovery = false\ndeletion_protection = false\n[segment]\nworkspace_id = \"abc123\"",
     "[tags]\nteam = \"analytics\"\n[bucket]\nrequire_tls = false\n[function]\narchitecture = \"arm64\"\n\
      max_concurrency = 3\nretries = 0\n[[role.statement]]\nactions = [\"s3:GetObject\"]\nresources = [\"arn:aws:s3:::acme/*\"]",
+    "[bucket]\nkms_key = \"arn:aws:kms:eu-central-1:123456789012:key/events-b\"\n\
+     [table]\nkms_key = \"arn:aws:kms:eu-central-1:123456789012:key/events-t\"\n\
+     [function]\nkms_key = \"arn:aws:kms:eu-central-1:123456789012:key/events-f\"\n\
+     failure_queue_kms_key = \"arn:aws:kms:eu-central-1:123456789012:key/events-q\"\n\
+     environment = { LOG_LEVEL = \"debug\" }\n\
+     [role]\npermissions_boundary = \"arn:aws:iam::123456789012:policy/boundary\"\n\
+     [segment]\nworkspace_id = \"abc123\"",
 ];
 
 fn pipeline(file: &str) -> Pipeline {

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use aws_sdk_s3::types::{Delete, ObjectIdentifier};
+use aws_sdk_s3::types::{Delete, EncodingType, ObjectIdentifier};
 use futures_util::stream::{self, TryStreamExt};
 
-use crate::aws::{Aws, Call, ResourceError, absent_on};
+use crate::aws::{Aws, Call, ResourceError, absent_on, listing};
 use crate::error::Error;
 use crate::reconcile::resource::StepContext;
 
@@ -58,27 +58,37 @@ impl Bucket {
     ) -> Result<Option<(Vec<ObjectIdentifier>, Option<Cursor>)>, ResourceError> {
         let Some(cursor) = cursor else { return Ok(None) };
         let request = aws.s3.list_object_versions().bucket(&self.name).expected_bucket_owner(&self.account);
-        let request = request.set_key_marker(cursor.key).set_version_id_marker(cursor.version);
+        let request = request.encoding_type(EncodingType::Url).set_key_marker(cursor.key).set_version_id_marker(cursor.version);
         let Some(page) = absent_on(request.send().await.call("s3:ListBucketVersions"), &["NoSuchBucket"])? else {
             return Ok(None);
         };
+        let plain = |key: &str| listing::decoded(page.encoding_type(), key);
         let versions = page.versions().iter().map(|v| (v.key(), v.version_id()));
         let markers = page.delete_markers().iter().map(|m| (m.key(), m.version_id()));
         let identifiers: Result<Vec<ObjectIdentifier>, _> = versions
             .chain(markers)
             .filter_map(|(key, version)| key.map(|key| (key, version)))
             .map(|(key, version)| {
-                ObjectIdentifier::builder().key(key).set_version_id(version.map(str::to_owned)).build()
+                ObjectIdentifier::builder().key(plain(key)).set_version_id(version.map(str::to_owned)).build()
             })
             .collect();
         let identifiers = identifiers?;
         found.fetch_add(u64::try_from(identifiers.len()).unwrap_or_default(), Relaxed);
         let more = page.is_truncated == Some(true);
-        let next = more.then_some(Cursor { key: page.next_key_marker, version: page.next_version_id_marker });
+        let key = page.next_key_marker().map(plain);
+        let next = more.then_some(Cursor { key, version: page.next_version_id_marker });
         Ok(Some((identifiers, next)))
     }
 
     async fn delete_versions(&self, aws: &Aws, versions: Vec<ObjectIdentifier>) -> Result<(), ResourceError> {
+        // A list of keys is XML, which cannot carry control characters; S3 refuses all of such a list.
+        let (single, versions): (Vec<_>, Vec<_>) =
+            versions.into_iter().partition(|version| version.key().chars().any(|c| c.is_control() || c >= '\u{fffe}'));
+        for ObjectIdentifier { key, version_id, .. } in single {
+            let request = aws.s3.delete_object().bucket(&self.name).key(key).set_version_id(version_id);
+            let request = request.expected_bucket_owner(&self.account);
+            request.send().await.call("s3:DeleteObjectVersion")?;
+        }
         if versions.is_empty() {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! The calls that change the function, each with the wait for its effect.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aws_sdk_lambda::operation::get_function_configuration::GetFunctionConfigurationOutput;
 use aws_sdk_lambda::primitives::Blob;
@@ -8,7 +9,7 @@ use aws_sdk_lambda::types::{DestinationConfig, LastUpdateStatus, OnFailure, OnSu
 
 use super::artifact::Artifact;
 use super::configuration::CONFIGURATION;
-use super::state::{Function, Live};
+use super::state::{Function, Limits, Live};
 use crate::aws::{Aws, AwsError, Call, ResourceError, retry_while, wait_until};
 use crate::error::{Error, ErrorKind};
 use crate::reconcile::diff::SettingChange;
@@ -131,7 +132,7 @@ impl Function {
         retry_while(step.wait("the function to accept its configuration", ROLE_DEADLINE), is_transient, || async {
             let Some(live) = self.recheck_drift(step.aws, planned, &CONFIGURATION).await? else { return Ok(()) };
             let request = step.aws.lambda.update_function_configuration().function_name(&self.name);
-            let request = self.configuration.update(request).set_revision_id(live.revision_id);
+            let request = self.configuration.update(request, &live.configuration).set_revision_id(live.revision_id);
             request.send().await.call("lambda:UpdateFunctionConfiguration").map(drop).map_err(ResourceError::from)
         })
         .await?;
@@ -184,7 +185,8 @@ impl Function {
 
     pub(super) async fn put_concurrency(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         let lambda = &step.aws.lambda;
-        retry_while(step.wait("the function to accept its concurrency", UPDATE_DEADLINE), is_busy, || async {
+        let waiting = step.wait("the function to accept its concurrency", UPDATE_DEADLINE);
+        let put = retry_while(waiting, is_busy, || async {
             match self.max_concurrency {
                 Some(most) => {
                     let request = lambda.put_function_concurrency().function_name(&self.name);
@@ -197,6 +199,24 @@ impl Function {
                 }
             }
         })
-        .await
+        .await;
+        match put {
+            // The function works without it, and the next plan shows the problem.
+            Err(ResourceError::Call(error))
+                if error.says("InvalidParameterValueException", "UnreservedConcurrentExecution") =>
+            {
+                (step.on_wait)("a higher limit of concurrent executions: none are reserved", Duration::ZERO);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Reads the limits of the account, in concurrent executions.
+    pub(super) async fn limits(&self, aws: &Aws) -> Result<Option<Limits>, AwsError> {
+        let answer = aws.lambda.get_account_settings().send().await.call("lambda:GetAccountSettings")?;
+        let limit = answer.account_limit;
+        let unreserved = limit.as_ref().and_then(|limit| limit.unreserved_concurrent_executions);
+        Ok(limit.map(|limit| limit.concurrent_executions).zip(unreserved).map(|(all, unreserved)| Limits { all, unreserved }))
     }
 }

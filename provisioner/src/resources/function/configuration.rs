@@ -16,12 +16,10 @@ use crate::resources::Context;
 /// delay.
 const LEDGER_MARGIN_DAYS: i32 = 7;
 const DESCRIPTION: &str = "Counts the events of Segment's files per event and hour";
-/// The replacement for the values of unmanaged environment variables, which may be secrets.
-const HIDDEN: &str = "(hidden)";
 
 /// The settings that UpdateFunctionConfiguration changes. The architecture is changed with the code.
-pub(super) const CONFIGURATION: [&str; 7] =
-    ["role", "description", "runtime", "handler", "memory_mb", "timeout_seconds", "environment"];
+pub(super) const CONFIGURATION: [&str; 8] =
+    ["role", "description", "runtime", "handler", "memory_mb", "timeout_seconds", "environment", "kms_key"];
 
 /// The settings of the function, desired or live.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +32,7 @@ pub(super) struct Configuration {
     pub(super) timeout_seconds: Option<i32>,
     pub(super) role_arn: String,
     pub(super) environment: BTreeMap<String, String>,
+    pub(super) kms_key: Option<String>,
 }
 
 impl Configuration {
@@ -46,8 +45,9 @@ impl Configuration {
             architecture: Some(declared.architecture.clone()),
             memory_mb: Some(declared.memory_mb),
             timeout_seconds: Some(declared.timeout_seconds),
-            role_arn: context.account.role_arn(&pipeline.name, &pipeline.role_name),
-            environment: desired_environment(context),
+            role_arn: context.account.role_arn(&pipeline.name, &pipeline.role.name),
+            environment: desired_environment(context, declared),
+            kms_key: declared.kms_key.clone(),
         }
     }
 
@@ -62,19 +62,24 @@ impl Configuration {
             timeout_seconds: live.timeout(),
             role_arn: live.role().unwrap_or_default().to_owned(),
             environment: variables.unwrap_or_default().into_iter().collect(),
+            kms_key: live.kms_key_arn().filter(|key| !key.is_empty()).map(str::to_owned),
         }
     }
 
     /// Compares the settings, in the order of plans.
     pub(super) fn compare(&self, diff: Diff, live: Option<&Self>) -> Diff {
-        diff.compare("description", live.map(|l| &l.description), &self.description)
+        let diff = diff.compare("description", live.map(|l| &l.description), &self.description)
             .compare("handler", live.map(|l| &l.handler), &self.handler)
             .compare("runtime", live.and_then(|l| l.runtime.as_ref()), self.runtime.as_ref())
             .compare("architecture", live.and_then(|l| l.architecture.as_ref()), self.architecture.as_ref())
             .compare("memory_mb", live.and_then(|l| l.memory_mb), self.memory_mb)
             .compare("timeout_seconds", live.and_then(|l| l.timeout_seconds), self.timeout_seconds)
             .compare("role", live.map(|l| &l.role_arn), &self.role_arn)
-            .compare("environment", live.map(Self::redacted_environment).as_ref(), &self.environment)
+            .compare("environment", live.map(|live| self.managed_variables(live)).as_ref(), &self.environment);
+        match (live.and_then(|l| l.kms_key.as_ref()), &self.kms_key) {
+            (Some(key), None) => diff.keep(format!("kms_key {key} is kept")),
+            (live, desired) => diff.compare("kms_key", live, desired.as_ref()),
+        }
     }
 
     /// Adds the settings to a request that creates the function.
@@ -87,13 +92,15 @@ impl Configuration {
             .set_memory_size(self.memory_mb)
             .set_timeout(self.timeout_seconds)
             .role(&self.role_arn)
-            .environment(self.environment())
+            .environment(self.environment(None))
+            .set_kms_key_arn(self.kms_key.clone())
     }
 
-    /// Adds the settings to a request that updates the configuration.
+    /// Adds the settings to a request that updates the configuration `live`.
     pub(super) fn update(
         &self,
         request: UpdateFunctionConfigurationFluentBuilder,
+        live: &Self,
     ) -> UpdateFunctionConfigurationFluentBuilder {
         request
             .description(&self.description)
@@ -102,38 +109,52 @@ impl Configuration {
             .set_memory_size(self.memory_mb)
             .set_timeout(self.timeout_seconds)
             .role(&self.role_arn)
-            .environment(self.environment())
+            .environment(self.environment(Some(live)))
+            .set_kms_key_arn(self.kms_key.clone())
     }
 
     pub(super) fn architecture(&self) -> Architecture {
         Architecture::from(self.architecture.as_deref().unwrap_or_default())
     }
 
-    fn environment(&self) -> Environment {
-        // An empty map clears the variables; without a map Lambda keeps them.
-        Environment::builder().set_variables(Some(self.environment.clone().into_iter().collect())).build()
+    /// Returns the variables to set. A request replaces all of them, so it includes the unmanaged ones.
+    fn environment(&self, live: Option<&Self>) -> Environment {
+        let mut variables = self.environment.clone();
+        for name in live.map(|live| self.unmanaged_variables(live)).unwrap_or_default() {
+            variables.extend(live.and_then(|live| live.environment.get_key_value(name)).map(|(k, v)| (k.clone(), v.clone())));
+        }
+        Environment::builder().set_variables(Some(variables.into_iter().collect())).build()
     }
 
-    fn redacted_environment(&self) -> BTreeMap<String, String> {
-        let redact = |(name, value): (&String, &String)| {
-            let value = if env::ALL.contains(&name.as_str()) { value.as_str() } else { HIDDEN };
-            (name.clone(), value.to_owned())
-        };
-        self.environment.iter().map(redact).collect()
+    fn is_managed(&self, name: &str) -> bool {
+        env::ALL.contains(&name) || self.environment.contains_key(name)
+    }
+
+    fn managed_variables(&self, live: &Self) -> BTreeMap<String, String> {
+        let managed = live.environment.iter().filter(|(name, _)| self.is_managed(name));
+        managed.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    /// Returns the names of the variables that others have set, such as agents and extensions. Their values may be
+    /// secrets, and are never shown.
+    pub(super) fn unmanaged_variables<'a>(&self, live: &'a Self) -> Vec<&'a str> {
+        live.environment.keys().map(String::as_str).filter(|name| !self.is_managed(name)).collect()
     }
 }
 
-fn desired_environment(context: &Context<'_>) -> BTreeMap<String, String> {
+fn desired_environment(context: &Context<'_>, declared: &Function) -> BTreeMap<String, String> {
     let pipeline = context.pipeline;
-    let mut environment = BTreeMap::from([
+    let mut environment = declared.environment.clone();
+    environment.extend([
         (env::COUNTS_TABLE.to_owned(), pipeline.table.counts.clone()),
         (env::LEDGER_TABLE.to_owned(), pipeline.table.ledger.clone()),
         (env::COUNT_TYPES.to_owned(), pipeline.count.join(",")),
     ]);
     if let Some(days) = pipeline.bucket.expire_days {
-        // A versioned object is kept for the same time again as a noncurrent version.
-        let lifetime = if pipeline.bucket.versioning { days.saturating_mul(2) } else { days };
-        environment.insert(env::LEDGER_TTL_DAYS.to_owned(), lifetime.saturating_add(LEDGER_MARGIN_DAYS).to_string());
+        // An object of a bucket with versions is kept for the same time again as a noncurrent version. Somebody may
+        // enable versioning, so the markers of every bucket last that long.
+        let lifetime = days.saturating_mul(2).saturating_add(LEDGER_MARGIN_DAYS);
+        environment.insert(env::LEDGER_TTL_DAYS.to_owned(), lifetime.to_string());
     }
     environment
 }

@@ -6,7 +6,7 @@ mod configuration;
 mod state;
 
 use aws_sdk_lambda::primitives::Blob;
-use aws_sdk_lambda::types::{FunctionCode, LastUpdateStatus, State};
+use aws_sdk_lambda::types::{FunctionCode, LastUpdateStatus, PackageType, State};
 
 use super::{log_group, queue, role, table};
 use crate::aws::{Answer, Aws, AwsError, Call, ResourceError, absent_on, function_name, log_group_name, retry_while};
@@ -14,7 +14,8 @@ use crate::config;
 use crate::error::Error;
 use crate::reconcile::diff::{Code, Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
-use crate::reconcile::resource::{Address, IamActions, Resource, StepContext};
+use crate::reconcile::protection::Refusal;
+use crate::reconcile::resource::{Address, Condition, IamActions, Resource, StepContext};
 use crate::resources::{Context, Kind};
 pub(crate) use calls::REVISION_TAG;
 pub(super) use calls::is_busy;
@@ -39,8 +40,9 @@ impl Kind for Function {
         let function = |declared: &config::Function| Self {
             name: declared.name.clone(),
             arn: context.account.function_arn(&declared.name),
+            every_function: context.account.function_arn("*"),
             depends_on: vec![
-                Address::of::<role::Role>(&pipeline.role_name),
+                Address::of::<role::Role>(&pipeline.role.name),
                 Address::of::<log_group::LogGroup>(log_group_name(&declared.name)),
                 Address::of::<queue::Queue>(&declared.failure_queue),
             ],
@@ -82,7 +84,7 @@ impl Resource for Function {
     }
 
     fn iam_actions(&self) -> Vec<IamActions> {
-        vec![
+        let mut actions = vec![
             IamActions {
                 resource: self.arn.clone(),
                 // GetFunction omits the tags without lambda:ListTags (Lambda API reference).
@@ -104,14 +106,34 @@ impl Resource for Function {
                     "lambda:DeleteFunctionConcurrency",
                 ],
                 delete: &["lambda:DeleteFunction"],
+                condition: None,
             },
+            // Only to Lambda: a deployer must not hand the role to another service.
             IamActions {
                 resource: self.configuration.role_arn.clone(),
                 create: &["iam:PassRole"],
                 update: &["iam:PassRole"],
+                condition: Some(Condition { key: "iam:PassedToService", value: "lambda.amazonaws.com".to_owned() }),
                 ..IamActions::default()
             },
-        ]
+        ];
+        // Proves that a function that was deleted or renamed is absent.
+        let read: &[&str] = &["lambda:ListTags"];
+        actions.push(IamActions { resource: self.every_function.clone(), read, ..IamActions::default() });
+        if self.max_concurrency.is_some() {
+            let read: &[&str] = &["lambda:GetAccountSettings"];
+            actions.push(IamActions { resource: "*".to_owned(), read, ..IamActions::default() });
+        }
+        // Lambda creates its grant on the key, and encrypts and decrypts the variables, as the caller (Lambda developer
+        // guide, environment variables).
+        actions.extend(self.configuration.kms_key.clone().map(|resource| IamActions {
+            resource,
+            read: &["kms:Decrypt"],
+            create: &["kms:CreateGrant", "kms:Encrypt"],
+            update: &["kms:CreateGrant", "kms:Encrypt"],
+            ..IamActions::default()
+        }));
+        actions
     }
 
     fn ownership(&self, live: &Live) -> Ownership {
@@ -135,19 +157,31 @@ impl Resource for Function {
             },
         )?;
         let Some(function) = function else {
-            return Ok(None);
+            let limits = if self.max_concurrency.is_some() { self.limits(aws).await? } else { None };
+            return Ok(limits.map(|limits| Live { is_absent: true, limits: Some(limits), ..Live::default() }));
         };
         // Without its tags, the function would be considered unmanaged.
         if let Some(error) = function.tags_error {
             let answer =
-                Answer::Service { status: 403, code: error.error_code, message: error.message, request_id: None };
+                Answer::Service { status: 403, code: error.error_code, message: error.message, request_id: None, bucket_region: None };
             return Err(AwsError { call: "lambda:ListTags", answer }.into());
         }
         let configuration = function
             .configuration
             .ok_or_else(|| Error::incomplete_answer(format!("read function {}", self.name), "configuration"))?;
+        // Without permission to decrypt the variables, GetFunction omits them.
+        if let Some(error) = configuration.environment.as_ref().and_then(|environment| environment.error.as_ref()) {
+            let why = format!("{} {}", error.error_code().unwrap_or_default(), error.message().unwrap_or_default());
+            let message = format!("failed to read the environment variables of function {}: {why}", self.name);
+            return Err(Error::conflict(message, "allow the caller kms:Decrypt on the function's KMS key").into());
+        }
+        let max_concurrency = function.concurrency.and_then(|c| c.reserved_concurrent_executions);
+        let reserves = self.max_concurrency.is_some() && self.max_concurrency != max_concurrency;
         let destinations = invoke.as_ref().and_then(|invoke| invoke.destination_config.clone());
         Ok(Some(Live {
+            is_absent: false,
+            limits: if reserves { self.limits(aws).await? } else { None },
+            is_image: configuration.package_type == Some(PackageType::Image),
             configuration: Configuration::live(&configuration),
             code: Code {
                 sha256: configuration.code_sha256.unwrap_or_default(),
@@ -172,12 +206,49 @@ impl Resource for Function {
             success_destination: destinations
                 .and_then(|destinations| destinations.on_success)
                 .and_then(|success| success.destination),
-            max_concurrency: function.concurrency.and_then(|c| c.reserved_concurrent_executions),
+            max_concurrency,
             tags: function.tags.unwrap_or_default().into_iter().collect(),
         }))
     }
 
-    fn diff(&self, live: Option<&Live>) -> Vec<SettingChange> {
+    fn exists(live: &Live) -> bool {
+        !live.is_absent
+    }
+
+    async fn is_absent(&self, aws: &Aws) -> Result<bool, ResourceError> {
+        let answer = aws.lambda.list_tags().resource(&self.arn).send().await.call("lambda:ListTags");
+        Ok(matches!(absent_on(answer, &["ResourceNotFoundException"]), Ok(None)))
+    }
+
+    fn refusal(&self, live: &Live) -> Option<Refusal> {
+        live.is_image.then(|| {
+            Refusal::new(
+                "has the package type Image, and Lambda cannot change it to Zip",
+                "choose another function.name, or delete the function",
+            )
+        })
+    }
+
+    fn problems(&self, live: &Live) -> Vec<Refusal> {
+        let problem = self.unreservable(live).map(|(wanted, most)| {
+            Refusal::new(
+                format!(
+                    "cannot reserve max_concurrency = {wanted}: the account's limit of concurrent executions leaves {most}"
+                ),
+                "ask AWS for a higher limit (Service Quotas, Lambda, concurrent executions), lower \
+                 function.max_concurrency, or remove it",
+            )
+        });
+        problem.into_iter().collect()
+    }
+
+    fn notes(&self, live: &Live) -> Vec<String> {
+        let names = self.configuration.unmanaged_variables(&live.configuration);
+        let note = || format!("unmanaged environment variables are kept: {}", names.join(", "));
+        (!names.is_empty()).then(note).into_iter().collect()
+    }
+
+    fn compare(&self, live: Option<&Live>) -> Diff {
         let code = self.artifact.as_ref().map(|artifact| &artifact.code);
         let diff = Diff::new().compare("code", live.filter(|_| code.is_some()).map(|l| &l.code), code).compare(
             "state",
@@ -189,9 +260,16 @@ impl Resource for Function {
             .compare("retries", live.map(|l| l.retries), self.retries)
             .compare("max_event_age_seconds", live.map(|l| l.max_event_age_seconds), self.max_event_age_seconds)
             .compare("failure_queue", live.and_then(|l| l.failure_queue_arn.as_ref()), &self.failure_queue_arn)
-            .compare("max_concurrency", live.and_then(|l| l.max_concurrency), self.max_concurrency)
-            .tags(live.map(|l| &l.tags), &self.tags)
-            .changes()
+            .compare(
+                "max_concurrency",
+                live.and_then(|l| l.max_concurrency),
+                // A reservation that is not possible is a problem, not a change.
+                match live.and_then(|live| self.unreservable(live).and(Some(live))) {
+                    Some(live) => live.max_concurrency,
+                    None => self.max_concurrency,
+                },
+            )
+            .tags(live.map(|l| &l.tags), &self.tags, &[REVISION_TAG])
     }
 
     async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
@@ -273,6 +351,14 @@ impl Resource for Function {
     }
 }
 
+impl Function {
+    /// Returns the declared reservation and the largest possible one, if the account's limits forbid the declared one.
+    fn unreservable(&self, live: &Live) -> Option<(i32, i32)> {
+        let most = live.limits?.reservable(live.max_concurrency.unwrap_or(0));
+        self.max_concurrency.filter(|wanted| *wanted > most).map(|wanted| (wanted, most))
+    }
+}
+
 /// Returns the addresses of the tables that the function writes to, for resources that cause invocations.
 pub(super) fn table_addresses(context: &Context<'_>) -> [Address; 2] {
     let declared = &context.pipeline.table;
@@ -283,12 +369,16 @@ pub(super) fn table_addresses(context: &Context<'_>) -> [Address; 2] {
 mod tests {
     use counting::names::env;
 
+    use super::state::Limits;
     use super::*;
     use crate::reconcile::diff::Value;
     use crate::resources::tests::{assert_in_sync, declared};
 
     fn live_of(spec: &Function) -> Live {
         Live {
+            is_absent: false,
+            limits: None,
+            is_image: false,
             configuration: spec.configuration.clone(),
             code: spec.artifact.as_ref().map(|a| a.code.clone()).unwrap_or_default(),
             failure: None,
@@ -313,7 +403,7 @@ mod tests {
             declared::<Function>(file).remove(0).configuration.environment.get(env::LEDGER_TTL_DAYS).cloned()
         };
         assert_eq!(days(""), None);
-        assert_eq!(days("[bucket]\nexpire_days = 90").as_deref(), Some("97"));
+        assert_eq!(days("[bucket]\nexpire_days = 90").as_deref(), Some("187"));
         assert_eq!(days("[bucket]\nexpire_days = 90\nversioning = true").as_deref(), Some("187"));
     }
 
@@ -348,12 +438,43 @@ mod tests {
     }
 
     #[test]
-    fn values_of_unmanaged_variables_are_hidden() {
-        let spec = declared::<Function>("").remove(0);
+    fn unmanaged_variables_are_kept_and_noted_without_their_values() {
+        let spec = declared::<Function>("[function]\nenvironment = { LOG_LEVEL = \"debug\" }").remove(0);
         let mut live = live_of(&spec);
         live.configuration.environment.insert("DB_PASSWORD".to_owned(), "hunter2".to_owned());
-        let changes = spec.diff(Some(&live));
-        let shown = format!("{changes:?}");
-        assert!(shown.contains("DB_PASSWORD") && !shown.contains("hunter2"), "{shown}");
+        assert_eq!(spec.diff(Some(&live)), []);
+        let notes = spec.notes(&live).join("");
+        assert!(notes.contains("DB_PASSWORD") && !notes.contains("hunter2"), "{notes}");
+        live.configuration.environment.remove("LOG_LEVEL");
+        live.configuration.environment.insert(env::LEDGER_TTL_DAYS.to_owned(), "7".to_owned());
+        assert_eq!(spec.diff(Some(&live)).len(), 1);
+    }
+
+    #[test]
+    fn impossible_reservation_is_a_problem_and_no_change() {
+        let spec = declared::<Function>("[function]\nmax_concurrency = 10").remove(0);
+        let of = |all: i32, unreserved: i32, reserved: Option<i32>| {
+            let limits = Some(Limits { all, unreserved });
+            let live = Live { limits, max_concurrency: reserved, ..live_of(&spec) };
+            (spec.diff(Some(&live)).len(), spec.problems(&live).len())
+        };
+        assert_eq!(of(10, 10, None), (0, 1));
+        assert_eq!(of(1_000, 109, None), (0, 1));
+        assert_eq!(of(1_000, 110, None), (1, 0));
+        assert_eq!(of(1_000, 105, Some(5)), (1, 0));
+        assert_eq!(of(1_000, 104, Some(5)), (0, 1));
+    }
+
+    #[test]
+    fn function_with_50_tags_of_others_is_refused() {
+        let spec = declared::<Function>("").remove(0);
+        let mut live = live_of(&spec);
+        live.tags.insert(REVISION_TAG.to_owned(), "r".to_owned());
+        let mut conflict = |more: usize| {
+            live.tags.extend((0..more).map(|n| (format!("tag{n}"), String::new())));
+            spec.compare(Some(&live)).into_parts().2
+        };
+        assert_eq!(conflict(47), None);
+        assert!(conflict(48).is_some_and(|refusal| refusal.why.contains("48 unmanaged tags")));
     }
 }

@@ -1,15 +1,19 @@
 //! The calls that change a table, each with the wait for its effect.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use aws_sdk_applicationautoscaling::types::ServiceNamespace;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, CreateGlobalSecondaryIndexAction, DeleteGlobalSecondaryIndexAction,
     GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType, PointInTimeRecoverySpecification,
-    ProvisionedThroughput, ScalarAttributeType, TableDescription, TableStatus, Tag, TimeToLiveSpecification,
+    ProvisionedThroughput, ScalarAttributeType, SseSpecification, SseType, TableDescription, TableStatus, Tag, TimeToLiveSpecification,
     UpdateGlobalSecondaryIndexAction,
 };
 
-use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, retry_while, wait_until};
+use serde_json::Value as Json;
+
+use crate::aws::{Aws, AwsError, Call, Pauses, ResourceError, Wait, absent_on, retry_while, wait_until};
 use crate::config::Billing;
 use crate::error::Error;
 use crate::reconcile::resource::StepContext;
@@ -19,6 +23,9 @@ use super::state::{Attribute, Live, Table, billing_json};
 /// The time limit in seconds. DynamoDB creates a table, or an index of an empty table, within seconds. An index of a
 /// large table may need hours; a later run then finds it.
 pub(super) const TABLE_DEADLINE: u64 = 300;
+
+/// The age below which a table may seem to have no tags. DynamoDB lists them within seconds.
+const YOUNG: Duration = Duration::from_secs(60);
 
 pub(super) fn keys(hash: Attribute, range: Attribute) -> Result<Vec<KeySchemaElement>, Error> {
     [(hash, KeyType::Hash), (range, KeyType::Range)]
@@ -135,7 +142,7 @@ impl Table {
     }
 
     pub(super) async fn put_recovery(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
-        let on = self.point_in_time_recovery;
+        let on = self.point_in_time_recovery.value;
         let specification = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(on).build()?;
         retry_while(step.wait("the table's backups to become available", TABLE_DEADLINE), is_busy, || async {
             let request = step.aws.dynamodb.update_continuous_backups().table_name(&self.name);
@@ -166,28 +173,32 @@ impl Table {
 
     pub(super) async fn put_billing(&self, step: &StepContext<'_>, live: &Live) -> Result<(), ResourceError> {
         let (throughput, mode) = (self.throughput()?, self.billing_mode());
-        let resize = match (&self.index, &throughput) {
-            (Some(index), Some(units)) if live.index.is_some() => Some(
-                GlobalSecondaryIndexUpdate::builder()
-                    .update(
-                        UpdateGlobalSecondaryIndexAction::builder()
-                            .index_name(index.name)
-                            .provisioned_throughput(units.clone())
-                            .build()?,
-                    )
-                    .build(),
-            ),
-            _ => None,
-        };
+        let is_changed = |live: &Option<Json>| live.as_ref() != Some(&billing_json(self.billing));
+        let mut resized = Vec::new();
+        if let Some(index) = self.index.as_ref().filter(|_| live.index.is_some() && is_changed(&live.index_billing)) {
+            resized.push(index.name);
+        }
+        // The change from on-demand to provisioned must name every index of the table (seen in reports of
+        // ValidationException). The indexes of others get the units of the table; later, their units are left alone.
+        if live.billing == Some(billing_json(Billing::OnDemand)) {
+            resized.extend(live.unmanaged_indexes.iter().map(String::as_str));
+        }
+        let mut resizes = Vec::new();
+        for (name, units) in resized.into_iter().zip(std::iter::repeat(&throughput)) {
+            let Some(units) = units else { break };
+            let update = UpdateGlobalSecondaryIndexAction::builder().index_name(name);
+            let update = update.provisioned_throughput(units.clone()).build()?;
+            resizes.push(GlobalSecondaryIndexUpdate::builder().update(update).build());
+        }
         // DynamoDB refuses an update that does not change the throughput.
-        let table = live.billing.as_ref() != Some(&billing_json(self.billing));
-        let index = resize.filter(|_| live.index_billing.as_ref() != Some(&billing_json(self.billing)));
+        let table = is_changed(&live.billing);
+        let resizes = (!resizes.is_empty()).then_some(resizes);
         let updated = self
             .update_table(step, |mut request| {
                 if table {
                     request = request.billing_mode(mode.clone()).set_provisioned_throughput(throughput.clone());
                 }
-                request.set_global_secondary_index_updates(index.clone().map(|update| vec![update]))
+                request.set_global_secondary_index_updates(resizes.clone())
             })
             .await;
         match updated {
@@ -231,6 +242,69 @@ impl Table {
             request.set_attribute_definitions(Some(attributes.clone())).global_secondary_index_updates(create.clone())
         })
         .await
+    }
+
+    /// Returns the encryption with the declared KMS key, or `None` for DynamoDB's own key.
+    pub(super) fn encryption(&self) -> Option<SseSpecification> {
+        let key = self.kms_key.as_ref()?;
+        Some(SseSpecification::builder().enabled(true).sse_type(SseType::Kms).kms_master_key_id(key).build())
+    }
+
+    pub(super) async fn put_encryption(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
+        self.update_table(step, |request| request.set_sse_specification(self.encryption())).await
+    }
+
+    /// Returns whether Application Auto Scaling sets the units of the table or of its index.
+    pub(super) async fn is_scaled(&self, aws: &Aws) -> Result<bool, AwsError> {
+        let table = format!("table/{}", self.name);
+        let index = self.index.as_ref().map(|index| format!("{table}/index/{}", index.name));
+        let ids: Vec<String> = std::iter::once(table).chain(index).collect();
+        let request = aws.autoscaling.describe_scalable_targets().service_namespace(ServiceNamespace::Dynamodb);
+        let answer = request.set_resource_ids(Some(ids)).send().await;
+        let answer = answer.call("application-autoscaling:DescribeScalableTargets");
+        // Not every local AWS has this service.
+        let unknown = ["UnknownOperationException", "UnknownOperation", "NotImplemented", "InvalidAction"];
+        let targets = absent_on(answer, &unknown)?.and_then(|answer| answer.scalable_targets);
+        Ok(targets.is_some_and(|targets| !targets.is_empty()))
+    }
+
+    /// Reads the tags. DynamoDB may return none for a new table (API reference, ListTagsOfResource), so those of a table
+    /// without tags are read again until the table is [`YOUNG`] no longer.
+    pub(super) async fn tags(&self, aws: &Aws) -> Result<BTreeMap<String, String>, ResourceError> {
+        let started = Instant::now();
+        let wait = Wait { what: format!("the tags of table {}", self.name), deadline: YOUNG, on_wait: &|_, _| {} };
+        let mut pauses = Pauses::new(wait);
+        loop {
+            let tags = self.tags_now(aws).await?;
+            if !tags.is_empty() {
+                return Ok(tags);
+            }
+            let created = self.describe(aws).await?.and_then(|table| table.creation_date_time);
+            let age = created.map_or(YOUNG, |created| {
+                let created = UNIX_EPOCH + Duration::from_secs_f64(created.as_secs_f64().max(0.0));
+                created.elapsed().unwrap_or_default()
+            });
+            if age.max(started.elapsed()) >= YOUNG {
+                return Ok(tags);
+            }
+            pauses.next(None).await?;
+        }
+    }
+
+    async fn tags_now(&self, aws: &Aws) -> Result<BTreeMap<String, String>, AwsError> {
+        let mut tags = BTreeMap::new();
+        let mut token = None;
+        loop {
+            let request = aws.dynamodb.list_tags_of_resource().resource_arn(&self.arn);
+            let page = request.set_next_token(token).send().await.call("dynamodb:ListTagsOfResource");
+            // The tags of a new table may not be found yet.
+            let Some(page) = absent_on(page, &["ResourceNotFoundException"])? else { return Ok(tags) };
+            tags.extend(page.tags.unwrap_or_default().into_iter().map(|tag| (tag.key, tag.value)));
+            token = page.next_token;
+            if token.is_none() {
+                return Ok(tags);
+            }
+        }
     }
 
     pub(super) async fn put_deletion_protection(&self, step: &StepContext<'_>, on: bool) -> Result<(), ResourceError> {

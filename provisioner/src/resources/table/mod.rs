@@ -4,23 +4,36 @@
 mod calls;
 mod state;
 
-use std::collections::BTreeMap;
-
 use aws_sdk_dynamodb::types::{
-    GlobalSecondaryIndex, IndexStatus, PointInTimeRecoveryStatus, TableStatus, TimeToLiveStatus,
+    GlobalSecondaryIndex, IndexStatus, PointInTimeRecoveryStatus, SseStatus, SseType, TableStatus, TimeToLiveStatus,
 };
 use counting::names::{counts, ledger};
 use serde_json::{Value as Json, json};
 
 use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, resource_in, retry_while, wait_until};
+use crate::config::Billing;
 use crate::reconcile::diff::{Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
+use crate::reconcile::protection::Protection;
 use crate::reconcile::resource::{IamActions, Refusal, Resource, StepContext};
 use crate::resources::{Context, Kind};
 
+use crate::aws::is_key;
 use calls::{TABLE_DEADLINE, is_busy, keys};
 pub(super) use state::Table;
 use state::{Index, Live, billing_json, keys_json, live_billing_json, live_keys_json, projection_json};
+
+const RECOVERY: Protection = Protection {
+    setting: "point_in_time_recovery",
+    key: "table.point_in_time_recovery",
+    loss: "the table cannot be restored to an earlier time",
+};
+
+const DELETION_PROTECTION: Protection = Protection {
+    setting: "deletion_protection",
+    key: "table.deletion_protection",
+    loss: "the table can be deleted",
+};
 
 impl Kind for Table {
     fn desired(context: &Context<'_>) -> Vec<Self> {
@@ -35,6 +48,8 @@ impl Kind for Table {
             billing: declared.billing,
             point_in_time_recovery: declared.point_in_time_recovery,
             deletion_protection: declared.deletion_protection,
+            kms_key: declared.kms_key.clone(),
+            every_table: context.account.table_arn("*"),
             tags: context.pipeline.tags.clone(),
         };
         let (event, hour) = ((counts::EVENT, "S"), (counts::HOUR, "S"));
@@ -77,7 +92,7 @@ impl Resource for Table {
     }
 
     fn iam_actions(&self) -> Vec<IamActions> {
-        vec![IamActions {
+        let mut actions = vec![IamActions {
             resource: self.arn.clone(),
             read: &[
                 "dynamodb:DescribeTable",
@@ -99,7 +114,32 @@ impl Resource for Table {
             ],
             // UpdateTable disables the deletion protection before the deletion.
             delete: &["dynamodb:UpdateTable", "dynamodb:DeleteTable"],
-        }]
+            condition: None,
+        }];
+        // Proves that a table that was deleted or renamed is absent.
+        let read: &[&str] = &["dynamodb:DescribeTable"];
+        actions.push(IamActions { resource: self.every_table.clone(), read, ..IamActions::default() });
+        if matches!(self.billing, Billing::Provisioned { .. }) {
+            let read: &[&str] = &["application-autoscaling:DescribeScalableTargets"];
+            actions.push(IamActions { resource: "*".to_owned(), read, ..IamActions::default() });
+        }
+        // DynamoDB checks the caller's permissions on the key (DynamoDB developer guide, encryption at rest).
+        let keys: &[&str] = &[
+            "kms:CreateGrant",
+            "kms:Decrypt",
+            "kms:DescribeKey",
+            "kms:Encrypt",
+            "kms:GenerateDataKey",
+            "kms:ReEncryptFrom",
+            "kms:ReEncryptTo",
+        ];
+        actions.extend(self.kms_key.clone().map(|resource| IamActions {
+            resource,
+            create: keys,
+            update: keys,
+            ..IamActions::default()
+        }));
+        actions
     }
 
     fn ownership(&self, live: &Live) -> Ownership {
@@ -125,25 +165,13 @@ impl Resource for Table {
         let (ttl, backups, tags) = tokio::try_join!(
             async {
                 let answer = aws.dynamodb.describe_time_to_live().table_name(&self.name).send().await;
-                answer.call("dynamodb:DescribeTimeToLive")
+                Ok(answer.call("dynamodb:DescribeTimeToLive")?)
             },
             async {
                 let answer = aws.dynamodb.describe_continuous_backups().table_name(&self.name).send().await;
-                answer.call("dynamodb:DescribeContinuousBackups")
+                Ok(answer.call("dynamodb:DescribeContinuousBackups")?)
             },
-            async {
-                let mut tags = BTreeMap::new();
-                let mut token = None;
-                loop {
-                    let request = aws.dynamodb.list_tags_of_resource().resource_arn(&self.arn);
-                    let page = request.set_next_token(token).send().await.call("dynamodb:ListTagsOfResource")?;
-                    tags.extend(page.tags.unwrap_or_default().into_iter().map(|tag| (tag.key, tag.value)));
-                    token = page.next_token;
-                    if token.is_none() {
-                        return Ok::<_, AwsError>(tags);
-                    }
-                }
-            },
+            self.tags(aws),
         )?;
         let attributes = table.attribute_definitions();
         let index = self.index.as_ref().and_then(|wanted| {
@@ -169,7 +197,18 @@ impl Resource for Table {
             .continuous_backups_description
             .and_then(|backups| backups.point_in_time_recovery_description)
             .and_then(|recovery| recovery.point_in_time_recovery_status);
+        let billing = live_billing_json(&table);
+        let differs = |live: &Json| live.is_object() && *live != billing_json(self.billing);
+        let units_differ = differs(&billing) || index_billing.as_ref().is_some_and(differs);
+        let is_provisioned = matches!(self.billing, Billing::Provisioned { .. });
+        let is_unmanaged = |name: &&str| self.index.as_ref().is_none_or(|index| index.name != *name);
+        let names = table.global_secondary_indexes().iter().filter_map(|index| index.index_name.as_deref());
+        let sse = table.sse_description.as_ref().filter(|sse| sse.sse_type == Some(SseType::Kms));
+        let sse = sse.filter(|sse| !matches!(sse.status, Some(SseStatus::Disabled | SseStatus::Disabling)));
         Ok(Some(Live {
+            unmanaged_indexes: names.filter(is_unmanaged).map(str::to_owned).collect(),
+            is_scaled: units_differ && is_provisioned && self.is_scaled(aws).await?,
+            kms_key: sse.and_then(|sse| sse.kms_master_key_arn.clone()),
             keys: live_keys_json(table.key_schema(), attributes),
             index: index.map(|index| {
                 let mut json = live_keys_json(index.key_schema(), attributes);
@@ -177,7 +216,7 @@ impl Resource for Table {
                 json
             }),
             index_billing,
-            billing: Some(live_billing_json(&table)),
+            billing: Some(billing),
             ttl: ttl.and_then(|ttl| ttl.attribute_name),
             point_in_time_recovery: recovery == Some(PointInTimeRecoveryStatus::Enabled),
             deletion_protection: table.deletion_protection_enabled == Some(true),
@@ -185,24 +224,42 @@ impl Resource for Table {
         }))
     }
 
-    fn diff(&self, live: Option<&Live>) -> Vec<SettingChange> {
+    fn problems(&self, live: &Live) -> Vec<Refusal> {
+        let key = live.kms_key.as_ref().filter(|_| self.kms_key.is_none());
+        let problem = key.map(|key| {
+            Refusal::new(
+                format!("is encrypted with the KMS key {key}, which the function's role may not use"),
+                "declare its ARN as table.kms_key, which adds the permissions",
+            )
+        });
+        problem.into_iter().collect()
+    }
+
+    fn compare(&self, live: Option<&Live>) -> Diff {
         let index = self.index.as_ref().map(Index::to_json);
         let billing = billing_json(self.billing);
-        Diff::new()
+        let diff = Diff::new()
             .compare("key_schema", live.map(|l| &l.keys), &keys_json(self.hash, self.range))
-            .compare("index", live.and_then(|l| l.index.as_ref()), index.as_ref())
-            .compare("billing", live.and_then(|l| l.billing.as_ref()), &billing)
-            .compare(
+            .compare("index", live.and_then(|l| l.index.as_ref()), index.as_ref());
+        let diff = if live.is_some_and(|live| live.is_scaled) {
+            diff.keep("its capacity units are set by Application Auto Scaling, and are kept".to_owned())
+        } else {
+            diff.compare("billing", live.and_then(|l| l.billing.as_ref()), &billing).compare(
                 "index_billing",
                 live.and_then(|l| l.index_billing.as_ref()),
                 // An absent index is created with the desired billing, so it has no drift of its own.
                 live.and_then(|l| l.index_billing.as_ref()).map(|_| &billing),
             )
-            .compare("time_to_live", live.and_then(|l| l.ttl.as_ref()), self.ttl)
-            .compare("point_in_time_recovery", live.map(|l| l.point_in_time_recovery), self.point_in_time_recovery)
-            .compare("deletion_protection", live.map(|l| l.deletion_protection), self.deletion_protection)
-            .tags(live.map(|l| &l.tags), &self.tags)
-            .changes()
+        };
+        let diff = match (live.and_then(|l| l.kms_key.as_ref()), &self.kms_key) {
+            (Some(key), None) => diff.keep(format!("kms_key {key} is kept")),
+            (Some(live), Some(key)) if is_key(live, key) => diff,
+            (live, key) => diff.compare("kms_key", live, key.as_ref()),
+        };
+        diff.compare("time_to_live", live.and_then(|l| l.ttl.as_ref()), self.ttl)
+            .protected(RECOVERY, live.map(|l| l.point_in_time_recovery), self.point_in_time_recovery)
+            .protected(DELETION_PROTECTION, live.map(|l| l.deletion_protection), self.deletion_protection)
+            .tags(live.map(|l| &l.tags), &self.tags, &[])
     }
 
     fn refusal(&self, live: &Live) -> Option<Refusal> {
@@ -250,7 +307,8 @@ impl Resource for Table {
             .set_global_secondary_indexes(index)
             .billing_mode(self.billing_mode())
             .set_provisioned_throughput(self.throughput()?)
-            .deletion_protection_enabled(self.deletion_protection)
+            .deletion_protection_enabled(self.deletion_protection.value)
+            .set_sse_specification(self.encryption())
             .set_tags(Some(self.aws_tags()?));
         let waiting = step.wait("DynamoDB to accept the new table", TABLE_DEADLINE);
         let is_in_use = |error: &AwsError| error.code() == Some("ResourceInUseException");
@@ -269,7 +327,7 @@ impl Resource for Table {
         self.wait_until_active(step, true).await?;
         let live = Live::default();
         tokio::try_join!(async { if self.ttl.is_some() { self.put_ttl(step, &live).await } else { Ok(()) } }, async {
-            if self.point_in_time_recovery { self.put_recovery(step).await } else { Ok(()) }
+            if self.point_in_time_recovery.value { self.put_recovery(step).await } else { Ok(()) }
         },)?;
         Ok(())
     }
@@ -292,8 +350,11 @@ impl Resource for Table {
         if touches(changes, &["index"]) {
             self.put_index(step, live).await?;
         }
+        if touches(changes, &["kms_key"]) {
+            self.put_encryption(step).await?;
+        }
         if touches(changes, &["deletion_protection"]) {
-            self.put_deletion_protection(step, self.deletion_protection).await?;
+            self.put_deletion_protection(step, self.deletion_protection.value).await?;
         }
         if touches(changes, &["point_in_time_recovery"]) {
             self.put_recovery(step).await?;
@@ -347,9 +408,12 @@ mod tests {
             index: spec.index.as_ref().map(Index::to_json),
             billing: Some(billing_json(spec.billing)),
             index_billing: spec.index.as_ref().map(|_| billing_json(spec.billing)),
+            unmanaged_indexes: Vec::new(),
+            is_scaled: false,
+            kms_key: spec.kms_key.clone(),
             ttl: spec.ttl.map(str::to_owned),
-            point_in_time_recovery: spec.point_in_time_recovery,
-            deletion_protection: spec.deletion_protection,
+            point_in_time_recovery: spec.point_in_time_recovery.value,
+            deletion_protection: spec.deletion_protection.value,
             tags: spec.tags.clone(),
         }
     }
@@ -373,5 +437,22 @@ mod tests {
         let live = Live { keys: keys_json(("id", "S"), ("hour", "S")), ..live_of(&spec) };
         assert!(spec.refusal(&live).is_some());
         assert!(spec.refusal(&live_of(&spec)).is_none());
+    }
+
+    #[test]
+    fn scaled_units_and_undeclared_protection_are_kept() {
+        let spec = declared::<Table>("[table]\nbilling = { read = 5, write = 5 }").remove(0);
+        let units = Some(json!({ "read": 9, "write": 5 }));
+        let live = Live { billing: units.clone(), index_billing: units, ..live_of(&spec) };
+        assert_eq!(spec.diff(Some(&live)).len(), 2);
+        assert_eq!(spec.diff(Some(&Live { is_scaled: true, ..live })), []);
+
+        let spec = declared::<Table>("[table]\ndeletion_protection = false").remove(0);
+        let changes = spec.diff(Some(&Live { deletion_protection: true, ..live_of(&spec) }));
+        assert!(changes.len() == 1 && changes[0].weakens.is_some(), "{changes:?}");
+
+        let spec = declared::<Table>("").remove(0);
+        let live = Live { kms_key: Some("arn:aws:kms:eu-central-1:123456789012:key/k".to_owned()), ..live_of(&spec) };
+        assert_eq!((spec.diff(Some(&live)).len(), spec.problems(&live).len()), (0, 1));
     }
 }

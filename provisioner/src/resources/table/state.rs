@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::{
 };
 use serde_json::{Value as Json, json};
 
-use crate::config::Billing;
+use crate::config::{Billing, Setting};
 
 /// A key attribute: its name, and DynamoDB's letter for its type.
 pub(super) type Attribute = (&'static str, &'static str);
@@ -22,8 +22,12 @@ pub(in crate::resources) struct Table {
     pub(super) index: Option<Index>,
     pub(super) ttl: Option<&'static str>,
     pub(super) billing: Billing,
-    pub(super) point_in_time_recovery: bool,
-    pub(super) deletion_protection: bool,
+    pub(super) point_in_time_recovery: Setting<bool>,
+    pub(super) deletion_protection: Setting<bool>,
+    /// The ARN of the KMS key that encrypts the table.
+    pub(super) kms_key: Option<String>,
+    /// The ARN pattern of every table.
+    pub(super) every_table: String,
     pub(super) tags: BTreeMap<String, String>,
 }
 
@@ -70,6 +74,12 @@ pub(in crate::resources) struct Live {
     pub(super) index: Option<Json>,
     pub(super) billing: Option<Json>,
     pub(super) index_billing: Option<Json>,
+    /// The names of the indexes that the pipeline does not own.
+    pub(super) unmanaged_indexes: Vec<String>,
+    /// True if Application Auto Scaling sets the units. Read only if the units differ.
+    pub(super) is_scaled: bool,
+    /// The ARN of the KMS key, if the table is encrypted with one instead of DynamoDB's own.
+    pub(super) kms_key: Option<String>,
     pub(super) ttl: Option<String>,
     pub(super) point_in_time_recovery: bool,
     pub(super) deletion_protection: bool,
