@@ -16,6 +16,7 @@ import asyncio
 import pathlib
 import sys
 import threading
+from collections.abc import Iterable
 
 # The folder itself must not be on the path: its modules are parts of a package.
 sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
@@ -67,11 +68,21 @@ def _names(text: str) -> list[str]:
 
 def _table() -> str:
     rows = ["| service | what AWS does | source | certainty |", "| --- | --- | --- | --- |"]
-    for known in BEHAVIOURS:
-        words = f"{known.words} *(some accounts)*" if known.optional else known.words
-        cells = (known.service, words, known.source, known.certainty)
+    for name in dict.fromkeys(known.name for known in BEHAVIOURS):
+        same = [known for known in BEHAVIOURS if known.name == name]
+        words = f"{same[0].words} *(some accounts)*" if same[0].optional else same[0].words
+        cells = (
+            _joined(known.service for known in same),
+            words,
+            _joined(known.source for known in same),
+            _joined(known.certainty for known in same),
+        )
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(texts))
 
 
 if __name__ == "__main__":

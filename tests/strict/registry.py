@@ -4,7 +4,7 @@ A module with behaviours registers them when it is imported:
 
     from .registry import Answer, Call, Proceed, World, behaviour
 
-    @behaviour(service="s3", operations=["PutBucketTagging"], source="S3 API model, PutBucketTagging", certainty="certain")
+    @behaviour(service="s3", operations=["PutBucketTagging"], source="S3 API model", certainty="certain")
     async def abac_buckets_refuse_put_bucket_tagging(call: Call, proceed: Proceed, world: World) -> Answer:
         \"\"\"Buckets with attribute-based access control refuse PutBucketTagging; TagResource tags them.\"\"\"
         ...

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, unquote, unquote_plus
 from xml.sax.saxutils import escape, unescape
 
-from .authorization import role_allows
+from .authorization import caller_arn, role_allows, user_allows
 from .registry import Answer, AwsFailure, Call, Proceed, World, behaviour
 from .s3_state import bucket_of, forgetting, memory
 
@@ -56,14 +56,21 @@ async def _session_of(call: Call, world: World) -> Session | None:
 
 
 async def _refusal(
-    call: Call, world: World, session: Session, action: str, resource: str, shown: str, context: dict[str, str]
+    call: Call, world: World, action: str, resource: str, shown: str, context: dict[str, str]
 ) -> Answer | None:
-    """Returns the refusal of an action that the call needs besides its own, if the session's role has no right to it."""
-    if await role_allows(world, call.account, session.role, action, resource, context):
+    """Returns the refusal of an action that the call also needs, if the caller has no right to it."""
+    session = await _session_of(call, world)
+    if session is not None:
+        arn, allowed = session.arn, await role_allows(world, call.account, session.role, action, resource, context)
+    else:
+        arn = await caller_arn(call, world)
+        # MiniStack knows other sessions, and authorises them alone.
+        allowed = call.caller == "session" or await user_allows(call, world, action, resource, context)
+    if allowed:
         return None
     text = (
-        f"User: {session.arn} is not authorized to perform: {action} on {shown} because no identity-based policy allows "
-        f"the {action} action"
+        f"User: {arn} is not authorized to perform: {action} on {shown} because no identity-based policy allows the "
+        f"{action} action"
     )
     return Answer.error(call, 403, "AccessDenied", text)
 
@@ -76,20 +83,19 @@ async def _refusal(
     certainty="certain",
 )
 async def missing_keys_need_list_bucket(call: Call, proceed: Proceed, world: World) -> Answer:
-    """Reads of missing objects by roles without s3:ListBucket on the bucket answer 403.
+    """Reads of missing objects by callers without s3:ListBucket on the bucket answer 403.
 
-    The right is asked for without s3:prefix. The authorisation asks for the rights of users.
+    The request has no prefix, so that a condition on s3:prefix does not hold.
     """
     if call.service == "sts":
         return await _remember_session(call, proceed, world)
     answer = await proceed(call)
     if answer.status != 404 or call.params.get("VersionId"):
         return answer
-    session = await _session_of(call, world)
-    if session is None or answer.code(call) == "NoSuchBucket":
+    if answer.code(call) == "NoSuchBucket":
         return answer
     arn = f"arn:aws:s3:::{bucket_of(call)}"
-    refused = await _refusal(call, world, session, "s3:ListBucket", arn, f'resource: "{arn}"', {})
+    refused = await _refusal(call, world, "s3:ListBucket", arn, f'resource: "{arn}"', {})
     if refused is None:
         return answer
     world.fired(call, missing_keys_need_list_bucket)
@@ -129,9 +135,6 @@ async def _write_key(world: World, call: Call) -> tuple[str, bool] | None:
 
 
 async def _key_refusal(world: World, call: Call, action: str, key: str, bucket_key: bool) -> Answer | None:
-    session = await _session_of(call, world)
-    if session is None:
-        return None
     arn = f"arn:aws:s3:::{bucket_of(call)}"
     context = {
         "kms:ViaService": f"s3.{call.region}.amazonaws.com",
@@ -139,7 +142,7 @@ async def _key_refusal(world: World, call: Call, action: str, key: str, bucket_k
         "kms:EncryptionContext:aws:s3:arn": arn if bucket_key else f"{arn}/{call.params['Key']}",
     }
     shown = "the resource associated with this ciphertext" if action == "kms:Decrypt" else f"resource: {key}"
-    return await _refusal(call, world, session, action, key, shown, context)
+    return await _refusal(call, world, action, key, shown, context)
 
 
 async def _write_refusal(world: World, call: Call, key: str, bucket_key: bool) -> Answer | None:
@@ -159,9 +162,9 @@ async def _write_refusal(world: World, call: Call, key: str, bucket_key: bool) -
     certainty="certain",
 )
 async def kms_keys_need_rights(call: Call, proceed: Proceed, world: World) -> Answer:
-    """Roles need kms:GenerateDataKey to write and kms:Decrypt to read objects under a KMS key.
+    """Callers need kms:GenerateDataKey to write and kms:Decrypt to read objects under a KMS key.
 
-    The authorisation asks for the rights of users. A missing or disabled key is refused to all.
+    A key that is missing or disabled is refused to all.
     """
     if call.service == "sts":
         return await _remember_session(call, proceed, world)

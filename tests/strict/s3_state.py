@@ -8,8 +8,8 @@ from .registry import ACCOUNT, Answer, AwsFailure, Call, Proceed, World
 
 SETTINGS = (
     "Abac", "AccelerateConfiguration", "Acl", "Cors", "Encryption", "LifecycleConfiguration", "Logging",
-    "NotificationConfiguration", "OwnershipControls", "Policy", "Replication", "RequestPayment", "Tagging", "Versioning",
-    "Website",
+    "NotificationConfiguration", "OwnershipControls", "Policy", "Replication", "RequestPayment", "Tagging",
+    "Versioning", "Website",
 )  # fmt: skip
 READS = tuple(f"GetBucket{setting}" for setting in SETTINGS) + ("GetPublicAccessBlock",)
 DELETES = (
@@ -20,6 +20,8 @@ DELETES = (
 CHANGES = tuple(f"PutBucket{setting}" for setting in SETTINGS) + ("PutPublicAccessBlock",) + DELETES
 # The tags of a bucket can also be changed by the control API.
 CONTROL_CHANGES = ("TagResource", "UntagResource")
+
+MALFORMED = "The XML you provided was not well-formed or did not validate against our published schema"
 
 _MEMORY = "s3."
 

@@ -49,11 +49,7 @@ HEADER_BYTES = 65536
 def load_behaviours() -> None:
     """Imports the modules that register behaviours."""
     for name in BEHAVIOUR_MODULES:
-        try:  # TEMPORARY
-            importlib.import_module(f".{name}", __package__)
-        except ModuleNotFoundError as error:
-            if error.name != f"{__package__}.{name}":
-                raise
+        importlib.import_module(f".{name}", __package__)
 
 
 class Switches:
@@ -205,10 +201,7 @@ class Strict:
     async def _authorised(self, call: Call) -> Answer | None:
         if not self._switches.step(self._world.state(call.account), "authorization"):
             return None
-        try:  # TEMPORARY
-            from . import authorization
-        except ImportError:
-            return None
+        from . import authorization
 
         answer = await authorization.authorise(call, self._world)
         if answer is not None:
@@ -252,9 +245,7 @@ class Strict:
             return access_key
         if access_key not in self._accounts:
             try:
-                result = await self._world.send(
-                    DEFAULT_ACCOUNT, "sts", "GetAccessKeyInfo", {"AccessKeyId": access_key}
-                )
+                result = await self._world.send(DEFAULT_ACCOUNT, "sts", "GetAccessKeyInfo", {"AccessKeyId": access_key})
             except AwsFailure:
                 return None
             self._accounts[access_key] = result["Account"]
@@ -318,9 +309,7 @@ def _json(status: int, value: Any) -> Answer:
     return Answer(status, {"Content-Type": "application/json"}, json.dumps(value).encode())
 
 
-async def serve(
-    port: int, upstream: str, switches: Switches, record: str | None, over: asyncio.Event
-) -> None:
+async def serve(port: int, upstream: str, switches: Switches, record: str | None, over: asyncio.Event) -> None:
     """Serves until the event is set."""
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open(record, "a", encoding="utf-8")) if record else None

@@ -734,7 +734,8 @@ def _json_error(
         if shape and "Type" in shape.members:
             body["Type"] = "User" if status < 500 else "Server"
     if known.is_query_compatible:
-        headers["x-amzn-query-error"] = f"{shape.error_code if shape else code};{'Sender' if status < 500 else 'Receiver'}"
+        fault = "Sender" if status < 500 else "Receiver"
+        headers["x-amzn-query-error"] = f"{shape.error_code if shape else code};{fault}"
     body |= {name: message, **members}
     return Answer(status, headers, json.dumps(body).encode())
 
