@@ -95,6 +95,8 @@ pub mod log_message {
     pub const COUNTED: &str = "counted";
     /// An object was complete before this invocation.
     pub const COUNTED_BEFORE: &str = "counted before";
+    /// A test object was removed before this invocation.
+    pub const REMOVED: &str = "removed";
     /// An object was not counted; the line has the fields `error` and `why`.
     pub const NOT_COUNTED: &str = "not counted";
 }

@@ -22,6 +22,12 @@ pub enum Error {
         /// The error from S3.
         why: String,
     },
+    /// The object was deleted before it was counted, or is not visible to the function.
+    #[error("object {object} no longer exists")]
+    Gone {
+        /// The object's bucket and key.
+        object: String,
+    },
     /// The object's gzip stream is damaged or cut short.
     #[error("failed to inflate object {object}: {why}")]
     Inflate {
@@ -67,6 +73,7 @@ impl Error {
         match self {
             Self::Notification(_) => "NotificationUnknown",
             Self::Read { .. } => "ObjectUnreadable",
+            Self::Gone { .. } => "ObjectGone",
             Self::Inflate { .. } => "ObjectDamaged",
             Self::TooManyPairs { .. } => "TooManyPairs",
             Self::Count { .. } => "CountsUnwritable",

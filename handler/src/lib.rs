@@ -71,7 +71,15 @@ async fn count_object(
         RollupError::TooManyPairs => Error::TooManyPairs { object: name.clone(), why: error.to_string() },
     };
 
-    let ObjectStream { identity, uploaded_at, mut body } = objects.open(object).await.map_err(read_error)?;
+    let Some(opened) = objects.open(object).await.map_err(read_error)? else {
+        // `verify` removes its objects, and S3 may notify of them late or again.
+        if object.key.contains(names::verify::FOLDER) {
+            info!(bucket = object.bucket, key = object.key, "{}", log_message::REMOVED);
+            return Ok(());
+        }
+        return Err(Error::Gone { object: name });
+    };
+    let ObjectStream { identity, uploaded_at, mut body } = opened;
     let id = ObjectId { name: names::ledger::object_key(&object.bucket, &object.key, &identity), uploaded_at };
     let ledger = Ledger::new(store.markers(&id.name).await.map_err(count_error)?);
     if ledger.is_complete() {

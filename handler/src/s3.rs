@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use counting::names::ledger;
@@ -25,11 +26,11 @@ pub trait Objects: Sync {
     /// The stream of an object's bytes.
     type Body: Body;
 
-    /// Opens an object.
+    /// Opens an object; returns `None` if it no longer exists.
     fn open(
         &self,
         object: &NotifiedObject,
-    ) -> impl Future<Output = Result<ObjectStream<Self::Body>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Option<ObjectStream<Self::Body>>, StoreError>> + Send;
 }
 
 /// A stream of an object's bytes.
@@ -55,15 +56,19 @@ impl Bucket {
 impl Objects for Bucket {
     type Body = ByteStream;
 
-    async fn open(&self, object: &NotifiedObject) -> Result<ObjectStream<ByteStream>, StoreError> {
+    async fn open(&self, object: &NotifiedObject) -> Result<Option<ObjectStream<ByteStream>>, StoreError> {
         let request = self.client.get_object().bucket(&object.bucket).key(&object.key);
         let request = request.set_version_id(object.version.clone());
-        let answer = request.send().await.map_err(|error| sdk_error("s3:GetObject", &error))?;
+        let answer = match request.send().await {
+            // S3 answers so only to a role that may list the bucket; to others, it denies access.
+            Err(error) if matches!(error.code(), Some("NoSuchKey" | "NoSuchVersion")) => return Ok(None),
+            answer => answer.map_err(|error| sdk_error("s3:GetObject", &error))?,
+        };
         // The ETag of the content that is read, not that of the notification: the object may have been replaced in
         // between. Only the present content can be counted, and its own notification then finds it complete.
         let identity = ledger::identity(object.version.as_deref(), answer.e_tag.as_deref())
             .ok_or_else(|| StoreError::new("the response of S3 has neither version ID nor ETag"))?;
-        Ok(ObjectStream { identity, uploaded_at: answer.last_modified.map(|time| time.secs()), body: answer.body })
+        Ok(Some(ObjectStream { identity, uploaded_at: answer.last_modified.map(|time| time.secs()), body: answer.body }))
     }
 }
 

@@ -131,7 +131,7 @@ class Strict:
         except aiohttp.ClientConnectorError as error:
             # Clients repeat a call after a 502; the local AWS may be on its way up.
             answer = _plain(502, f"the upstream is not there: {error}")
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             answer = _plain(502, f"the upstream failed: {error!r}")
         headers = CIMultiDict(answer.headers)
         if raw.method != "HEAD":

@@ -10,7 +10,9 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_smithy_types::error::operation::BuildError;
 
+use super::credentials;
 use crate::error::{Error, ErrorKind};
+use crate::text::printable;
 
 /// The time limit of one attempt, long enough to upload the function's code over a slow connection.
 pub(crate) const ATTEMPT: Duration = Duration::from_secs(60);
@@ -43,7 +45,12 @@ pub(crate) enum Answer {
         bucket_region: Option<String>,
     },
     /// No usable credentials.
-    Credentials(String),
+    Credentials {
+        /// The profile that was tried.
+        profile: String,
+        /// The causes, one line each.
+        causes: Vec<String>,
+    },
     /// No answer: the host name is unknown, the connection was refused, or TLS failed.
     Unreachable(String),
     /// No answer within the time limit.
@@ -96,10 +103,15 @@ impl AwsError {
         matches!(&self.answer, Answer::Service { code, message, .. } if code == wanted && message.contains(text))
     }
 
+    /// Returns whether DynamoDB answered that the table has no such index, which it reports as an invalid request.
+    pub(crate) fn is_missing_index(&self) -> bool {
+        self.says("ValidationException", "does not have the specified index")
+    }
+
     /// Returns the call and the code of its answer, without AWS's message, which names the caller.
     pub(crate) fn short(&self) -> String {
         match &self.answer {
-            Answer::Service { status, code, .. } => format!("{} answered {status} {}", self.call, code.escape_debug()),
+            Answer::Service { status, code, .. } => format!("{} answered {status} {}", self.call, printable(code)),
             _ => format!("{} failed", self.call),
         }
     }
@@ -108,7 +120,7 @@ impl AwsError {
     pub(crate) fn while_doing(&self, doing: impl fmt::Display) -> Error {
         let kind = match &self.answer {
             Answer::TimedOut => ErrorKind::Timeout,
-            Answer::Service { .. } | Answer::Credentials(_) | Answer::Unreachable(_) | Answer::Unclear(_) => {
+            Answer::Service { .. } | Answer::Credentials { .. } | Answer::Unreachable(_) | Answer::Unclear(_) => {
                 ErrorKind::Aws
             }
         };
@@ -124,9 +136,7 @@ impl AwsError {
     /// Returns the help text.
     pub(crate) fn remedy(&self) -> String {
         match &self.answer {
-            Answer::Credentials(_) => {
-                "sign in, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".to_owned()
-            }
+            Answer::Credentials { profile, causes } => credentials::help(causes, profile),
             Answer::Unreachable(_) => "check the network, pipeline.region and AWS_ENDPOINT_URL".to_owned(),
             Answer::TimedOut => "check the network and AWS_ENDPOINT_URL, then run the command again".to_owned(),
             Answer::Unclear(_) => "check that AWS_ENDPOINT_URL is the address of AWS or of a local AWS".to_owned(),
@@ -140,8 +150,10 @@ impl AwsError {
                 "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "TokenRefreshRequired" => {
                     "the credentials have expired: sign in again, then run the command again to continue".to_owned()
                 }
-                "InvalidClientTokenId" | "UnrecognizedClientException" | "InvalidAccessKeyId" | "AuthFailure" => {
-                    "AWS does not know these credentials: check AWS_PROFILE or the AWS_* variables".to_owned()
+                "InvalidClientTokenId" | "UnrecognizedClientException" | "InvalidAccessKeyId" | "InvalidToken" | "AuthFailure" => {
+                    "AWS does not know these credentials: check AWS_PROFILE or the AWS_* variables; or enable the region in \
+                     the account, if it is not yet"
+                        .to_owned()
                 }
                 "SignatureDoesNotMatch" | "InvalidSignatureException" => {
                     "check that the secret key belongs to the access key, and that no proxy changes requests".to_owned()
@@ -170,17 +182,20 @@ impl fmt::Display for AwsError {
                     f.write_str(", but the answer is truncated or not from AWS")?;
                 }
                 if !code.is_empty() {
-                    write!(f, " {}", code.escape_debug())?;
+                    write!(f, " {}", printable(code))?;
                 }
                 if !message.is_empty() {
-                    write!(f, ": {}", message.escape_debug())?;
+                    write!(f, ": {}", printable(message))?;
                 }
                 match request_id {
-                    Some(id) => write!(f, " (request {})", id.escape_debug()),
+                    Some(id) => write!(f, " (request {})", printable(id)),
                     None => Ok(()),
                 }
             }
-            Answer::Credentials(why) => write!(f, "no AWS credentials were found ({why})"),
+            Answer::Credentials { profile, causes } => {
+                write!(f, "no AWS credentials were found, profile {profile}")?;
+                causes.iter().try_for_each(|cause| write!(f, "\n  {cause}"))
+            }
             Answer::Unreachable(why) => write!(f, "{call} could not be sent: {why}"),
             Answer::TimedOut => write!(
                 f,
@@ -233,16 +248,20 @@ where
             let timed_out = failure.is_timeout();
             let why = chain(&error);
             if is_about_credentials(&error) {
-                Answer::Credentials(why)
+                no_credentials(&error)
             } else if timed_out {
                 Answer::TimedOut
             } else {
                 Answer::Unreachable(why)
             }
         }
-        other if is_about_credentials(&other) => Answer::Credentials(chain(&other)),
+        other if is_about_credentials(&other) => no_credentials(&other),
         other => Answer::Unclear(chain(&other)),
     }
+}
+
+fn no_credentials(error: &(dyn StdError + 'static)) -> Answer {
+    Answer::Credentials { profile: credentials::profile(), causes: credentials::causes(error) }
 }
 
 fn request_id(response: &HttpResponse) -> Option<String> {
@@ -262,7 +281,7 @@ fn is_about_credentials(error: &(dyn StdError + 'static)) -> bool {
 fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut causes: Vec<String> = Vec::new();
     for cause in sources(error).skip(1) {
-        let text = cause.to_string().escape_debug().to_string();
+        let text = printable(&cause.to_string());
         if !causes.iter().any(|earlier| earlier.contains(&text)) {
             causes.push(text);
         }

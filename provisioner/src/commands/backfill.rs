@@ -91,6 +91,7 @@ fn text(tally: &Tally, options: &Options) -> String {
     };
     line(tally.left_out, "left out: uploaded at another time, or outside the notification's filter");
     line(tally.counted_before, "counted before");
+    line(tally.archived, "left out: archived; restore them, then run the command again");
     if options.dry_run {
         let bytes = indicatif::HumanBytes(tally.bytes);
         line(tally.due, &format!("not counted, {bytes}: would be sent"));
@@ -99,10 +100,10 @@ fn text(tally: &Tally, options: &Options) -> String {
         line(tally.sent.saturating_sub(tally.counted), "sent, not counted yet");
         line(tally.due.saturating_sub(tally.sent), "not counted, not sent");
     }
-    for key in &tally.examples {
+    for key in tally.archived_examples.iter().chain(&tally.examples) {
         out.push_str(&format!("               {}\n", printable(key)));
     }
-    if tally.due == 0 {
+    if tally.due == 0 && tally.archived == 0 {
         out.push_str("Everything is counted.\n");
     }
     out

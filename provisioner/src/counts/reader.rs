@@ -257,7 +257,7 @@ impl Reader<'_> {
     }
 
     fn failed(&self, error: &AwsError) -> Error {
-        if error.code() == Some("ResourceNotFoundException") {
+        if error.code() == Some("ResourceNotFoundException") || error.is_missing_index() {
             return Error::not_found(
                 format!("the counts table {} or its index does not exist", self.table),
                 "run `provisioner apply` first, or check --config, --env and the credentials",

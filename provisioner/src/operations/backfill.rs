@@ -68,6 +68,10 @@ pub(crate) struct Tally {
     pub(crate) left_out: u64,
     /// Selected objects that were counted before the run.
     pub(crate) counted_before: u64,
+    /// Selected objects that were not counted before the run and are archived, so that they cannot be read.
+    pub(crate) archived: u64,
+    /// Keys of some archived objects.
+    pub(crate) archived_examples: Vec<String>,
     /// Selected objects that were not counted before the run.
     pub(crate) due: u64,
     /// The size of the due objects in bytes.
@@ -234,13 +238,13 @@ impl Run<'_> {
     }
 
     fn progress(&self) {
-        let Tally { left_out, counted_before, due, sent, counted, .. } = self.tally;
+        let Tally { left_out, counted_before, archived, due, sent, counted, .. } = self.tally;
         let done = match (self.options.dry_run, self.options.wait) {
             (true, _) => due,
             (false, true) => counted + self.late,
             (false, false) => sent,
         };
-        self.progress.set_done(left_out + counted_before + done);
+        self.progress.set_done(left_out + counted_before + archived + done);
     }
 
     async fn run(&mut self) -> Result<(), End> {
@@ -260,11 +264,13 @@ impl Run<'_> {
             }
             page.retain(|object| self.is_wanted(object));
             let wanted = number(page.len());
-            self.tally.left_out = self.tally.listed - (self.tally.counted_before + self.tally.due + wanted);
+            let Tally { listed, counted_before, archived, due, .. } = self.tally;
+            self.tally.left_out = listed - (counted_before + archived + due + wanted);
             let counted = self.shutdown.or_shutdown(session.counted(&page, Consistency::Eventual)).await??;
             let due: Vec<Object> =
                 page.into_iter().zip(counted).filter(|(_, counted)| !counted).map(|(object, _)| object).collect();
             self.tally.counted_before += wanted - number(due.len());
+            let due = self.without_archived(due).await?;
             self.tally.due += number(due.len());
             self.tally.bytes += due.iter().map(|object| u64::try_from(object.size).unwrap_or_default()).sum::<u64>();
             self.progress();
@@ -276,6 +282,23 @@ impl Run<'_> {
             self.tally.last_key = completed;
         }
         self.drain(0).await
+    }
+
+    /// Leaves out the archived objects: the function could not read them, and their notifications would only fill the
+    /// failure queue.
+    async fn without_archived(&mut self, due: Vec<Object>) -> Result<Vec<Object>, End> {
+        let session = self.session;
+        let check = |object: Object| async move {
+            let is_archived = object.may_be_archived && session.is_archived(&object).await?;
+            Ok::<_, Error>((object, is_archived))
+        };
+        let checked = stream::iter(due).map(check).buffered(AT_ONCE).try_collect::<Vec<(Object, bool)>>();
+        let checked = self.shutdown.or_shutdown(checked).await??;
+        let (archived, readable): (Vec<_>, Vec<_>) = checked.into_iter().partition(|(_, is_archived)| *is_archived);
+        self.tally.archived += number(archived.len());
+        let more = EXAMPLES.saturating_sub(self.tally.archived_examples.len());
+        self.tally.archived_examples.extend(archived.into_iter().take(more).map(|(object, _)| object.key));
+        Ok(readable.into_iter().map(|(object, _)| object).collect())
     }
 
     async fn send_all(&mut self, due: Vec<Object>) -> Result<(), End> {

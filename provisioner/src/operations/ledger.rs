@@ -231,6 +231,7 @@ mod tests {
             identity: "tag".to_owned(),
             size: 0,
             uploaded: Timestamp::UNIX_EPOCH,
+            may_be_archived: false,
         });
         let counted = session.counted(&objects, Consistency::Eventual).await.expect("answers");
         assert_eq!(counted, [true, false, true, false]);

@@ -48,6 +48,10 @@ impl Session<'_> {
 fn failed(doing: impl Into<String>) -> impl FnOnce(AwsError) -> Error {
     let doing = doing.into();
     move |error| match error.code() {
+        Some(code) if error.is_missing_index() => Error::not_found(
+            format!("failed to {doing}: its index does not exist ({} answered {code})", error.call),
+            "run `provisioner apply` first, which adds the index",
+        ),
         Some(
             code @ ("NoSuchBucket"
             | "ResourceNotFoundException"

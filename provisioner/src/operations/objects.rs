@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use aws_sdk_s3::types::ObjectVersion;
+use aws_sdk_s3::types::{EncodingType, ObjectVersion};
 use counting::names::ledger::{self, NULL_VERSION};
 use futures_util::stream::{self, Stream};
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value as Json, json};
 
 use super::failed;
-use crate::aws::{Call, Session};
+use crate::aws::{Call, Session, absent_on, listing};
 use crate::error::Error;
 
 /// The characters that S3 escapes in the keys of notifications; a space becomes `+`.
@@ -27,21 +27,28 @@ pub(crate) struct Object {
     /// The size in bytes.
     pub(crate) size: i64,
     pub(crate) uploaded: Timestamp,
+    /// True if its storage class has archives: it may have to be restored before it can be read.
+    pub(crate) may_be_archived: bool,
 }
+
+/// The storage classes whose objects may be in an archive (S3 user guide, storage classes). Those of S3 Glacier Instant
+/// Retrieval can be read at any time.
+const ARCHIVES: [&str; 3] = ["GLACIER", "DEEP_ARCHIVE", "INTELLIGENT_TIERING"];
 
 impl Object {
     /// Converts an entry of a listing; returns `None` if it lacks a key or an identity.
-    fn listed(version: &ObjectVersion) -> Option<Self> {
+    fn listed(version: &ObjectVersion, encoding: Option<&EncodingType>) -> Option<Self> {
         let id = version.version_id().unwrap_or(NULL_VERSION);
         // An object uploaded without versioning can be read without a version ID until a later version exists.
         let needs_id = id != NULL_VERSION || version.is_latest() == Some(false);
         let uploaded = version.last_modified().and_then(|time| Timestamp::from_second(time.secs()).ok());
         Some(Self {
-            key: version.key()?.to_owned(),
+            key: listing::decoded(encoding, version.key()?),
             version: needs_id.then(|| id.to_owned()),
             identity: ledger::identity(Some(id), version.e_tag())?,
             size: version.size().unwrap_or_default(),
             uploaded: uploaded.unwrap_or(Timestamp::UNIX_EPOCH),
+            may_be_archived: version.storage_class().is_some_and(|class| ARCHIVES.contains(&class.as_str())),
         })
     }
 
@@ -80,13 +87,28 @@ struct Cursor {
 impl Cursor {
     /// Returns whether a version was on the previous page. Some stores begin a page with the last version of the
     /// previous one if it was uploaded without versioning.
-    fn has_passed(&self, version: &ObjectVersion) -> bool {
-        let same_key = self.key.is_some() && self.key.as_deref() == version.key();
+    fn has_passed(&self, version: &ObjectVersion, encoding: Option<&EncodingType>) -> bool {
+        let key = version.key().map(|key| listing::decoded(encoding, key));
+        let same_key = self.key.is_some() && self.key == key;
         same_key && (self.version.is_none() || self.version.as_deref() == version.version_id())
     }
 }
 
 impl Session<'_> {
+    /// Returns whether an object is in an archive and not restored.
+    pub(super) async fn is_archived(&self, object: &Object) -> Result<bool, Error> {
+        let bucket = &self.pipeline.bucket.name;
+        let request = self.aws.s3.head_object().bucket(bucket).key(&object.key).set_version_id(object.version.clone());
+        let answer = request.expected_bucket_owner(&self.account.id).send().await;
+        let answer = absent_on(answer.call("s3:GetObject"), &["NotFound", "NoSuchKey", "NoSuchVersion"]);
+        let answer = answer.map_err(failed(format!("read object {} of bucket {bucket}", object.key)))?;
+        // An object that was deleted meanwhile is reported by the function.
+        let Some(answer) = answer else { return Ok(false) };
+        let is_glacier = answer.storage_class().is_some_and(|class| matches!(class.as_str(), "GLACIER" | "DEEP_ARCHIVE"));
+        let is_restored = answer.restore().is_some_and(|restore| restore.contains("ongoing-request=\"false\""));
+        Ok((is_glacier || answer.archive_status().is_some()) && !is_restored)
+    }
+
     /// Lists all versions of all objects under a prefix page by page in key order; starts after the key `after`, if
     /// given. Holds one page in memory.
     pub(super) fn pages<'a>(
@@ -100,14 +122,16 @@ impl Session<'_> {
             let bucket = &self.pipeline.bucket.name;
             // Works without versioning too, and distinguishes the versions of a bucket that once had it.
             let request = self.aws.s3.list_object_versions().bucket(bucket).prefix(prefix);
-            let request = request.expected_bucket_owner(&self.account.id);
+            let request = request.encoding_type(EncodingType::Url).expected_bucket_owner(&self.account.id);
             let request = request.set_key_marker(cursor.key.clone()).set_version_id_marker(cursor.version.clone());
             let page = request.send().await.call("s3:ListBucketVersions");
             let page = page.map_err(failed(format!("list bucket {bucket}")))?;
-            let new = page.versions().iter().filter(|version| !cursor.has_passed(version));
-            let objects = new.filter_map(Object::listed).collect();
-            let more = page.is_truncated == Some(true) && page.next_key_marker.is_some();
-            let next = more.then_some(Cursor { key: page.next_key_marker, version: page.next_version_id_marker });
+            let encoding = page.encoding_type();
+            let new = page.versions().iter().filter(|version| !cursor.has_passed(version, encoding));
+            let objects = new.filter_map(|version| Object::listed(version, encoding)).collect();
+            let key = page.next_key_marker().map(|key| listing::decoded(encoding, key));
+            let more = page.is_truncated == Some(true) && key.is_some();
+            let next = more.then_some(Cursor { key, version: page.next_version_id_marker });
             Ok(Some((objects, next)))
         })
     }
@@ -123,7 +147,7 @@ mod tests {
     fn version(id: &str, is_latest: bool) -> Object {
         let version = ObjectVersion::builder().key("a b/ä+.gz").e_tag("\"tag\"").version_id(id).is_latest(is_latest);
         let version = version.last_modified(DateTime::from_secs(1_438_689_296)).size(7).build();
-        Object::listed(&version).expect("an object")
+        Object::listed(&version, None).expect("an object")
     }
 
     #[test]
@@ -138,11 +162,12 @@ mod tests {
     fn page_skips_versions_of_the_previous_page() {
         let version = |key: &str, id: &str| ObjectVersion::builder().key(key).version_id(id).build();
         let cursor = |id: Option<&str>| Cursor { key: Some("b".to_owned()), version: id.map(str::to_owned) };
-        assert!(cursor(Some("1")).has_passed(&version("b", "1")));
-        assert!(!cursor(Some("1")).has_passed(&version("b", "2")));
-        assert!(cursor(None).has_passed(&version("b", "2")));
-        assert!(!cursor(Some("1")).has_passed(&version("c", "1")));
-        assert!(!Cursor::default().has_passed(&version("b", "1")));
+        assert!(cursor(Some("1")).has_passed(&version("b", "1"), None));
+        assert!(!cursor(Some("1")).has_passed(&version("b", "2"), None));
+        assert!(cursor(None).has_passed(&version("b", "2"), None));
+        assert!(!cursor(Some("1")).has_passed(&version("c", "1"), None));
+        assert!(!Cursor::default().has_passed(&version("b", "1"), None));
+        assert!(cursor(Some("1")).has_passed(&version("%62", "1"), Some(&EncodingType::Url)));
     }
 
     proptest! {

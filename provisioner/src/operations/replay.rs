@@ -69,6 +69,7 @@ impl Session<'_> {
             identity,
             size: answer.content_length.unwrap_or_default(),
             uploaded: Timestamp::UNIX_EPOCH,
+            may_be_archived: false,
         }))
     }
 

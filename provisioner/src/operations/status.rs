@@ -72,9 +72,10 @@ pub(crate) struct Counted {
 }
 
 /// An entry of the ledger's index, with times in epoch seconds.
-struct CountedObject {
-    object: String,
-    written_at: i64,
+pub(super) struct CountedObject {
+    /// The object's name in the ledger.
+    pub(super) object: String,
+    pub(super) written_at: i64,
     uploaded_at: Option<i64>,
 }
 
@@ -142,7 +143,7 @@ impl Session<'_> {
     }
 
     /// Returns the ledger's entries written between two times, in epoch seconds.
-    async fn counted_since(&self, since: i64, now: i64) -> Result<Vec<CountedObject>, Error> {
+    pub(super) async fn counted_since(&self, since: i64, now: i64) -> Result<Vec<CountedObject>, Error> {
         let table = &self.pipeline.table.ledger;
         let of_hour = |hour: i64| async move {
             let number = |n: i64| AttributeValue::N(n.to_string());

@@ -23,7 +23,7 @@ use serde_json::json;
 use super::failed;
 use super::ledger::Consistency;
 use super::objects::Object;
-use crate::aws::{Call, Pauses, Session, Wait, absent_on};
+use crate::aws::{AwsError, Call, Pauses, ResourceError, Session, Wait, absent_on, retry_while};
 use crate::error::{Error, ErrorKind};
 use crate::reconcile::resource::Declared;
 use crate::resources::{self, Context};
@@ -31,6 +31,14 @@ use crate::shutdown::{Shutdown, Signal};
 
 /// The age from which a test object is a leftover; another run may still be using a younger one.
 const LEFTOVER_AGE: Duration = Duration::from_secs(60 * 60);
+/// The time, in seconds, for which the ledger is searched for counts without objects.
+const LEFTOVER_SECONDS: i64 = 48 * 60 * 60;
+/// The time for which a write is repeated that conflicts with a transaction.
+const CONFLICT_LIMIT: Duration = Duration::from_secs(30);
+/// The error code of a transaction that was not applied; its message lists the reasons.
+const CANCELLED: &str = "TransactionCanceledException";
+/// The description of the removal of a count, for errors.
+const UNCOUNT: &str = "remove the counts of object";
 /// The interval at which another object is uploaded while none is counted.
 const UPLOAD_INTERVAL: Duration = Duration::from_secs(30);
 /// The maximum number of log lines read for the object.
@@ -166,7 +174,7 @@ impl Session<'_> {
         let version = answer.version_id;
         let identity = ledger::identity(version.as_deref(), answer.e_tag.as_deref());
         let identity = identity.ok_or(Error::incomplete_answer(doing, "ETag"))?;
-        Ok(Object { key: probe.key.clone(), version, identity, size: 0, uploaded: Timestamp::now() })
+        Ok(Object { key: probe.key.clone(), version, identity, size: 0, uploaded: Timestamp::now(), may_be_archived: false })
     }
 
     async fn wait(&self, sent: &mut Vec<Sent>, deadline: Duration, shutdown: &Shutdown) -> Result<Waited, Error> {
@@ -213,9 +221,12 @@ impl Session<'_> {
         Ok(number.unwrap_or(0))
     }
 
-    /// Removes the object, and then its count, so that a late notification finds no object to count.
+    /// Removes the count, the object, and a count that a repeated notification added in between. Afterwards a late
+    /// notification finds no object to count.
     async fn remove(&self, object: &Object) -> Result<(), Error> {
         let bucket = &self.pipeline.bucket.name;
+        let name = ledger::object_key(bucket, &object.key, &object.identity);
+        self.uncount(&name).await?;
         let delete = |version: Option<String>| async {
             let request = self.aws.s3.delete_object().bucket(bucket).key(&object.key).set_version_id(version);
             let request = request.expected_bucket_owner(&self.account.id);
@@ -227,13 +238,12 @@ impl Session<'_> {
         if let Some(marker) = answer.filter(|answer| answer.delete_marker == Some(true) && object.version.is_none()) {
             delete(marker.version_id).await?;
         }
-        self.uncount(&ledger::object_key(bucket, &object.key, &object.identity)).await
+        self.uncount(&name).await
     }
 
     /// Reverses the counting of an object by the same rule: one transaction deletes a marker and subtracts its counts.
     async fn uncount(&self, name: &str) -> Result<(), Error> {
         let (counts_table, ledger_table) = (&self.pipeline.table.counts, &self.pipeline.table.ledger);
-        let doing = || format!("remove the counts of object {name}");
         for marker in self.markers(name).await? {
             let delete = Delete::builder()
                 .table_name(ledger_table)
@@ -253,21 +263,62 @@ impl Session<'_> {
                     .build()?;
                 items.push(TransactWriteItem::builder().update(update).build());
             }
-            let request = self.aws.dynamodb.transact_write_items().set_transact_items(Some(items));
-            request.send().await.call("dynamodb:TransactWriteItems").map_err(failed(doing()))?;
+            let token = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+            let uncounted = self.settled(|| async {
+                let request = self.aws.dynamodb.transact_write_items().set_transact_items(Some(items.clone()));
+                request.client_request_token(&token).send().await.call("dynamodb:TransactWriteItems")
+            });
+            match uncounted.await {
+                // Another run has removed the marker, and the count with it.
+                Err(ResourceError::Call(error)) if error.says(CANCELLED, "ConditionalCheckFailed") => continue,
+                result => result.map_err(|error| error.on(UNCOUNT, &name))?,
+            };
             for (event, hour, _) in &marker.pairs {
                 // Another run may have counted an object in the meantime.
-                let request = self
-                    .aws
-                    .dynamodb
-                    .delete_item()
-                    .table_name(counts_table)
-                    .set_key(Some(self.pair(event, hour)))
-                    .condition_expression("#count = :zero")
-                    .expression_attribute_names("#count", counts::COUNT)
-                    .expression_attribute_values(":zero", AttributeValue::N("0".to_owned()));
-                let answer = request.send().await.call("dynamodb:DeleteItem");
-                absent_on(answer, &["ConditionalCheckFailedException"]).map_err(failed(doing()))?;
+                let deleted = self.settled(|| async {
+                    let request = self
+                        .aws
+                        .dynamodb
+                        .delete_item()
+                        .table_name(counts_table)
+                        .set_key(Some(self.pair(event, hour)))
+                        .condition_expression("#count = :zero")
+                        .expression_attribute_names("#count", counts::COUNT)
+                        .expression_attribute_values(":zero", AttributeValue::N("0".to_owned()));
+                    absent_on(request.send().await.call("dynamodb:DeleteItem"), &["ConditionalCheckFailedException"])
+                });
+                deleted.await.map_err(|error| error.on(UNCOUNT, &name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Repeats a write while another transaction holds one of its items. The SDK does not.
+    async fn settled<T, F>(&self, write: impl FnMut() -> F + Send) -> Result<T, ResourceError>
+    where
+        F: Future<Output = Result<T, AwsError>> + Send,
+    {
+        let what = "another transaction to end".to_owned();
+        let waiting = Wait { what, deadline: CONFLICT_LIMIT, on_wait: &|_, _| {} };
+        let is_conflict = |error: &AwsError| {
+            matches!(error.code(), Some("TransactionConflictException" | "TransactionInProgressException"))
+                || error.says(CANCELLED, "TransactionConflict") && !error.says(CANCELLED, "ConditionalCheckFailed")
+        };
+        retry_while(waiting, is_conflict, write).await
+    }
+
+    /// Removes the counts whose objects are gone: those of a run that was killed, or of a notification that came while
+    /// its object was being removed. They are looked for only if the reserved hour has a count.
+    async fn remove_orphaned_counts(&self) -> Result<(), Error> {
+        if self.count(&Probe::new(self).event).await? <= 0 {
+            return Ok(());
+        }
+        let prefix = format!("{}/{}", self.pipeline.bucket.name, self.probe_prefix());
+        let now = Timestamp::now().as_second();
+        let limit = now - i64::try_from(LEFTOVER_AGE.as_secs()).unwrap_or_default();
+        for counted in self.counted_since(now - LEFTOVER_SECONDS, now).await? {
+            if counted.object.starts_with(&prefix) && counted.written_at < limit {
+                self.uncount(&counted.object).await?;
             }
         }
         Ok(())
@@ -275,6 +326,7 @@ impl Session<'_> {
 
     /// Removes the objects and counts that killed runs left behind.
     async fn remove_leftovers(&self) -> Result<(), Error> {
+        self.remove_orphaned_counts().await?;
         let limit = Timestamp::now().checked_sub(LEFTOVER_AGE).unwrap_or(Timestamp::UNIX_EPOCH);
         let prefix = self.probe_prefix();
         let pages = self.pages(&prefix, None);
@@ -296,6 +348,10 @@ impl Session<'_> {
             let (passes, finding) = match resource.observe(&self.aws).await {
                 Err(error) => (None, error.summary().to_owned()),
                 Ok(observed) if !observed.exists() => (Some(false), "missing".to_owned()),
+                Ok(observed) if !observed.problems().is_empty() => {
+                    let problems: Vec<String> = observed.problems().into_iter().map(|problem| problem.why).collect();
+                    (Some(false), problems.join("; "))
+                }
                 Ok(observed) if observed.changes().is_empty() => (Some(true), "in sync".to_owned()),
                 Ok(observed) => {
                     let settings: Vec<&str> = observed.changes().iter().map(|change| change.setting).collect();
