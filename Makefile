@@ -64,8 +64,8 @@ destroy: build ## delete the resources that the pipeline owns, but no data; asks
 	$(PROVISIONER) destroy $(if $(YES),--yes) $(ARGS)
 
 .PHONY: local
-local: build $(VENV)/.installed ## run a local AWS in the foreground, and print the variables to export
-	"$(TARGET)/debug/local" --port $(PORT)
+local: build $(VENV)/.installed ## run a local AWS in the foreground; STRICT=1 makes it as strict as AWS
+	"$(TARGET)/debug/local" --port $(PORT) $(if $(STRICT),--strict)
 
 .PHONY: demo
 demo: build handler ## run the whole pipeline on a temporary local AWS

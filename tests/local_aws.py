@@ -1,9 +1,9 @@
 """Runs the local AWS (MiniStack) as a child process that cannot outlive its parent.
 
-    python local_aws.py PORT FOLDER [--tls CERTIFICATE KEY] [--functions-endpoint URL]
+    python local_aws.py PORT FOLDER [--tls CERTIFICATE KEY] [--functions-endpoint URL] [--no-auth]
 
-With a self-signed certificate in PEM, the server speaks TLS. With an endpoint for the functions, they call AWS there,
-and authentication is off, because a proxy at that endpoint may change requests.
+With a self-signed certificate in PEM, the server speaks TLS. With an endpoint for the functions, they call AWS there.
+Without authentication, a proxy at that endpoint may change requests.
 
 The child gets its own session, so that the functions that it starts end with it. All of its files are under FOLDER,
 which is deleted at the end, unless the child ended by itself: then its log is needed. It is stopped on SIGINT, on
@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--tls", nargs=2)
     parser.add_argument("--functions-endpoint")
+    parser.add_argument("--no-auth", action="store_true")
     arguments = parser.parse_args()
     port, folder = arguments.port, arguments.folder.resolve()
     environment = {
@@ -40,7 +41,7 @@ def main() -> int:
     environment["AWS_EC2_METADATA_DISABLED"] = "true"
     environment["GATEWAY_PORT"] = str(port)
     environment["BIND_HOST"] = "127.0.0.1"
-    environment["AUTH"] = "false" if arguments.functions_endpoint else "true"
+    environment["AUTH"] = "false" if arguments.no_auth else "true"
     # Every call is recorded for the tests.
     environment["CLOUDTRAIL_RECORDING"] = "1"
     scheme = "http"

@@ -7,3 +7,4 @@ pub mod local_aws;
 pub mod pipeline;
 pub mod recount;
 pub mod samples;
+pub mod strict;

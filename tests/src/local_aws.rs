@@ -13,6 +13,8 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
+use crate::strict::Strict;
+
 /// The timeout for the server's start, which takes three seconds, and longer on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause between two health checks.
@@ -28,6 +30,8 @@ pub struct LocalAws {
     folder: Option<TempDir>,
     /// The path of its certificate, if it speaks TLS.
     certificate: Option<PathBuf>,
+    /// The layer in front of it that is as strict as AWS, if there is one.
+    strict: Option<Strict>,
 }
 
 /// A recorded call.
@@ -49,6 +53,25 @@ pub enum Scheme {
     Http,
     /// TLS with a self-signed certificate.
     Https,
+}
+
+/// The endpoint at which the functions call AWS.
+enum Functions {
+    /// The server itself.
+    AtServer,
+    /// A proxy that passes requests on unchanged.
+    Through(String),
+    /// A proxy that may change requests, so that signatures cannot be checked.
+    Unauthenticated(String),
+}
+
+/// Returns a port that is currently free.
+///
+/// # Errors
+/// No port is free.
+pub fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
+    Ok(listener.local_addr().context("no free port")?.port())
 }
 
 /// Returns the project's root folder.
@@ -74,7 +97,24 @@ impl LocalAws {
     /// # Errors
     /// The virtual environment is not installed, or the server does not start.
     pub fn start(scheme: Scheme) -> Result<Self> {
-        Self::start_with(scheme, None)
+        Self::start_with(scheme, Functions::AtServer)
+    }
+
+    /// Starts a local AWS behind the layer that is as strict as AWS; the functions call AWS through it too.
+    ///
+    /// # Errors
+    /// As [`LocalAws::start`], or the layer does not start.
+    pub fn start_strict() -> Result<Self> {
+        // The functions' endpoint is the layer's, which forwards to a port that is chosen before the server starts.
+        let upstream = free_port()?;
+        let strict = Strict::start(free_port()?, upstream)?;
+        let folder = TempDir::with_prefix("local-aws-").context("failed to create a temporary folder")?;
+        let functions = Functions::Through(strict.endpoint());
+        let mut aws = Self::spawn(upstream, folder.path(), true, Scheme::Http, &functions)?;
+        ensure!(aws.wait()?, "the local AWS did not start behind the strict layer");
+        aws.folder = Some(folder);
+        aws.strict = Some(strict);
+        Ok(aws)
     }
 
     /// Starts a local AWS whose functions call AWS at `endpoint`. Authentication is off, because a proxy at that
@@ -83,16 +123,15 @@ impl LocalAws {
     /// # Errors
     /// As [`LocalAws::start`].
     pub fn start_behind(endpoint: &str) -> Result<Self> {
-        Self::start_with(Scheme::Http, Some(endpoint))
+        Self::start_with(Scheme::Http, Functions::Unauthenticated(endpoint.to_owned()))
     }
 
-    fn start_with(scheme: Scheme, functions: Option<&str>) -> Result<Self> {
+    fn start_with(scheme: Scheme, functions: Functions) -> Result<Self> {
         let mut log = String::new();
         // Another process can take the free port before the server does; each attempt chooses another port.
         for _ in 0..3 {
             let folder = TempDir::with_prefix("local-aws-").context("failed to create a temporary folder")?;
-            let port = TcpListener::bind("127.0.0.1:0").and_then(|s| s.local_addr()).context("no free port")?.port();
-            let mut aws = Self::spawn(port, folder.path(), true, scheme, functions)?;
+            let mut aws = Self::spawn(free_port()?, folder.path(), true, scheme, &functions)?;
             if aws.wait()? {
                 aws.folder = Some(folder);
                 return Ok(aws);
@@ -107,13 +146,22 @@ impl LocalAws {
     ///
     /// # Errors
     /// As [`LocalAws::start`], or the port is in use.
-    pub fn run(port: u16, announce: impl FnOnce(&Self)) -> Result<()> {
+    pub fn run(port: u16, is_strict: bool, announce: impl FnOnce(&Self)) -> Result<()> {
         ensure!(
             TcpListener::bind(("127.0.0.1", port)).is_ok(),
             "port {port} is in use: stop the process that listens there, or choose another port with PORT="
         );
         let folder = TempDir::with_prefix("local-aws-").context("failed to create a temporary folder")?;
-        let mut aws = Self::spawn(port, folder.path(), false, Scheme::Http, None)?;
+        let (strict, server, functions) = if is_strict {
+            let server = free_port()?;
+            let strict = Strict::start(port, server)?;
+            let functions = Functions::Through(strict.endpoint());
+            (Some(strict), server, functions)
+        } else {
+            (None, port, Functions::AtServer)
+        };
+        let mut aws = Self::spawn(server, folder.path(), false, Scheme::Http, &functions)?;
+        aws.strict = strict;
         ensure!(aws.wait()?, "the local AWS did not start");
         announce(&aws);
         // `Child::wait` would close standard input, which stops the server.
@@ -124,7 +172,7 @@ impl LocalAws {
         Ok(())
     }
 
-    fn spawn(port: u16, folder: &Path, quiet: bool, scheme: Scheme, functions: Option<&str>) -> Result<Self> {
+    fn spawn(port: u16, folder: &Path, quiet: bool, scheme: Scheme, functions: &Functions) -> Result<Self> {
         let python = root().join(".venv/bin/python");
         ensure!(python.is_file(), "the local AWS is not installed: run `make venv`");
         let mut command = Command::new(python);
@@ -138,8 +186,12 @@ impl LocalAws {
             command.arg("--tls").arg(&cert).arg(&key);
             certificate = Some(cert);
         }
-        if let Some(endpoint) = functions {
-            command.args(["--functions-endpoint", endpoint]);
+        match functions {
+            Functions::AtServer => {}
+            Functions::Through(endpoint) => drop(command.args(["--functions-endpoint", endpoint])),
+            Functions::Unauthenticated(endpoint) => {
+                command.args(["--functions-endpoint", endpoint, "--no-auth"]);
+            }
         }
         if quiet {
             let log = std::fs::File::create(folder.join("log")).context("failed to create a log file")?;
@@ -147,7 +199,7 @@ impl LocalAws {
             command.stdout(log).stderr(again);
         }
         let child = command.spawn().context("failed to start the local AWS")?;
-        Ok(Self { child, port, folder: None, certificate })
+        Ok(Self { child, port, folder: None, certificate, strict: None })
     }
 
     /// Waits until the server answers. Returns false if it ended or does not answer in time.
@@ -165,9 +217,23 @@ impl LocalAws {
         Ok(false)
     }
 
-    /// Returns the server's URL.
+    /// Returns the layer that is as strict as AWS, if there is one.
+    #[must_use]
+    pub fn strict(&self) -> Option<&Strict> {
+        self.strict.as_ref()
+    }
+
+    /// Returns the URL at which programs call this AWS: the strict layer's, if there is one.
     #[must_use]
     pub fn endpoint(&self) -> String {
+        if let Some(strict) = &self.strict {
+            return strict.endpoint();
+        }
+        self.server_endpoint()
+    }
+
+    /// Returns the server's own URL.
+    fn server_endpoint(&self) -> String {
         let scheme = if self.certificate.is_some() { "https" } else { "http" };
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
@@ -208,7 +274,7 @@ impl LocalAws {
             let source = format!("{service}.amazonaws.com");
             let attributes = [attribute("AccessKeyId", account), attribute("EventSource", &source)];
             let key = format!("AWS4-HMAC-SHA256 Credential={account}/20150804/{REGION}/cloudtrail/aws4_request");
-            let mut answer = ureq::post(self.endpoint())
+            let mut answer = ureq::post(self.server_endpoint())
                 .header("x-amz-target", "com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101.LookupEvents")
                 .header("content-type", "application/x-amz-json-1.1")
                 .header("authorization", format!("{key}, SignedHeaders=host, Signature=none"))

@@ -10,12 +10,15 @@ struct Args {
     /// Port to listen on
     #[arg(long, default_value_t = 4566)]
     port: u16,
+    /// Behave as strictly as AWS's documentation
+    #[arg(long)]
+    strict: bool,
 }
 
 #[expect(clippy::print_stdout, reason = "this is the program's output")]
 fn main() -> Result<()> {
     let args = Args::parse();
-    LocalAws::run(args.port, |aws| {
+    LocalAws::run(args.port, args.strict, |aws| {
         println!("The local AWS is running; stop it with Ctrl-C. In another shell:\n");
         for (name, value) in aws.variables("000000000000") {
             println!("export {name}={value}");

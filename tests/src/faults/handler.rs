@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::weather::{Weather, free_port};
+use super::weather::Weather;
 use super::{Outcome, pipeline};
-use crate::local_aws::LocalAws;
+use crate::local_aws::{LocalAws, free_port};
 use crate::pipeline::s3;
 use crate::samples::gzip;
 

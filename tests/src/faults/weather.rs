@@ -4,14 +4,13 @@
 //! Every rule is bound to one account by its key, so one proxy serves many tests.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::local_aws::root;
+use crate::local_aws::{free_port, root};
 
 /// The timeout for the proxy's start, which takes a second or two, and longer on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -20,15 +19,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Weather {
     child: Child,
     port: u16,
-}
-
-/// Returns a port that is currently free.
-///
-/// # Errors
-/// No port is free.
-pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
-    Ok(listener.local_addr().context("no free port")?.port())
 }
 
 impl Weather {

@@ -33,6 +33,7 @@ mod policy;
 mod replay;
 mod rollup;
 mod status;
+mod strict;
 mod strictness;
 mod tls;
 mod uploads;
@@ -48,11 +49,29 @@ fn aws() -> Result<&'static LocalAws> {
     }
 }
 
+/// Returns the server behind the layer that is as strict as AWS; the first call starts it.
+fn strict_aws() -> Result<&'static LocalAws> {
+    static AWS: LazyLock<Result<LocalAws>> = LazyLock::new(LocalAws::start_strict);
+    match &*AWS {
+        Ok(aws) => Ok(aws),
+        Err(error) => anyhow::bail!("{error:#}"),
+    }
+}
+
+/// Returns a number that no other pipeline of this run has.
+fn next_number() -> u32 {
+    static NEXT: OnceLock<std::sync::atomic::AtomicU32> = OnceLock::new();
+    NEXT.get_or_init(Default::default).fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
+
 /// Declares a pipeline in an account that no other test uses.
 fn pipeline() -> Result<Pipeline<'static>> {
-    static NEXT: OnceLock<std::sync::atomic::AtomicU32> = OnceLock::new();
-    let number = NEXT.get_or_init(Default::default).fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    Pipeline::new(aws()?, number)
+    Pipeline::new(aws()?, next_number())
+}
+
+/// Declares a pipeline in such an account of the strict local AWS.
+fn strict_pipeline() -> Result<Pipeline<'static>> {
+    Pipeline::new(strict_aws()?, next_number())
 }
 
 /// Returns the lines of a plan that name a resource and its action.

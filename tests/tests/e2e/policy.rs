@@ -14,7 +14,7 @@ use crate::common::{file_of, remove_notification};
 use crate::{pipeline, verdict};
 
 /// An IAM user with one policy, which can be replaced.
-struct User<'a> {
+pub(crate) struct User<'a> {
     pipeline: &'a Pipeline<'a>,
     name: &'static str,
     iam: aws_sdk_iam::Client,
@@ -22,20 +22,20 @@ struct User<'a> {
 }
 
 impl<'a> User<'a> {
-    async fn new(pipeline: &'a Pipeline<'a>, name: &'static str) -> Result<Self> {
+    pub(crate) async fn new(pipeline: &'a Pipeline<'a>, name: &'static str) -> Result<Self> {
         let iam = aws_sdk_iam::Client::new(&pipeline.sdk().await?);
         iam.create_user().user_name(name).send().await?;
         let key = iam.create_access_key().user_name(name).send().await?.access_key.context("a key")?;
         Ok(Self { pipeline, name, iam, key })
     }
 
-    async fn allow(&self, policy: &Value) -> Result<()> {
+    pub(crate) async fn allow(&self, policy: &Value) -> Result<()> {
         let request = self.iam.put_user_policy().user_name(self.name).policy_name("deploy");
         request.policy_document(policy.to_string()).send().await?;
         Ok(())
     }
 
-    fn run(&self, args: &[&str]) -> Result<CommandOutput> {
+    pub(crate) fn run(&self, args: &[&str]) -> Result<CommandOutput> {
         let mut command = self.pipeline.command(args)?;
         command.env("AWS_ACCESS_KEY_ID", &self.key.access_key_id);
         let output = command.env("AWS_SECRET_ACCESS_KEY", &self.key.secret_access_key).output()?;
@@ -144,7 +144,7 @@ async fn deployer_policy_is_sufficient() -> Result<()> {
     let deployer = User::new(&pipeline, "deployer").await?;
     for (i, declared) in DECLARATIONS.iter().enumerate() {
         pipeline.declare(declared)?;
-        let policy = serde_json::from_str(&pipeline.expect(0, &["policy"])?.out)?;
+        let policy = serde_json::from_str(&pipeline.expect(0, &["policy", "--env", "local"])?.out)?;
         ensure!(serde_json::to_string(&policy)?.len() < 6_144, "larger than the limit of a managed policy");
         deployer.allow(&policy).await?;
         if i > 0 {
@@ -167,7 +167,7 @@ async fn deployer_policy_is_sufficient() -> Result<()> {
 async fn plan_by_a_restricted_caller_reports_missing_permissions() -> Result<()> {
     let pipeline = pipeline()?;
     let deployer = User::new(&pipeline, "deployer").await?;
-    let policy: Value = serde_json::from_str(&pipeline.expect(0, &["policy"])?.out)?;
+    let policy: Value = serde_json::from_str(&pipeline.expect(0, &["policy", "--env", "local"])?.out)?;
     let mut some = actions(&policy);
     for missing in ["sqs:CreateQueue", "lambda:AddPermission"] {
         ensure!(some.remove(missing), "{missing} is not printed");
@@ -226,7 +226,7 @@ async fn grant_until_success(
     printed: &mut BTreeSet<String>,
     command: &[&str],
 ) -> Result<()> {
-    let policy: Value = serde_json::from_str(&pipeline.expect(0, &["policy"])?.out)?;
+    let policy: Value = serde_json::from_str(&pipeline.expect(0, &["policy", "--env", "local"])?.out)?;
     printed.extend(actions(&policy));
     for _ in 0..60 {
         deployer.allow(&restrict(&policy, granted)).await?;
@@ -265,7 +265,7 @@ async fn reader_and_operator_policies_are_sufficient_and_separate() -> Result<()
     pipeline.wait_for_counts(&expected).await?;
     remove_notification(&pipeline).await?;
     pipeline.upload("segment-logs/x/1/b.gz", &file).await?;
-    let policy = |to: &str| -> Result<Value> { Ok(serde_json::from_str(&pipeline.expect(0, &["policy", to])?.out)?) };
+    let policy = |to: &str| -> Result<Value> { Ok(serde_json::from_str(&pipeline.expect(0, &["policy", to, "--env", "local"])?.out)?) };
     let reads: [&[&str]; 4] = [
         &["query", "event 7", "--from", "2015-08-04", "--to", "2015-08-05"],
         &["top", "--from", "2015-08-04", "--to", "2015-08-05"],
