@@ -68,7 +68,11 @@ impl Objects for Bucket {
         // between. Only the present content can be counted, and its own notification then finds it complete.
         let identity = ledger::identity(object.version.as_deref(), answer.e_tag.as_deref())
             .ok_or_else(|| StoreError::new("the response of S3 has neither version ID nor ETag"))?;
-        Ok(Some(ObjectStream { identity, uploaded_at: answer.last_modified.map(|time| time.secs()), body: answer.body }))
+        Ok(Some(ObjectStream {
+            identity,
+            uploaded_at: answer.last_modified.map(|time| time.secs()),
+            body: answer.body,
+        }))
     }
 }
 

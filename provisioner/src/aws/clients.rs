@@ -167,7 +167,8 @@ impl Aws {
         let aws = Self::new(&config);
         let at_aws = services_at_aws(config.endpoint_url());
         if pipeline.environment.as_deref() == Some(LOCAL) && !at_aws.is_empty() {
-            let without = if at_aws.len() == SERVICES.len() { String::new() } else { format!(" for {}", at_aws.join(", ")) };
+            let without =
+                if at_aws.len() == SERVICES.len() { String::new() } else { format!(" for {}", at_aws.join(", ")) };
             return Err(Error::usage(
                 format!("the environment `local` requires an endpoint of a local AWS{without}"),
                 "export the variables that `make local` prints, or remove --env local (and PIPELINE_ENV)",

@@ -81,7 +81,9 @@ fn help_for(causes: &[String], profile: &str, settings: &[String]) -> String {
         return format!("sign in: aws sso login --profile {profile}");
     }
     if says("was not defined") {
-        return format!("set AWS_PROFILE to a profile of ~/.aws/config, or add the profile {profile}: aws configure sso");
+        return format!(
+            "set AWS_PROFILE to a profile of ~/.aws/config, or add the profile {profile}: aws configure sso"
+        );
     }
     "sign in, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".to_owned()
 }
@@ -140,7 +142,8 @@ mod tests {
         let debug = r#"unhandled error (AccessDenied): Error { code: "AccessDenied", message: "User: \"a\" may not\nassume", aws_request_id: "1" }"#;
         let error = chain(&["dispatch failure", "other", loading, loading, "service error", debug]);
         assert_eq!(causes(&error), ["AccessDenied: User: \"a\" may not", "assume"]);
-        let several = "no credentials found in chain. Attempted:\n  Environment: not set\n  Profile: `x` was not defined";
+        let several =
+            "no credentials found in chain. Attempted:\n  Environment: not set\n  Profile: `x` was not defined";
         let error = chain(&["dispatch failure", several]);
         assert_eq!(causes(&error).len(), 3);
     }

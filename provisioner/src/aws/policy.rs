@@ -250,7 +250,9 @@ fn principal_contains(wide: &str, narrow: &str) -> bool {
     match (wide.strip_prefix("AWS:"), narrow.strip_prefix("AWS:")) {
         _ if wide == EVERYONE || wide == narrow => true,
         (Some("*"), Some(_)) => true,
-        (Some(wide), Some(narrow)) => of_account(wide) && account_of(wide).is_some_and(|id| account_of(narrow) == Some(id)),
+        (Some(wide), Some(narrow)) => {
+            of_account(wide) && account_of(wide).is_some_and(|id| account_of(narrow) == Some(id))
+        }
         _ => false,
     }
 }

@@ -116,7 +116,8 @@ mod tests {
 
     fn refusal() -> AwsError {
         let message = "cannot be assumed".to_owned();
-        let answer = Answer::Service { status: 400, code: "Invalid".to_owned(), message, request_id: None, bucket_region: None };
+        let answer =
+            Answer::Service { status: 400, code: "Invalid".to_owned(), message, request_id: None, bucket_region: None };
         AwsError { call: "lambda:CreateFunction", answer }
     }
 

@@ -141,9 +141,8 @@ impl Raw {
                 .unwrap_or_else(|| format!("{base}-failures")),
             environment: check_environment(check, &self.environment),
             kms_key: check.text(self.kms_key, "function.kms_key", |arn| rules::kms_key(arn, region)),
-            failure_queue_kms_key: check.text(self.failure_queue_kms_key, "function.failure_queue_kms_key", |arn| {
-                rules::kms_key(arn, region)
-            }),
+            failure_queue_kms_key: check
+                .text(self.failure_queue_kms_key, "function.failure_queue_kms_key", |arn| rules::kms_key(arn, region)),
         }
     }
 }

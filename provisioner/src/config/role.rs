@@ -68,11 +68,7 @@ impl Raw {
         }
         Role {
             name,
-            permissions_boundary: check.text(
-                self.permissions_boundary,
-                "role.permissions_boundary",
-                rules::policy_arn,
-            ),
+            permissions_boundary: check.text(self.permissions_boundary, "role.permissions_boundary", rules::policy_arn),
             statements: self.statement.into_iter().filter_map(|statement| check_statement(check, statement)).collect(),
         }
     }

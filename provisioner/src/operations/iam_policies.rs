@@ -197,7 +197,8 @@ mod tests {
     fn planner_may_change_nothing() {
         for file in FILES {
             let policy = in_context(file, planner_policy);
-            let actions = policy["Statement"].as_array().expect("statements").iter().flat_map(|s| s["Action"].as_array());
+            let actions =
+                policy["Statement"].as_array().expect("statements").iter().flat_map(|s| s["Action"].as_array());
             for action in actions.flatten().filter_map(Json::as_str) {
                 let verb = action.split(':').nth(1).unwrap_or_default();
                 let reads = ["Get", "List", "Describe", "Simulate", "Decrypt"];

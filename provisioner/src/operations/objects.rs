@@ -104,7 +104,8 @@ impl Session<'_> {
         let answer = answer.map_err(failed(format!("read object {} of bucket {bucket}", object.key)))?;
         // An object that was deleted meanwhile is reported by the function.
         let Some(answer) = answer else { return Ok(false) };
-        let is_glacier = answer.storage_class().is_some_and(|class| matches!(class.as_str(), "GLACIER" | "DEEP_ARCHIVE"));
+        let is_glacier =
+            answer.storage_class().is_some_and(|class| matches!(class.as_str(), "GLACIER" | "DEEP_ARCHIVE"));
         let is_restored = answer.restore().is_some_and(|restore| restore.contains("ongoing-request=\"false\""));
         Ok((is_glacier || answer.archive_status().is_some()) && !is_restored)
     }

@@ -174,7 +174,14 @@ impl Session<'_> {
         let version = answer.version_id;
         let identity = ledger::identity(version.as_deref(), answer.e_tag.as_deref());
         let identity = identity.ok_or(Error::incomplete_answer(doing, "ETag"))?;
-        Ok(Object { key: probe.key.clone(), version, identity, size: 0, uploaded: Timestamp::now(), may_be_archived: false })
+        Ok(Object {
+            key: probe.key.clone(),
+            version,
+            identity,
+            size: 0,
+            uploaded: Timestamp::now(),
+            may_be_archived: false,
+        })
     }
 
     async fn wait(&self, sent: &mut Vec<Sent>, deadline: Duration, shutdown: &Shutdown) -> Result<Waited, Error> {

@@ -22,7 +22,8 @@ pub(crate) fn plan(document: &PlanDocument) -> String {
 
     let mut end = String::new();
     for PlanProblem { kind, name, reason, help } in &document.problems {
-        let _ = writeln!(end, "> **Problem:** {} {} {}. **Help:** {}\n", text(kind), text(name), text(reason), text(help));
+        let _ =
+            writeln!(end, "> **Problem:** {} {} {}. **Help:** {}\n", text(kind), text(name), text(reason), text(help));
     }
     for note in &document.notes {
         let _ = writeln!(end, "> **Note:** {}\n", text(note));

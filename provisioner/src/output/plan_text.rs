@@ -52,7 +52,12 @@ pub(crate) fn plan(document: &PlanDocument) -> String {
     }
     let warning = AnsiColor::Red.on_default();
     for PlanProblem { kind, name, reason, help } in &document.problems {
-        let _ = writeln!(out, "{warning}problem:{warning:#} {} {}", printable(&format!("{kind} {name}")), printable(reason));
+        let _ = writeln!(
+            out,
+            "{warning}problem:{warning:#} {} {}",
+            printable(&format!("{kind} {name}")),
+            printable(reason)
+        );
         let _ = writeln!(out, "      {BOLD}help:{BOLD:#} {}", printable(help));
     }
     for note in &document.notes {

@@ -156,7 +156,8 @@ impl Resource for LogGroup {
         let Some(found) = found else { return Ok(None) };
         let tags = aws.logs.list_tags_for_resource().resource_arn(&self.arn).send().await;
         let tags = absent_on(tags.call("logs:ListTagsForResource"), &["ResourceNotFoundException"])?;
-        let tags: BTreeMap<String, String> = tags.and_then(|answer| answer.tags).unwrap_or_default().into_iter().collect();
+        let tags: BTreeMap<String, String> =
+            tags.and_then(|answer| answer.tags).unwrap_or_default().into_iter().collect();
         let is_recent = found.creation_time.is_some_and(|created| age(created) < RECENT);
         Ok(Some(Live {
             retention_days: found.retention_in_days,

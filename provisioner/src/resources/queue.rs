@@ -93,7 +93,8 @@ impl Resource for Queue {
 
     fn iam_actions(&self) -> Vec<IamActions> {
         let proves_absence: &[&str] = &["sqs:GetQueueUrl"];
-        let every_queue = IamActions { resource: self.every_queue.clone(), read: proves_absence, ..IamActions::default() };
+        let every_queue =
+            IamActions { resource: self.every_queue.clone(), read: proves_absence, ..IamActions::default() };
         let queue = IamActions {
             resource: self.arn.clone(),
             read: &["sqs:GetQueueUrl", "sqs:GetQueueAttributes", "sqs:ListQueueTags"],
@@ -150,9 +151,10 @@ impl Resource for Queue {
             .into_iter()
             .filter_map(|name| attribute(name)?.parse::<u64>().ok())
             .sum(),
-            encryption: attribute(QueueAttributeName::KmsMasterKeyId).filter(|key| !key.is_empty()).map(str::to_owned).or(
-                (attribute(QueueAttributeName::SqsManagedSseEnabled) == Some("true")).then(|| SQS_KEYS.to_owned()),
-            ),
+            encryption: attribute(QueueAttributeName::KmsMasterKeyId)
+                .filter(|key| !key.is_empty())
+                .map(str::to_owned)
+                .or((attribute(QueueAttributeName::SqsManagedSseEnabled) == Some("true")).then(|| SQS_KEYS.to_owned())),
             tags: tags.tags.unwrap_or_default().into_iter().collect(),
             url,
         }))
@@ -163,7 +165,9 @@ impl Resource for Queue {
         let key = self.undeclared_key(live).filter(|key| !key.ends_with("alias/aws/sqs"));
         let problem = key.map(|key| {
             Refusal::new(
-                format!("is encrypted with the KMS key {key}, which the function's role may not use: failures are lost"),
+                format!(
+                    "is encrypted with the KMS key {key}, which the function's role may not use: failures are lost"
+                ),
                 "declare its ARN as function.failure_queue_kms_key, which adds the permissions",
             )
         });
@@ -247,8 +251,12 @@ mod tests {
         let of = |file: &str, key: &str| {
             let spec = declared::<Queue>(file).remove(0);
             let retention_seconds = Some(RETENTION_SECONDS);
-            let live =
-                Live { retention_seconds, encryption: Some(key.to_owned()), tags: spec.tags.clone(), ..Live::default() };
+            let live = Live {
+                retention_seconds,
+                encryption: Some(key.to_owned()),
+                tags: spec.tags.clone(),
+                ..Live::default()
+            };
             (spec.diff(Some(&live)).len(), spec.problems(&live).len())
         };
         let key = "arn:aws:kms:eu-central-1:123456789012:key/q";

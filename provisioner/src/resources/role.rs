@@ -100,7 +100,11 @@ fn function_policy(context: &Context<'_>) -> Json {
         ("DecryptObjects", declared_key(pipeline.bucket.kms_key.as_deref()), decrypt),
         ("DecryptItems", pipeline.table.kms_key.as_deref(), decrypt),
         ("DecryptVariables", pipeline.function.kms_key.as_deref(), decrypt),
-        ("EncryptFailures", pipeline.function.failure_queue_kms_key.as_deref(), &["kms:Decrypt", "kms:GenerateDataKey"]),
+        (
+            "EncryptFailures",
+            pipeline.function.failure_queue_kms_key.as_deref(),
+            &["kms:Decrypt", "kms:GenerateDataKey"],
+        ),
     ];
     for (sid, key, actions) in keys {
         statements.extend(key.map(|key| json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": key })));

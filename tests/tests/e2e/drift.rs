@@ -8,10 +8,9 @@ use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{Architecture, DestinationConfig, Environment, OnFailure, OnSuccess, Runtime};
 use aws_sdk_s3::types::{
     BucketLifecycleConfiguration, BucketVersioningStatus, Event, ExpirationStatus, FilterRule, FilterRuleName,
-    LambdaFunctionConfiguration, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, NotificationConfiguration,
-    NotificationConfigurationFilter, ObjectOwnership, OwnershipControls, OwnershipControlsRule,
-    PublicAccessBlockConfiguration, S3KeyFilter, ServerSideEncryption, ServerSideEncryptionByDefault,
-    ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Tag, Tagging, VersioningConfiguration,
+    LambdaFunctionConfiguration, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, NoncurrentVersionExpiration,
+    NotificationConfiguration, NotificationConfigurationFilter, ObjectOwnership, OwnershipControls,
+    OwnershipControlsRule, PublicAccessBlockConfiguration, S3KeyFilter, Tag, Tagging, VersioningConfiguration,
 };
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::json;
@@ -60,11 +59,8 @@ async fn bucket_drift_is_shown_and_corrected() -> Result<()> {
     s3.put_bucket_ownership_controls().bucket(name).ownership_controls(controls).send().await?;
     corrected("object_ownership", "\"ObjectWriter\"", "\"BucketOwnerEnforced\"")?;
 
-    let default = ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::AwsKms).build()?;
-    let rule = ServerSideEncryptionRule::builder().apply_server_side_encryption_by_default(default).build();
-    let encryption = ServerSideEncryptionConfiguration::builder().rules(rule).build()?;
-    s3.put_bucket_encryption().bucket(name).server_side_encryption_configuration(encryption).send().await?;
-    corrected("encryption", "\"aws:kms\"", "\"AES256\"")?;
+    s3.delete_bucket_encryption().bucket(name).send().await?;
+    corrected("encryption", "(not set)", "\"AES256\"")?;
 
     let suspended = VersioningConfiguration::builder().status(BucketVersioningStatus::Suspended).build();
     s3.put_bucket_versioning().bucket(name).versioning_configuration(suspended).send().await?;
@@ -76,11 +72,12 @@ async fn bucket_drift_is_shown_and_corrected() -> Result<()> {
             .status(status)
             .filter(LifecycleRuleFilter::builder().prefix("segment-logs/").build())
             .expiration(LifecycleExpiration::builder().days(days).build())
+            .noncurrent_version_expiration(NoncurrentVersionExpiration::builder().noncurrent_days(30).build())
             .build()
     };
     for (days, status, from, to) in [
-        (3, ExpirationStatus::Enabled, "lifecycle.days             3", "-> 30"),
-        (30, ExpirationStatus::Disabled, "lifecycle.status           \"Disabled\"", "-> (not set)"),
+        (3, ExpirationStatus::Enabled, "lifecycle.days  3", "-> 30"),
+        (30, ExpirationStatus::Disabled, "lifecycle.status  \"Disabled\"", "-> (not set)"),
     ] {
         let rules = BucketLifecycleConfiguration::builder().rules(rule(days, status)?).build()?;
         s3.put_bucket_lifecycle_configuration().bucket(name).lifecycle_configuration(rules).send().await?;
@@ -119,7 +116,7 @@ async fn bucket_policy_drift_is_shown_and_corrected() -> Result<()> {
     // A change that opens the bucket is pointed out.
     pipeline.declare("")?;
     let plan = pipeline.expect(0, &["plan"])?;
-    ensure!(plan.out.contains("note: ") && plan.out.contains("opens the bucket to plain HTTP"), "{}", plan.out);
+    ensure!(plan.out.contains("policy lowers protection: plain HTTP is accepted"), "{}", plan.out);
     Ok(())
 }
 
@@ -213,7 +210,11 @@ async fn role_drift_is_shown_and_corrected() -> Result<()> {
     // A declared extension of the permissions is reported too.
     pipeline.declare("[[role.statement]]\nactions = [\"s3:GetObject\"]\nresources = [\"arn:aws:s3:::acme/*\"]")?;
     let plan = pipeline.expect(0, &["plan"])?;
-    ensure!(plan.out.contains("allows more than before: s3:GetObject on arn:aws:s3:::acme/*"), "{}", plan.out);
+    ensure!(
+        plan.out.contains("policy lowers protection: allows more: s3:GetObject on arn:aws:s3:::acme/*"),
+        "{}",
+        plan.out
+    );
     Ok(())
 }
 
@@ -226,8 +227,8 @@ async fn log_group_and_queue_drift_is_shown_and_corrected() -> Result<()> {
 
     let name = format!("/aws/lambda/{}-handler", pipeline.name);
     let group = format!("log group {name}");
-    logs.put_retention_policy().log_group_name(&name).retention_in_days(90).send().await?;
-    corrected(&pipeline, &group, "retention_days", "90", "30")?;
+    logs.put_retention_policy().log_group_name(&name).retention_in_days(7).send().await?;
+    corrected(&pipeline, &group, "retention_days", "7", "30")?;
     logs.delete_retention_policy().log_group_name(&name).send().await?;
     corrected(&pipeline, &group, "retention_days", "(not set)", "30")?;
     let arn = format!("arn:aws:logs:us-east-1:{}:log-group:{name}", pipeline.account);
@@ -243,7 +244,7 @@ async fn log_group_and_queue_drift_is_shown_and_corrected() -> Result<()> {
     set(QueueAttributeName::MessageRetentionPeriod, "60").await?;
     corrected(&pipeline, &queue, "retention_seconds", "60", "1209600")?;
     set(QueueAttributeName::SqsManagedSseEnabled, "false").await?;
-    corrected(&pipeline, &queue, "encrypted", "false", "true")?;
+    corrected(&pipeline, &queue, "encryption", "(not set)", "\"SSE-SQS\"")?;
     sqs.untag_queue().queue_url(&url).tag_keys("managed-by").send().await?;
     corrected(&pipeline, &queue, "tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
     // The visibility timeout is unmanaged.
@@ -279,8 +280,9 @@ async fn function_drift_is_shown_and_corrected() -> Result<()> {
     corrected("role", &role, "/pipeline/")?;
     let variables = Environment::builder().variables("DB_PASSWORD", "hunter2").build();
     configure().environment(variables).send().await?;
-    ensure!(!pipeline.expect(0, &["plan"])?.out.contains("hunter2"), "an unmanaged variable may be a secret");
-    corrected("environment", "DB_PASSWORD   \"(hidden)\"", "COUNTS_TABLE")?;
+    let plan = pipeline.expect(0, &["plan"])?.out;
+    ensure!(plan.contains("variables are kept: DB_PASSWORD") && !plan.contains("hunter2"), "{plan}");
+    corrected("environment", "environment.COUNTS_TABLE  (not set)", "-counts")?;
 
     let empty = [b"PK\x05\x06".as_slice(), &[0; 18]].concat();
     let request = lambda.update_function_code().function_name(&name).zip_file(Blob::new(empty));

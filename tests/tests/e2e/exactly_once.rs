@@ -123,7 +123,7 @@ async fn uncountable_object_ends_in_the_failure_queue() -> Result<()> {
     request.payload(Blob::new(gone.to_string())).send().await?;
 
     let bodies = failure_messages(&pipeline, 3).await?;
-    for (key, error) in [("cut.gz", "ObjectDamaged"), ("wrong.gz", "ObjectDamaged"), ("gone.gz", "ObjectUnreadable")] {
+    for (key, error) in [("cut.gz", "ObjectDamaged"), ("wrong.gz", "ObjectDamaged"), ("gone.gz", "ObjectGone")] {
         let found = bodies.iter().find(|body| body["requestPayload"].to_string().contains(key));
         let payload = &found.with_context(|| format!("{key} is not in {bodies:?}"))?["responsePayload"];
         ensure!(payload["errorType"] == error && payload["errorMessage"].to_string().contains(key), "{payload}");

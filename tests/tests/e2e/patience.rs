@@ -69,7 +69,7 @@ fn transient_errors() -> Vec<(Value, &'static str)> {
             "S3 to release the name of the bucket",
         ),
         (
-            rule("s3", "PutPublicAccessBlock", 4, "NoSuchBucket", 404, "The specified bucket does not exist"),
+            rule("s3", "PutBucketVersioning", 4, "NoSuchBucket", 404, "The specified bucket does not exist"),
             "S3 to accept the settings of the bucket",
         ),
         (
@@ -120,7 +120,7 @@ fn transient_errors() -> Vec<(Value, &'static str)> {
 #[tokio::test]
 async fn transient_errors_are_waited_for_and_reported() -> Result<()> {
     let pipeline = pipeline()?;
-    pipeline.declare("[segment]\nworkspace_id = \"abc123\"")?;
+    pipeline.declare("[segment]\nworkspace_id = \"abc123\"\n[bucket]\nversioning = true")?;
     let (rules, waits): (Vec<Value>, Vec<&str>) = transient_errors().into_iter().unzip();
     weather()?.add(&pipeline.account, &rules)?;
     let applied = run_through_proxy(&pipeline, &["apply", "--yes", "--format", "json"])?;

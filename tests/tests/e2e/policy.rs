@@ -265,7 +265,9 @@ async fn reader_and_operator_policies_are_sufficient_and_separate() -> Result<()
     pipeline.wait_for_counts(&expected).await?;
     remove_notification(&pipeline).await?;
     pipeline.upload("segment-logs/x/1/b.gz", &file).await?;
-    let policy = |to: &str| -> Result<Value> { Ok(serde_json::from_str(&pipeline.expect(0, &["policy", to, "--env", "local"])?.out)?) };
+    let policy = |to: &str| -> Result<Value> {
+        Ok(serde_json::from_str(&pipeline.expect(0, &["policy", to, "--env", "local"])?.out)?)
+    };
     let reads: [&[&str]; 4] = [
         &["query", "event 7", "--from", "2015-08-04", "--to", "2015-08-05"],
         &["top", "--from", "2015-08-04", "--to", "2015-08-05"],

@@ -161,7 +161,8 @@ async fn bucket_in_another_region_is_refused_with_the_region() -> Result<()> {
     for on in [[].as_slice(), &["buckets_in_other_regions_answer_400"]] {
         let pipeline = strict_pipeline()?;
         switch(&pipeline, on, &json!({}))?;
-        let region = CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::EuWest1).build();
+        let region =
+            CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::EuWest1).build();
         let request = pipeline.s3().await?.create_bucket().bucket(&pipeline.name);
         request.create_bucket_configuration(region).send().await?;
         let refused = pipeline.expect(1, &["plan"])?;
@@ -333,9 +334,8 @@ async fn provisioned_billing_names_the_indexes_of_others() -> Result<()> {
     let pipeline = strict_pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let table = format!("{}-counts", pipeline.name);
-    let attribute = |name: &str| {
-        AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build()
-    };
+    let attribute =
+        |name: &str| AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build();
     let index = CreateGlobalSecondaryIndexAction::builder()
         .index_name("unmanaged")
         .key_schema(KeySchemaElement::builder().attribute_name("hour").key_type(KeyType::Hash).build()?)
@@ -344,10 +344,7 @@ async fn provisioned_billing_names_the_indexes_of_others() -> Result<()> {
     let dynamodb = aws_sdk_dynamodb::Client::new(&pipeline.sdk().await?);
     let request = dynamodb.update_table().table_name(&table).attribute_definitions(attribute("event")?);
     let request = request.attribute_definitions(attribute("hour")?);
-    request
-        .global_secondary_index_updates(GlobalSecondaryIndexUpdate::builder().create(index).build())
-        .send()
-        .await?;
+    request.global_secondary_index_updates(GlobalSecondaryIndexUpdate::builder().create(index).build()).send().await?;
     pipeline.declare("[table]\nbilling = { read = 5, write = 5 }")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     assert_in_sync(&pipeline).map(drop)

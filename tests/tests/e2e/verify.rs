@@ -28,7 +28,7 @@ async fn verify_of_a_working_pipeline_succeeds_and_leaves_no_traces() -> Result<
         "",
         "[bucket]\nversioning = true",
         "[rollup]\ncount = [\"page\", \"screen\"]",
-        "[notification]\nprefix = \"a b/ä+/\"\nsuffix = \".json\"",
+        "[notification]\nprefix = \"other/\"\nsuffix = \".json\"",
     ];
     for declared in declared {
         pipeline.declare(declared)?;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use aws_sdk_s3::operation::get_bucket_lifecycle_configuration::GetBucketLifecycleConfigurationOutput;
 use aws_sdk_s3::types::{
-    BucketAbacStatus, BucketLifecycleConfiguration, BucketVersioningStatus, ObjectOwnership, OwnershipControls, OwnershipControlsRule,
-    PublicAccessBlockConfiguration, ServerSideEncryption, ServerSideEncryptionByDefault,
+    BucketAbacStatus, BucketLifecycleConfiguration, BucketVersioningStatus, ObjectOwnership, OwnershipControls,
+    OwnershipControlsRule, PublicAccessBlockConfiguration, ServerSideEncryption, ServerSideEncryptionByDefault,
     ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Tagging, VersioningConfiguration,
 };
 use aws_sdk_s3control::types::Tag as ControlTag;
@@ -85,7 +85,8 @@ impl Bucket {
     }
 
     async fn put_versioning(&self, aws: &Aws) -> Result<(), AwsError> {
-        let status = if self.versioning.value { BucketVersioningStatus::Enabled } else { BucketVersioningStatus::Suspended };
+        let status =
+            if self.versioning.value { BucketVersioningStatus::Enabled } else { BucketVersioningStatus::Suspended };
         let request = aws.s3.put_bucket_versioning().bucket(&self.name).expected_bucket_owner(&self.account);
         request
             .versioning_configuration(VersioningConfiguration::builder().status(status).build())
@@ -182,9 +183,14 @@ impl Bucket {
     async fn has_abac(&self, aws: &Aws) -> Result<bool, AwsError> {
         let request = aws.s3.get_bucket_abac().bucket(&self.name).expected_bucket_owner(&self.account);
         let answer = request.send().await.call("s3:GetBucketAbac");
-        // Not every partition, and no older server of the same protocol, has this call.
+        // Not every partition, and no older server of the same protocol, has this call. Some servers ignore the unknown
+        // parameter and answer with a listing.
         let unknown = ["NotImplemented", "MethodNotAllowed", "UnsupportedOperation", "InvalidRequest"];
-        let status = absent_on(answer, &unknown)?.and_then(|answer| answer.abac_status);
+        let answer = match answer {
+            Err(error) if error.status() == Some(200) => return Ok(false),
+            answer => absent_on(answer, &unknown)?,
+        };
+        let status = answer.and_then(|answer| answer.abac_status);
         Ok(status.and_then(|status| status.status) == Some(BucketAbacStatus::Enabled))
     }
 

@@ -58,7 +58,8 @@ impl Bucket {
     ) -> Result<Option<(Vec<ObjectIdentifier>, Option<Cursor>)>, ResourceError> {
         let Some(cursor) = cursor else { return Ok(None) };
         let request = aws.s3.list_object_versions().bucket(&self.name).expected_bucket_owner(&self.account);
-        let request = request.encoding_type(EncodingType::Url).set_key_marker(cursor.key).set_version_id_marker(cursor.version);
+        let request =
+            request.encoding_type(EncodingType::Url).set_key_marker(cursor.key).set_version_id_marker(cursor.version);
         let Some(page) = absent_on(request.send().await.call("s3:ListBucketVersions"), &["NoSuchBucket"])? else {
             return Ok(None);
         };

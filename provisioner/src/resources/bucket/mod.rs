@@ -22,12 +22,9 @@ use crate::reconcile::protection::{Protection, Refusal};
 use crate::reconcile::resource::{IamActions, Resource, StepContext};
 use crate::resources::{Context, Kind};
 
-pub(super) use state::Bucket;
 use calls::SETTLE_DEADLINE;
-use state::{
-    Expire, Live, TLS_SID, all_blocked, aws_tags, encryption_text, is_kms, kms_key,
-    live_rule_json,
-};
+pub(super) use state::Bucket;
+use state::{Expire, Live, TLS_SID, all_blocked, aws_tags, encryption_text, is_kms, kms_key, live_rule_json};
 
 impl Kind for Bucket {
     fn desired(context: &Context<'_>) -> Vec<Self> {
@@ -276,10 +273,13 @@ impl Resource for Bucket {
         let diff = Diff::new()
             .compare("public_access_block", live.map(|l| &l.public_access_block), &all_blocked())
             .compare("object_ownership", live.and_then(|l| l.ownership.as_ref()), OWNER_ENFORCED);
-        let diff = self.compare_encryption(diff, live).protected(VERSIONING, live.map(|l| l.versioning), self.versioning);
-        self.compare_lifecycle(diff, live)
-            .change("policy", live_policy.as_ref(), desired_policy.as_ref(), opens)
-            .tags(live.map(|l| &l.tags), &self.tags, &[])
+        let diff =
+            self.compare_encryption(diff, live).protected(VERSIONING, live.map(|l| l.versioning), self.versioning);
+        self.compare_lifecycle(diff, live).change("policy", live_policy.as_ref(), desired_policy.as_ref(), opens).tags(
+            live.map(|l| &l.tags),
+            &self.tags,
+            &[],
+        )
     }
 
     async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {

@@ -217,6 +217,9 @@ impl Function {
         let answer = aws.lambda.get_account_settings().send().await.call("lambda:GetAccountSettings")?;
         let limit = answer.account_limit;
         let unreserved = limit.as_ref().and_then(|limit| limit.unreserved_concurrent_executions);
-        Ok(limit.map(|limit| limit.concurrent_executions).zip(unreserved).map(|(all, unreserved)| Limits { all, unreserved }))
+        Ok(limit
+            .map(|limit| limit.concurrent_executions)
+            .zip(unreserved)
+            .map(|(all, unreserved)| Limits { all, unreserved }))
     }
 }

@@ -68,7 +68,8 @@ impl Configuration {
 
     /// Compares the settings, in the order of plans.
     pub(super) fn compare(&self, diff: Diff, live: Option<&Self>) -> Diff {
-        let diff = diff.compare("description", live.map(|l| &l.description), &self.description)
+        let diff = diff
+            .compare("description", live.map(|l| &l.description), &self.description)
             .compare("handler", live.map(|l| &l.handler), &self.handler)
             .compare("runtime", live.and_then(|l| l.runtime.as_ref()), self.runtime.as_ref())
             .compare("architecture", live.and_then(|l| l.architecture.as_ref()), self.architecture.as_ref())
@@ -121,7 +122,9 @@ impl Configuration {
     fn environment(&self, live: Option<&Self>) -> Environment {
         let mut variables = self.environment.clone();
         for name in live.map(|live| self.unmanaged_variables(live)).unwrap_or_default() {
-            variables.extend(live.and_then(|live| live.environment.get_key_value(name)).map(|(k, v)| (k.clone(), v.clone())));
+            variables.extend(
+                live.and_then(|live| live.environment.get_key_value(name)).map(|(k, v)| (k.clone(), v.clone())),
+            );
         }
         Environment::builder().set_variables(Some(variables.into_iter().collect())).build()
     }

@@ -162,8 +162,13 @@ impl Resource for Function {
         };
         // Without its tags, the function would be considered unmanaged.
         if let Some(error) = function.tags_error {
-            let answer =
-                Answer::Service { status: 403, code: error.error_code, message: error.message, request_id: None, bucket_region: None };
+            let answer = Answer::Service {
+                status: 403,
+                code: error.error_code,
+                message: error.message,
+                request_id: None,
+                bucket_region: None,
+            };
             return Err(AwsError { call: "lambda:ListTags", answer }.into());
         }
         let configuration = function

@@ -7,8 +7,8 @@ use aws_sdk_applicationautoscaling::types::ServiceNamespace;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, CreateGlobalSecondaryIndexAction, DeleteGlobalSecondaryIndexAction,
     GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType, PointInTimeRecoverySpecification,
-    ProvisionedThroughput, ScalarAttributeType, SseSpecification, SseType, TableDescription, TableStatus, Tag, TimeToLiveSpecification,
-    UpdateGlobalSecondaryIndexAction,
+    ProvisionedThroughput, ScalarAttributeType, SseSpecification, SseType, TableDescription, TableStatus, Tag,
+    TimeToLiveSpecification, UpdateGlobalSecondaryIndexAction,
 };
 
 use serde_json::Value as Json;
@@ -262,8 +262,8 @@ impl Table {
         let request = aws.autoscaling.describe_scalable_targets().service_namespace(ServiceNamespace::Dynamodb);
         let answer = request.set_resource_ids(Some(ids)).send().await;
         let answer = answer.call("application-autoscaling:DescribeScalableTargets");
-        // Not every local AWS has this service.
-        let unknown = ["UnknownOperationException", "UnknownOperation", "NotImplemented", "InvalidAction"];
+        // Not every local AWS has this service; an answer without an error code is not from AWS.
+        let unknown = ["", "UnknownOperationException", "UnknownOperation", "NotImplemented", "InvalidAction"];
         let targets = absent_on(answer, &unknown)?.and_then(|answer| answer.scalable_targets);
         Ok(targets.is_some_and(|targets| !targets.is_empty()))
     }

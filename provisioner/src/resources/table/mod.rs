@@ -29,11 +29,8 @@ const RECOVERY: Protection = Protection {
     loss: "the table cannot be restored to an earlier time",
 };
 
-const DELETION_PROTECTION: Protection = Protection {
-    setting: "deletion_protection",
-    key: "table.deletion_protection",
-    loss: "the table can be deleted",
-};
+const DELETION_PROTECTION: Protection =
+    Protection { setting: "deletion_protection", key: "table.deletion_protection", loss: "the table can be deleted" };
 
 impl Kind for Table {
     fn desired(context: &Context<'_>) -> Vec<Self> {
@@ -238,9 +235,11 @@ impl Resource for Table {
     fn compare(&self, live: Option<&Live>) -> Diff {
         let index = self.index.as_ref().map(Index::to_json);
         let billing = billing_json(self.billing);
-        let diff = Diff::new()
-            .compare("key_schema", live.map(|l| &l.keys), &keys_json(self.hash, self.range))
-            .compare("index", live.and_then(|l| l.index.as_ref()), index.as_ref());
+        let diff = Diff::new().compare("key_schema", live.map(|l| &l.keys), &keys_json(self.hash, self.range)).compare(
+            "index",
+            live.and_then(|l| l.index.as_ref()),
+            index.as_ref(),
+        );
         let diff = if live.is_some_and(|live| live.is_scaled) {
             diff.keep("its capacity units are set by Application Auto Scaling, and are kept".to_owned())
         } else {
