@@ -10,7 +10,9 @@ use aws_sdk_s3::types::{
     BucketLifecycleConfiguration, BucketVersioningStatus, Event, ExpirationStatus, FilterRule, FilterRuleName,
     LambdaFunctionConfiguration, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, NoncurrentVersionExpiration,
     NotificationConfiguration, NotificationConfigurationFilter, ObjectOwnership, OwnershipControls,
-    OwnershipControlsRule, PublicAccessBlockConfiguration, S3KeyFilter, Tag, Tagging, VersioningConfiguration,
+    OwnershipControlsRule, PublicAccessBlockConfiguration, S3KeyFilter, ServerSideEncryption,
+    ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Tag, Tagging,
+    VersioningConfiguration,
 };
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::json;
@@ -33,7 +35,8 @@ fn corrected(pipeline: &Pipeline<'_>, resource: &str, setting: &str, from: &str,
 
 /// Returns the settings that a plan of one resource changes.
 fn changed(plan: &str) -> Vec<&str> {
-    let settings = plan.lines().filter_map(|line| line.strip_prefix("      ")).filter(|line| !line.starts_with(' '));
+    let settings =
+        plan.lines().filter_map(|line| line.strip_prefix("      ")).filter(|line| !line.starts_with([' ', '!']));
     let mut settings: Vec<&str> = settings.filter_map(|line| line.split([' ', ':', '.']).next()).collect();
     settings.dedup();
     settings
@@ -42,7 +45,7 @@ fn changed(plan: &str) -> Vec<&str> {
 #[tokio::test]
 async fn bucket_drift_is_shown_and_corrected() -> Result<()> {
     let pipeline = pipeline()?;
-    pipeline.declare("[bucket]\nexpire_days = 30\nversioning = true")?;
+    pipeline.declare("[bucket]\nexpire_days = 30\nversioning = true\nkms_key = \"AES256\"")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let (s3, name) = (pipeline.s3().await?, &pipeline.name);
     let bucket = format!("bucket {name}");
@@ -59,8 +62,11 @@ async fn bucket_drift_is_shown_and_corrected() -> Result<()> {
     s3.put_bucket_ownership_controls().bucket(name).ownership_controls(controls).send().await?;
     corrected("object_ownership", "\"ObjectWriter\"", "\"BucketOwnerEnforced\"")?;
 
-    s3.delete_bucket_encryption().bucket(name).send().await?;
-    corrected("encryption", "(not set)", "\"AES256\"")?;
+    let default = ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::AwsKms).build()?;
+    let rule = ServerSideEncryptionRule::builder().apply_server_side_encryption_by_default(default).build();
+    let encryption = ServerSideEncryptionConfiguration::builder().rules(rule).build()?;
+    s3.put_bucket_encryption().bucket(name).server_side_encryption_configuration(encryption).send().await?;
+    corrected("encryption", "\"aws:kms\"", "\"AES256\"")?;
 
     let suspended = VersioningConfiguration::builder().status(BucketVersioningStatus::Suspended).build();
     s3.put_bucket_versioning().bucket(name).versioning_configuration(suspended).send().await?;

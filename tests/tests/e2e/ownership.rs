@@ -69,7 +69,7 @@ async fn unmanaged_resources_are_refused_unless_adopted() -> Result<()> {
 
     let plan = pipeline.expect(2, &["plan", "--adopt", "--detailed-exitcode"])?;
     let adopted = format!("Plan: {} to create, 5 to update, 0 to delete.", RESOURCES - 5);
-    ensure!(verdict(&plan.out)? == adopted, "{}", plan.out);
+    ensure!(verdict(&plan.out)?.starts_with(&*adopted), "{}", plan.out);
     pipeline.expect(0, &["apply", "--yes", "--adopt"])?;
     ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not in sync after adoption");
     let line = json!({ "type": "track", "event": "Adopted", "timestamp": "2015-08-04T12:00:00Z" });
