@@ -146,7 +146,7 @@ impl AwsError {
             {
                 CLOCK.to_owned()
             }
-            Answer::Service { status, code, .. } => match code.as_str() {
+            Answer::Service { status, code, message, .. } => match code.as_str() {
                 "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "TokenRefreshRequired" => {
                     "the credentials have expired: sign in again, then run the command again to continue".to_owned()
                 }
@@ -163,7 +163,7 @@ impl AwsError {
                     "the resource is in another region: check pipeline.region".to_owned()
                 }
                 "OptInRequired" | "InvalidRegion" => "enable the region in the account, or choose another".to_owned(),
-                _ if self.is_refusal() => format!("allow the caller {}", self.call),
+                _ if self.is_refusal() => format!("allow the caller {}", denied_action(message).unwrap_or(self.call)),
                 _ if *status == 429 || *status >= 500 => "AWS is busy: run the command again to continue".to_owned(),
                 _ => "run the command again (completed steps are not repeated); if the error persists, fix its cause"
                     .to_owned(),
@@ -209,6 +209,20 @@ impl fmt::Display for AwsError {
 }
 
 impl StdError for AwsError {}
+
+/// Returns the IAM action that a refusal names. It may differ from the call: a transaction needs the actions of its
+/// parts.
+fn denied_action(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("not authorized to perform: ")?;
+    let action = rest.split([' ', ',', ';']).next()?;
+    let is_action = |text: &str| {
+        text.split_once(':').is_some_and(|(service, call)| {
+            let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+            is_name(service) && is_name(call)
+        })
+    };
+    Some(action).filter(|action| is_action(action))
+}
 
 /// The conversion of the SDK's errors into [`AwsError`].
 pub(crate) trait Call<T> {

@@ -47,7 +47,9 @@ fn deployment(context: &Context<'_>, scope: Scope) -> Vec<Json> {
     let mut needed = Needed::new();
     add(&mut needed, "*", None, &DISCOVERY_ACTIONS);
     for (kind, actions) in CALLER_ACTIONS {
-        add(&mut needed, &context.account.every_principal(kind), None, actions);
+        // The local AWS evaluates these actions without their resource.
+        let principals = if is_local { "*".to_owned() } else { context.account.every_principal(kind) };
+        add(&mut needed, &principals, None, actions);
     }
     for resource in resources::desired(context) {
         for IamActions { resource, condition, read, create, update, delete } in resource.iam_actions() {

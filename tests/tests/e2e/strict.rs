@@ -67,11 +67,24 @@ async fn live(pipeline: &Pipeline<'_>) -> Result<()> {
     pipeline.expect(0, &["backfill"])?;
     expected.values_mut().for_each(|count| *count *= 2);
     pipeline.wait_for_counts(&expected).await?;
+    // S3 may still return the notification.
+    let s3 = pipeline.s3().await?;
+    let started = std::time::Instant::now();
+    loop {
+        let read = s3.get_bucket_notification_configuration().bucket(&pipeline.name).send().await?;
+        if read.lambda_function_configurations().is_empty() {
+            break;
+        }
+        ensure!(started.elapsed() < tests::pipeline::COUNT_TIMEOUT, "the notification is still there");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
     pipeline.expect(0, &["apply", "--yes"])?;
     assert_in_sync(pipeline)?;
 
-    pipeline.upload("segment-logs/x/1/broken.gz", b"not gzip").await?;
-    failure_messages(pipeline, 1).await?;
+    pipeline.upload("segment-logs/x/1/broken.gz", &file[..file.len() / 2]).await?;
+    if let Err(error) = failure_messages(pipeline, 1).await {
+        anyhow::bail!("{error}\n{}", crate::handler::function_log(pipeline).await?);
+    }
     pipeline.expect(0, &["status"])?;
     pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
     let plan = pipeline.expect(0, &["plan"])?.out;
