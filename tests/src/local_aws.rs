@@ -97,7 +97,7 @@ impl LocalAws {
     /// # Errors
     /// The virtual environment is not installed, or the server does not start.
     pub fn start(scheme: Scheme) -> Result<Self> {
-        Self::start_with(scheme, Functions::AtServer)
+        Self::start_with(scheme, &Functions::AtServer)
     }
 
     /// Starts a local AWS behind the layer that is as strict as AWS; the functions call AWS through it too.
@@ -123,15 +123,15 @@ impl LocalAws {
     /// # Errors
     /// As [`LocalAws::start`].
     pub fn start_behind(endpoint: &str) -> Result<Self> {
-        Self::start_with(Scheme::Http, Functions::Unauthenticated(endpoint.to_owned()))
+        Self::start_with(Scheme::Http, &Functions::Unauthenticated(endpoint.to_owned()))
     }
 
-    fn start_with(scheme: Scheme, functions: Functions) -> Result<Self> {
+    fn start_with(scheme: Scheme, functions: &Functions) -> Result<Self> {
         let mut log = String::new();
         // Another process can take the free port before the server does; each attempt chooses another port.
         for _ in 0..3 {
             let folder = TempDir::with_prefix("local-aws-").context("failed to create a temporary folder")?;
-            let mut aws = Self::spawn(free_port()?, folder.path(), true, scheme, &functions)?;
+            let mut aws = Self::spawn(free_port()?, folder.path(), true, scheme, functions)?;
             if aws.wait()? {
                 aws.folder = Some(folder);
                 return Ok(aws);

@@ -41,7 +41,7 @@ fn needed_by(item: &PlannedResource) -> Needed {
 /// were not checked.
 pub(crate) async fn missing(aws: &Aws, account: &Account, plan: &Plan) -> Vec<String> {
     let steps: Vec<(&PlannedResource, Needed)> = plan.items.iter().map(|item| (item, needed_by(item))).collect();
-    let simulations: Vec<(&PlannedResource, &(String, Option<Condition>), &BTreeSet<&str>)> =
+    let simulations: Vec<_> =
         steps.iter().flat_map(|(item, needed)| needed.iter().map(|(key, actions)| (*item, key, actions))).collect();
     if simulations.is_empty() {
         return Vec::new();
