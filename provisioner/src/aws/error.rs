@@ -163,7 +163,7 @@ impl AwsError {
                     "the resource is in another region: check pipeline.region".to_owned()
                 }
                 "OptInRequired" | "InvalidRegion" => "enable the region in the account, or choose another".to_owned(),
-                _ if self.is_refusal() => format!("allow the caller {}", denied_action(message).unwrap_or(self.call)),
+                _ if self.is_refusal() => format!("allow the caller {}", denied_action(message, self.call)),
                 _ if *status == 429 || *status >= 500 => "AWS is busy: run the command again to continue".to_owned(),
                 _ => "run the command again (completed steps are not repeated); if the error persists, fix its cause"
                     .to_owned(),
@@ -210,18 +210,16 @@ impl fmt::Display for AwsError {
 
 impl StdError for AwsError {}
 
-/// Returns the IAM action that a refusal names. It may differ from the call: a transaction needs the actions of its
-/// parts.
-fn denied_action(message: &str) -> Option<&str> {
-    let (_, rest) = message.split_once("not authorized to perform: ")?;
-    let action = rest.split([' ', ',', ';']).next()?;
-    let is_action = |text: &str| {
-        text.split_once(':').is_some_and(|(service, call)| {
-            let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-            is_name(service) && is_name(call)
-        })
-    };
-    Some(action).filter(|action| is_action(action))
+/// Returns the IAM action that a refusal of this call names. It may differ from the call: a transaction needs the
+/// actions of its parts. Some services write the action in small letters: then the call's own spelling is returned.
+fn denied_action<'a>(message: &'a str, call: &'a str) -> &'a str {
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    message
+        .split_once("not authorized to perform: ")
+        .and_then(|(_, rest)| rest.split([' ', ',', ';']).next())
+        .filter(|action| action.split_once(':').is_some_and(|(service, name)| is_name(service) && is_name(name)))
+        .filter(|action| !action.eq_ignore_ascii_case(call))
+        .unwrap_or(call)
 }
 
 /// The conversion of the SDK's errors into [`AwsError`].

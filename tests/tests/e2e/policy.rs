@@ -180,7 +180,7 @@ async fn plan_by_a_restricted_caller_reports_missing_permissions() -> Result<()>
     let deployer = User::new(&pipeline, "deployer").await?;
     let policy: Value = serde_json::from_str(&pipeline.expect(0, &["policy", "--env", "local"])?.out)?;
     let mut some = actions(&policy);
-    for missing in ["sqs:CreateQueue", "lambda:AddPermission"] {
+    for missing in ["sqs:CreateQueue", "lambda:AddPermission", "iam:SimulatePrincipalPolicy"] {
         ensure!(some.remove(missing), "{missing} is not printed");
     }
     deployer.allow(&restrict(&policy, &some)).await?;
