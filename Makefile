@@ -106,6 +106,10 @@ $(VENV)-bench/.installed: bench/requirements.txt
 faults: build handler ## inject every fault (about 15 minutes), and write the figures of docs/reliability.md
 	"$(TARGET)/debug/faults" docs/reliability.md
 
+.PHONY: behaviours
+behaviours: $(VENV)/.installed ## write the table of docs/reliability.md that lists the strict local AWS's behaviours
+	$(VENV)/bin/python tests/strict --table docs/reliability.md
+
 .PHONY: build
 build: ## build the provisioner
 	cargo build --locked --workspace --bins

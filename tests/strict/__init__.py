@@ -9,6 +9,9 @@ does not, settings that take time to settle, limits and refusals.
     models.py         validates calls against the models
     registry.py       the types, and the list of behaviours
     server.py         the server and its control interface
-    authorization.py  IAM
-    s3.py, iam.py, functions.py, tables.py, logs.py, queues.py: the behaviours, by service
+    authorization.py  authorises calls by the policies of the caller, and simulates policies
+    actions.py        the IAM actions and resources of each operation
+    policies.py       evaluates policies
+    s3.py, s3_settings.py, s3_notifications.py, s3_objects.py, s3_state.py: the behaviours of S3
+    iam.py, functions.py, tables.py, transactions.py, scaling.py, tagging.py, logs.py, queues.py: those of the others
 """

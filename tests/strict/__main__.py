@@ -1,11 +1,11 @@
 """Runs the strict local AWS in front of MiniStack, as a child process that cannot outlive its parent.
 
     python tests/strict PORT UPSTREAM [--only NAMES | --off NAMES] [--record FILE]
-    python tests/strict --table
+    python tests/strict --table [DOCUMENT]
 
 NAMES are names of behaviours, with commas between them; `--off` also takes the steps `validation` and `authorization`.
 With `--only ""` no behaviour is on. `--record` appends a line of JSON for each call to a file. `--table` prints the
-behaviours as a table in Markdown. The server stops when standard input ends, which happens when the parent ends for
+behaviours as a table in Markdown, or writes it between the marks of a document. The server stops when standard input ends, which happens when the parent ends for
 whatever reason.
 """
 
@@ -24,6 +24,9 @@ sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
 from strict import server  # noqa: E402
 from strict.registry import BEHAVIOURS  # noqa: E402
 
+# The marks of the table in a document.
+MARKS = ("<!-- behaviours of the strict local AWS -->", "<!-- end of behaviours -->")
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="strict")
@@ -33,11 +36,14 @@ def main() -> int:
     switches.add_argument("--only", type=_names)
     switches.add_argument("--off", type=_names, default=[])
     parser.add_argument("--record")
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--table", nargs="?", const="-", metavar="DOCUMENT")
     arguments = parser.parse_args()
     server.load_behaviours()
-    if arguments.table:
+    if arguments.table == "-":
         print(_table())
+        return 0
+    if arguments.table:
+        _write(_table(), pathlib.Path(arguments.table))
         return 0
     if arguments.upstream is None:
         parser.error("the port and the upstream are missing")
@@ -79,6 +85,15 @@ def _table() -> str:
         )
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
+
+
+def _write(table: str, document: pathlib.Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    before, first, rest = text.partition(MARKS[0])
+    _, last, after = rest.partition(MARKS[1])
+    if not first or not last:
+        sys.exit(f"{document} has no marks for the table: {MARKS[0]} and {MARKS[1]}")
+    document.write_text(f"{before}{first}\n\n{table}\n\n{last}{after}", encoding="utf-8")
 
 
 def _joined(texts: Iterable[str]) -> str:
