@@ -130,6 +130,11 @@ impl Error {
         self.message.lines().next().unwrap_or_default()
     }
 
+    /// Returns the first line of the message, without its detail, and the help, on one line.
+    pub(crate) fn summary_with_help(&self) -> String {
+        if self.help.is_empty() { self.summary().to_owned() } else { format!("{}; {}", self.summary(), self.help) }
+    }
+
     /// Returns the exit code of the process, never 2, with which `plan --detailed-exitcode` reports changes.
     pub(crate) fn exit_code(&self) -> u8 {
         match self.kind {

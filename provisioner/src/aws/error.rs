@@ -211,12 +211,14 @@ impl fmt::Display for AwsError {
 impl StdError for AwsError {}
 
 /// Returns the IAM action that a refusal of this call names. It may differ from the call: a transaction needs the
-/// actions of its parts. Some services write the action in small letters: then the call's own spelling is returned.
-fn denied_action<'a>(message: &'a str, call: &'a str) -> &'a str {
+/// actions of its parts, and a creation with tags the action to tag. Some services write the action in small letters:
+/// then the call's own spelling is returned.
+pub(crate) fn denied_action<'a>(message: &'a str, call: &'a str) -> &'a str {
     let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-    message
-        .split_once("not authorized to perform: ")
-        .and_then(|(_, rest)| rest.split([' ', ',', ';']).next())
+    ["additional permission ", "not authorized to perform: "]
+        .iter()
+        .find_map(|before| message.split_once(before))
+        .and_then(|(_, rest)| rest.trim_start_matches('"').split([' ', ',', ';', '"']).next())
         .filter(|action| action.split_once(':').is_some_and(|(service, name)| is_name(service) && is_name(name)))
         .filter(|action| !action.eq_ignore_ascii_case(call))
         .unwrap_or(call)

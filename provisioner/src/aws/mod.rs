@@ -14,6 +14,6 @@ mod wait;
 pub(crate) use account::Account;
 pub(crate) use arn::{function_name, is_key, log_group_name, resource_in, role_path};
 pub(crate) use clients::Aws;
-pub(crate) use error::{Answer, AwsError, Call, ResourceError, absent_on};
+pub(crate) use error::{Answer, AwsError, Call, ResourceError, absent_on, denied_action};
 pub(crate) use session::Session;
 pub(crate) use wait::{Pauses, Wait, retry_while, wait_until};

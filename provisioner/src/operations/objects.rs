@@ -94,13 +94,19 @@ impl Cursor {
     }
 }
 
+/// Returns the IAM action that a HEAD of an object needs, with a version or without.
+pub(super) fn reading(version: Option<&str>) -> &'static str {
+    if version.is_some() { "s3:GetObjectVersion" } else { "s3:GetObject" }
+}
+
 impl Session<'_> {
     /// Returns whether an object is in an archive and not restored.
     pub(super) async fn is_archived(&self, object: &Object) -> Result<bool, Error> {
         let bucket = &self.pipeline.bucket.name;
         let request = self.aws.s3.head_object().bucket(bucket).key(&object.key).set_version_id(object.version.clone());
         let answer = request.expected_bucket_owner(&self.account.id).send().await;
-        let answer = absent_on(answer.call("s3:GetObject"), &["NotFound", "NoSuchKey", "NoSuchVersion"]);
+        let answer =
+            absent_on(answer.call(reading(object.version.as_deref())), &["NotFound", "NoSuchKey", "NoSuchVersion"]);
         let answer = answer.map_err(failed(format!("read object {} of bucket {bucket}", object.key)))?;
         // An object that was deleted meanwhile is reported by the function.
         let Some(answer) = answer else { return Ok(false) };

@@ -16,7 +16,7 @@ use serde_json::Value as Json;
 use super::failed;
 use super::failure_queue::{Failure, Received, State, error_in};
 use super::ledger::Consistency;
-use super::objects::Object;
+use super::objects::{Object, reading};
 use crate::aws::{Call, Session, absent_on};
 use crate::error::Error;
 use crate::shutdown::{Shutdown, Signal};
@@ -57,7 +57,10 @@ impl Session<'_> {
         let request = self.aws.s3.head_object().bucket(&notified.bucket).key(&notified.key);
         let request = request.set_version_id(notified.version.clone()).expected_bucket_owner(&self.account.id);
         // A response to HEAD has no body, and so no error code other than `NotFound`.
-        let answer = absent_on(request.send().await.call("s3:GetObject"), &["NotFound", "NoSuchKey", "NoSuchVersion"]);
+        let answer = absent_on(
+            request.send().await.call(reading(notified.version.as_deref())),
+            &["NotFound", "NoSuchKey", "NoSuchVersion"],
+        );
         let Some(answer) = answer.map_err(failed(format!("read object {}", notified.key)))? else { return Ok(None) };
         // The identity that the function uses: the version in the notification, or else the ETag of the current object.
         let identity = ledger::identity(notified.version.as_deref(), answer.e_tag.as_deref());
@@ -202,7 +205,7 @@ impl Session<'_> {
                 // An error here must neither keep the other messages from being processed nor this one from being
                 // deleted.
                 let state = self.retry(payload, objects, mode).await;
-                failure.state = state.unwrap_or_else(|error| State::Unclear(error.summary().to_owned()));
+                failure.state = state.unwrap_or_else(|error| State::Unclear(error.summary_with_help()));
             }
             let is_deleted = match mode {
                 ReplayMode::Inspect => false,

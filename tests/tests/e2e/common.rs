@@ -69,17 +69,26 @@ pub(crate) async fn failure_messages(pipeline: &Pipeline<'_>, expected: usize) -
 
 /// Waits until the failure queue holds this many messages, without receiving them.
 pub(crate) async fn wait_for_failures(pipeline: &Pipeline<'_>, messages: usize) -> Result<()> {
+    wait_for_failures_until(pipeline, &|found| found == messages).await
+}
+
+/// Waits until the failure queue holds a message, without receiving it.
+pub(crate) async fn wait_for_a_failure(pipeline: &Pipeline<'_>) -> Result<()> {
+    wait_for_failures_until(pipeline, &|found| found > 0).await
+}
+
+async fn wait_for_failures_until(pipeline: &Pipeline<'_>, is_enough: &(dyn Fn(usize) -> bool + Sync)) -> Result<()> {
     let sqs = aws_sdk_sqs::Client::new(&pipeline.sdk().await?);
     let url = sqs.get_queue_url().queue_name(format!("{}-failures", pipeline.name)).send().await?.queue_url;
     let started = Instant::now();
     loop {
         let name = QueueAttributeName::ApproximateNumberOfMessages;
         let request = sqs.get_queue_attributes().set_queue_url(url.clone()).attribute_names(name.clone());
-        let found = request.send().await?.attributes.unwrap_or_default().remove(&name);
-        if found.as_deref() == Some(messages.to_string().as_str()) {
+        let found = request.send().await?.attributes.unwrap_or_default().remove(&name).context("a number")?;
+        if is_enough(found.parse()?) {
             return Ok(());
         }
-        ensure!(started.elapsed() < COUNT_TIMEOUT, "the failure queue holds {found:?} messages, not {messages}");
+        ensure!(started.elapsed() < COUNT_TIMEOUT, "the failure queue holds {found} messages");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -34,6 +34,7 @@ mod replay;
 mod rollup;
 mod status;
 mod strict;
+mod strict_kinds;
 mod strictness;
 mod tls;
 mod uploads;

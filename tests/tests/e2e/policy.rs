@@ -10,8 +10,8 @@ use aws_sdk_s3::types::{
 use serde_json::{Value, json};
 use tests::pipeline::{CommandOutput, Pipeline};
 
-use crate::common::{file_of, remove_notification};
-use crate::{pipeline, verdict};
+use crate::common::{file_of, remove_notification, wait_for_a_failure};
+use crate::{pipeline, strict_pipeline, verdict};
 
 /// An IAM user with one policy, which can be replaced.
 pub(crate) struct User<'a> {
@@ -84,8 +84,12 @@ const NOT_CHECKED_LOCALLY: [&str; 6] = [
     "s3:TagResource",
 ];
 
-/// Actions for cases that this life does not have: a log group that Lambda made anew, and a `verify` that fails.
-const OTHER_CASES: [&str; 2] = ["logs:DescribeLogStreams", "logs:FilterLogEvents"];
+/// Actions for cases that these lives do not have: a log group that Lambda made anew, a `verify` that fails, and a bucket
+/// with access control lists.
+const OTHER_CASES: [&str; 3] = ["logs:DescribeLogStreams", "logs:FilterLogEvents", "s3:GetBucketAcl"];
+
+/// Actions that no answer names: GetFunction omits the tags, and the HEAD of a missing object has no body.
+const UNNAMED: [&str; 2] = ["lambda:ListTags", "s3:ListBucket"];
 
 /// The declarations that are applied in order: together they use every kind and every way to change one.
 const DECLARATIONS: [&str; 3] = [
@@ -129,11 +133,12 @@ async fn introduce_drift(pipeline: &Pipeline<'_>, round: usize) -> Result<()> {
     let deny_all = json!({ "Version": "2012-10-17", "Statement": [{
         "Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRole",
     }]});
-    let nothing =
-        json!({ "Version": "2012-10-17", "Statement": [{ "Effect": "Deny", "Action": "*", "Resource": "*" }]});
+    let more = json!({ "Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Action": "s3:ListAllMyBuckets", "Resource": "*",
+    }]});
     iam.update_assume_role_policy().role_name(&role).policy_document(deny_all.to_string()).send().await?;
     iam.update_role().role_name(&role).description("mine").send().await?;
-    let managed = iam.create_policy().policy_name("unmanaged").policy_document(nothing.to_string()).send().await?;
+    let managed = iam.create_policy().policy_name("unmanaged").policy_document(more.to_string()).send().await?;
     let arn = managed.policy.and_then(|policy| policy.arn);
     iam.attach_role_policy().role_name(&role).set_policy_arn(arn).send().await?;
     let sqs = aws_sdk_sqs::Client::new(&sdk);
@@ -208,69 +213,163 @@ async fn plan_by_a_restricted_caller_reports_missing_permissions() -> Result<()>
 #[tokio::test]
 async fn deployer_policy_is_minimal() -> Result<()> {
     let pipeline = pipeline()?;
-    let deployer = User::new(&pipeline, "deployer").await?;
-    let (mut granted, mut printed) = (BTreeSet::new(), BTreeSet::new());
-    // Begins without permissions, and grants only the actions that are denied.
-    for (i, declared) in DECLARATIONS.iter().enumerate() {
-        pipeline.declare(declared)?;
-        if i > 0 {
-            introduce_drift(&pipeline, i).await?;
-        }
-        grant_until_success(&pipeline, &deployer, &mut granted, &mut printed, &["apply", "--yes", "--prune"]).await?;
-        // The drift of later rounds includes a policy that denies the function everything.
-        if i == 0 {
-            let verify = ["verify", "--timeout", "60"];
-            grant_until_success(&pipeline, &deployer, &mut granted, &mut printed, &verify).await?;
-        }
-    }
-    pipeline.upload("other/x.gz", b"").await?;
-    let destroy = ["destroy", "--yes", "--delete-data"];
-    grant_until_success(&pipeline, &deployer, &mut granted, &mut printed, &destroy).await?;
-
-    let mut unused: BTreeSet<&str> = printed.difference(&granted).map(String::as_str).collect();
-    // Denials of these depend on the order in which actions were granted.
-    unused.retain(|action| !SUBSTITUTES.iter().any(|(name, _)| name == action) && !OTHER_CASES.contains(action));
+    let unused = unused_by_deployer(&pipeline, &["policy", "--env", "local"]).await?;
+    let unused: BTreeSet<&str> = unused.iter().map(String::as_str).collect();
     ensure!(unused == NOT_CHECKED_LOCALLY.into(), "printed, but never required: {unused:?}");
     Ok(())
 }
 
-/// Runs a command and grants the denied actions, until none is denied.
-async fn grant_until_success(
-    pipeline: &Pipeline<'_>,
-    deployer: &User<'_>,
-    granted: &mut BTreeSet<String>,
-    printed: &mut BTreeSet<String>,
-    command: &[&str],
-) -> Result<()> {
-    let policy: Value = serde_json::from_str(&pipeline.expect(0, &["policy", "--env", "local"])?.out)?;
-    printed.extend(actions(&policy));
-    for _ in 0..60 {
-        deployer.allow(&restrict(&policy, granted)).await?;
-        let run = deployer.run(command)?;
+#[tokio::test]
+async fn deployer_policy_is_minimal_on_the_strict_aws() -> Result<()> {
+    let unused = unused_by_deployer(&strict_pipeline()?, &["policy", "deployer"]).await?;
+    ensure!(unused.is_empty(), "printed, but never required: {unused:?}");
+    Ok(())
+}
+
+/// Lets a deployer who begins without permissions live through all declarations, and returns the printed actions that
+/// were never denied.
+async fn unused_by_deployer(pipeline: &Pipeline<'_>, policy: &[&'static str]) -> Result<BTreeSet<String>> {
+    let mut deployer = Growth::new(User::new(pipeline, "deployer").await?, policy);
+    for (i, declared) in DECLARATIONS.iter().enumerate() {
+        pipeline.declare(declared)?;
+        if i > 0 {
+            introduce_drift(pipeline, i).await?;
+        }
+        deployer.grant_until_success(&["apply", "--yes", "--prune"]).await?;
+        if i == 0 {
+            deployer.grant_until_success(&["verify", "--timeout", "60"]).await?;
+        }
+    }
+    pipeline.upload("other/x.gz", b"").await?;
+    deployer.grant_until_success(&["destroy", "--yes", "--delete-data"]).await?;
+    let mut unused = deployer.unused();
+    // Denials of these depend on the order in which actions were granted.
+    unused.retain(|action| !SUBSTITUTES.iter().any(|(name, _)| name == action) && !OTHER_CASES.contains(&&**action));
+    Ok(unused)
+}
+
+#[tokio::test]
+async fn planner_reader_and_operator_policies_are_minimal_on_the_strict_aws() -> Result<()> {
+    let pipeline = strict_pipeline()?;
+    pipeline.declare(
+        "[bucket]\nversioning = true\n[function]\nmax_concurrency = 3\nretries = 0\n[segment]\nworkspace_id = \"abc123\"",
+    )?;
+    let mut planner = Growth::new(User::new(&pipeline, "planner").await?, &["policy", "planner"]);
+    planner.grant_until_success(&["plan"]).await?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    planner.grant_until_success(&["plan"]).await?;
+    let mut unused = planner.unused();
+    unused.retain(|action| !OTHER_CASES.contains(&&**action));
+    ensure!(unused.is_empty(), "printed for the planner, but never required: {unused:?}");
+
+    let (file, expected) = file_of(3);
+    pipeline.upload("segment-logs/x/1/a.gz", &file).await?;
+    pipeline.wait_for_counts(&expected).await?;
+    let mut reader = Growth::new(User::new(&pipeline, "reader").await?, &["policy", "reader"]);
+    for args in [
+        ["query", "event 1", "--from", "2015-08-04", "--to", "2015-08-05"].as_slice(),
+        &["top", "--from", "2015-08-04", "--to", "2015-08-05"],
+        &["events"],
+    ] {
+        reader.grant_until_success(args).await?;
+    }
+    ensure!(reader.unused().is_empty(), "printed for the reader, but never required: {:?}", reader.unused());
+
+    remove_notification(&pipeline).await?;
+    pipeline.upload("segment-logs/x/1/b.gz", &file).await?;
+    let mut operator = Growth::new(User::new(&pipeline, "operator").await?, &["policy", "operator"]);
+    for args in [["status"].as_slice(), &["backfill"]] {
+        operator.grant_until_success(args).await?;
+    }
+    pipeline.expect(0, &["apply", "--yes"])?;
+    operator.grant_until_success(&["verify", "--timeout", "60"]).await?;
+    // SQS makes the messages visible later if the denial of this action leaves them in flight.
+    operator.granted.insert("sqs:ChangeMessageVisibility".to_owned());
+    for command in [["replay"].as_slice(), &["replay", "--purge", "--yes"]] {
+        let mut last = None;
+        for round in 0..10 {
+            if last.is_some() {
+                break;
+            }
+            // A replay that was denied may have left its messages invisible.
+            pipeline.upload(&format!("segment-logs/x/1/broken{round}.gz"), b"\x1f\x8b broken").await?;
+            wait_for_a_failure(&pipeline).await?;
+            last = operator.grant_more(command).await?;
+        }
+        ensure!(last.is_some(), "{command:?} is still denied: {:?}", operator.granted);
+    }
+    let mut unused = operator.unused();
+    // A bucket with versioning needs the actions on versions instead.
+    unused.retain(|action| !["s3:GetObject", "s3:DeleteObject"].contains(&&**action));
+    unused.retain(|action| !UNNAMED.contains(&&**action) && !OTHER_CASES.contains(&&**action));
+    ensure!(unused.is_empty(), "printed for the operator, but never required: {unused:?}");
+    Ok(())
+}
+
+/// A user who is granted the actions of a printed policy only as they are denied.
+struct Growth<'a> {
+    user: User<'a>,
+    /// The command that prints the policy.
+    policy: &'a [&'static str],
+    granted: BTreeSet<String>,
+    printed: BTreeSet<String>,
+}
+
+impl<'a> Growth<'a> {
+    fn new(user: User<'a>, policy: &'a [&'static str]) -> Self {
+        Self { user, policy, granted: BTreeSet::new(), printed: BTreeSet::new() }
+    }
+
+    /// Returns the printed actions that were never denied.
+    fn unused(&self) -> BTreeSet<String> {
+        self.printed.difference(&self.granted).cloned().collect()
+    }
+
+    /// Runs a command and grants the denied actions, until none is denied and it succeeds.
+    async fn grant_until_success(&mut self, command: &[&str]) -> Result<()> {
+        for _ in 0..60 {
+            if let Some(run) = self.grant_more(command).await? {
+                ensure!(run.code == Some(0), "{command:?}: {run:?}");
+                return Ok(());
+            }
+        }
+        anyhow::bail!("still denied: {:?}", self.granted)
+    }
+
+    /// Runs a command and grants the denied actions. Returns the run if none was denied.
+    async fn grant_more(&mut self, command: &[&str]) -> Result<Option<CommandOutput>> {
+        let policy: Value = serde_json::from_str(&self.user.pipeline.expect(0, self.policy)?.out)?;
+        self.printed.extend(actions(&policy));
+        self.user.allow(&restrict(&policy, &self.granted)).await?;
+        let run = self.user.run(command)?;
         // A denied search for orphaned resources is not a failure; it is reported in a note.
         let text = format!("{}{}", run.err, run.out);
         let before =
             ["allow the caller ", "or allow ", "failed to look for orphaned resources: ", "caller were not checked: "];
         let denied = before.into_iter().flat_map(|before| text.split(before).skip(1));
+        // SQS writes its actions in small letters.
+        let spelling = |action: &str| {
+            let printed = self.printed.iter().find(|printed| printed.eq_ignore_ascii_case(action));
+            printed.map_or_else(|| action.to_owned(), Clone::clone)
+        };
         let mut more: BTreeSet<String> = denied
             .filter_map(|rest| rest.split_whitespace().next())
-            .map(|action| action.trim_end_matches(':').to_owned())
+            .map(|action| spelling(action.trim_end_matches(':')))
             .collect();
         for (action, substitute) in SUBSTITUTES {
-            if more.contains(action) && granted.contains(action) {
+            if more.contains(action) && self.granted.contains(action) {
                 more.insert(substitute.to_owned());
             }
         }
         if more.is_empty() {
-            ensure!(run.code == Some(0), "{}", run.err);
-            return Ok(());
+            return Ok(Some(run));
         }
-        let unknown: Vec<&String> = more.iter().filter(|action| !printed.contains(*action)).collect();
-        ensure!(unknown.is_empty(), "required, but not printed: {unknown:?}");
-        ensure!(!more.is_subset(granted), "granted, but still denied: {more:?}\n{}", run.err);
-        granted.extend(more);
+        let unknown: Vec<&String> = more.iter().filter(|action| !self.printed.contains(*action)).collect();
+        ensure!(unknown.is_empty(), "required, but not printed: {unknown:?}\n{text}");
+        ensure!(!more.is_subset(&self.granted), "granted, but still denied: {more:?}\n{text}");
+        self.granted.extend(more);
+        Ok(None)
     }
-    anyhow::bail!("still denied: {granted:?}")
 }
 
 #[tokio::test]

@@ -18,14 +18,14 @@ use crate::common::{failure_messages, file_of, remove_notification, run_json};
 use crate::policy::User;
 use crate::{pipeline, strict_pipeline, verdict};
 
-const KEY: &str = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555";
+pub(crate) const KEY: &str = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555";
 
 /// Switches behaviours that only some accounts have.
 fn switch(pipeline: &Pipeline<'_>, on: &[&str], settings: &Value) -> Result<()> {
     crate::strict_aws()?.strict().context("a strict layer")?.switch(&pipeline.account, on, &[], settings)
 }
 
-fn report(pipeline: &Pipeline<'_>) -> Result<Value> {
+pub(crate) fn report(pipeline: &Pipeline<'_>) -> Result<Value> {
     crate::strict_aws()?.strict().context("a strict layer")?.report(&pipeline.account)
 }
 
@@ -36,7 +36,7 @@ fn assert_valid(pipeline: &Pipeline<'_>) -> Result<()> {
     Ok(())
 }
 
-fn assert_in_sync(pipeline: &Pipeline<'_>) -> Result<String> {
+pub(crate) fn assert_in_sync(pipeline: &Pipeline<'_>) -> Result<String> {
     let plan = pipeline.expect(0, &["plan"])?.out;
     ensure!(verdict(&plan)? == "No changes.", "{plan}");
     Ok(plan)

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use aws_sdk_s3::types::{Delete, EncodingType, ObjectIdentifier};
 use futures_util::stream::{self, TryStreamExt};
 
-use crate::aws::{Aws, Call, ResourceError, absent_on, listing};
+use crate::aws::{Aws, Call, ResourceError, absent_on, denied_action, listing};
 use crate::error::Error;
 use crate::reconcile::resource::StepContext;
 
@@ -106,7 +106,13 @@ impl Bucket {
                 refused.code().unwrap_or_default(),
                 refused.message().unwrap_or_default(),
             ),
-            "remove the protection of the object, then run destroy again",
+            // A lock or a policy of the bucket refuses with the same code, and then names no action or an explicit deny.
+            match refused.message() {
+                Some(message) if message.contains("no identity-based policy allows") => {
+                    format!("allow the caller {}", denied_action(message, "s3:DeleteObjectVersion"))
+                }
+                _ => "remove the protection of the object, then run destroy again".to_owned(),
+            },
         )
         .into())
     }

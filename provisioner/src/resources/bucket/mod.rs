@@ -89,13 +89,13 @@ impl Resource for Bucket {
                     "s3:GetLifecycleConfiguration",
                     "s3:GetBucketPolicy",
                     "s3:GetBucketTagging",
-                    "s3:GetBucketAbac",
                     "s3:GetBucketAcl",
                 ],
                 // s3:TagResource is for CreateBucket with tags and for buckets with attribute-based access control,
                 // s3:PutBucketTagging for other buckets.
                 create: &[
                     "s3:CreateBucket",
+                    "s3:GetBucketAbac",
                     "s3:TagResource",
                     "s3:PutBucketTagging",
                     "s3:PutBucketPublicAccessBlock",
@@ -103,6 +103,7 @@ impl Resource for Bucket {
                     "s3:PutEncryptionConfiguration",
                 ],
                 update: &[
+                    "s3:GetBucketAbac",
                     "s3:TagResource",
                     "s3:PutBucketTagging",
                     "s3:PutBucketPublicAccessBlock",
