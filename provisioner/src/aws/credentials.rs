@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use crate::text::printable;
 
 /// The causes that say nothing: each layer of the SDK adds one of them.
-const EMPTY: [&str; 6] = [
+const EMPTY: [&str; 7] = [
     "dispatch failure",
     "other",
     "unhandled error",
     "service error",
     "an error occurred while loading credentials",
+    "an error occurred while loading an access token",
     "failed to construct request",
 ];
 
@@ -22,12 +23,17 @@ pub(super) fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
         for line in readable(&cause.to_string()).lines() {
             let line = printable(line.trim());
             let is_known = causes.iter().any(|earlier| earlier.contains(&line));
-            if !line.is_empty() && !EMPTY.contains(&line.as_str()) && !is_known {
+            if !line.is_empty() && !EMPTY.contains(&without_code(&line)) && !is_known {
                 causes.push(line);
             }
         }
     }
     causes
+}
+
+/// Returns a line without the error code in parentheses at its end, which the next cause repeats.
+fn without_code(line: &str) -> &str {
+    line.split_once(" (").filter(|(_, code)| code.ends_with(')') && !code.contains(' ')).map_or(line, |(text, _)| text)
 }
 
 /// Replaces the Debug form of an answer, which some causes contain, by its code and message.

@@ -188,6 +188,12 @@ impl Role {
         }
     }
 
+    /// Returns a tag key in the spelling of the declared tags: to IAM, keys that differ in case are the same key (IAM
+    /// user guide, tags: case sensitivity).
+    fn spelling(&self, key: String) -> String {
+        self.tags.keys().find(|declared| declared.eq_ignore_ascii_case(&key)).cloned().unwrap_or(key)
+    }
+
     fn aws_tags(&self) -> Result<Vec<Tag>, Error> {
         let tag = |(key, value): (&String, &String)| Tag::builder().key(key).value(value).build().map_err(Error::from);
         self.tags.iter().map(tag).collect()
@@ -339,7 +345,7 @@ impl Resource for Role {
             boundary: role.permissions_boundary.and_then(|boundary| boundary.permissions_boundary_arn),
             unmanaged_policies: inline.into_iter().filter(|name| !is_owned(name)).chain(attached).collect(),
             policy: parse_policy(policy.as_ref().map(|answer| answer.policy_document.as_str()), || doing("policy"))?,
-            tags: tags.tags.into_iter().map(|tag| (tag.key, tag.value)).collect(),
+            tags: tags.tags.into_iter().map(|tag| (self.spelling(tag.key), tag.value)).collect(),
         }))
     }
 

@@ -381,3 +381,15 @@ async fn notification_of_a_removed_object_is_named_gone() -> Result<()> {
     ensure!(!probe.contains("error"), "{probe}");
     Ok(())
 }
+
+#[test]
+fn table_of_behaviours_in_the_docs_is_current() -> Result<()> {
+    let root = tests::local_aws::root();
+    let mut printed = std::process::Command::new(root.join(".venv/bin/python"));
+    printed.arg(root.join("tests/strict")).arg("--table").env("PYTHONDONTWRITEBYTECODE", "1");
+    let table = String::from_utf8(printed.output()?.stdout)?;
+    ensure!(table.lines().count() > 50, "{table}");
+    let document = std::fs::read_to_string(root.join("docs/reliability.md"))?;
+    ensure!(document.contains(&table), "run `make behaviours`");
+    Ok(())
+}

@@ -129,7 +129,7 @@ async fn bucket_with_grants_to_others_is_not_adopted() -> Result<()> {
     let acl = AccessControlPolicy::builder().owner(owner).grants(grant).build();
     let request = s3.put_bucket_acl().bucket(name).access_control_policy(acl);
     eventually(|| request.clone().send()).await?;
-    let refused = eventually(async || pipeline.expect(1, &["plan", "--adopt"])).await?;
+    let refused = pipeline.expect(1, &["plan", "--adopt"])?;
     let why = format!("bucket {name} grants access by its access control list to: {delivery}");
     ensure!(refused.err.contains(&why) && refused.err.contains("put-bucket-acl"), "{refused:?}");
     Ok(())
@@ -265,6 +265,8 @@ async fn role_tag_in_another_case_is_replaced() -> Result<()> {
     let tag = aws_sdk_iam::types::Tag::builder().key("Team").value("others").build()?;
     iam.tag_role().role_name(&role).tags(tag).send().await?;
     pipeline.declare("[tags]\nteam = \"data\"")?;
+    let plan = pipeline.expect(0, &["plan"])?.out;
+    ensure!(plan.contains("tags.team  \"others\" -> \"data\""), "{plan}");
     pipeline.expect(0, &["apply", "--yes"])?;
     assert_in_sync(&pipeline)?;
     let tags = iam.list_role_tags().role_name(&role).send().await?.tags;

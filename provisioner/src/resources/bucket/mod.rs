@@ -8,12 +8,15 @@ mod emptying;
 mod state;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use aws_sdk_s3::types::{BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration, Tag};
 use serde_json::Value as Json;
 
 use crate::aws::policy;
-use crate::aws::{Answer, Aws, AwsError, Call, ResourceError, absent_on, is_key, resource_in, retry_while, wait_until};
+use crate::aws::{
+    Answer, Aws, AwsError, Call, ResourceError, Wait, absent_on, is_key, resource_in, retry_while, wait_until,
+};
 use crate::config::declared_key;
 use crate::error::Error;
 use crate::reconcile::diff::{Diff, SettingChange};
@@ -198,7 +201,7 @@ impl Resource for Bucket {
             }
             Err(error) => return Err(error.into()),
         }
-        let settings = async {
+        let settings = || async {
             let settings = tokio::try_join!(
                 async {
                     let answer = s3.get_public_access_block().bucket(bucket).expected_bucket_owner(owner).send().await;
@@ -223,11 +226,20 @@ impl Resource for Bucket {
             )?;
             Ok::<_, ResourceError>(settings)
         };
-        let (settings, policy) = match tokio::try_join!(settings, self.get_policy(aws)) {
-            // Deleted meanwhile, or not known everywhere yet.
-            Err(ResourceError::Call(error)) if error.code() == Some("NoSuchBucket") => return Ok(None),
-            result => result?,
-        };
+        // The settings of a new bucket are not known everywhere at once (S3 user guide, data consistency model).
+        let what = format!("S3 to know the settings of bucket {bucket}");
+        let waiting = Wait { what, deadline: Duration::from_secs(SETTLE_DEADLINE), on_wait: &|_, _| {} };
+        let found = wait_until(waiting, || async {
+            match tokio::try_join!(settings(), self.get_policy(aws)) {
+                Err(ResourceError::Call(error)) if error.code() == Some("NoSuchBucket") => {
+                    let head = s3.head_bucket().bucket(bucket).expected_bucket_owner(owner).send().await;
+                    let is_deleted = head.call("s3:ListBucket").is_err_and(|error| error.status() == Some(404));
+                    Ok(is_deleted.then_some(None))
+                }
+                result => result.map(|found| Some(Some(found))),
+            }
+        });
+        let Some((settings, policy)) = found.await? else { return Ok(None) };
         let (block, ownership, encryption, versioning, lifecycle, tags) = settings;
         let ownership = ownership
             .and_then(|answer| answer.ownership_controls)
