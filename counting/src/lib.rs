@@ -15,3 +15,4 @@ pub mod names;
 pub mod notification;
 pub mod protocol;
 pub mod rollup;
+mod values;

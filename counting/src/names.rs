@@ -93,6 +93,8 @@ pub mod verify {
 pub mod log_message {
     /// An object was counted by this invocation.
     pub const COUNTED: &str = "counted";
+    /// Lines of an object that was counted are no messages; the log line has the fields `error` and `why`.
+    pub const SKIPPED: &str = "lines skipped";
     /// An object was complete before this invocation.
     pub const COUNTED_BEFORE: &str = "counted before";
     /// A test object was removed before this invocation.

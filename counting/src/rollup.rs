@@ -1,8 +1,10 @@
 //! From bytes to totals: streaming, in bounded memory for any input.
 //!
-//! A file is gzip (one member or several) or plain text; its first two bytes decide. Each line is one message. A line
-//! that is not a message to count is skipped, and the skips are counted by reason.
+//! A file is gzip (one member or several, also twice) or plain text; its first bytes decide. Usually each line is one message;
+//! [`crate::values`] finds the messages of other texts. A text that is not a message to count is skipped, and the skips
+//! are counted by reason.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Write};
 use std::mem;
@@ -11,7 +13,8 @@ use flate2::write::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
 use crate::hour;
-use crate::line::{self, Field, Malformed, Stops, Text};
+use crate::line::{self, Field, Malformed, Message, Stops, Text};
+use crate::values::{Found, Sink, Values};
 
 /// The count of each (event, hour) pair, sorted.
 pub type Totals = BTreeMap<(String, String), i64>;
@@ -30,10 +33,26 @@ pub const MOST_PAIR_BYTES: usize = 6 * 1024 * 1024;
 const PAIR_BYTES: usize = 96;
 /// The first two bytes of every gzip member (RFC 1952).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// The most layers of gzip: an upload with `Content-Encoding: gzip` may add one to the file's own.
+const MOST_LAYERS: u32 = 2;
+/// The first bytes of files that are not read, and the names of their formats.
+const UNREADABLE: [(&[u8], &str); 6] = [
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"PK\x03\x04", "zip"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+];
+/// The longest of these.
+const FIRST_BYTES: usize = 6;
 /// The UTF-8 byte order mark.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 /// The number of skipped lines whose line number is remembered.
 const REMEMBERED: usize = 5;
+/// The number of other types whose names are remembered, and the bytes of each. Segment has six.
+const REMEMBERED_TYPES: usize = 8;
+const REMEMBERED_BYTES: usize = 32;
 
 /// The reason why a line was not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,9 +61,9 @@ pub enum Skip {
     NotJson,
     /// It is JSON, but not an object.
     NotAnObject,
-    /// `type`, `event`, `timestamp` or `receivedAt` occurs more than once.
+    /// `type` or `event` occurs more than once.
     DuplicateKey,
-    /// One of these fields exists but is not a string.
+    /// `type` or `event` exists but is not a string.
     WrongType,
     /// It has no `type`.
     NoType,
@@ -54,9 +73,9 @@ pub enum Skip {
     NoEvent,
     /// The event's name is empty, which DynamoDB does not allow in a key.
     EmptyName,
-    /// It has neither `timestamp` nor `receivedAt`.
+    /// It has none of the [`TIMES`].
     NoTime,
-    /// The time is not RFC 3339.
+    /// None of its [`TIMES`] is one RFC 3339 time.
     BadTime,
     /// It is longer than [`LONGEST_LINE`].
     TooLong,
@@ -97,20 +116,33 @@ pub enum RollupError {
     /// The gzip stream is damaged or cut short.
     #[error("{0}")]
     Gzip(#[from] io::Error),
+    /// The file has a format that is not read.
+    #[error("it is {0}, not text or gzip")]
+    Format(&'static str),
+    /// The file has text, and nothing in it is a message.
+    #[error("it has no messages: none of its {0} lines is a JSON object")]
+    NoMessages(u64),
     /// The file has more distinct pairs than fit into memory.
     #[error("it has more different events and hours than fit into {} MiB", MOST_PAIR_BYTES / 1024 / 1024)]
     TooManyPairs,
 }
+
+/// The fields with the time of a message: the first one that has an RFC 3339 time decides.
+pub const TIMES: [&str; 4] = ["timestamp", "receivedAt", "sentAt", "originalTimestamp"];
 
 /// The statistics of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Inflated bytes.
     pub bytes: u64,
-    /// Lines, without the blank ones.
+    /// Messages, and texts that are none: usually the lines without the blank ones.
     pub lines: u64,
-    /// Lines that were counted.
+    /// Messages that were counted.
     pub events: u64,
+    /// The number of counted messages whose time is not their `timestamp`, by the field that has it.
+    pub fallbacks: BTreeMap<&'static str, u64>,
+    /// The number of messages of types that are not counted, by type.
+    pub other_types: BTreeMap<String, u64>,
     /// The number of skipped lines by reason.
     pub skips: BTreeMap<Skip, u64>,
     /// The first lines of [`Stats::skipped`]: line number (from 1, blank lines included) and reason.
@@ -124,10 +156,31 @@ impl Stats {
         self.skips.iter().filter(|(skip, _)| **skip != Skip::OtherType).map(|(_, count)| count).sum()
     }
 
+    /// Formats the skipped lines, if there are any: `2 of 7 lines skipped (not_json=2); first: 3:not_json 4:not_json`.
+    #[must_use]
+    pub fn skip_summary(&self) -> Option<String> {
+        let (skipped, lines) = (self.skipped(), self.lines);
+        let text = || format!("{skipped} of {lines} lines skipped ({}); first: {}", self.reasons(), self.examples());
+        (skipped > 0).then(text)
+    }
+
     /// Formats the number of skipped lines by reason: `bad_time=2 other_type=7`.
     #[must_use]
     pub fn reasons(&self) -> String {
         self.skips.iter().map(|(skip, count)| format!("{}={count}", skip.name())).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Formats the number of messages by the field that has their time: `receivedAt=2`.
+    #[must_use]
+    pub fn other_times(&self) -> String {
+        self.fallbacks.iter().map(|(field, count)| format!("{field}={count}")).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Formats the number of messages of other types, by type: `identify=7 page=2`.
+    #[must_use]
+    pub fn types(&self) -> String {
+        let one = |(name, count): (&String, &u64)| format!("{}={count}", name.escape_debug());
+        self.other_types.iter().map(one).collect::<Vec<_>>().join(" ")
     }
 
     /// Formats the first skipped lines: `17:bad_time 230:not_json`.
@@ -138,20 +191,13 @@ impl Stats {
 }
 
 /// The running rollup of one file, fed with its bytes in order.
-pub struct Rollup(Input);
-
-enum Input {
-    /// Too few bytes to tell gzip from plain text.
-    Unknown(Vec<u8>, Lines),
-    Gzip(Box<MultiGzDecoder<Lines>>),
-    Plain(Lines),
-}
+pub struct Rollup(Layer);
 
 impl Rollup {
     /// Creates a rollup that counts messages of these types.
     #[must_use]
     pub fn new(types: &BTreeSet<String>) -> Self {
-        Self(Input::Unknown(Vec::new(), Lines::new(types)))
+        Self(Layer { depth: 0, input: Input::Unknown(Vec::new(), Lines::new(types)) })
     }
 
     /// Processes the next bytes.
@@ -159,79 +205,141 @@ impl Rollup {
     /// # Errors
     /// [`RollupError`]; the rollup accepts no more bytes after it.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), RollupError> {
-        let lines = match &mut self.0 {
-            Input::Gzip(decoder) => {
-                decoder.write_all(bytes)?;
-                decoder.get_ref()
-            }
-            Input::Plain(lines) => {
-                lines.take(bytes);
-                lines
-            }
-            Input::Unknown(partial, lines) => {
-                partial.extend_from_slice(bytes);
-                if partial.len() < GZIP.len() {
-                    return Ok(());
-                }
-                let (partial, lines) = (mem::take(partial), mem::take(lines));
-                self.0 = if partial.starts_with(&GZIP) {
-                    Input::Gzip(Box::new(MultiGzDecoder::new(lines)))
-                } else {
-                    Input::Plain(lines)
-                };
-                return self.push(&partial);
-            }
-        };
-        if lines.tally.is_full() { Err(RollupError::TooManyPairs) } else { Ok(()) }
+        self.0.write_all(bytes)?;
+        self.0.lines().check()
     }
 
     /// Returns the totals after the last bytes.
     ///
     /// # Errors
-    /// [`RollupError`] if the gzip stream ends early, its checksum is wrong, or there are too many pairs.
+    /// [`RollupError`] if the gzip stream ends early, its checksum is wrong, the file is not text of messages, or there
+    /// are too many pairs.
     pub fn finish(self) -> Result<(Totals, Stats), RollupError> {
-        let mut lines = match self.0 {
-            Input::Gzip(decoder) => decoder.finish()?,
-            Input::Plain(lines) => lines,
-            Input::Unknown(partial, mut lines) => {
-                lines.take(&partial);
-                lines
-            }
+        let mut lines = self.0.finish()?;
+        lines.finish();
+        lines.check()?;
+        let Messages { tally, stats } = lines.messages;
+        let is_none = |skip: &Skip| matches!(skip, Skip::NotJson | Skip::NotAnObject | Skip::TooLong);
+        let none: u64 = stats.skips.iter().filter(|(skip, _)| is_none(skip)).map(|(_, count)| count).sum();
+        if none > 0 && none == stats.lines {
+            return Err(RollupError::NoMessages(none));
+        }
+        Ok((tally.totals(), stats))
+    }
+}
+
+/// A file, or the content of a gzip file.
+struct Layer {
+    /// The number of gzip layers around it.
+    depth: u32,
+    input: Input,
+}
+
+enum Input {
+    /// Too few bytes to tell gzip from plain text.
+    Unknown(Vec<u8>, Lines),
+    Gzip(Box<MultiGzDecoder<Layer>>),
+    Plain(Lines),
+}
+
+impl Layer {
+    fn lines(&self) -> &Lines {
+        match &self.input {
+            Input::Unknown(_, lines) | Input::Plain(lines) => lines,
+            Input::Gzip(decoder) => decoder.get_ref().lines(),
+        }
+    }
+
+    /// Chooses the input by the first bytes, and processes them.
+    fn begin(&mut self, first: &[u8], mut lines: Lines) -> io::Result<()> {
+        lines.format = UNREADABLE.iter().find(|(mark, _)| first.starts_with(mark)).map(|(_, name)| *name);
+        // JSON text begins with a character of ASCII, and in UTF-16 one of its bytes is zero.
+        if first.iter().take(2).any(|byte| *byte == 0) {
+            lines.format = Some("UTF-16 or binary");
+        }
+        self.input = if self.depth < MOST_LAYERS && first.starts_with(&GZIP) {
+            let inner = Self { depth: self.depth + 1, input: Input::Unknown(Vec::new(), lines) };
+            Input::Gzip(Box::new(MultiGzDecoder::new(inner)))
+        } else {
+            Input::Plain(lines)
         };
-        if !lines.partial.is_empty() || lines.overlong {
-            lines.end();
+        self.write_all(first)
+    }
+
+    fn finish(mut self) -> io::Result<Lines> {
+        if let Input::Unknown(first, lines) = &mut self.input {
+            let (first, lines) = (mem::take(first), mem::take(lines));
+            self.begin(&first, lines)?;
         }
-        if lines.tally.is_full() {
-            return Err(RollupError::TooManyPairs);
+        match self.input {
+            Input::Unknown(_, lines) | Input::Plain(lines) => Ok(lines),
+            Input::Gzip(decoder) => decoder.finish()?.finish(),
         }
-        Ok((lines.tally.totals(), lines.stats))
+    }
+}
+
+impl Write for Layer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.input {
+            Input::Gzip(decoder) => decoder.write_all(bytes)?,
+            // Past a limit, bytes are discarded, so that the data still in the decoder uses no more memory.
+            Input::Plain(lines) => {
+                if lines.check().is_ok() {
+                    lines.take(bytes);
+                }
+            }
+            Input::Unknown(first, lines) => {
+                first.extend_from_slice(bytes);
+                if first.len() >= FIRST_BYTES {
+                    let (first, lines) = (mem::take(first), mem::take(lines));
+                    self.begin(&first, lines)?;
+                }
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 /// The splitter of the inflated bytes into lines.
 #[derive(Default)]
 struct Lines {
-    tally: Tally,
-    stats: Stats,
+    messages: Messages,
+    values: Values,
     /// The number of lines so far, blank ones included.
     number: u64,
     /// The beginning of a line whose end has not been read yet.
     partial: Vec<u8>,
-    /// Set if the current line is too long; its rest is discarded.
-    overlong: bool,
+    /// Set if the current line is too long to be kept; `values` reads it part by part.
+    is_long: bool,
+    /// The format of the file, if it is not text.
+    format: Option<&'static str>,
 }
 
 impl Lines {
     fn new(types: &BTreeSet<String>) -> Self {
-        Self { tally: Tally { types: types.iter().cloned().collect(), ..Tally::default() }, ..Self::default() }
+        let tally = Tally { types: types.iter().cloned().collect(), ..Tally::default() };
+        Self { messages: Messages { tally, ..Messages::default() }, ..Self::default() }
+    }
+
+    /// Returns the reason why the file is not counted, if there is one already.
+    fn check(&self) -> Result<(), RollupError> {
+        match self.format {
+            Some(format) => Err(RollupError::Format(format)),
+            None if self.messages.tally.is_full() => Err(RollupError::TooManyPairs),
+            None => Ok(()),
+        }
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        self.stats.bytes += bytes.len() as u64;
+        self.messages.stats.bytes += bytes.len() as u64;
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', bytes) {
             let line = bytes.get(start..end).unwrap_or_default();
-            if self.partial.is_empty() && !self.overlong {
+            if self.partial.is_empty() && !self.is_long {
                 self.line(line);
             } else {
                 self.begin(line);
@@ -243,64 +351,127 @@ impl Lines {
     }
 
     fn begin(&mut self, part: &[u8]) {
-        if self.overlong || self.partial.len() + part.len() > LONGEST_LINE {
-            self.overlong = true;
-            self.partial.clear();
-        } else {
+        if !self.is_long && self.partial.len() + part.len() <= LONGEST_LINE {
             self.partial.extend_from_slice(part);
+            return;
         }
+        if !self.is_long {
+            self.is_long = true;
+            let mut partial = mem::take(&mut self.partial);
+            self.number += 1;
+            partial.extend_from_slice(part);
+            let line = self.without_mark(&partial);
+            self.values.read(line, self.number, &mut self.messages);
+            partial.clear();
+            self.partial = partial;
+            return;
+        }
+        self.values.read(part, self.number, &mut self.messages);
     }
 
     fn end(&mut self) {
-        let mut line = mem::take(&mut self.partial);
-        if mem::take(&mut self.overlong) {
-            self.number += 1;
-            self.stats.lines += 1;
-            self.skip(Skip::TooLong);
-        } else {
-            self.line(&line);
+        if mem::take(&mut self.is_long) {
+            self.values.end_line(&mut self.messages);
+            return;
         }
+        let mut line = mem::take(&mut self.partial);
+        self.line(&line);
         line.clear();
         self.partial = line;
     }
 
+    /// Reads a line of at most [`LONGEST_LINE`] bytes, or one that is in memory anyway.
     fn line(&mut self, line: &[u8]) {
         self.number += 1;
-        let line = if self.number == 1 { line.strip_prefix(BOM).unwrap_or(line) } else { line };
-        if line.len() > LONGEST_LINE {
-            self.stats.lines += 1;
-            return self.skip(Skip::TooLong);
+        let line = self.without_mark(line);
+        if !self.values.is_open() && line.len() <= LONGEST_LINE {
+            // JSON whitespace; usually just the carriage return of CRLF.
+            if line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
+                return;
+            }
+            if self.messages.found(Found::Value(line, self.number)) {
+                return;
+            }
         }
-        // JSON whitespace; usually just the carriage return of CRLF.
-        if line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
-            return;
-        }
-        self.stats.lines += 1;
-        match self.tally.count(line) {
-            Ok(()) => self.stats.events += 1,
-            Err(skip) => self.skip(skip),
-        }
+        self.values.read(line, self.number, &mut self.messages);
+        self.values.end_line(&mut self.messages);
     }
 
-    fn skip(&mut self, skip: Skip) {
-        *self.stats.skips.entry(skip).or_default() += 1;
-        if skip != Skip::OtherType && self.stats.first_skips.len() < REMEMBERED {
-            self.stats.first_skips.push((self.number, skip));
+    /// Returns the line without the byte order mark of the first line.
+    fn without_mark<'a>(&self, line: &'a [u8]) -> &'a [u8] {
+        if self.number == 1 { line.strip_prefix(BOM).unwrap_or(line) } else { line }
+    }
+
+    fn finish(&mut self) {
+        if !self.partial.is_empty() || self.is_long {
+            self.end();
         }
+        self.values.finish(self.number, &mut self.messages);
     }
 }
 
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Past the limit, bytes are discarded, so that the data still in the decoder uses no more memory.
-        if !self.tally.is_full() {
-            self.take(bytes);
+/// The messages read so far.
+#[derive(Default)]
+struct Messages {
+    tally: Tally,
+    stats: Stats,
+}
+
+impl Messages {
+    fn skip(&mut self, skip: Skip, number: u64) {
+        self.stats.lines += 1;
+        *self.stats.skips.entry(skip).or_default() += 1;
+        if skip != Skip::OtherType && self.stats.first_skips.len() < REMEMBERED {
+            self.stats.first_skips.push((number, skip));
         }
-        Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    fn other_type(&mut self, kind: &str) {
+        let kept = kind.get(..kind.floor_char_boundary(REMEMBERED_BYTES)).unwrap_or_default();
+        let types = &mut self.stats.other_types;
+        let name = if types.len() < REMEMBERED_TYPES || types.contains_key(kept) { kept } else { "…" };
+        *types.entry(name.to_owned()).or_default() += 1;
+    }
+}
+
+impl Sink for Messages {
+    fn found(&mut self, found: Found<'_>) -> bool {
+        let (text, number) = match found {
+            Found::Value(text, number) => (text, number),
+            Found::Skipped(skip, number) => {
+                self.skip(skip, number);
+                return true;
+            }
+        };
+        match self.tally.count(text) {
+            Ok(field) => {
+                self.stats.lines += 1;
+                self.stats.events += 1;
+                if field != TIMES[0] {
+                    *self.stats.fallbacks.entry(field).or_default() += 1;
+                }
+            }
+            Err(Uncounted::Skip(Skip::NotJson)) => return false,
+            Err(Uncounted::Skip(skip)) => self.skip(skip, number),
+            Err(Uncounted::OtherType(kind)) => {
+                self.skip(Skip::OtherType, number);
+                self.other_type(&kind);
+            }
+        }
+        true
+    }
+}
+
+/// The reason why a text was not counted.
+enum Uncounted<'a> {
+    Skip(Skip),
+    /// It is a message of this type.
+    OtherType(Cow<'a, str>),
+}
+
+impl<T: Into<Skip>> From<T> for Uncounted<'_> {
+    fn from(skip: T) -> Self {
+        Self::Skip(skip.into())
     }
 }
 
@@ -319,33 +490,30 @@ impl Tally {
         self.bytes > MOST_PAIR_BYTES
     }
 
-    fn count(&mut self, line: &[u8]) -> Result<(), Skip> {
+    /// Counts a message, and returns the field that has its time.
+    fn count<'a>(&mut self, line: &'a [u8]) -> Result<&'static str, Uncounted<'a>> {
         let message = line::scan(line, &mut self.stops)?;
-        let kind = text(message.kind)?.ok_or(Skip::NoType)?;
-        let kind = kind.decode().ok_or(Skip::NotJson)?;
-        if !self.types.iter().any(|counted| *counted == kind) {
-            return Err(Skip::OtherType);
-        }
+        let kind = text(message.kind)?.ok_or(Skip::NoType)?.decode().ok_or(Skip::NotJson)?;
+        // Some sources write the types with capitals.
+        let Some(counted) = self.types.iter().find(|counted| counted.eq_ignore_ascii_case(&kind)) else {
+            return Err(Uncounted::OtherType(kind));
+        };
         // Only track messages have an event name; the others are counted under their type.
-        let name = if kind == "track" {
+        let name = if counted == "track" {
             text(message.event)?.ok_or(Skip::NoEvent)?.decode().ok_or(Skip::NotJson)?
         } else {
-            kind
+            Cow::Owned(counted.clone())
         };
         if name.is_empty() {
-            return Err(Skip::EmptyName);
+            return Err(Skip::EmptyName.into());
         }
-        let time = match text(message.timestamp)? {
-            Some(time) => time,
-            None => text(message.received_at)?.ok_or(Skip::NoTime)?,
-        };
-        let hour = time.decode().and_then(|time| hour::parse(&time)).ok_or(Skip::BadTime)?;
+        let (field, hour) = hour_of(&message)?;
         if name.len() > LONGEST_NAME {
-            self.add(&shortened(&name), hour)
+            self.add(&shortened(&name), hour);
         } else {
-            self.add(&name, hour)
+            self.add(&name, hour);
         }
-        Ok(())
+        Ok(field)
     }
 
     fn add(&mut self, name: &str, hour: i64) {
@@ -369,6 +537,25 @@ impl Tally {
         }
         totals
     }
+}
+
+/// Returns the hour of a message, and the field that has it.
+fn hour_of(message: &Message<'_>) -> Result<(&'static str, i64), Skip> {
+    let fields = [message.timestamp, message.received_at, message.sent_at, message.original_timestamp];
+    let mut skip = Skip::NoTime;
+    for (name, field) in TIMES.into_iter().zip(fields) {
+        match field {
+            Field::Missing | Field::Null => continue,
+            Field::Text(text) => {
+                if let Some(hour) = text.decode().and_then(|time| hour::parse(&time)) {
+                    return Ok((name, hour));
+                }
+            }
+            Field::Other | Field::Twice => {}
+        }
+        skip = Skip::BadTime;
+    }
+    Err(skip)
 }
 
 fn text(field: Field<'_>) -> Result<Option<Text<'_>>, Skip> {

@@ -36,6 +36,14 @@ pub enum Error {
         /// The error of the decoder.
         why: String,
     },
+    /// The object is not text of messages.
+    #[error("failed to count object {object}: {why}")]
+    NotMessages {
+        /// The object's bucket and key.
+        object: String,
+        /// The format that was found instead.
+        why: String,
+    },
     /// The object has more distinct pairs than fit into memory.
     #[error("failed to count object {object}: {why}")]
     TooManyPairs {
@@ -75,6 +83,7 @@ impl Error {
             Self::Read { .. } => "ObjectUnreadable",
             Self::Gone { .. } => "ObjectGone",
             Self::Inflate { .. } => "ObjectDamaged",
+            Self::NotMessages { .. } => "NotMessages",
             Self::TooManyPairs { .. } => "TooManyPairs",
             Self::Count { .. } => "CountsUnwritable",
             Self::Several { .. } => "SeveralObjectsFailed",

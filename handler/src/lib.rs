@@ -17,7 +17,7 @@ use counting::notification::{self, NotifiedObject};
 use counting::protocol::{self, Counted, ObjectId, Store, StoreError};
 use counting::rollup::{Rollup, RollupError};
 use serde_json::Value;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use error::Error;
 use s3::{Body, ObjectStream, Objects};
@@ -68,6 +68,9 @@ async fn count_object(
     let count_error = |error: StoreError| Error::Count { object: name.clone(), why: error.to_string() };
     let rollup_error = |error: RollupError| match error {
         RollupError::Gzip(error) => Error::Inflate { object: name.clone(), why: error.to_string() },
+        RollupError::Format(_) | RollupError::NoMessages(_) => {
+            Error::NotMessages { object: name.clone(), why: error.to_string() }
+        }
         RollupError::TooManyPairs => Error::TooManyPairs { object: name.clone(), why: error.to_string() },
     };
 
@@ -104,11 +107,16 @@ async fn count_object(
         skipped = stats.skipped(),
         skipped_by_reason = stats.reasons(),
         first_skipped = stats.examples(),
+        other_types = stats.types(),
+        other_times = stats.other_times(),
         bytes = stats.bytes,
         transactions,
         milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "{}",
         log_message::COUNTED
     );
+    if let Some(summary) = stats.skip_summary() {
+        warn!(error = "LinesSkipped", why = format!("object {name}: {summary}"), "{}", log_message::SKIPPED);
+    }
     Ok(())
 }

@@ -81,13 +81,15 @@ fn count_files(files: &[PathBuf], types: &BTreeSet<String>, output: &Output) -> 
                 for (pair, count) in added {
                     *totals.entry(pair).or_default() += count;
                 }
-                if stats.skipped() > 0 {
-                    let name = printable(&path.display().to_string());
-                    let (skipped, reasons, first) = (stats.skipped(), stats.reasons(), stats.examples());
-                    output.progress(&format!(
-                        "{name}: {skipped} of {} lines skipped ({reasons}); first: {first}",
-                        stats.lines
-                    ));
+                let name = printable(&path.display().to_string());
+                if let Some(summary) = stats.skip_summary() {
+                    output.progress(&format!("{name}: {summary}"));
+                }
+                if !stats.other_types.is_empty() {
+                    output.progress(&format!("{name}: messages of other types: {}", stats.types()));
+                }
+                if !stats.fallbacks.is_empty() {
+                    output.progress(&format!("{name}: messages by another time: {}", stats.other_times()));
                 }
             }
             Err(error) => failed.push(error),
@@ -105,6 +107,11 @@ fn count_file(path: &Path, types: &BTreeSet<String>) -> Result<(Totals, Stats), 
             let help = "replace the file: it is damaged or truncated, and the function would not count it either";
             Error::io(format_args!("inflate {name}"), help, &source)
         }
+        RollupError::Format(_) | RollupError::NoMessages(_) => Error::new(
+            ErrorKind::Usage,
+            format!("failed to count {name}: {error}"),
+            "write one JSON object on each line: the function would not count the file either",
+        ),
         RollupError::TooManyPairs => Error::new(
             ErrorKind::Usage,
             format!("failed to count {name}: {error}"),

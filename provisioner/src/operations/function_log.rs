@@ -16,9 +16,10 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const ERRORS: usize = 5;
 /// The maximum number of log lines read per filter pattern.
 const LINES: i32 = 1_000;
-/// Filter patterns for failures: the function's own lines, and those of Lambda if the function ran out of time or
-/// memory, or did not start.
-const FAILURE_PATTERNS: [&str; 4] = ["ERROR", "\"Task timed out\"", "\"Runtime exited\"", "\"Runtime.ExitError\""];
+/// Filter patterns for failures: the function's own lines, its warnings of skipped lines, and the lines of Lambda if the
+/// function ran out of time or memory, or did not start.
+const FAILURE_PATTERNS: [&str; 5] =
+    ["ERROR", "WARN", "\"Task timed out\"", "\"Runtime exited\"", "\"Runtime.ExitError\""];
 
 /// A line of the function's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
