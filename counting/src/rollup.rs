@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::hour;
 use crate::line::{self, Field, Malformed, Message, Stops, Text};
-use crate::values::{Found, Sink, Values};
+use crate::values::{Sink, Values};
 
 /// The count of each (event, hour) pair, sorted.
 pub type Totals = BTreeMap<(String, String), i64>;
@@ -389,7 +389,7 @@ impl Lines {
             if line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
                 return;
             }
-            if self.messages.found(Found::Value(line, self.number)) {
+            if self.messages.value(line, self.number).is_ok() {
                 return;
             }
         }
@@ -418,14 +418,6 @@ struct Messages {
 }
 
 impl Messages {
-    fn skip(&mut self, skip: Skip, number: u64) {
-        self.stats.lines += 1;
-        *self.stats.skips.entry(skip).or_default() += 1;
-        if skip != Skip::OtherType && self.stats.first_skips.len() < REMEMBERED {
-            self.stats.first_skips.push((number, skip));
-        }
-    }
-
     fn other_type(&mut self, kind: &str) {
         let kept = kind.get(..kind.floor_char_boundary(REMEMBERED_BYTES)).unwrap_or_default();
         let types = &mut self.stats.other_types;
@@ -435,14 +427,7 @@ impl Messages {
 }
 
 impl Sink for Messages {
-    fn found(&mut self, found: Found<'_>) -> bool {
-        let (text, number) = match found {
-            Found::Value(text, number) => (text, number),
-            Found::Skipped(skip, number) => {
-                self.skip(skip, number);
-                return true;
-            }
-        };
+    fn value(&mut self, text: &[u8], number: u64) -> Result<(), Malformed> {
         match self.tally.count(text) {
             Ok(field) => {
                 self.stats.lines += 1;
@@ -451,27 +436,44 @@ impl Sink for Messages {
                     *self.stats.fallbacks.entry(field).or_default() += 1;
                 }
             }
-            Err(Uncounted::Skip(Skip::NotJson)) => return false,
+            Err(Uncounted::Malformed(malformed)) => return Err(malformed),
             Err(Uncounted::Skip(skip)) => self.skip(skip, number),
             Err(Uncounted::OtherType(kind)) => {
                 self.skip(Skip::OtherType, number);
                 self.other_type(&kind);
             }
         }
-        true
+        Ok(())
+    }
+
+    fn skip(&mut self, skip: Skip, number: u64) {
+        self.stats.lines += 1;
+        *self.stats.skips.entry(skip).or_default() += 1;
+        if skip != Skip::OtherType && self.stats.first_skips.len() < REMEMBERED {
+            self.stats.first_skips.push((number, skip));
+        }
     }
 }
 
 /// The reason why a text was not counted.
 enum Uncounted<'a> {
+    /// It is not a message.
+    Malformed(Malformed),
+    /// It is a message that cannot be counted.
     Skip(Skip),
     /// It is a message of this type.
     OtherType(Cow<'a, str>),
 }
 
-impl<T: Into<Skip>> From<T> for Uncounted<'_> {
-    fn from(skip: T) -> Self {
-        Self::Skip(skip.into())
+impl From<Malformed> for Uncounted<'_> {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+impl From<Skip> for Uncounted<'_> {
+    fn from(skip: Skip) -> Self {
+        Self::Skip(skip)
     }
 }
 

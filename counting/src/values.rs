@@ -7,19 +7,15 @@
 
 use std::mem;
 
+use crate::line::Malformed;
 use crate::rollup::{LONGEST_LINE, Skip};
 
-/// A text that the splitter found, and the number of the line where it begins.
-pub(crate) enum Found<'a> {
-    /// A text that may be a message.
-    Value(&'a [u8], u64),
-    /// A text that is none.
-    Skipped(Skip, u64),
-}
-
-/// The receiver of the texts. It returns false if a value is not JSON.
+/// The receiver of the texts that the splitter finds, with the number of the line where each begins.
 pub(crate) trait Sink {
-    fn found(&mut self, found: Found<'_>) -> bool;
+    /// Takes a text that may be a message. Returns the reason if it is not a JSON object.
+    fn value(&mut self, text: &[u8], number: u64) -> Result<(), Malformed>;
+    /// Takes note of a text that is none.
+    fn skip(&mut self, skip: Skip, number: u64);
 }
 
 /// The state between two bytes.
@@ -129,7 +125,7 @@ impl Values {
             self.give_up(sink);
         }
         if mem::take(&mut self.arrays) > 0 {
-            sink.found(Found::Skipped(Skip::NotJson, number));
+            sink.skip(Skip::NotJson, number);
         }
     }
 
@@ -191,7 +187,7 @@ impl Values {
             return self.end(sink);
         }
         let open = mem::take(&mut self.open);
-        if sink.found(Found::Value(&open, self.began)) {
+        if sink.value(&open, self.began).is_ok() {
             self.open = open;
             self.begin(State::Between, self.began);
         } else {
@@ -202,13 +198,10 @@ impl Values {
 
     /// Ends the current text.
     fn end(&mut self, sink: &mut impl Sink) {
-        let found = if self.too_long {
-            Found::Skipped(Skip::TooLong, self.began)
-        } else {
-            Found::Value(self.open.trim_ascii(), self.began)
-        };
-        if !sink.found(found) {
-            sink.found(Found::Skipped(Skip::NotJson, self.began));
+        if self.too_long {
+            sink.skip(Skip::TooLong, self.began);
+        } else if let Err(malformed) = sink.value(self.open.trim_ascii(), self.began) {
+            sink.skip(malformed.into(), self.began);
         }
         self.begin(State::Between, self.began);
     }
@@ -218,7 +211,7 @@ impl Values {
         let open = mem::take(&mut self.open);
         let began = self.began;
         self.begin(State::Between, began);
-        sink.found(Found::Skipped(Skip::NotJson, began));
+        sink.skip(Skip::NotJson, began);
         let mut strict = Self { arrays: self.arrays, is_strict: true, ..Self::default() };
         for (number, line) in (began..).zip(open.split(|byte| *byte == b'\n')).skip(1) {
             strict.read(line, number, sink);
