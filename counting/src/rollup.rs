@@ -1,6 +1,6 @@
 //! From bytes to totals: streaming, in bounded memory for any input.
 //!
-//! A file is gzip (one member or several, also twice) or plain text; its first bytes decide. Usually each line is one message;
+//! A file is gzip or zstd (also one in the other, of one member or several) or plain text; its first bytes decide. Usually each line is one message;
 //! [`crate::values`] finds the messages of other texts. A text that is not a message to count is skipped, and the skips
 //! are counted by reason.
 
@@ -11,6 +11,7 @@ use std::mem;
 
 use flate2::write::MultiGzDecoder;
 use sha2::{Digest, Sha256};
+use zstd::stream::raw::{DParameter, Operation};
 
 use crate::hour;
 use crate::line::{self, Field, Malformed, Message, Stops, Text};
@@ -33,13 +34,18 @@ pub const MOST_PAIR_BYTES: usize = 6 * 1024 * 1024;
 const PAIR_BYTES: usize = 96;
 /// The first two bytes of every gzip member (RFC 1952).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
-/// The most layers of gzip: an upload with `Content-Encoding: gzip` may add one to the file's own.
+/// The first four bytes of every zstd frame (RFC 8878).
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// The largest window of a zstd frame, as the power of two of its bytes: 8 MiB, which RFC 8878 asks of every decoder.
+const ZSTD_WINDOW: u32 = 23;
+/// The bytes that are inflated at a time.
+const BLOCK: usize = 128 * 1024;
+/// The most layers of compression: an upload with `Content-Encoding: gzip` may add one to the file's own.
 const MOST_LAYERS: u32 = 2;
 /// The first bytes of files that are not read, and the names of their formats.
-const UNREADABLE: [(&[u8], &str); 6] = [
+const UNREADABLE: [(&[u8], &str); 5] = [
     (b"BZh", "bzip2"),
     (b"\xfd7zXZ\0", "xz"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"PK\x03\x04", "zip"),
     (b"\xff\xfe", "UTF-16"),
     (b"\xfe\xff", "UTF-16"),
@@ -113,11 +119,11 @@ impl From<Malformed> for Skip {
 /// The reason why a file has no totals.
 #[derive(Debug, thiserror::Error)]
 pub enum RollupError {
-    /// The gzip stream is damaged or cut short.
+    /// The compressed stream is damaged or cut short.
     #[error("{0}")]
-    Gzip(#[from] io::Error),
+    Damaged(#[from] io::Error),
     /// The file has a format that is not read.
-    #[error("it is {0}, not text or gzip")]
+    #[error("it is {0}, and not text, gzip or zstd")]
     Format(&'static str),
     /// The file has text, and nothing in it is a message.
     #[error("it has no messages: none of its {0} lines is a JSON object")]
@@ -228,9 +234,9 @@ impl Rollup {
     }
 }
 
-/// A file, or the content of a gzip file.
+/// A file, or the content of a compressed file.
 struct Layer {
-    /// The number of gzip layers around it.
+    /// The number of compressed layers around it.
     depth: u32,
     input: Input,
 }
@@ -239,7 +245,53 @@ enum Input {
     /// Too few bytes to tell gzip from plain text.
     Unknown(Vec<u8>, Lines),
     Gzip(Box<MultiGzDecoder<Layer>>),
+    Zstd(Box<ZstdDecoder>),
     Plain(Lines),
+}
+
+/// A decoder of zstd frames, one after the other.
+struct ZstdDecoder {
+    decoder: zstd::stream::raw::Decoder<'static>,
+    /// True at the end of a frame.
+    is_between: bool,
+    block: Vec<u8>,
+    inner: Layer,
+}
+
+impl ZstdDecoder {
+    fn new(inner: Layer) -> io::Result<Self> {
+        let mut decoder = zstd::stream::raw::Decoder::new()?;
+        decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW))?;
+        Ok(Self { decoder, is_between: false, block: vec![0; BLOCK], inner })
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        loop {
+            if self.is_between {
+                if rest.is_empty() {
+                    return Ok(());
+                }
+                self.decoder.reinit()?;
+                self.is_between = false;
+            }
+            let status = self.decoder.run_on_buffers(rest, &mut self.block)?;
+            self.inner.write_all(self.block.get(..status.bytes_written).unwrap_or_default())?;
+            rest = rest.get(status.bytes_read..).unwrap_or_default();
+            self.is_between = status.remaining == 0;
+            // A full block may not be the last one.
+            if rest.is_empty() && !self.is_between && status.bytes_written < self.block.len() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn finish(self) -> io::Result<Lines> {
+        if !self.is_between {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "incomplete zstd frame"));
+        }
+        self.inner.finish()
+    }
 }
 
 impl Layer {
@@ -247,6 +299,7 @@ impl Layer {
         match &self.input {
             Input::Unknown(_, lines) | Input::Plain(lines) => lines,
             Input::Gzip(decoder) => decoder.get_ref().lines(),
+            Input::Zstd(decoder) => decoder.inner.lines(),
         }
     }
 
@@ -257,9 +310,14 @@ impl Layer {
         if first.iter().take(2).any(|byte| *byte == 0) {
             lines.format = Some("UTF-16 or binary");
         }
-        self.input = if self.depth < MOST_LAYERS && first.starts_with(&GZIP) {
+        let is_compressed = self.depth < MOST_LAYERS && (first.starts_with(&GZIP) || first.starts_with(&ZSTD));
+        self.input = if is_compressed {
             let inner = Self { depth: self.depth + 1, input: Input::Unknown(Vec::new(), lines) };
-            Input::Gzip(Box::new(MultiGzDecoder::new(inner)))
+            if first.starts_with(&GZIP) {
+                Input::Gzip(Box::new(MultiGzDecoder::new(inner)))
+            } else {
+                Input::Zstd(Box::new(ZstdDecoder::new(inner)?))
+            }
         } else {
             Input::Plain(lines)
         };
@@ -274,6 +332,7 @@ impl Layer {
         match self.input {
             Input::Unknown(_, lines) | Input::Plain(lines) => Ok(lines),
             Input::Gzip(decoder) => decoder.finish()?.finish(),
+            Input::Zstd(decoder) => decoder.finish(),
         }
     }
 }
@@ -282,6 +341,7 @@ impl Write for Layer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.input {
             Input::Gzip(decoder) => decoder.write_all(bytes)?,
+            Input::Zstd(decoder) => decoder.write_all(bytes)?,
             // Past a limit, bytes are discarded, so that the data still in the decoder uses no more memory.
             Input::Plain(lines) => {
                 if lines.check().is_ok() {

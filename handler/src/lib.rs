@@ -67,7 +67,7 @@ async fn count_object(
     let read_error = |error: StoreError| Error::Read { object: name.clone(), why: error.to_string() };
     let count_error = |error: StoreError| Error::Count { object: name.clone(), why: error.to_string() };
     let rollup_error = |error: RollupError| match error {
-        RollupError::Gzip(error) => Error::Inflate { object: name.clone(), why: error.to_string() },
+        RollupError::Damaged(error) => Error::Inflate { object: name.clone(), why: error.to_string() },
         RollupError::Format(_) | RollupError::NoMessages(_) => {
             Error::NotMessages { object: name.clone(), why: error.to_string() }
         }

@@ -131,6 +131,10 @@ fn gzip(text: &[u8]) -> Vec<u8> {
     encoder.finish().expect("a write to memory")
 }
 
+fn zstd(text: &[u8]) -> Vec<u8> {
+    zstd::stream::encode_all(text, 1).expect("a write to memory")
+}
+
 fn track(event: &str, time: &str) -> String {
     serde_json::json!({ "type": "track", "event": event, "timestamp": time }).to_string()
 }
@@ -281,6 +285,17 @@ fn value_that_never_ends_takes_no_message_with_it() {
 }
 
 #[test]
+fn zstd_frame_with_a_large_window_is_an_error() {
+    let text = vec![b' '; 64 * 1024 * 1024];
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).expect("an encoder");
+    encoder.window_log(26).expect("a window");
+    encoder.write_all(&text).expect("a write to memory");
+    let file = encoder.finish().expect("a write to memory");
+    let error = roll(&[&file], &types(&["track"])).expect_err("a large window").to_string();
+    assert!(error.contains("memory"), "{error}");
+}
+
+#[test]
 fn file_without_messages_is_an_error_with_the_reason() {
     let one = track("e", "2015-08-04T12:00:00Z");
     let utf16 = |mark: &str| format!("{mark}{one}").encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
@@ -414,6 +429,10 @@ fn truncated_file_matches_the_reference_or_is_an_error() {
     let types = types(&["track", "page"]);
     let plain = mixed_file();
     let zipped = gzip(&plain);
+    let frame = zstd(&plain);
+    for end in 4..frame.len() {
+        assert!(matches!(roll(&[&frame[..end]], &types), Err(RollupError::Damaged(_))), "cut at {end}");
+    }
     for end in 0..=plain.len() {
         let expected = reference_totals(&plain[..end], &types);
         match roll(&[&plain[..end]], &types) {
@@ -425,7 +444,7 @@ fn truncated_file_matches_the_reference_or_is_an_error() {
         }
     }
     for end in 2..zipped.len() {
-        assert!(matches!(roll(&[&zipped[..end]], &types), Err(RollupError::Gzip(_))), "cut at {end}");
+        assert!(matches!(roll(&[&zipped[..end]], &types), Err(RollupError::Damaged(_))), "cut at {end}");
     }
 }
 
@@ -540,7 +559,7 @@ proptest! {
     #[test]
     fn messages_are_counted_with_any_seams_between_them(
         lines in prop::collection::vec(line(), 1..6), seam in prop::sample::select(vec!["\n", "\r\n", "\r", "", " ", "\n\n"]),
-        form in 0..4, cut in any_index(),
+        form in 0..6, cut in any_index(),
     ) {
         let types = types(&["track", "page"]);
         let expected = reference_totals(&lines.join(&b'\n'), &types);
@@ -549,7 +568,9 @@ proptest! {
             1 => [b"[".as_slice(), &lines.join(format!(",{seam}").as_bytes()), b"]"].concat(),
             // Each message is a gzip member of its own, or the file is compressed twice.
             2 => lines.iter().map(|line| gzip(line)).collect::<Vec<_>>().concat(),
-            _ => gzip(&gzip(&lines.join(seam.as_bytes()))),
+            3 => gzip(&gzip(&lines.join(seam.as_bytes()))),
+            4 => lines.iter().map(|line| zstd(line)).collect::<Vec<_>>().concat(),
+            _ => gzip(&zstd(&lines.join(seam.as_bytes()))),
         };
         let (left, right) = file.split_at(cut.index(file.len() + 1));
         let (totals, seen) = roll(&[left, right], &types).expect("a whole file");

@@ -103,7 +103,7 @@ fn count_file(path: &Path, types: &BTreeSet<String>) -> Result<(Totals, Stats), 
     let unreadable =
         |source: io::Error| Error::io(format_args!("read {name}"), "check the file's name and permissions", &source);
     let damaged = |error| match error {
-        RollupError::Gzip(source) => {
+        RollupError::Damaged(source) => {
             let help = "replace the file: it is damaged or truncated, and the function would not count it either";
             Error::io(format_args!("inflate {name}"), help, &source)
         }
