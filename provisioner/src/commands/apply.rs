@@ -60,7 +60,7 @@ pub(super) async fn execute(
     output: &Output,
 ) -> Result<(), Error> {
     match format {
-        TextOrJson::Text => output.print(&plan_text::plan(document))?,
+        TextOrJson::Text => output.print_styled(&plan_text::plan(document))?,
         TextOrJson::Json => apply_stream::print(output, &Line::Plan { plan: document }),
     }
     ensure_no_conflicts(document)?;
@@ -88,7 +88,7 @@ pub(super) async fn execute(
     }
     outcome.complete()?;
     if format == TextOrJson::Text && !plan.is_empty() {
-        output.print(&plan_text::summary(document.counts, took))?;
+        output.print_styled(&plan_text::summary(document.counts, took))?;
     }
     Ok(())
 }

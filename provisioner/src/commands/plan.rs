@@ -38,7 +38,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     let pipeline = global.load()?;
     let options = PlanOptions::from(args.flags);
     let Planned { plan, document, .. } = make(&pipeline, options).await?;
-    output.print(&args.format.render(&document)?)?;
+    output.print_plan(args.format, &document)?;
     ensure_no_conflicts(&document)?;
     if let Some(file) = &args.out {
         SavedPlan::new(&pipeline, options, &document)?.write(file)?;

@@ -33,7 +33,14 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     let before = args.compare.then(|| period.before()).transpose()?;
     let aws = Aws::connect(&pipeline).await?;
     let reader = Reader { aws: &aws, table: &pipeline.table.counts, is_consistent: args.consistent };
-    let series = reader.series(&args.events, &period, before.as_ref()).await?;
-    output.print(&counts::series(&series, &period, args.format))?;
+    let mut events: Vec<String> = Vec::new();
+    for event in &args.events {
+        if !events.contains(event) {
+            events.push(event.clone());
+        }
+    }
+    let series = reader.series(&events, &period, before.as_ref()).await?;
+    output.print(&counts::series(&series, &period, before.as_ref(), args.format))?;
+    output.notes(&counts::notes(&period, before.as_ref()));
     Ok(ExitCode::SUCCESS)
 }

@@ -14,7 +14,8 @@ use serde_json::json;
 use super::args::Global;
 use crate::error::{Error, ErrorKind};
 use crate::output::Output;
-use crate::output::counts::{empty_table, escaped, right_aligned};
+use crate::output::delimited::escaped;
+use crate::output::table::{Column, table, terminal_width};
 use crate::text::printable;
 
 /// The number of bytes per read.
@@ -153,12 +154,15 @@ fn text(totals: &Totals, format: RollupFormat) -> String {
             format!("{:#}\n", json!(rows))
         }
         RollupFormat::Table => {
-            let mut table = empty_table(&["event", "hour (UTC)", "count"].map(str::to_owned));
-            right_aligned(&mut table, std::iter::once(2));
-            for ((event, hour), count) in totals {
-                table.add_row([printable(event), hour.clone(), count.to_string()]);
-            }
-            format!("{table}\n")
+            let column = |of: &dyn Fn(&str, &str, i64) -> String| -> Vec<String> {
+                totals.iter().map(|((event, hour), count)| of(event, hour, *count)).collect()
+            };
+            let columns = vec![
+                Column::names("event", column(&|event, _, _| printable(event))),
+                Column::times("hour (UTC)", column(&|_, hour, _| hour.to_owned())),
+                Column::values("count", column(&|_, _, count| count.to_string())),
+            ];
+            table(columns, terminal_width())
         }
     }
 }

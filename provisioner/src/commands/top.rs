@@ -28,6 +28,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     let aws = Aws::connect(&pipeline).await?;
     let reader = Reader { aws: &aws, table: &pipeline.table.counts, is_consistent: false };
     let top = reader.top(&period, &before, args.limit).await?;
-    output.print(&counts::top(&top, &period, args.format))?;
+    output.print(&counts::top(&top, &period, &before, args.format))?;
+    output.notes(&counts::notes(&period, Some(&before)));
     Ok(ExitCode::SUCCESS)
 }

@@ -122,8 +122,8 @@ impl Reader<'_> {
             .expression_attribute_names("#event", EVENT)
             .expression_attribute_names("#hour", HOUR)
             .expression_attribute_values(":event", AttributeValue::S(event.to_owned()))
-            .expression_attribute_values(":from", AttributeValue::S(period.from()))
-            .expression_attribute_values(":last", AttributeValue::S(period.last()));
+            .expression_attribute_values(":from", AttributeValue::S(period.first_hour()))
+            .expression_attribute_values(":last", AttributeValue::S(period.last_hour()));
         let items = request.into_paginator().items().send().collect::<Result<Vec<Item>, _>>().await;
         let items = items.call("dynamodb:Query").map_err(|error| self.failed(&error))?;
         let mut parts = vec![0_i64; period.len()];

@@ -10,7 +10,7 @@ use super::chart::{self, COLOURS, Drawing, Drawn};
 use super::frame::{Event, Frame};
 use super::view::{Chart, ROWS, View};
 use crate::counts::Series;
-use crate::counts::period::Period;
+use crate::counts::period::{Extent, Period};
 use crate::error::Error;
 use crate::output::counts::{self, CountsFormat, share};
 use crate::text::grouped;
@@ -237,7 +237,7 @@ pub(crate) fn drawn(view: &View, frame: &Frame, length: usize) -> Vec<(usize, Ev
 /// Formats the counts of the chosen events as CSV; no events are joined.
 pub(crate) fn csv(view: &View, found: &Found<'_>) -> String {
     let series: Vec<Series> = chosen(view, found.frame).iter().map(Series::from).collect();
-    counts::series(&series, found.period, CountsFormat::Csv)
+    counts::series(&series, found.period, None, CountsFormat::Csv)
 }
 
 impl Data {
@@ -277,10 +277,7 @@ impl Data {
             before: event.total_before().map(grouped).unwrap_or_default(),
             change: event.total_before().map(|before| change(event.total, before)).unwrap_or_default(),
         });
-        let label = |part: usize| {
-            let so_far = if period.is_cut_short(part) { " (so far)" } else { "" };
-            format!("{}{so_far}", period.label(part))
-        };
+        let label = |part: usize| period.label(part);
         let parts = (0..period.len()).map(|part| Part {
             label: label(part),
             counts: events.iter().map(|(_, event)| grouped(event.parts.get(part).copied().unwrap_or(0))).collect(),
@@ -301,7 +298,7 @@ impl Data {
             parts: parts.collect(),
             totals: events.iter().map(|(_, event)| grouped(event.total)).collect(),
             is_dashed: all.iter().any(|drawn| drawn.dashed),
-            is_cut_short: period.is_cut_short(period.len().saturating_sub(1)),
+            is_cut_short: (0..period.len()).any(|part| period.extent(part) == Extent::SoFar),
             rows: rows.collect(),
             hidden_rows: ranked.len().saturating_sub(view.rows),
             all_rows: View { rows: if view.rows > ROWS { ROWS } else { ranked.len().max(1) }, ..view.clone() }.query(),

@@ -168,25 +168,13 @@ impl View {
                 "choose a start",
             ));
         }
-        let mut args = PeriodArgs {
-            last: some(&self.last),
-            from: some(&self.from),
-            to: some(&self.to),
-            by: Some(By::Hour),
-            tz: some(&self.tz),
-        };
-        let hours = Period::of(&args)?.len();
-        args.by = Some(by.unwrap_or(match hours {
-            0..=49 => By::Hour,
-            50..=2400 => By::Day,
-            2401..=4800 => By::Week,
-            _ => By::Month,
-        }));
+        let args =
+            PeriodArgs { last: some(&self.last), from: some(&self.from), to: some(&self.to), by, tz: some(&self.tz) };
+        let period = Period::of(&args)?;
         let too_long = |message: &str, help: &str| Error::usage(message.to_owned(), help.to_owned());
-        if hours > MOST_HOURS {
+        if usize::try_from(period.hour_count()).map_or(true, |hours| hours > MOST_HOURS) {
             return Err(too_long("the period is longer than a page can show", "choose at most two years"));
         }
-        let period = Period::of(&args)?;
         if period.len() > MOST_PARTS {
             return Err(too_long("the period has more parts than a page can show", "choose a coarser unit"));
         }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use serde_json::json;
+use clap::ValueEnum;
+use serde_json::{Value, json};
 
-use crate::counts::period::Period;
+use super::delimited;
+use super::table::{Column, narrowest, table, terminal_width, wrapped};
+use crate::counts::period::{Extent, Period};
 use crate::counts::{Ranked, Series, Top};
 use crate::text::{grouped, printable};
-use clap::ValueEnum;
 
 /// The format of counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -25,16 +26,22 @@ pub(crate) enum CountsFormat {
     Tsv,
 }
 
-/// Formats the counts of events by part of a period.
-pub(crate) fn series(all: &[Series], period: &Period, format: CountsFormat) -> String {
+/// The header of the first column of CSV and TSV, and of the last one.
+const START: &str = "start";
+const EXTENT: &str = "extent";
+
+/// Formats the counts of events by part of a period, and of the previous period if it was read.
+pub(crate) fn series(all: &[Series], period: &Period, before: Option<&Period>, format: CountsFormat) -> String {
     match format {
         CountsFormat::Json => {
             let event = |series: &Series| {
-                let counts: Vec<_> = series
-                    .parts
-                    .iter()
-                    .enumerate()
-                    .map(|(part, count)| json!({ "start": period.start_of(part), "count": count }))
+                let counts: Vec<_> = (0..period.len())
+                    .map(|part| {
+                        json!({
+                            "start": period.start_of(part), "end": period.end_of(part),
+                            "extent": period.extent(part).name(), "count": count_at(series, part),
+                        })
+                    })
                     .collect();
                 let mut event = json!({ "event": series.event, "total": series.total(), "counts": counts });
                 if let Some(before) = series.total_before() {
@@ -42,86 +49,143 @@ pub(crate) fn series(all: &[Series], period: &Period, format: CountsFormat) -> S
                 }
                 event
             };
-            let events: Vec<_> = all.iter().map(event).collect();
-            let whole = json!({
-                "from": period.from(), "to": period.to(), "by": period.by().name(), "tz": period.zone(),
-                "events": events,
-            });
+            let mut whole = bounds(period, before);
+            whole["by"] = json!(period.by().name());
+            whole["events"] = all.iter().map(event).collect();
             format!("{whole:#}\n")
         }
-        CountsFormat::Csv | CountsFormat::Tsv => {
-            let names = all.iter().flat_map(|series| {
-                let before = series.before.as_ref().map(|_| format!("{} (before)", series.event));
-                std::iter::once(series.event.clone()).chain(before)
-            });
-            let header = std::iter::once("start".to_owned()).chain(names);
-            // The previous period may have more parts, such as the days of a longer month.
-            let longest = all.iter().filter_map(|series| Some(series.before.as_ref()?.len())).max().unwrap_or(0);
-            let rows = (0..period.len().max(longest)).map(|part| {
-                let exists = part < period.len();
-                let counts = all.iter().flat_map(|series| {
-                    let current = if exists { count_at(series, part).to_string() } else { String::new() };
-                    let before = series.before.as_ref();
-                    let before = before.map(|parts| parts.get(part).map(i64::to_string).unwrap_or_default());
-                    std::iter::once(current).chain(before)
-                });
-                let start = if exists { period.start_of(part) } else { String::new() };
-                std::iter::once(start).chain(counts).collect()
-            });
-            lines(std::iter::once(header.collect()).chain(rows), format)
-        }
-        CountsFormat::Table => series_table(all, period),
+        CountsFormat::Csv => delimited::csv(series_rows(all, period)),
+        CountsFormat::Tsv => delimited::tsv(series_rows(all, period)),
+        CountsFormat::Table => series_table(all, period, before),
     }
+}
+
+/// Returns the bounds of a period and of the previous one.
+fn bounds(period: &Period, before: Option<&Period>) -> Value {
+    let mut bounds = json!({
+        "from": period.from(), "to": period.to(), "tz": period.zone(), "divides_hours": period.divides_hours(),
+    });
+    if let Some(before) = before {
+        bounds["previous"] = json!({
+            "from": before.from(), "to": before.to(), "hours": before.hour_count(), "instead_of": period.hour_count(),
+        });
+    }
+    bounds
+}
+
+/// Says what a reader of the counts of a period must know.
+pub(crate) fn notes(period: &Period, before: Option<&Period>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if period.divides_hours() || before.is_some_and(Period::divides_hours) {
+        let unit = period.by().name();
+        notes.push(format!(
+            "counts are kept by UTC hour: an hour that a boundary divides belongs to the {unit} in which it begins"
+        ));
+    }
+    if let Some(before) = before.filter(|before| before.hour_count() != period.hour_count()) {
+        let (hours, instead) = (grouped(before.hour_count()), grouped(period.hour_count()));
+        notes.push(format!("the previous period is not as long: it has {hours} hours instead of {instead}"));
+    }
+    notes
+}
+
+/// Returns the header and the rows of CSV and TSV: the start, the counts of each event, and the extent.
+fn series_rows(all: &[Series], period: &Period) -> impl Iterator<Item = Vec<String>> {
+    let mut header = vec![START.to_owned()];
+    for series in all {
+        let before = series.before.as_ref().map(|_| format!("{} (before)", series.event));
+        for mut name in std::iter::once(series.event.clone()).chain(before) {
+            // A program finds a column by its header.
+            while name == EXTENT || header.contains(&name) {
+                name.push_str(" (event)");
+            }
+            header.push(name);
+        }
+    }
+    header.push(EXTENT.to_owned());
+    // The previous period may have more parts, such as the days of a longer month.
+    let longest = all.iter().filter_map(|series| Some(series.before.as_ref()?.len())).max().unwrap_or(0);
+    let rows = (0..period.len().max(longest)).map(|part| {
+        let exists = part < period.len();
+        let counts = all.iter().flat_map(|series| {
+            let current = if exists { count_at(series, part).to_string() } else { String::new() };
+            let before = series.before.as_ref();
+            let before = before.map(|parts| parts.get(part).map(i64::to_string).unwrap_or_default());
+            std::iter::once(current).chain(before)
+        });
+        let extent = if exists { period.extent(part).name() } else { "" };
+        std::iter::once(period.start_of(part)).chain(counts).chain([extent.to_owned()]).collect()
+    });
+    std::iter::once(header).chain(rows)
 }
 
 fn count_at(series: &Series, part: usize) -> i64 {
     series.parts.get(part).copied().unwrap_or(0)
 }
 
-fn series_table(all: &[Series], period: &Period) -> String {
+/// Returns the change of an event since the part before. A part that is not whole is not compared with a whole one.
+fn change_since(series: &Series, part: usize, period: &Period) -> String {
+    let is_whole = |part: usize| period.extent(part) == Extent::Whole;
+    match part.checked_sub(1).filter(|earlier| is_whole(*earlier) && is_whole(part)) {
+        Some(earlier) => change(count_at(series, part), count_at(series, earlier)),
+        None => String::new(),
+    }
+}
+
+fn series_table(all: &[Series], period: &Period, before: Option<&Period>) -> String {
+    let width = terminal_width();
+    let mut labels: Vec<String> = (0..period.len()).map(|part| period.label(part)).collect();
+    labels.push("total".to_owned());
+    labels.extend(before.map(|_| "before".to_owned()));
+    let unit = || Column::times(format!("{} ({})", period.by().name(), period.zone()), labels.clone());
     // A comparison also shows the change from part to part, such as the growth month over month.
-    let compares = all.iter().any(|series| series.before.is_some());
-    let mut header = vec![format!("{} ({})", period.by().name(), period.zone())];
-    for series in all {
-        header.push(printable(&series.event));
-        header.push(String::new());
-        header.extend(compares.then(|| "change".to_owned()));
-    }
-    let mut table = empty_table(&header);
-    let most: Vec<i64> = all.iter().map(|series| series.parts.iter().copied().max().unwrap_or(0)).collect();
-    for part in 0..period.len() {
-        let so_far = if period.is_cut_short(part) { " (so far)" } else { "" };
-        let mut row = vec![period.label(part) + so_far];
-        for (series, most) in all.iter().zip(&most) {
-            let count = count_at(series, part);
-            row.push(grouped(count));
-            row.push(bar(count, *most));
-            let since = part.checked_sub(1).map(|earlier| change(count, count_at(series, earlier)));
-            row.extend(compares.then(|| since.unwrap_or_default()));
+    let columns = |series: &Series| {
+        let mut counts: Vec<String> = series.parts.iter().copied().map(grouped).collect();
+        counts.push(grouped(series.total()));
+        counts.extend(before.map(|_| grouped(series.total_before().unwrap_or(0))));
+        let mut columns = vec![
+            Column::values(printable(&series.event), counts),
+            Column::bars(series.parts.iter().copied().map(Some).collect()),
+        ];
+        if before.is_some() {
+            let mut changes: Vec<String> = (0..period.len()).map(|part| change_since(series, part, period)).collect();
+            changes.push(change(series.total(), series.total_before().unwrap_or(0)));
+            columns.push(Column::values("change", changes));
         }
-        table.add_row(row);
-    }
-    let mut totals = vec!["total".to_owned()];
-    for series in all {
-        totals.push(grouped(series.total()));
-        totals.push(String::new());
-        totals.extend(compares.then(|| change(series.total(), series.total_before().unwrap_or(0))));
-    }
-    table.add_row(totals);
-    if compares {
-        let mut row = vec!["before".to_owned()];
-        for series in all {
-            row.extend([grouped(series.total_before().unwrap_or(0)), String::new(), String::new()]);
+        columns
+    };
+    // As many events side by side as fit, then the next ones below.
+    let mut out = heading(&format!("from {} to {}", period.from(), period.to()), before, width);
+    let mut rest = all;
+    while let Some((first, mut others)) = rest.split_first() {
+        let mut block: Vec<Column> = std::iter::once(unit()).chain(columns(first)).collect();
+        while let Some((next, after)) = others.split_first() {
+            let next = columns(next);
+            if width.is_some_and(|width| narrowest(&block) + narrowest(&next) > width) {
+                break;
+            }
+            block.extend(next);
+            others = after;
         }
-        table.add_row(row);
+        out.push_str(&table(block, width));
+        rest = others;
     }
-    let width = if compares { 3 } else { 2 };
-    right_aligned(&mut table, (1..header.len()).filter(|column| (column - 1) % width != 1));
-    format!("from {} to {}\n{table}\n", period.from(), period.to())
+    out
+}
+
+/// Returns the lines above a table.
+fn heading(text: &str, before: Option<&Period>, width: Option<usize>) -> String {
+    let before = before.map(|before| format!(", compared with {} to {}", before.from(), before.to()));
+    wrapped(&(text.to_owned() + &before.unwrap_or_default()), width) + "\n"
 }
 
 /// Formats the most frequent events.
-pub(crate) fn top(top: &Top, period: &Period, format: CountsFormat) -> String {
+pub(crate) fn top(top: &Top, period: &Period, before: &Period, format: CountsFormat) -> String {
+    let rows = || {
+        let header = ["event", "count", "before"].map(str::to_owned).to_vec();
+        let row = |ranked: &Ranked| vec![ranked.event.clone(), ranked.count.to_string(), ranked.before.to_string()];
+        std::iter::once(header).chain(top.events.iter().map(row))
+    };
     match format {
         CountsFormat::Json => {
             let event = |ranked: &Ranked| {
@@ -130,112 +194,52 @@ pub(crate) fn top(top: &Top, period: &Period, format: CountsFormat) -> String {
                     "share": share(ranked.count, top.total),
                 })
             };
-            let events: Vec<_> = top.events.iter().map(event).collect();
-            let whole = json!({
-                "from": period.from(), "to": period.to(), "events": events,
-                "distinct": top.distinct, "total": top.total, "total_before": top.total_before,
-            });
+            let mut whole = bounds(period, Some(before));
+            whole["events"] = top.events.iter().map(event).collect();
+            whole["distinct"] = json!(top.distinct);
+            whole["total"] = json!(top.total);
+            whole["total_before"] = json!(top.total_before);
             format!("{whole:#}\n")
         }
-        CountsFormat::Csv | CountsFormat::Tsv => {
-            let header = ["event", "count", "before"].map(str::to_owned).to_vec();
-            let rows = top
-                .events
-                .iter()
-                .map(|ranked| vec![ranked.event.clone(), ranked.count.to_string(), ranked.before.to_string()]);
-            lines(std::iter::once(header).chain(rows), format)
-        }
-        CountsFormat::Table => {
-            let mut table = empty_table(&["event", "count", "", "share", "before", "change"].map(str::to_owned));
-            let most = top.events.first().map_or(0, |ranked| ranked.count);
-            for Ranked { event, count, before } in &top.events {
-                let share = format!("{:.1} %", share(*count, top.total) * 100.0);
-                let row = [
-                    printable(event),
-                    grouped(*count),
-                    bar(*count, most),
-                    share,
-                    grouped(*before),
-                    change(*count, *before),
-                ];
-                table.add_row(row);
-            }
-            let (all, before) = (grouped(top.total), grouped(top.total_before));
-            let row =
-                ["all".to_owned(), all, String::new(), String::new(), before, change(top.total, top.total_before)];
-            table.add_row(row);
-            right_aligned(&mut table, [1, 3, 4, 5].into_iter());
-            let (shown, distinct) = (top.events.len(), top.distinct);
-            format!("{shown} of {distinct} events, from {} to {}\n{table}\n", period.from(), period.to())
-        }
+        CountsFormat::Csv => delimited::csv(rows()),
+        CountsFormat::Tsv => delimited::tsv(rows()),
+        CountsFormat::Table => top_table(top, period, before),
     }
+}
+
+fn top_table(top: &Top, period: &Period, before: &Period) -> String {
+    /// Returns a column of the events and, below, of all of them.
+    fn column<T>(top: &Top, of: impl Fn(&Ranked) -> T, all: T) -> Vec<T> {
+        top.events.iter().map(of).chain([all]).collect()
+    }
+    let width = terminal_width();
+    let share = |ranked: &Ranked| format!("{:.1} %", share(ranked.count, top.total) * 100.0);
+    let columns = vec![
+        Column::names("event", column(top, |ranked| printable(&ranked.event), "all".to_owned())),
+        Column::values("count", column(top, |ranked| grouped(ranked.count), grouped(top.total))),
+        Column::bars(column(top, |ranked| Some(ranked.count), None)),
+        Column::values("share", column(top, share, String::new())).optional(),
+        Column::values("before", column(top, |ranked| grouped(ranked.before), grouped(top.total_before))).optional(),
+        Column::values(
+            "change",
+            column(top, |ranked| change(ranked.count, ranked.before), change(top.total, top.total_before)),
+        )
+        .optional(),
+    ];
+    let (shown, distinct) = (top.events.len(), top.distinct);
+    let text = format!("{shown} of {distinct} events, from {} to {}", period.from(), period.to());
+    heading(&text, Some(before), width) + &table(columns, width)
 }
 
 /// Formats the names of events.
 pub(crate) fn events(names: &BTreeSet<String>, format: CountsFormat) -> String {
+    let rows = || std::iter::once(vec!["event".to_owned()]).chain(names.iter().map(|name| vec![name.clone()]));
     match format {
         CountsFormat::Json => format!("{:#}\n", json!(names)),
-        CountsFormat::Csv | CountsFormat::Tsv => {
-            let header = vec!["event".to_owned()];
-            lines(std::iter::once(header).chain(names.iter().map(|name| vec![name.clone()])), format)
-        }
+        CountsFormat::Csv => delimited::csv(rows()),
+        CountsFormat::Tsv => delimited::tsv(rows()),
         CountsFormat::Table => names.iter().map(|name| printable(name) + "\n").collect(),
     }
-}
-
-/// Formats rows as CSV or TSV. A spreadsheet evaluates a field that begins like a formula, so such a field gets a
-/// leading apostrophe, which marks it as text (OWASP, CSV injection).
-fn lines(rows: impl Iterator<Item = Vec<String>>, format: CountsFormat) -> String {
-    let safe = |field: String| match field.chars().next() {
-        Some('=' | '+' | '@' | '\t' | '\r') => format!("'{field}"),
-        Some('-') if field.parse::<i64>().is_err() => format!("'{field}"),
-        _ => field,
-    };
-    let mut out = String::new();
-    for row in rows {
-        let fields: Vec<String> = row
-            .into_iter()
-            .map(safe)
-            .map(|field| match format {
-                CountsFormat::Tsv => escaped(&field),
-                _ if field.contains(['"', ',', '\n', '\r']) => format!("\"{}\"", field.replace('"', "\"\"")),
-                _ => field,
-            })
-            .collect();
-        out.push_str(&fields.join(if format == CountsFormat::Tsv { "\t" } else { "," }));
-        out.push('\n');
-    }
-    out
-}
-
-/// Escapes the characters that would end a line or a field.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\t' => out.push_str("\\t"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\\' => out.push_str("\\\\"),
-            c if c.is_control() => out.extend(c.escape_unicode()),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-/// The length of the longest bar, in characters.
-const BAR: i64 = 20;
-
-/// Returns the bar of a count, rounded up to an eighth of a character.
-fn bar(count: i64, most: i64) -> String {
-    if count <= 0 || most <= 0 {
-        return String::new();
-    }
-    let eighths = (i128::from(count) * i128::from(BAR) * 8 + i128::from(most) - 1) / i128::from(most);
-    let (whole, rest) = (usize::try_from(eighths / 8).unwrap_or(0), usize::try_from(eighths % 8).unwrap_or(0));
-    let part = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"].get(rest).copied().unwrap_or_default();
-    "█".repeat(whole) + part
 }
 
 /// Formats the change since the previous period: `+1,200 (+12.5 %)`.
@@ -262,21 +266,6 @@ pub(crate) fn share(part: i64, whole: i64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-pub(crate) fn empty_table(header: &[String]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header.to_vec());
-    table
-}
-
-pub(crate) fn right_aligned(table: &mut Table, columns: impl Iterator<Item = usize>) {
-    for column in columns {
-        if let Some(numbers) = table.column_mut(column) {
-            numbers.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,23 +276,5 @@ mod tests {
         assert_eq!(change(500, 1000), "-500 (-50.0 %)");
         assert_eq!(change(123_456, 10), "+123,446 (+1,234,460 %)");
         assert_eq!((change(5, 0).as_str(), change(0, 0).as_str()), ("+5 (new)", "0"));
-    }
-
-    #[test]
-    fn bar_is_proportional_to_its_count() {
-        assert_eq!(bar(10, 10).chars().count(), 20);
-        assert_eq!(bar(5, 10).chars().count(), 10);
-        assert_eq!((bar(1, 1_000_000).as_str(), bar(0, 10).as_str()), ("▏", ""));
-        assert_eq!(bar(i64::MAX, i64::MAX).chars().count(), 20);
-    }
-
-    #[test]
-    fn csv_field_that_begins_like_a_formula_is_quoted() {
-        let rows = || {
-            [["=1+1", "a,b", "-5"], ["@x", "say \"hi\"", "-x"]].map(|row| row.map(str::to_owned).to_vec()).into_iter()
-        };
-        assert_eq!(lines(rows(), CountsFormat::Csv), "'=1+1,\"a,b\",-5\n'@x,\"say \"\"hi\"\"\",'-x\n");
-        let tabs = [vec!["a\tb\nc".to_owned(), "1".to_owned()]];
-        assert_eq!(lines(tabs.into_iter(), CountsFormat::Tsv), "a\\tb\\nc\t1\n");
     }
 }

@@ -2,15 +2,19 @@
 
 pub(crate) mod apply_stream;
 pub(crate) mod counts;
+pub(crate) mod delimited;
 pub(crate) mod plan_markdown;
 pub(crate) mod plan_text;
 pub(crate) mod progress;
 pub(crate) mod prompt;
+pub(crate) mod table;
 
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use anstream::adapter::strip_str;
+use anstream::{AutoStream, ColorChoice};
 use anstyle::AnsiColor;
 use clap::ValueEnum;
 use serde::Serialize;
@@ -59,6 +63,7 @@ type Stream = Mutex<Box<dyn Write + Send>>;
 /// The two output streams. Colours are dropped if the stream is not a terminal, or NO_COLOR is set.
 pub(crate) struct Output {
     out: Stream,
+    has_colours: bool,
     err: Stream,
 }
 
@@ -76,12 +81,13 @@ impl Output {
     /// Opens the streams of the process.
     pub(crate) fn terminal() -> Self {
         Self {
-            out: Mutex::new(Box::new(anstream::AutoStream::auto(io::stdout()))),
-            err: Mutex::new(Box::new(anstream::AutoStream::auto(io::stderr()))),
+            out: Mutex::new(Box::new(io::stdout())),
+            has_colours: AutoStream::choice(&io::stdout()) != ColorChoice::Never,
+            err: Mutex::new(Box::new(AutoStream::auto(io::stderr()))),
         }
     }
 
-    /// Prints a result.
+    /// Prints a result as it is. Data are never filtered: a name in them may look like an escape sequence.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] or [`ErrorKind::BrokenPipe`]
@@ -90,6 +96,26 @@ impl Output {
         out.write_all(text.as_bytes())
             .and_then(|()| out.flush())
             .map_err(|source| Error::io("write to stdout", "check the target of the output", &source))
+    }
+
+    /// Prints a plan, in colour if it is a text for people. All names in such a text are escaped already.
+    ///
+    /// # Errors
+    /// [`PlanFormat::render`] or [`Output::print`]
+    pub(crate) fn print_plan(&self, format: PlanFormat, document: &PlanDocument) -> Result<(), Error> {
+        let text = format.render(document)?;
+        match format {
+            PlanFormat::Text => self.print_styled(&text),
+            PlanFormat::Json | PlanFormat::Markdown => self.print(&text),
+        }
+    }
+
+    /// Prints a text with colours.
+    ///
+    /// # Errors
+    /// [`Output::print`]
+    pub(crate) fn print_styled(&self, text: &str) -> Result<(), Error> {
+        if self.has_colours { self.print(text) } else { self.print(&strip_str(text).to_string()) }
     }
 
     /// Prints a value as one line of JSON.
@@ -120,6 +146,13 @@ impl Output {
     pub(crate) fn progress(&self, line: &str) {
         let mut err = lock(&self.err);
         let _ = writeln!(err, "{line}").and_then(|()| err.flush());
+    }
+
+    /// Prints what a reader of a result must know to stderr, so that programs read the result alone.
+    pub(crate) fn notes(&self, notes: &[String]) {
+        for note in notes {
+            self.progress(&format!("note: {note}"));
+        }
     }
 
     /// Prints a question to stderr, without a line break.
