@@ -13,7 +13,7 @@ use crate::text::{counted, grouped, printable};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Count keys with this prefix only; the notification's prefix, or longer
+    /// Count keys with this prefix only; that of the notification, or of an earlier one, or longer
     #[arg(long, value_name = "PREFIX")]
     prefix: Option<String>,
     /// Count objects uploaded at or after this time: 2015-08-04, 2015-08-04T12:00:00Z, yesterday
@@ -56,12 +56,6 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
         dry_run: args.dry_run,
         wait: !args.no_wait,
     };
-    if !options.prefix.starts_with(&pipeline.notification.prefix) {
-        return Err(Error::usage(
-            format!("--prefix {} is outside the pipeline's notification", options.prefix.escape_debug()),
-            format!("begin it with notification.prefix: {}", pipeline.notification.prefix),
-        ));
-    }
     if let (Some(from), Some(to)) = (options.from, options.to)
         && from >= to
     {
@@ -71,17 +65,19 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
         ));
     }
     let session = Session::connect(&pipeline).await?;
+    session.ensure_readable(&options.prefix).await?;
     let shutdown = listen()?;
     let (tally, result) = {
         let bar = Bar::for_stderr(output, "objects done:");
         backfill(&session, &options, &|done, total| bar.set(done, total), &shutdown).await
     };
-    output.show(args.format, &tally, || text(&tally, &options))?;
+    output.show(args.format, &tally, || text(&tally, &options, result.is_ok()))?;
     result?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(tally: &Tally, options: &Options) -> String {
+/// Formats the outcome of a run, which `is_complete` if it listed all objects.
+fn text(tally: &Tally, options: &Options, is_complete: bool) -> String {
     let number = |n: u64| grouped(i64::try_from(n).unwrap_or(i64::MAX));
     let mut out = format!("{} below {}\n", counted(tally.listed, "object"), printable(&options.prefix));
     let mut line = |n: u64, what: &str| {
@@ -103,7 +99,7 @@ fn text(tally: &Tally, options: &Options) -> String {
     for key in tally.archived_examples.iter().chain(&tally.examples) {
         out.push_str(&format!("               {}\n", printable(key)));
     }
-    if tally.due == 0 && tally.archived == 0 {
+    if is_complete && tally.due == 0 && tally.archived == 0 {
         out.push_str("Everything is counted.\n");
     }
     out

@@ -17,20 +17,26 @@ pub(crate) struct Args {
     format: TextOrJson,
 }
 
+/// The exit code of a pipeline that cannot count, has failures, or cannot be read.
+const NOT_WORKING: u8 = 3;
+
 pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
     let pipeline = global.load()?;
-    let (status, unknown) = Session::connect(&pipeline).await?.status().await;
+    let (status, unread) = Session::connect(&pipeline).await?.status().await;
     output.show(args.format, &status, || text(&status))?;
-    Error::fail_with(unknown)?;
-    Ok(ExitCode::SUCCESS)
+    if let Some(error) = Error::all(unread) {
+        output.error(&error);
+    }
+    Ok(if status.is_working { ExitCode::SUCCESS } else { NOT_WORKING.into() })
 }
 
 fn text(status: &Status) -> String {
-    let Status { pipeline, region, account, at, function, last_hour, last_day, failures, failure_queue, errors } =
+    let Status { pipeline, region, account, at, function, last_hour, last_day, failures, errors, findings, .. } =
         status;
     let mut out = format!("{pipeline} in {region}, account {account}, at {at}\n\n");
     out.push_str(&match function {
-        None => "function    missing: `provisioner apply` creates it\n".to_owned(),
+        // The findings tell missing and unknown apart.
+        None => "function    see below\n".to_owned(),
         Some(Deployed { name, state, code_sha256, revision, changed }) => {
             let revision = revision.as_deref().filter(|revision| *revision != "unknown");
             let revision =
@@ -49,7 +55,7 @@ fn text(status: &Status) -> String {
     out.push_str(&match failures {
         None => "failures    unknown\n".to_owned(),
         Some(0) => "failures    none\n".to_owned(),
-        Some(n) => format!("failures    {n} in queue {failure_queue}: `provisioner replay --dry-run` shows them\n"),
+        Some(n) => format!("failures    {n}\n"),
     });
     out.push_str(match errors.as_deref() {
         None => "errors      unknown\n",
@@ -58,6 +64,13 @@ fn text(status: &Status) -> String {
     });
     for LogLine { at, message } in errors.iter().flatten() {
         out.push_str(&format!("            {at} {}\n", printable(message.trim())));
+    }
+    out.push_str(match findings.is_empty() {
+        true => "\nThe pipeline counts.\n",
+        false => "\nThe pipeline does not count everything, or may not:\n",
+    });
+    for finding in findings {
+        out.push_str(&format!("  {}\n", printable(&finding.line())));
     }
     out
 }

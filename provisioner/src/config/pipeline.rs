@@ -7,6 +7,7 @@ use toml::Spanned;
 
 use super::check::{Check, Maybe};
 use super::key::{Key, key};
+use super::managed_tags::{self, MANAGED_TAGS};
 use super::rules;
 
 /// The tag whose value is the name of the pipeline that owns the resource.
@@ -15,9 +16,9 @@ pub(crate) const PIPELINE_TAG: &str = "pipeline";
 pub(crate) const MANAGED_BY_TAG: &str = "managed-by";
 /// The value of [`MANAGED_BY_TAG`].
 pub(crate) const MANAGED_BY: &str = "provisioner";
-/// The largest number of declared tags: AWS allows 50 per resource (AWS tagging guide), two mark ownership, and the
-/// function has one for the revision of its code.
-const MOST_TAGS: usize = 47;
+/// The largest number of declared tags: AWS allows 50 per resource (AWS tagging guide), two mark ownership, one is the
+/// memory of the declared ones, and the function has one for the revision of its code.
+const MOST_TAGS: usize = 46;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -37,7 +38,7 @@ pub(super) const KEYS: &[Key] = &[
 /// Tags with their positions in the file.
 pub(super) type RawTags = BTreeMap<Spanned<String>, Spanned<String>>;
 
-/// Checks the tags and adds the ownership markers.
+/// Checks the tags and adds the ownership markers and the memory of the keys.
 pub(super) fn check_tags(check: &mut Check<'_>, tags: &RawTags, pipeline: &str) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let mut seen: BTreeMap<String, &str> = BTreeMap::new();
@@ -58,6 +59,9 @@ pub(super) fn check_tags(check: &mut Check<'_>, tags: &RawTags, pipeline: &str) 
     if let Some((last, _)) = tags.iter().nth(MOST_TAGS) {
         let (label, help) = (format!("number {}", MOST_TAGS + 1), format!("keep {MOST_TAGS} or fewer"));
         check.mistake(last.span(), "too many tags", label, help);
+    }
+    if !all.is_empty() {
+        all.insert(MANAGED_TAGS.to_owned(), managed_tags::memory(all.keys()));
     }
     all.insert(PIPELINE_TAG.to_owned(), pipeline.to_owned());
     all.insert(MANAGED_BY_TAG.to_owned(), MANAGED_BY.to_owned());

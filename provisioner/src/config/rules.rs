@@ -164,7 +164,7 @@ pub(super) fn tag_key(key: &str) -> Rule {
         return violation("`aws:` is reserved by AWS", "choose a key with another beginning");
     }
     // IAM does not distinguish the case of tag keys (IAM user guide, tags).
-    if matches!(key.to_ascii_lowercase().as_str(), "pipeline" | "managed-by") {
+    if matches!(key.to_ascii_lowercase().as_str(), "pipeline" | "managed-by" | "managed-tags") {
         return violation("this tag marks what the pipeline owns", "remove it: it is set on every resource");
     }
     tag_letters(key)

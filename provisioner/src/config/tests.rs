@@ -216,8 +216,8 @@ fn tag_keys_that_differ_in_case_alone_are_refused() {
 #[test]
 fn tags_leave_room_for_the_markers_and_the_revision() {
     let tags = |n: usize| (0..n).map(|i| format!("t{i:02} = \"x\"\n")).collect::<String>();
-    assert_eq!(with(&format!("[tags]\n{}", tags(47))), []);
-    assert_eq!(with(&format!("[tags]\n{}", tags(48))).len(), 1);
+    assert_eq!(with(&format!("[tags]\n{}", tags(46))), []);
+    assert_eq!(with(&format!("[tags]\n{}", tags(47))).len(), 1);
 }
 
 #[test]

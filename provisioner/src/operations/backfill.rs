@@ -19,8 +19,10 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use super::failed;
 use super::ledger::Consistency;
 use super::objects::Object;
-use crate::aws::{Pauses, Session, Wait};
+use crate::aws::{Call, Pauses, Session, Wait, absent_on, policy};
 use crate::error::{Error, ErrorKind};
+use crate::resources::earlier_prefix;
+use crate::resources::role::FUNCTION_POLICY;
 use crate::shutdown::{Shutdown, Signal};
 
 /// The maximum number of objects in flight (sent, not counted yet): enough for a few seconds of the rate and for the
@@ -155,6 +157,36 @@ impl From<Error> for End {
 impl From<Signal> for End {
     fn from(signal: Signal) -> Self {
         Self::Stopped(signal)
+    }
+}
+
+impl Session<'_> {
+    /// Fails if the function may not read the objects below a prefix: they must be below the notification's prefix, or
+    /// below an earlier one that the role still has.
+    ///
+    /// # Errors
+    /// A usage error with the prefixes that can be passed; the role's policy cannot be read.
+    pub(crate) async fn ensure_readable(&self, prefix: &str) -> Result<(), Error> {
+        let current = &self.pipeline.notification.prefix;
+        if prefix.starts_with(current) {
+            return Ok(());
+        }
+        let role = &self.pipeline.role.name;
+        let request = self.aws.iam.get_role_policy().role_name(role).policy_name(FUNCTION_POLICY).send().await;
+        let answer = absent_on(request.call("iam:GetRolePolicy"), &["NoSuchEntity"]);
+        let answer = answer.map_err(failed(format!("read the policy of role {role}")))?;
+        let live = answer.and_then(|answer| policy::parse(&answer.policy_document).ok());
+        let live = live.map(|live| policy::canonical(&live)).unwrap_or_default();
+        let now = Timestamp::now();
+        let earlier = earlier_prefix::of(&live).into_iter().filter(|(_, end)| now < *end).map(|(prefix, _)| prefix);
+        let readable: Vec<String> = std::iter::once(current.clone()).chain(earlier).collect();
+        if readable.iter().any(|other| prefix.starts_with(other)) {
+            return Ok(());
+        }
+        Err(Error::usage(
+            format!("--prefix {} is outside the pipeline's notification", prefix.escape_debug()),
+            format!("begin it with {}", readable.join(" or ")),
+        ))
     }
 }
 

@@ -22,6 +22,8 @@ const LOCAL_UNBOUND: [&str; 3] = ["dynamodb:ListTagsOfResource", "dynamodb:TagRe
 /// The scope of a policy for deployments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
+    /// Only the actions that read the declared resources.
+    Check,
     /// Only the actions that read.
     Plan,
     /// All actions.
@@ -40,20 +42,22 @@ pub(crate) fn deployer_policy(context: &Context<'_>) -> Json {
     json!({ "Version": "2012-10-17", "Statement": statements })
 }
 
-/// Returns the statements to plan, or to plan and apply. Those for the environment `local` are wider for actions that
-/// the local AWS cannot restrict to a resource.
+/// Returns the statements to check, to plan, or to plan and apply. Those for the environment `local` are wider for
+/// actions that the local AWS cannot restrict to a resource.
 fn deployment(context: &Context<'_>, scope: Scope) -> Vec<Json> {
     let is_local = context.pipeline.environment.as_deref() == Some(LOCAL);
     let mut needed = Needed::new();
-    add(&mut needed, "*", None, &DISCOVERY_ACTIONS);
-    for (kind, actions) in CALLER_ACTIONS {
-        // The local AWS evaluates these actions without their resource.
-        let principals = if is_local { "*".to_owned() } else { context.account.every_principal(kind) };
-        add(&mut needed, &principals, None, actions);
+    if scope != Scope::Check {
+        add(&mut needed, "*", None, &DISCOVERY_ACTIONS);
+        for (kind, actions) in CALLER_ACTIONS {
+            // The local AWS evaluates these actions without their resource.
+            let principals = if is_local { "*".to_owned() } else { context.account.every_principal(kind) };
+            add(&mut needed, &principals, None, actions);
+        }
     }
     for resource in resources::desired(context) {
         for IamActions { resource, condition, read, create, update, delete } in resource.iam_actions() {
-            let actions = [read, create, update, delete].into_iter().take(if scope == Scope::Plan { 1 } else { 4 });
+            let actions = [read, create, update, delete].into_iter().take(if scope == Scope::Apply { 4 } else { 1 });
             for &action in actions.flatten() {
                 // The simulation of the local AWS does not evaluate conditions.
                 let condition = condition.as_ref().filter(|_| !is_local);
@@ -137,17 +141,19 @@ pub(crate) fn reader_policy(context: &Context<'_>) -> Json {
     policy::document(&statements)
 }
 
-/// Returns the policy for `status`, `backfill`, `replay` and `verify`. It does not cover the diagnosis of a failed
-/// `verify`, which needs the permissions to plan.
+/// Returns the policy for `status`, `backfill`, `replay` and `verify`. It includes the permissions to read the declared
+/// resources, which `status` and a failed `verify` check.
 pub(crate) fn operator_policy(context: &Context<'_>) -> Json {
     let (account, pipeline) = (context.account, context.pipeline);
     let function = account.function_arn(&pipeline.function.name);
-    let objects = format!("{}/{}*", account.s3_arn(&pipeline.bucket.name), pipeline.notification.prefix);
+    // Messages may be of files below an earlier prefix.
+    let objects = format!("{}/*", account.s3_arn(&pipeline.bucket.name));
     let queue = account.queue_arn(&pipeline.function.failure_queue);
-    let mut statements = verification(context);
+    let mut statements = deployment(context, Scope::Check);
+    statements.extend(verification(context));
     statements.extend([
         statement("KnowObjects", &READ_OBJECTS, &[objects]),
-        statement("RunFunction", &["lambda:InvokeFunction", "lambda:GetFunction", "lambda:ListTags"], &[function]),
+        statement("RunFunction", &["lambda:InvokeFunction"], &[function]),
         statement(
             "HandleFailures",
             &[

@@ -1,6 +1,7 @@
 //! Operations on a deployed pipeline: on its bucket, its failure queue and its ledger. They print nothing.
 
 pub(crate) mod backfill;
+pub(crate) mod checks;
 pub(crate) mod failure_queue;
 pub(crate) mod function_log;
 pub(crate) mod iam_policies;

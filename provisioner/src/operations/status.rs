@@ -8,6 +8,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::checks::{Check, Passes};
 use super::failed;
 use super::function_log::LogLine;
 use crate::aws::{Call, Session, absent_on};
@@ -19,7 +20,7 @@ const DAY: i64 = 24 * HOUR;
 /// The maximum number of concurrent calls.
 const AT_ONCE: usize = 16;
 
-/// The status of a deployment. A part is `None` if reading it failed.
+/// The status of a deployment. A part is `None` if it could not be read.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Status {
     /// The pipeline's name.
@@ -28,7 +29,7 @@ pub(crate) struct Status {
     pub(crate) account: String,
     /// The time of the status, RFC 3339.
     pub(crate) at: String,
-    /// The function; also `None` if it does not exist.
+    /// The function; also `None` if it does not exist, which is then among the findings.
     pub(crate) function: Option<Deployed>,
     /// Objects counted in the last hour.
     pub(crate) last_hour: Option<Counted>,
@@ -40,11 +41,10 @@ pub(crate) struct Status {
     pub(crate) failure_queue: String,
     /// The last errors in the function's log of the last 24 hours, latest first.
     pub(crate) errors: Option<Vec<LogLine>>,
-}
-
-/// Returns the value, or moves the error to `unknown`.
-fn known<T>(result: Result<T, Error>, unknown: &mut Vec<Error>) -> Option<T> {
-    result.map_err(|error| unknown.push(error)).ok()
+    /// True if nothing keeps the pipeline from counting, and nothing waits to be counted again.
+    pub(crate) is_working: bool,
+    /// The checks that failed, and those that could not be made.
+    pub(crate) findings: Vec<Check>,
 }
 
 /// The live state of the function.
@@ -96,33 +96,68 @@ impl Counted {
     }
 }
 
+/// Collects what is known of the parts of a status.
+struct Parts<'a> {
+    findings: &'a mut Vec<Check>,
+    unread: &'a mut Vec<Error>,
+}
+
+impl Parts<'_> {
+    /// Returns the value of a part. A part that could not be read is unknown: neither good nor bad.
+    fn part<T>(&mut self, name: &str, result: Result<T, Error>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.findings.push(Check::new(name, Passes::Unknown, error.summary()));
+                self.unread.push(error);
+                None
+            }
+        }
+    }
+}
+
 impl Session<'_> {
     /// Reads all parts concurrently. Returns the errors of the parts that could not be read.
     pub(crate) async fn status(&self) -> (Status, Vec<Error>) {
         let now = Timestamp::now().as_second();
-        let (function, entries, failures, errors) = tokio::join!(
+        let (checked, function, entries, failures, errors) = tokio::join!(
+            self.check_resources(),
             self.deployed(),
             self.counted_since(now - DAY, now),
             self.failures_waiting(),
             self.last_errors()
         );
-        let mut unknown = Vec::new();
-        let (function, entries) = (known(function, &mut unknown), known(entries, &mut unknown));
-        let (failures, errors) = (known(failures, &mut unknown), known(errors, &mut unknown));
+        let (checks, mut unread) = checked;
+        let mut findings: Vec<Check> = checks.into_iter().filter(|check| check.result != Passes::Ok).collect();
+        let queue = self.pipeline.function.failure_queue.clone();
+        let mut known = Parts { findings: &mut findings, unread: &mut unread };
+        let function = known.part("function", function).flatten();
+        let entries = known.part("counted objects", entries);
+        let failures = known.part("failures", failures);
+        let errors = known.part("errors", errors);
+        if let Some(waiting) = failures.filter(|waiting| *waiting > 0) {
+            let finding = format!("{waiting} in queue {queue}: `provisioner replay --dry-run` shows them");
+            findings.push(Check::new("failures", Passes::Failed, finding));
+        }
+        if errors.as_ref().is_some_and(|errors| !errors.is_empty()) {
+            findings.push(Check::new("errors", Passes::Failed, "in the function's log of the last day"));
+        }
         let counted = |since| entries.as_ref().map(|entries| Counted::since(entries, since));
         let status = Status {
             pipeline: self.pipeline.name.clone(),
             region: self.account.region.clone(),
             account: self.account.id.clone(),
             at: super::timestamp(now),
-            function: function.flatten(),
+            function,
             last_hour: counted(now - HOUR),
             last_day: counted(now - DAY),
             failures,
-            failure_queue: self.pipeline.function.failure_queue.clone(),
+            failure_queue: queue,
             errors,
+            is_working: findings.is_empty(),
+            findings,
         };
-        (status, unknown)
+        (status, unread)
     }
 
     async fn deployed(&self) -> Result<Option<Deployed>, Error> {

@@ -7,26 +7,23 @@
 
 use std::collections::HashMap;
 use std::io::Write as _;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, TransactWriteItem, Update};
 use counting::names::{counts, ledger, log_message, verify as reserved};
 use flate2::{Compression, write::GzEncoder};
-use futures_util::future::join_all;
 use futures_util::stream::TryStreamExt;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
+use super::checks::{Check, Passes};
 use super::failed;
 use super::ledger::Consistency;
 use super::objects::Object;
 use crate::aws::{AwsError, Call, Pauses, ResourceError, Session, Wait, absent_on, retry_while};
 use crate::error::{Error, ErrorKind};
-use crate::reconcile::resource::Declared;
-use crate::resources::{self, Context};
 use crate::shutdown::{Shutdown, Signal};
 
 /// The age from which a test object is a leftover; another run may still be using a younger one.
@@ -41,6 +38,8 @@ const CANCELLED: &str = "TransactionCanceledException";
 const UNCOUNT: &str = "remove the counts of object";
 /// The interval at which another object is uploaded while none is counted.
 const UPLOAD_INTERVAL: Duration = Duration::from_secs(30);
+/// The subject of the check of the function's log.
+const INVOCATION: &str = "invocation";
 /// The maximum number of log lines read for the object.
 const LINES: i32 = 50;
 
@@ -51,17 +50,6 @@ pub(crate) struct Verified {
     pub(crate) key: String,
     /// Milliseconds from the end of the upload to the count.
     pub(crate) milliseconds: u64,
-}
-
-/// The check of one part of the chain from upload to count.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Check {
-    /// The resource, or `invocation`.
-    subject: String,
-    /// The result, or `None` if the part could not be checked.
-    passes: Option<bool>,
-    /// The finding, for the user.
-    finding: String,
 }
 
 /// A test object and its message.
@@ -349,43 +337,25 @@ impl Session<'_> {
 
     /// Checks every resource and the function's log.
     async fn diagnose(&self, probe: &Probe, began: SystemTime) -> Vec<Check> {
-        let context = Context { pipeline: self.pipeline, account: &self.account, artifacts: None };
-        let observe = |resource: Arc<dyn Declared>| async move {
-            let subject = resource.address().to_string();
-            let (passes, finding) = match resource.observe(&self.aws).await {
-                Err(error) => (None, error.summary().to_owned()),
-                Ok(observed) if !observed.exists() => (Some(false), "missing".to_owned()),
-                Ok(observed) if !observed.problems().is_empty() => {
-                    let problems: Vec<String> = observed.problems().into_iter().map(|problem| problem.why).collect();
-                    (Some(false), problems.join("; "))
-                }
-                Ok(observed) if observed.changes().is_empty() => (Some(true), "in sync".to_owned()),
-                Ok(observed) => {
-                    let settings: Vec<&str> = observed.changes().iter().map(|change| change.setting).collect();
-                    (Some(false), format!("differs from pipeline.toml in {}", settings.join(", ")))
-                }
-            };
-            Check { subject, passes, finding }
-        };
-        let mut checks: Vec<Check> = join_all(resources::desired(&context).into_iter().map(observe)).await;
+        let (mut checks, _) = self.check_resources().await;
         checks.push(self.invocation(probe, began).await);
         checks
     }
 
     /// Checks in the function's log whether the function was invoked with the object.
     async fn invocation(&self, probe: &Probe, began: SystemTime) -> Check {
-        let subject = "invocation".to_owned();
         // In quotes, since the id has a hyphen (CloudWatch Logs user guide, filter pattern syntax).
         let lines = match self.log(Some(&format!("\"{}\"", probe.id)), began, LINES).await {
             Ok(lines) => lines,
-            Err(error) => return Check { subject, passes: None, finding: error.to_string() },
+            Err(error) => return Check::new(INVOCATION, Passes::Unknown, error.to_string()),
         };
         let Some(last) = lines.last() else {
-            let finding = "no log entry for the object: the function was not invoked".to_owned();
-            return Check { subject, passes: Some(false), finding };
+            let finding = "no log entry for the object: the function was not invoked";
+            return Check::new(INVOCATION, Passes::Failed, finding);
         };
         let is_counted = last.message.contains(&format!("\"message\":\"{}", log_message::COUNTED));
-        Check { subject, passes: Some(is_counted), finding: format!("log entry: {}", last.message.trim()) }
+        let result = if is_counted { Passes::Ok } else { Passes::Failed };
+        Check::new(INVOCATION, result, format!("log entry: {}", last.message.trim()))
     }
 }
 
@@ -393,15 +363,10 @@ impl Session<'_> {
 /// first failure.
 fn not_verified(key: &str, deadline: Duration, cleanup: &str, checks: &[Check]) -> Error {
     let mut detail = String::new();
-    for Check { subject, passes, finding } in checks {
-        let result = match passes {
-            Some(true) => "ok     ",
-            Some(false) => "FAILED ",
-            None => "unknown",
-        };
-        detail.push_str(&format!("\n  {result}  {subject}: {finding}"));
+    for check in checks {
+        detail.push_str(&format!("\n  {}", check.line()));
     }
-    let drifted = checks.iter().rev().skip(1).any(|check| check.passes == Some(false));
+    let drifted = checks.iter().any(|check| check.subject != INVOCATION && check.result == Passes::Failed);
     let help = if drifted {
         "run `provisioner plan` to see the drift and `provisioner apply` to correct it"
     } else {

@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use super::protection::{Protection, Refusal};
 use crate::aws::policy;
-use crate::config::Setting;
+use crate::config::{Setting, dropped_tags};
 
 /// The value of a setting, as it is compared and shown.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -190,7 +190,8 @@ impl Diff {
         self
     }
 
-    /// Compares the declared tags. Other tags of the resource are unmanaged and kept. `more` are the keys of tags that
+    /// Compares the declared tags, and those that were declared before. Other tags of the resource are unmanaged and
+    /// kept. `more` are the keys of tags that
     /// are written without being compared.
     pub(crate) fn tags(
         mut self,
@@ -198,7 +199,9 @@ impl Diff {
         desired: &BTreeMap<String, String>,
         more: &[&str],
     ) -> Self {
-        let is_ours = |key: &&String| desired.contains_key(*key) || more.contains(&key.as_str());
+        let dropped = live.map(|live| dropped_tags(live, desired)).unwrap_or_default();
+        let is_compared = |key: &String| desired.contains_key(key) || dropped.contains(key);
+        let is_ours = |key: &&String| is_compared(key) || more.contains(&key.as_str());
         let unmanaged = live.map_or(0, |live| live.keys().filter(|key| !is_ours(key)).count());
         let ours = desired.len() + more.iter().filter(|key| !desired.contains_key(**key)).count();
         if unmanaged + ours > MOST_TAGS {
@@ -207,9 +210,8 @@ impl Diff {
                 "remove tags from the resource or from [tags] in pipeline.toml",
             ));
         }
-        let managed: Option<BTreeMap<String, String>> = live.map(|live| {
-            live.iter().filter(|(key, _)| desired.contains_key(*key)).map(|(k, v)| (k.clone(), v.clone())).collect()
-        });
+        let managed: Option<BTreeMap<String, String>> = live
+            .map(|live| live.iter().filter(|(key, _)| is_compared(key)).map(|(k, v)| (k.clone(), v.clone())).collect());
         self.compare("tags", managed.as_ref(), desired)
     }
 

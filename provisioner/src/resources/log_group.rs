@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::aws::{
     Aws, AwsError, Call, ResourceError, absent_on, function_name, log_group_name, resource_in, retry_while,
 };
-use crate::config::{self, Setting};
+use crate::config::{self, Setting, dropped_tags};
 use crate::reconcile::diff::{Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
 use crate::reconcile::protection::Protection;
@@ -119,7 +119,7 @@ impl Resource for LogGroup {
             resource,
             read: &["logs:ListTagsForResource", "logs:DescribeLogStreams"],
             create: &["logs:CreateLogGroup", "logs:TagResource", "logs:PutRetentionPolicy"],
-            update: &["logs:TagResource", "logs:PutRetentionPolicy"],
+            update: &["logs:TagResource", "logs:UntagResource", "logs:PutRetentionPolicy"],
             delete: &["logs:DeleteLogGroup"],
             condition: None,
         };
@@ -195,10 +195,15 @@ impl Resource for LogGroup {
     async fn update(
         &self,
         step: &StepContext<'_>,
-        _live: &Live,
+        live: &Live,
         changes: &[SettingChange],
     ) -> Result<(), ResourceError> {
         if touches(changes, &["tags"]) {
+            let dropped = dropped_tags(&live.tags, &self.tags);
+            if !dropped.is_empty() {
+                let request = step.aws.logs.untag_resource().resource_arn(&self.arn).set_tag_keys(Some(dropped));
+                request.send().await.call("logs:UntagResource")?;
+            }
             let request = step.aws.logs.tag_resource().resource_arn(&self.arn);
             let tags = self.tags.clone().into_iter().collect();
             request.set_tags(Some(tags)).send().await.call("logs:TagResource")?;

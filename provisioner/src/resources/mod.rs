@@ -3,12 +3,13 @@
 mod bucket;
 pub(crate) mod cost;
 pub(crate) mod discover;
+pub(crate) mod earlier_prefix;
 pub(crate) mod function;
 mod log_group;
 mod notification;
 mod permission;
 mod queue;
-mod role;
+pub(crate) mod role;
 mod table;
 
 use std::collections::BTreeSet;
@@ -27,7 +28,6 @@ pub(crate) struct Context<'a> {
     pub(crate) pipeline: &'a Pipeline,
     /// Account and region.
     pub(crate) account: &'a Account,
-    /// The function's code; `None` if the command does not need it, such as destroy.
     /// The code of each function, by the function's name; absent if the command does not need it, as in destroy.
     pub(crate) artifacts: Option<&'a Artifacts>,
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use aws_sdk_sqs::types::QueueAttributeName;
 
 use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, resource_in, retry_while};
+use crate::config::dropped_tags;
 use crate::error::Error;
 use crate::reconcile::diff::{Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
@@ -99,7 +100,7 @@ impl Resource for Queue {
             resource: self.arn.clone(),
             read: &["sqs:GetQueueUrl", "sqs:GetQueueAttributes", "sqs:ListQueueTags"],
             create: &["sqs:CreateQueue", "sqs:TagQueue"],
-            update: &["sqs:TagQueue", "sqs:SetQueueAttributes"],
+            update: &["sqs:TagQueue", "sqs:UntagQueue", "sqs:SetQueueAttributes"],
             delete: &["sqs:DeleteQueue"],
             condition: None,
         };
@@ -208,6 +209,11 @@ impl Resource for Queue {
         changes: &[SettingChange],
     ) -> Result<(), ResourceError> {
         if touches(changes, &["tags"]) {
+            let dropped = dropped_tags(&live.tags, &self.tags);
+            if !dropped.is_empty() {
+                let request = step.aws.sqs.untag_queue().queue_url(&live.url).set_tag_keys(Some(dropped));
+                request.send().await.call("sqs:UntagQueue")?;
+            }
             let tags = self.tags.clone().into_iter().collect();
             let request = step.aws.sqs.tag_queue().queue_url(&live.url).set_tags(Some(tags));
             request.send().await.call("sqs:TagQueue")?;

@@ -4,19 +4,23 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_iam::types::Tag;
+use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
 use crate::aws::policy;
 use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, log_group_name, resource_in, retry_while, role_path};
-use crate::config::declared_key;
+use crate::config::{declared_key, dropped_tags};
 use crate::error::Error;
 use crate::reconcile::diff::{Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
 use crate::reconcile::resource::{Condition, IamActions, Refusal, Resource, StepContext};
-use crate::resources::{Context, Kind};
+use crate::resources::{Context, Kind, earlier_prefix};
 
 /// The role with which Segment writes into customers' buckets (Segment's AWS S3 destination documentation).
 const SEGMENT: &str = "arn:aws:iam::595280932656:role/segment-s3-integration-production-access";
+
+/// The name of the inline policy of the function's role.
+pub(crate) const FUNCTION_POLICY: &str = "handler";
 
 /// The actions that read a role.
 const READ: &[&str] =
@@ -65,7 +69,7 @@ fn function_policy(context: &Context<'_>) -> Json {
         // GetObject with a version ID needs another action. The bucket may have versions although the file declares
         // none: somebody may have enabled versioning, or notifications from before its end are in flight.
         json!({
-            "Sid": "ReadObjects", "Effect": "Allow",
+            "Sid": earlier_prefix::READ_SID, "Effect": "Allow",
             "Action": ["s3:GetObject", "s3:GetObjectVersion"], "Resource": account.s3_arn(&objects),
         }),
         // Without it, S3 answers for a missing object that access is denied (S3 API reference, GetObject). A call for
@@ -145,10 +149,16 @@ fn parse_policy(text: Option<&str>, doing: impl Fn() -> String) -> Result<Option
 }
 
 impl Role {
-    async fn put_policy(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
+    /// Returns the desired policy beside the live one.
+    fn policy_beside(&self, live: Option<&Json>) -> Json {
+        earlier_prefix::keep(&self.policy, live, Timestamp::now())
+    }
+
+    async fn put_policy(&self, step: &StepContext<'_>, live: Option<&Json>) -> Result<(), ResourceError> {
+        let policy = self.policy_beside(live).to_string();
         retry_while(step.wait("the role to accept its policy", 60), is_propagating, || async {
             let request = step.aws.iam.put_role_policy().role_name(&self.name).policy_name(self.policy_name);
-            request.policy_document(self.policy.to_string()).send().await.call("iam:PutRolePolicy")
+            request.policy_document(&policy).send().await.call("iam:PutRolePolicy")
         })
         .await?;
         Ok(())
@@ -229,7 +239,7 @@ impl Kind for Role {
                 "Principal": { "Service": "lambda.amazonaws.com" },
                 "Action": "sts:AssumeRole",
             })]),
-            "handler",
+            FUNCTION_POLICY,
             function_policy(context),
         )];
         if let Some(workspace) = &pipeline.segment_workspace_id {
@@ -293,7 +303,13 @@ impl Resource for Role {
                 resource: self.arn.clone(),
                 read: READ,
                 create: &["iam:TagRole", "iam:PutRolePolicy"],
-                update: &["iam:TagRole", "iam:UpdateRole", "iam:UpdateAssumeRolePolicy", "iam:PutRolePolicy"],
+                update: &[
+                    "iam:TagRole",
+                    "iam:UntagRole",
+                    "iam:UpdateRole",
+                    "iam:UpdateAssumeRolePolicy",
+                    "iam:PutRolePolicy",
+                ],
                 delete: &["iam:DeleteRolePolicy", "iam:DetachRolePolicy", "iam:DeleteRole"],
                 condition: None,
             },
@@ -315,6 +331,12 @@ impl Resource for Role {
         if !live.unmanaged_policies.is_empty() {
             let policies = live.unmanaged_policies.join(", ");
             notes.push(format!("unmanaged policies extend its permissions: {policies}"));
+        }
+        for (prefix, end) in earlier_prefix::of(&self.policy_beside(live.policy.as_ref())) {
+            notes.push(format!(
+                "it may read files below the earlier prefix {prefix} until {end}, as their notifications may be queued; \
+                 `provisioner backfill --prefix {prefix}` counts those that had none"
+            ));
         }
         notes
     }
@@ -350,11 +372,12 @@ impl Resource for Role {
     }
 
     fn compare(&self, live: Option<&Live>) -> Diff {
+        let live_policy = live.and_then(|l| l.policy.as_ref());
         let diff = Diff::new()
             .compare("path", live.map(|l| &l.path), &self.path)
             .compare("description", live.and_then(|l| l.description.as_ref()), self.description)
             .policy("trust_policy", live.and_then(|l| l.trust.as_ref()), Some(&self.trust))
-            .policy("policy", live.and_then(|l| l.policy.as_ref()), Some(&self.policy));
+            .policy("policy", live_policy, Some(&self.policy_beside(live_policy)));
         let boundary = live.and_then(|l| l.boundary.as_ref());
         let diff = match (boundary, &self.boundary) {
             (Some(boundary), None) => diff.keep(format!("its permissions boundary {boundary} is kept")),
@@ -412,7 +435,7 @@ impl Resource for Role {
             }
             other => other?,
         };
-        self.put_policy(step).await
+        self.put_policy(step, None).await
     }
 
     async fn update(
@@ -423,6 +446,11 @@ impl Resource for Role {
     ) -> Result<(), ResourceError> {
         let iam = &step.aws.iam;
         if touches(changes, &["tags"]) {
+            let dropped = dropped_tags(&live.tags, &self.tags);
+            if !dropped.is_empty() {
+                let request = iam.untag_role().role_name(&self.name).set_tag_keys(Some(dropped));
+                absent_on(request.send().await.call("iam:UntagRole"), &["NoSuchEntity"])?;
+            }
             let request = iam.tag_role().role_name(&self.name).set_tags(Some(self.aws_tags()?));
             retry_while(step.wait("the role to accept its tags", 60), is_propagating, || async {
                 request.clone().send().await.call("iam:TagRole")
@@ -449,7 +477,7 @@ impl Resource for Role {
             request.send().await.call("iam:UpdateRole")?;
         }
         if touches(changes, &["policy"]) {
-            self.put_policy(step).await?;
+            self.put_policy(step, live.policy.as_ref()).await?;
         }
         Ok(())
     }

@@ -12,8 +12,8 @@ use tests::samples::gzip;
 
 use crate::pipeline;
 
-/// A name with special meaning to a terminal, a spreadsheet and HTML.
-const HOSTILE_NAME: &str = "=cmd|'/c calc'!A1,\u{1b}[31m<script>alert(\"x\")</script>\u{202e}";
+/// A name with special meaning to a terminal, a spreadsheet and HTML. Its escape sequence has no end.
+const HOSTILE_NAME: &str = "=cmd|'/c calc'!A1,\u{1b}]0;<script>alert(\"x\")</script>\u{202e}";
 
 fn begin() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2015, 7, 5, 0, 0, 0).single().unwrap_or_default()
@@ -64,7 +64,8 @@ async fn query_and_top_equal_the_recount() -> Result<()> {
     let args = ["query", "Event 000", "Event 007", "--from", "2015-07-06", "--to", "2015-07-20"];
     let csv = pipeline.expect(0, &[&args[..], &["--by", "day", "--tz", "Asia/Tokyo", "--format", "csv"]].concat())?.out;
     let rows: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
-    ensure!(rows.len() == 15 && rows[0] == ["start", "Event 000", "Event 007"], "{csv}");
+    ensure!(rows.len() == 15 && rows[0] == ["start", "Event 000", "Event 007", "extent"], "{csv}");
+    ensure!(rows[1][0] == "2015-07-06T00:00:00+09:00" && rows[1][3] == "whole", "{csv}");
     for (day, row) in rows[1..].iter().enumerate() {
         let date = chrono::NaiveDate::from_ymd_opt(2015, 7, 6).context("a day")? + Duration::days(day as i64);
         for (column, event) in ["Event 000", "Event 007"].into_iter().enumerate() {
@@ -82,7 +83,9 @@ async fn query_and_top_equal_the_recount() -> Result<()> {
         sum(&expected, |e, time| e == "Event 001" && time >= at(from) && time < at(to))
     };
     ensure!(event["total"] == between((2015, 7, 20), (2015, 8, 1)), "{months}");
-    ensure!(event["before"] == between((2015, 7, 8), (2015, 7, 20)), "{months}");
+    // The same days of the two weeks before.
+    ensure!(event["before"] == between((2015, 7, 6), (2015, 7, 18)), "{months}");
+    ensure!(months["previous"]["hours"] == 12 * 24 && months["previous"]["instead_of"] == 12 * 24, "{months}");
     let weeks = event["counts"].as_array().context("counts")?;
     ensure!(
         weeks.len() == 2 && weeks.iter().filter_map(|w| w["count"].as_u64()).sum::<u64>() == event["total"],
@@ -90,7 +93,8 @@ async fn query_and_top_equal_the_recount() -> Result<()> {
     );
 
     // By hour, with empty hours as 0, and with consistent reads.
-    let hours = json(&["query", "Event 150", "--from", "2015-07-05", "--to", "2015-08-04", "--consistent"])?;
+    let hours =
+        json(&["query", "Event 150", "--from", "2015-07-05", "--to", "2015-08-04", "--by", "hour", "--consistent"])?;
     let hours = hours["events"][0]["counts"].as_array().context("counts")?.clone();
     ensure!(hours.len() == 720 && hours.iter().any(|hour| hour["count"] == 0), "{} hours", hours.len());
     for hour in &hours {
@@ -161,18 +165,87 @@ async fn query_of_unknown_event_suggests_names_and_hostile_names_are_escaped() -
     for format in ["table", "csv", "tsv"] {
         for command in [vec!["events"], vec!["top", "--last", "2d"], vec!["query", HOSTILE_NAME, "--last", "2d"]] {
             let out = pipeline.expect(0, &[&command[..], &["--format", format]].concat())?.out;
-            if format != "csv" {
-                ensure!(!out.contains('\u{1b}'), "{format} {command:?}: {out:?}");
-            }
+            ensure!(!out.contains('\u{1b}'), "{format} {command:?}: {out:?}");
             let formula = out.lines().flat_map(|line| line.split(['\t', ','])).any(|field| field.starts_with('='));
             ensure!(format == "table" || !formula, "{format} {command:?}: {out:?}");
         }
     }
+    // A name that looks like the start of an escape sequence hides nothing behind it, and JSON has it exactly.
+    let names: BTreeSet<String> = serde_json::from_str(&pipeline.expect(0, &["events", "--format", "json"])?.out)?;
+    ensure!(names == events.iter().map(|event| (*event).to_owned()).collect(), "{names:?}");
+    // An event that is named twice is one column.
+    let twice = ["query", "Signed Up", "Signed Up", "--last", "2d", "--format", "csv"];
+    let csv = pipeline.expect(0, &twice)?.out;
+    ensure!(csv.lines().next() == Some("start,Signed Up,extent"), "{csv}");
+    ensure!(csv.lines().last().is_some_and(|line| line.ends_with(",so_far")), "{csv}");
     let zones = pipeline.expect(1, &["top", "--tz", "Mars/Olympus"])?;
     ensure!(
         zones.err.contains("--tz Mars/Olympus cannot be used") && zones.err.contains("Europe/Berlin"),
         "{}",
         zones.err
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn sums_of_adjacent_days_are_the_sum_of_both_in_a_zone_of_half_hours() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let mut expected = Counts::new();
+    // One message in each hour of five days.
+    let line = |hour: i64| {
+        let time = Utc.with_ymd_and_hms(2015, 7, 30, 0, 0, 0).single().unwrap_or_default() + Duration::hours(hour);
+        json!({ "type": "track", "event": "Tick", "timestamp": time.to_rfc3339() }).to_string() + "\n"
+    };
+    let bytes = gzip((0..120).map(line).collect::<String>().as_bytes());
+    recount::add(&mut expected, &bytes)?;
+    pipeline.upload("segment-logs/x/1/a.gz", &bytes).await?;
+    pipeline.wait_for_counts(&expected).await?;
+    let query = |from: &str, to: &str| -> Result<(Value, String)> {
+        let args =
+            ["query", "Tick", "--tz", "Asia/Kolkata", "--format", "json", "--from", from, "--to", to, "--by", "day"];
+        let run = pipeline.expect(0, &args)?;
+        Ok((serde_json::from_str(&run.out)?, run.err))
+    };
+    let (first, note) = query("2015-07-31", "2015-08-01")?;
+    let (second, _) = query("2015-08-01", "2015-08-02")?;
+    let (both, _) = query("2015-07-31", "2015-08-02")?;
+    ensure!(first["events"][0]["total"] == 24 && second["events"][0]["total"] == 24, "{first} {second}");
+    ensure!(both["events"][0]["total"] == 48 && both["divides_hours"] == true, "{both}");
+    ensure!(note.contains("belongs to the day in which it begins"), "{note}");
+    let start = &both["events"][0]["counts"][1]["start"];
+    ensure!(start == "2015-08-01T00:00:00+05:30", "{both}");
+    // A month has no sliver of the month before.
+    let month =
+        ["query", "Tick", "--tz", "Asia/Kolkata", "--from", "2015-08-01", "--to", "2015-09-01", "--by", "month"];
+    let csv = pipeline.expect(0, &[&month[..], &["--format", "csv"]].concat())?.out;
+    ensure!(csv == "start,Tick,extent\n2015-08-01T00:00:00+05:30,53,whole\n", "{csv}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn tables_fit_the_terminal() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let events =
+        ["Order Completed", "Subscription Renewal Reminder Sent by Mail", "注文が完了しましたのでお知らせします", "🎉"];
+    let now = Utc::now().to_rfc3339();
+    let line = |event: &str| json!({ "type": "track", "event": event, "timestamp": now }).to_string() + "\n";
+    let (bytes, mut expected) = (gzip(events.map(line).concat().as_bytes()), Counts::new());
+    recount::add(&mut expected, &bytes)?;
+    pipeline.upload("segment-logs/x/1/a.gz", &bytes).await?;
+    pipeline.wait_for_counts(&expected).await?;
+    for width in [50, 80, 200] {
+        let columns = width.to_string();
+        let query = [&["query"][..], &events, &["--last", "3h"]].concat();
+        for args in [&["top", "--last", "2h"][..], &query, &[&query[..], &["--compare"]].concat()] {
+            let output = pipeline.command(args)?.env("COLUMNS", &columns).output()?;
+            let out = String::from_utf8(output.stdout)?;
+            let wide = out.lines().find(|line| unicode_width::UnicodeWidthStr::width(*line) > width);
+            ensure!(wide.is_none(), "{width}: {wide:?}\n{out}");
+            let rows = out.lines().filter(|line| line.starts_with('│')).count();
+            ensure!(args[0] != "top" || rows == 2 + events.len(), "{width}: {out}");
+        }
+    }
     Ok(())
 }

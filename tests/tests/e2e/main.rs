@@ -24,6 +24,7 @@ mod exactly_once;
 mod faults;
 mod formats;
 mod handler;
+mod input;
 mod least_privilege;
 mod memory;
 mod ownership;

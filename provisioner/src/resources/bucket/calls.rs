@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 
 use crate::aws::policy;
 use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, retry_while};
-use crate::config::declared_key;
+use crate::config::{declared_key, dropped_tags};
 use crate::error::Error;
 use crate::reconcile::diff::{SettingChange, touches};
 use crate::reconcile::resource::StepContext;
@@ -165,14 +165,20 @@ impl Bucket {
     /// Puts the declared tags together with the current unmanaged ones, since a put replaces them all. A bucket with
     /// attribute-based access control is tagged by another call (S3 API reference, PutBucketTagging).
     async fn put_tags(&self, aws: &Aws) -> Result<(), ResourceError> {
+        let mut tags = self.get_tags(aws).await?;
+        let dropped = dropped_tags(&tags, &self.tags);
         if self.has_abac(aws).await? {
+            if !dropped.is_empty() {
+                let request = aws.s3control.untag_resource().account_id(&self.account).resource_arn(&self.arn);
+                request.set_tag_keys(Some(dropped)).send().await.call("s3:UntagResource")?;
+            }
             let tag = |(key, value): (&String, &String)| ControlTag::builder().key(key).value(value).build();
             let tags: Result<Vec<ControlTag>, BuildError> = self.tags.iter().map(tag).collect();
             let request = aws.s3control.tag_resource().account_id(&self.account).resource_arn(&self.arn);
             request.set_tags(Some(tags?)).send().await.call("s3:TagResource")?;
             return Ok(());
         }
-        let mut tags = self.get_tags(aws).await?;
+        tags.retain(|key, _| !dropped.contains(key));
         tags.extend(self.tags.clone());
         let tagging = Tagging::builder().set_tag_set(Some(aws_tags(&tags)?)).build()?;
         let request = aws.s3.put_bucket_tagging().bucket(&self.name).expected_bucket_owner(&self.account);

@@ -108,6 +108,7 @@ impl Resource for Bucket {
                 update: &[
                     "s3:GetBucketAbac",
                     "s3:TagResource",
+                    "s3:UntagResource",
                     "s3:PutBucketTagging",
                     "s3:PutBucketPublicAccessBlock",
                     "s3:PutBucketOwnershipControls",

@@ -11,6 +11,7 @@ use aws_sdk_lambda::types::{FunctionCode, LastUpdateStatus, PackageType, State};
 use super::{log_group, queue, role, table};
 use crate::aws::{Answer, Aws, AwsError, Call, ResourceError, absent_on, function_name, log_group_name, retry_while};
 use crate::config;
+use crate::config::dropped_tags;
 use crate::error::Error;
 use crate::reconcile::diff::{Code, Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
@@ -98,6 +99,7 @@ impl Resource for Function {
                 ],
                 update: &[
                     "lambda:TagResource",
+                    "lambda:UntagResource",
                     "lambda:GetFunctionConfiguration",
                     "lambda:UpdateFunctionConfiguration",
                     "lambda:UpdateFunctionCode",
@@ -310,6 +312,14 @@ impl Resource for Function {
         if uploads {
             // The tags name the revision of the code, so they are written under the same condition.
             self.recheck_drift(step.aws, changes, &CODE).await?;
+        }
+        let dropped = dropped_tags(&live.tags, &self.tags);
+        if touches(changes, &["tags"]) && !dropped.is_empty() {
+            let request = step.aws.lambda.untag_resource().resource(&self.arn).set_tag_keys(Some(dropped));
+            retry_while(step.wait("the function to accept its tags", UPDATE_DEADLINE), is_busy, || async {
+                request.clone().send().await.call("lambda:UntagResource")
+            })
+            .await?;
         }
         if uploads || touches(changes, &["tags"]) {
             let request = step.aws.lambda.tag_resource().resource(&self.arn);

@@ -11,7 +11,7 @@ use counting::names::{counts, ledger};
 use serde_json::{Value as Json, json};
 
 use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, resource_in, retry_while, wait_until};
-use crate::config::Billing;
+use crate::config::{Billing, dropped_tags};
 use crate::reconcile::diff::{Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
 use crate::reconcile::protection::Protection;
@@ -105,6 +105,7 @@ impl Resource for Table {
             ],
             update: &[
                 "dynamodb:TagResource",
+                "dynamodb:UntagResource",
                 "dynamodb:UpdateTable",
                 "dynamodb:UpdateTimeToLive",
                 "dynamodb:UpdateContinuousBackups",
@@ -339,6 +340,11 @@ impl Resource for Table {
     ) -> Result<(), ResourceError> {
         self.wait_until_active(step, false).await?;
         if touches(changes, &["tags"]) {
+            let dropped = dropped_tags(&live.tags, &self.tags);
+            if !dropped.is_empty() {
+                let request = step.aws.dynamodb.untag_resource().resource_arn(&self.arn).set_tag_keys(Some(dropped));
+                request.send().await.call("dynamodb:UntagResource")?;
+            }
             let request = step.aws.dynamodb.tag_resource().resource_arn(&self.arn).set_tags(Some(self.aws_tags()?));
             request.send().await.call("dynamodb:TagResource")?;
         }
