@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::args::{Global, PlanFlags, listen};
+use super::args::{Global, PlanFlags, listen, unless_stopped};
 use super::plan::{Planned, ensure_no_conflicts};
 use super::{plan, verify};
 use crate::aws::Aws;
@@ -16,6 +16,7 @@ use crate::reconcile::document::PlanDocument;
 use crate::reconcile::plan::{Plan, PlanOptions};
 use crate::reconcile::progress::Reporter;
 use crate::reconcile::saved_plan::SavedPlan;
+use crate::shutdown::Shutdown;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -39,15 +40,24 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     let pipeline = global.load()?;
     let saved = args.plan.as_deref().map(SavedPlan::read).transpose()?;
     let options = saved.as_ref().map_or_else(|| PlanOptions::from(args.flags), SavedPlan::options);
-    let Planned { session, plan, document } = plan::make(&pipeline, options).await?;
+    let shutdown = listen()?;
+    let Planned { session, plan, document } = unless_stopped(&shutdown, plan::make(&pipeline, options)).await?;
     if let Some(saved) = &saved {
         saved.ensure_current(&pipeline, &document)?;
     }
-    execute(&session.aws, &plan, &document, args.yes, args.format, output).await?;
+    let confirmation = Confirmation { yes: args.yes, shutdown: &shutdown };
+    execute(&session.aws, &plan, &document, confirmation, args.format, output).await?;
     if args.verify {
         verify::verify(&session, verify::TIMEOUT_SECONDS, args.format, output).await?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the user has confirmed the plan already, and the signals that stop the command.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Confirmation<'a> {
+    pub(super) yes: bool,
+    pub(super) shutdown: &'a Shutdown,
 }
 
 /// Shows a plan, asks for confirmation, and applies exactly this plan.
@@ -55,7 +65,7 @@ pub(super) async fn execute(
     aws: &Aws,
     plan: &Plan,
     document: &PlanDocument,
-    yes: bool,
+    Confirmation { yes, shutdown }: Confirmation<'_>,
     format: TextOrJson,
     output: &Output,
 ) -> Result<(), Error> {
@@ -69,15 +79,13 @@ pub(super) async fn execute(
         Outcome::default()
     } else {
         if !yes {
-            prompt::confirm(output, prompt::APPLY)?;
+            prompt::confirm(output, prompt::APPLY, shutdown).await?;
         }
         let reporter: Box<dyn Reporter + '_> = match format {
             TextOrJson::Text => progress::for_stderr(output),
             TextOrJson::Json => Box::new(JsonReporter { output }),
         };
-        // Nothing has changed up to here, so a signal could simply end the process.
-        let shutdown = listen()?;
-        apply(aws, plan, reporter.as_ref(), &shutdown).await
+        apply(aws, plan, reporter.as_ref(), shutdown).await
     };
     let took = started.elapsed();
     if format == TextOrJson::Json {

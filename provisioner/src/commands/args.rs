@@ -63,6 +63,20 @@ impl From<PlanFlags> for PlanOptions {
     }
 }
 
+/// Runs work that changes nothing, unless a signal arrives first.
+///
+/// # Errors
+/// The error of the work, or an [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted) error.
+pub(super) async fn unless_stopped<T>(
+    shutdown: &Shutdown,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    shutdown.or_shutdown(work).await.unwrap_or_else(|signal| {
+        let message = format!("{signal}: stopped; nothing was changed");
+        Err(Error::interrupted(signal.exit_code(), message, "run the command again"))
+    })
+}
+
 /// Listens for signals.
 ///
 /// # Errors

@@ -2,13 +2,16 @@
 
 use std::process::ExitCode;
 
-use super::apply::execute;
-use super::args::Global;
+use futures_util::future::join_all;
+
+use super::apply::{Confirmation, execute};
+use super::args::{Global, listen, unless_stopped};
 use crate::aws::Session;
+use crate::config::Pipeline;
 use crate::error::Error;
 use crate::output::{Output, TextOrJson};
 use crate::reconcile::document::PlanDocument;
-use crate::reconcile::plan::Plan;
+use crate::reconcile::plan::{Action, Plan};
 use crate::resources::Context;
 use crate::resources::discover::discover;
 
@@ -27,12 +30,29 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
     let pipeline = global.load()?;
-    let Session { aws, account, .. } = Session::connect(&pipeline).await?;
-    let context = Context { pipeline: &pipeline, account: &account, artifacts: None };
-    let (found, unread) = discover(&aws, &context).await?;
-    let mut plan = Plan::destroy(found, args.delete_data);
-    plan.notes.extend(unread);
+    let shutdown = listen()?;
+    let (Session { aws, account, .. }, plan) = unless_stopped(&shutdown, make(&pipeline, args.delete_data)).await?;
     let document = PlanDocument::new(&pipeline, &account, &plan, None);
-    execute(&aws, &plan, &document, args.yes, args.format, output).await?;
+    let confirmation = Confirmation { yes: args.yes, shutdown: &shutdown };
+    execute(&aws, &plan, &document, confirmation, args.format, output).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Creates the plan that deletes everything the pipeline owns, with notes on the data that are lost.
+async fn make(pipeline: &Pipeline, delete_data: bool) -> Result<(Session<'_>, Plan), Error> {
+    let session = Session::connect(pipeline).await?;
+    let context = Context { pipeline, account: &session.account, artifacts: None };
+    let (found, unread) = discover(&session.aws, &context).await?;
+    let mut plan = Plan::destroy(found, delete_data);
+    plan.notes.extend(unread);
+    let lost = plan.items.iter().filter(|item| item.action == Action::Delete && item.observed.holds_data());
+    let notes = join_all(lost.map(|item| async {
+        match item.observed.data(&session.aws).await {
+            Ok(data) => format!("{} is deleted with {data}", item.address()),
+            Err(error) => format!("{} is deleted with its data: {}", item.address(), error.summary()),
+        }
+    }));
+    let notes = notes.await;
+    plan.notes.extend(notes);
+    Ok((session, plan))
 }

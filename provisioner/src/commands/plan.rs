@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::args::{Global, PlanFlags};
+use super::args::{Global, PlanFlags, listen, unless_stopped};
 use crate::aws::Session;
 use crate::config::Pipeline;
 use crate::error::Error;
@@ -16,12 +16,13 @@ use crate::resources::discover::discover;
 use crate::resources::function::artifact;
 use crate::resources::{Context, cost};
 
-/// The exit code of `--detailed-exitcode` if there are changes.
+/// The exit codes of `--detailed-exitcode` if there are changes or problems, and if there are only orphans.
 const CHANGES: u8 = 2;
+const ORPHANS: u8 = 3;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Exit with 2 if there are changes, 0 if there are none, 1 on any error
+    /// Exit with 2 if there are changes or problems, 3 if there are only orphans, 0 if there is nothing, 1 on any error
     #[arg(long)]
     detailed_exitcode: bool,
     /// Save the plan to a file, for `apply FILE`
@@ -37,14 +38,17 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
     let pipeline = global.load()?;
     let options = PlanOptions::from(args.flags);
-    let Planned { plan, document, .. } = make(&pipeline, options).await?;
+    let Planned { plan, document, .. } = unless_stopped(&listen()?, make(&pipeline, options)).await?;
     output.print_plan(args.format, &document)?;
     ensure_no_conflicts(&document)?;
     if let Some(file) = &args.out {
         SavedPlan::new(&pipeline, options, &document)?.write(file)?;
     }
-    let has_changes = args.detailed_exitcode && !plan.is_empty();
-    Ok(if has_changes { CHANGES.into() } else { ExitCode::SUCCESS })
+    Ok(match args.detailed_exitcode {
+        true if !plan.is_empty() => CHANGES.into(),
+        true if !plan.orphans.is_empty() => ORPHANS.into(),
+        true | false => ExitCode::SUCCESS,
+    })
 }
 
 /// A plan and the session in which it was created.

@@ -8,7 +8,7 @@ use crate::aws::Session;
 use crate::error::{Error, ErrorKind};
 use crate::operations::failure_queue::{Failure, State};
 use crate::operations::replay::ReplayMode;
-use crate::output::prompt::{PURGE, confirm_or_shutdown};
+use crate::output::prompt::{PURGE, confirm};
 use crate::output::{Output, TextOrJson};
 use crate::text::{counted, grouped, printable};
 
@@ -43,7 +43,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
             if args.format == TextOrJson::Json {
                 output.print_json(&found)?;
             }
-            confirm_or_shutdown(output, PURGE, &shutdown).await?;
+            confirm(output, PURGE, &shutdown).await?;
         }
         // Deletes only the messages that were shown, not those that have arrived since.
         let shown: HashSet<String> = found.iter().map(|failure| failure.message.clone()).collect();

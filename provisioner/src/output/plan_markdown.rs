@@ -139,6 +139,7 @@ mod tests {
             counts: Counts { create: resources, ..Counts::default() },
             resources: vec![entry; resources],
             problems: Vec::new(),
+            orphans: Vec::new(),
             notes: vec!["<script> and @everyone".to_owned()],
             estimate: None,
         }

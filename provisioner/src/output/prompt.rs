@@ -18,11 +18,11 @@ pub(crate) const APPLY: Question = Question { question: "Apply these changes?", 
 /// The question before messages are deleted.
 pub(crate) const PURGE: Question = Question { question: "Delete these messages?", unchanged: "nothing was deleted" };
 
-/// Asks like [`confirm`], for a command that handles signals itself.
+/// Asks on stderr and reads the answer from stdin.
 ///
 /// # Errors
 /// The answer is not "yes", or a signal arrives.
-pub(crate) async fn confirm_or_shutdown(
+pub(crate) async fn confirm(
     output: &Output,
     Question { question, unchanged }: Question,
     shutdown: &Shutdown,
@@ -35,18 +35,11 @@ pub(crate) async fn confirm_or_shutdown(
         Ok(Ok(answer)) => check(output, answer, unchanged),
         Ok(Err(_)) => Err(Error::usage(unchanged, "pass --yes")),
         Err(signal) => {
+            // Ends the line of the question.
+            output.progress("");
             Err(Error::interrupted(signal.exit_code(), format!("{signal}: {unchanged}"), "run the command again"))
         }
     }
-}
-
-/// Asks on stderr and reads the answer from stdin.
-///
-/// # Errors
-/// The answer is not "yes".
-pub(crate) fn confirm(output: &Output, Question { question, unchanged }: Question) -> Result<(), Error> {
-    ask(output, question);
-    check(output, read_answer(), unchanged)
 }
 
 fn ask(output: &Output, question: &str) {

@@ -70,6 +70,8 @@ pub(crate) struct PlanDocument {
     pub(crate) resources: Vec<PlanEntry>,
     /// Faults that the plan does not correct, and with which the pipeline does not work.
     pub(crate) problems: Vec<PlanProblem>,
+    /// Orphaned resources that the plan keeps: owned by this pipeline, and no longer declared.
+    pub(crate) orphans: Vec<PlanOrphan>,
     /// Remarks, one line each.
     pub(crate) notes: Vec<String>,
     /// The cost estimate, if pipeline.toml declares a volume.
@@ -87,6 +89,15 @@ pub(crate) struct PlanProblem {
     pub(crate) reason: String,
     /// The way to resolve it.
     pub(crate) help: String,
+}
+
+/// An orphaned resource that the plan keeps.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(crate) struct PlanOrphan {
+    /// The kind, such as `queue`.
+    pub(crate) kind: String,
+    /// The name on AWS.
+    pub(crate) name: String,
 }
 
 /// A resource of the plan.
@@ -128,8 +139,10 @@ impl PlanDocument {
             reason: why.clone(),
             help: help.clone(),
         };
+        let orphan = |address: &Address| PlanOrphan { kind: address.kind.to_owned(), name: address.name.clone() };
         Self {
             format: FORMAT,
+            orphans: plan.orphans.iter().map(orphan).collect(),
             problems: plan.problems.iter().map(problem).collect(),
             pipeline: pipeline.name.clone(),
             environment: pipeline.environment.clone(),
@@ -150,8 +163,13 @@ impl PlanDocument {
             1 => return "Plan refused: 1 conflict. Nothing was changed.".to_owned(),
             _ => return format!("Plan refused: {conflict} conflicts. Nothing was changed."),
         }
+        let orphans = match self.orphans.len() {
+            0 => String::new(),
+            1 => " 1 resource is orphaned.".to_owned(),
+            n => format!(" {n} resources are orphaned."),
+        };
         if self.resources.is_empty() && self.problems.is_empty() {
-            return "No changes.".to_owned();
+            return format!("No changes.{orphans}");
         }
         let changes = self.resources.iter().flat_map(|entry| &entry.changes);
         let lowered = match changes.filter(|change| change.weakens.is_some()).count() {
@@ -164,6 +182,6 @@ impl PlanDocument {
             1 => " 1 problem.".to_owned(),
             n => format!(" {n} problems."),
         };
-        format!("Plan: {create} to create, {update} to update, {delete} to delete.{lowered}{problems}")
+        format!("Plan: {create} to create, {update} to update, {delete} to delete.{lowered}{problems}{orphans}")
     }
 }

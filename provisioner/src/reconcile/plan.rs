@@ -124,6 +124,8 @@ pub(crate) struct Plan {
     pub(crate) items: Vec<PlannedResource>,
     /// Faults that the plan does not correct, and with which the pipeline does not work.
     pub(crate) problems: Vec<(Address, Refusal)>,
+    /// Resources that this pipeline owns, or seems to own, and that the file no longer declares; the plan keeps them.
+    pub(crate) orphans: Vec<Address>,
     /// Remarks, one line each.
     pub(crate) notes: Vec<String>,
 }
@@ -180,14 +182,16 @@ impl Plan {
             plan.problems.extend(observed.problems().into_iter().map(|problem| (observed.address().clone(), problem)));
             plan.items.push(PlannedResource { refusal, ..PlannedResource::new(action, observed) });
         }
+        plan.orphans = unread;
         let declared: Vec<Address> = plan.items.iter().map(|item| item.address().clone()).collect();
         for orphan in orphans {
-            let address = orphan.address();
+            let address = orphan.address().clone();
             if orphan.holds_data() {
                 plan.notes.push(format!(
                     "{address} is orphaned (owned by this pipeline, no longer declared); it holds data and is kept. {}",
                     orphan.manual_deletion()
                 ));
+                plan.orphans.push(address);
             } else if options.prune {
                 let mut item = PlannedResource::new(Action::Delete, orphan);
                 // The replacement must exist first, so that it receives all new files.
@@ -197,6 +201,7 @@ impl Plan {
                 plan.notes.push(format!(
                     "{address} is orphaned (owned by this pipeline, no longer declared); `apply --prune` deletes it"
                 ));
+                plan.orphans.push(address);
             }
         }
         plan

@@ -140,6 +140,11 @@ pub(crate) trait Resource: fmt::Debug + Send + Sync + Sized + 'static {
         Self::HOLDS_DATA
     }
 
+    /// Returns the data that a deletion loses: `12 objects`. Asked only of a resource that holds data.
+    fn data(&self, _aws: &Aws, _live: &Self::Live) -> impl Future<Output = Result<String, ResourceError>> + Send {
+        std::future::ready(Ok(String::new()))
+    }
+
     /// Returns a sentence with the commands to delete, by hand, a resource that holds data.
     fn manual_deletion(&self) -> String {
         String::new()
@@ -213,6 +218,8 @@ pub(crate) trait Observed: Send + Sync {
     fn ownership(&self) -> Option<Ownership>;
     /// Returns [`Resource::holds_data`], or [`Resource::HOLDS_DATA`] if it is absent.
     fn holds_data(&self) -> bool;
+    /// Forwards to [`Resource::data`]; empty if the resource is absent.
+    fn data<'a>(&'a self, aws: &'a Aws) -> Boxed<'a, Result<String, Error>>;
     /// Forwards to [`Resource::manual_deletion`].
     fn manual_deletion(&self) -> String;
     /// Returns the drift.
@@ -352,6 +359,16 @@ impl<R: Resource> Observed for ObservedResource<R> {
 
     fn holds_data(&self) -> bool {
         self.existing().map_or(R::HOLDS_DATA, |live| self.declared.desired.holds_data(live))
+    }
+
+    fn data<'a>(&'a self, aws: &'a Aws) -> Boxed<'a, Result<String, Error>> {
+        let DeclaredResource { desired, address, .. } = self.declared.as_ref();
+        Box::pin(async move {
+            match self.existing() {
+                None => Ok(String::new()),
+                Some(live) => desired.data(aws, live).await.map_err(|error| error.on("count the data of", address)),
+            }
+        })
     }
 
     fn manual_deletion(&self) -> String {

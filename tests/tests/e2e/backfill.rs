@@ -11,8 +11,8 @@ use tests::recount::{self, Counts};
 use tests::samples::{self, gzip};
 use tokio::task::JoinSet;
 
-use crate::common::{file_of, remove_notification, run_json, send_signal, track};
-use crate::pipeline;
+use crate::common::{file_of, remove_notification, run_json, send_signal, track, wait_for_failures};
+use crate::{pipeline, strict_pipeline, verdict};
 
 async fn upload_all(pipeline: &Pipeline<'_>, files: Vec<(String, Vec<u8>)>) -> Result<()> {
     let s3 = pipeline.s3().await?;
@@ -69,7 +69,7 @@ async fn backfill_of_existing_objects_counts_each_once() -> Result<()> {
     ensure!(after["listed"] == 2, "{after}");
 
     let wrong = pipeline.expect(1, &["backfill", "--prefix", "elsewhere/"])?;
-    ensure!(wrong.err.contains("notification.prefix: segment-logs/"), "{}", wrong.err);
+    ensure!(wrong.err.contains("begin it with segment-logs/"), "{}", wrong.err);
     let wrong = pipeline.expect(1, &["backfill", "--from", "today", "--to", "yesterday"])?;
     ensure!(wrong.err.contains("pass a --from that is earlier than --to"), "{}", wrong.err);
     let wrong = pipeline.expect(1, &["backfill", "--from", "soon"])?;
@@ -143,5 +143,43 @@ async fn backfill_after_interruption_continues() -> Result<()> {
     let rest = run_json(&pipeline, 0, &["backfill", "--rate", "1000"])?;
     ensure!(rest["counted_before"].as_u64().is_some_and(|n| n > 0 && n < 60), "{rest}");
     ensure!(pipeline.counts().await? == expected, "the counts differ from the recount");
+    Ok(())
+}
+
+#[tokio::test]
+async fn change_of_the_prefix_loses_no_file_below_the_old_one() -> Result<()> {
+    let pipeline = strict_pipeline()?;
+    let declare = |prefix: &str| {
+        pipeline
+            .declare(&format!("[notification]\nprefix = \"{prefix}\"\n[function]\nretries = 0\nmax_concurrency = 5"))
+    };
+    declare("segment-logs/")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let mut expected = Counts::new();
+    let mut file = |event: &str| -> Result<Vec<u8>> {
+        let bytes = gzip(track(event).as_bytes());
+        recount::add(&mut expected, &bytes)?;
+        Ok(bytes)
+    };
+    // A file that is in the failure queue while the prefix changes, and one that has no notification.
+    let waiting = file("waiting")?;
+    pipeline.upload("segment-logs/x/1/waiting.gz", &waiting[..10]).await?;
+    wait_for_failures(&pipeline, 1).await?;
+    pipeline.upload("segment-logs/x/1/waiting.gz", &waiting).await?;
+    let unnoticed = file("unnoticed")?;
+    let new = file("new")?;
+    declare("events/")?;
+    let plan = pipeline.expect(0, &["plan"])?.out;
+    ensure!(plan.contains("it may read files below the earlier prefix segment-logs/ until"), "{plan}");
+    pipeline.expect(0, &["apply", "--yes"])?;
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "the earlier prefix is drift");
+    pipeline.upload("segment-logs/x/1/unnoticed.gz", &unnoticed).await?;
+    pipeline.upload("events/x/1/new.gz", &new).await?;
+    pipeline.expect(0, &["replay"])?;
+    let tally = run_json(&pipeline, 0, &["backfill", "--prefix", "segment-logs/"])?;
+    ensure!(tally["listed"] == 2 && tally["due"] == tally["counted"], "{tally}");
+    pipeline.wait_for_counts(&expected).await?;
+    let wrong = pipeline.expect(1, &["backfill", "--prefix", "elsewhere/"])?;
+    ensure!(wrong.err.contains("begin it with events/ or segment-logs/"), "{}", wrong.err);
     Ok(())
 }

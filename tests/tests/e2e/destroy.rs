@@ -3,14 +3,18 @@
 use anyhow::{Context, Result, ensure};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tests::pipeline::{DATA_RESOURCES, RESOURCES};
+use tests::recount::Counts;
+use tests::samples::gzip;
 
+use crate::common::{HOUR, track};
 use crate::{pipeline, steps, verdict};
 
 #[tokio::test]
 async fn destroy_without_delete_data_keeps_data() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
-    pipeline.upload("segment-logs/x/1/kept.gz", b"").await?;
+    pipeline.upload("segment-logs/x/1/kept.gz", &gzip(track("kept").as_bytes())).await?;
+    pipeline.wait_for_counts(&Counts::from([(("kept".to_owned(), HOUR.to_owned()), 1)])).await?;
 
     let destroyed = pipeline.expect(0, &["destroy", "--yes"])?;
     let rest = RESOURCES - DATA_RESOURCES;
@@ -22,7 +26,16 @@ async fn destroy_without_delete_data_keeps_data() -> Result<()> {
     let recreated = format!("Plan: {} to create, 1 to update", rest - 1);
     ensure!(left.starts_with(&format!("Plan: {rest} to create")) || left.starts_with(&recreated), "{left}");
 
-    pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
+    let name = &pipeline.name;
+    let destroyed = pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?.out;
+    for note in [
+        format!("note: bucket {name} is deleted with 1 object"),
+        format!("note: table {name}-counts is deleted with about 1 item "),
+        format!("note: table {name}-ledger is deleted with about 1 item "),
+    ] {
+        ensure!(destroyed.contains(&note), "{note}\n{destroyed}");
+    }
+    ensure!(destroyed.contains("its deletion protection is turned off first"), "{destroyed}");
     let plan = pipeline.expect(0, &["plan"])?;
     let all = format!("Plan: {RESOURCES} to create, 0 to update, 0 to delete.");
     ensure!(verdict(&plan.out)? == all, "{}", plan.out);

@@ -25,9 +25,9 @@ async fn messages_in_every_readable_form_are_counted() -> Result<()> {
     let files: Vec<(&str, Vec<u8>, Vec<&str>)> = vec![
         ("twice", gzip(&gzip(message("twice").as_bytes())), vec!["twice"]),
         ("array", gzip(format!("[{},\n {}]", message("in"), message("array")).as_bytes()), vec!["in", "array"]),
-        ("joined", gzip((message("joined") + &message("behind")).as_bytes()), vec!["joined", "behind"]),
-        ("cr", gzip((message("cr") + "\r" + &message("only")).as_bytes()), vec!["cr", "only"]),
-        ("crlf", gzip((message("crlf") + "\r\n" + &message("too")).as_bytes()), vec!["crlf", "too"]),
+        ("joined", gzip([message("joined"), message("behind")].concat().as_bytes()), vec!["joined", "behind"]),
+        ("cr", gzip([message("cr"), message("only")].join("\r").as_bytes()), vec!["cr", "only"]),
+        ("crlf", gzip([message("crlf"), message("too")].join("\r\n").as_bytes()), vec!["crlf", "too"]),
         ("zstd", compressed(&(message("zstd") + "\n"))?, vec!["zstd"]),
         ("zstd-in-gzip", gzip(&compressed(&message("nested"))?), vec!["nested"]),
         ("plain", message("plain").into_bytes(), vec!["plain"]),
@@ -39,7 +39,7 @@ async fn messages_in_every_readable_form_are_counted() -> Result<()> {
         ("surrogate", gzip(message("odd").replacen('{', "{\"x\":\"\\ud83d\",", 1).as_bytes()), vec!["odd"]),
         (
             "case",
-            gzip((with("Track", "title", (HOUR, HOUR)) + "\n" + &with("TRACK", "upper", (HOUR, HOUR))).as_bytes()),
+            gzip([with("Track", "title", (HOUR, HOUR)), with("TRACK", "upper", (HOUR, HOUR))].join("\n").as_bytes()),
             vec!["title", "upper"],
         ),
         ("time", gzip(with("track", "received", ("2015-08-04 14:00", HOUR)).as_bytes()), vec!["received"]),

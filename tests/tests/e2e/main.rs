@@ -83,5 +83,7 @@ fn steps(plan: &str) -> Vec<&str> {
 
 /// Returns the last line of a plan, its summary.
 fn verdict(out: &str) -> Result<&str> {
-    out.lines().rfind(|line| line.starts_with("Plan: ") || *line == "No changes.").context("a plan's last line")
+    out.lines()
+        .rfind(|line| line.starts_with("Plan: ") || line.starts_with("No changes."))
+        .context("a plan's last line")
 }

@@ -1,15 +1,16 @@
 //! Resources that the pipeline does not own are neither changed nor deleted; orphaned resources are found.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
 use aws_sdk_s3::types::{Event, LambdaFunctionConfiguration, NotificationConfiguration, Tag, Tagging};
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::pipeline::{Pipeline, RESOURCES};
 use tests::samples::gzip;
 
-use crate::{pipeline, steps, verdict};
+use crate::{pipeline, steps, strict_pipeline, verdict};
 
 async fn table(client: &aws_sdk_dynamodb::Client, name: &str, keys: [(&str, ScalarAttributeType); 2]) -> Result<()> {
     let mut request = client.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
@@ -139,6 +140,10 @@ async fn orphaned_resources_are_reported_and_pruned() -> Result<()> {
         ensure!(plan.out.contains(&note), "{note} is not in {}", plan.out);
     }
     pipeline.expect(0, &["apply", "--yes"])?;
+    let plan = pipeline.expect(3, &["plan", "--detailed-exitcode"])?;
+    ensure!(verdict(&plan.out)? == "No changes. 4 resources are orphaned.", "{}", plan.out);
+    let plan: Value = serde_json::from_str(&pipeline.expect(0, &["plan", "--format", "json"])?.out)?;
+    ensure!(plan["orphans"].as_array().is_some_and(|orphans| orphans.len() == 4), "{plan}");
     let plan = pipeline.expect(2, &["plan", "--prune", "--detailed-exitcode"])?;
     ensure!(steps(&plan.out) == orphans.clone().map(|orphan| format!("  - {orphan}")), "{}", plan.out);
     let line = json!({ "type": "track", "event": "Moved", "timestamp": "2015-08-04T12:00:00Z" });
@@ -309,5 +314,61 @@ async fn environments_of_one_file_are_independent() -> Result<()> {
     ensure!(verdict(&plan.out)? == "No changes.", "{}", plan.out);
     let all = format!("Plan: {RESOURCES} to create, 0 to update, 0 to delete.");
     ensure!(verdict(&staging(&["plan"])?.out)? == all, "a resource of staging is left");
+    Ok(())
+}
+
+/// Returns the tags of every tagged resource of the pipeline, by its kind.
+async fn all_tags(pipeline: &Pipeline<'_>) -> Result<BTreeMap<&'static str, BTreeMap<String, String>>> {
+    let (config, name) = (pipeline.sdk().await?, &pipeline.name);
+    let account = &pipeline.account;
+    let arn = |service: &str, rest: String| format!("arn:aws:{service}:us-east-1:{account}:{rest}");
+    let mut all = BTreeMap::new();
+    let bucket = pipeline.s3().await?.get_bucket_tagging().bucket(name).send().await?.tag_set;
+    all.insert("bucket", bucket.into_iter().map(|tag| (tag.key, tag.value)).collect());
+    let dynamodb = aws_sdk_dynamodb::Client::new(&config);
+    let table = dynamodb.list_tags_of_resource().resource_arn(arn("dynamodb", format!("table/{name}-counts")));
+    let table = table.send().await?.tags.unwrap_or_default();
+    all.insert("table", table.into_iter().map(|tag| (tag.key, tag.value)).collect());
+    let role = aws_sdk_iam::Client::new(&config).list_role_tags().role_name(format!("{name}-function")).send().await?;
+    all.insert("role", role.tags.into_iter().map(|tag| (tag.key, tag.value)).collect());
+    let lambda =
+        aws_sdk_lambda::Client::new(&config).list_tags().resource(arn("lambda", format!("function:{name}-handler")));
+    all.insert("function", lambda.send().await?.tags.unwrap_or_default().into_iter().collect());
+    let logs = aws_sdk_cloudwatchlogs::Client::new(&config);
+    let group =
+        logs.list_tags_for_resource().resource_arn(arn("logs", format!("log-group:/aws/lambda/{name}-handler")));
+    all.insert("log group", group.send().await?.tags.unwrap_or_default().into_iter().collect());
+    let sqs = aws_sdk_sqs::Client::new(&config);
+    let url = sqs.get_queue_url().queue_name(format!("{name}-failures")).send().await?.queue_url;
+    let queue = sqs.list_queue_tags().set_queue_url(url).send().await?.tags.unwrap_or_default();
+    all.insert("queue", queue.into_iter().collect());
+    Ok(all)
+}
+
+#[tokio::test]
+async fn tag_that_is_no_longer_declared_is_taken_off_every_resource() -> Result<()> {
+    let pipeline = strict_pipeline()?;
+    pipeline.declare("[tags]\nteam = \"data\"\nstage = \"test\"")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let iam = aws_sdk_iam::Client::new(&pipeline.sdk().await?);
+    let foreign = aws_sdk_iam::types::Tag::builder().key("foreign").value("stays").build()?;
+    iam.tag_role().role_name(format!("{}-function", pipeline.name)).tags(foreign).send().await?;
+
+    // One tag is renamed, the other one is gone.
+    pipeline.declare("[tags]\nowner = \"data\"")?;
+    let plan = pipeline.expect(0, &["apply", "--yes"])?.out;
+    ensure!(plan.contains("tags.team") && plan.contains("tags.stage"), "{plan}");
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not in sync");
+    for (kind, tags) in all_tags(&pipeline).await? {
+        ensure!(tags.get("owner").is_some_and(|owner| owner == "data"), "{kind}: {tags:?}");
+        ensure!(!tags.contains_key("team") && !tags.contains_key("stage"), "{kind}: {tags:?}");
+        ensure!(kind != "role" || tags.contains_key("foreign"), "{kind}: {tags:?}");
+    }
+    pipeline.declare("")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    for (kind, tags) in all_tags(&pipeline).await? {
+        let ours = ["pipeline", "managed-by", "revision", "foreign"];
+        ensure!(tags.keys().all(|key| ours.contains(&&**key)), "{kind}: {tags:?}");
+    }
     Ok(())
 }

@@ -1,9 +1,14 @@
 //! `provisioner plan`: one change per edit, no writes, and saved plans.
 
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpListener;
+use std::process::Stdio;
+
 use anyhow::{Context, Result, ensure};
 use tests::pipeline::RESOURCES;
 
-use crate::{pipeline, steps};
+use crate::common::send_signal;
+use crate::{pipeline, steps, verdict};
 
 #[tokio::test]
 async fn plan_of_one_edit_shows_one_change() -> Result<()> {
@@ -153,5 +158,36 @@ async fn saved_plan_keeps_its_prune_option() -> Result<()> {
     ensure!(steps(&plan.out).iter().any(|step| step.starts_with("  - queue")), "{}", plan.out);
     let applied = pipeline.expect(0, &["apply", "plan.json", "--yes"])?;
     ensure!(applied.out.contains("1 created, 2 updated, 1 deleted"), "{}", applied.out);
+    Ok(())
+}
+
+#[tokio::test]
+async fn interrupted_plan_and_prompt_say_that_nothing_was_changed() -> Result<()> {
+    let pipeline = pipeline()?;
+    let interrupted = |mut child: std::process::Child| -> Result<()> {
+        send_signal("INT", child.id())?;
+        let mut err = String::new();
+        child.stderr.take().context("standard error")?.read_to_string(&mut err)?;
+        let code = child.wait()?.code();
+        ensure!(code == Some(130) && err.contains("SIGINT: ") && err.contains("nothing was changed"), "{code:?} {err}");
+        Ok(())
+    };
+    // A server that never answers.
+    let silent = TcpListener::bind("127.0.0.1:0")?;
+    let endpoint = format!("http://{}", silent.local_addr()?);
+    for args in [&["plan"][..], &["apply", "--yes"], &["destroy", "--yes"]] {
+        let mut command = pipeline.command(args)?;
+        let child = command.env("AWS_ENDPOINT_URL", &endpoint).stderr(Stdio::piped()).spawn()?;
+        let _connection = silent.accept()?;
+        interrupted(child)?;
+    }
+    // The question of an apply.
+    let mut command = pipeline.command(&["apply"])?;
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let _stdin = child.stdin.take();
+    let out = BufReader::new(child.stdout.take().context("standard output")?);
+    ensure!(out.lines().any(|line| line.is_ok_and(|line| line.starts_with("Plan: "))), "no plan");
+    interrupted(child)?;
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)?.starts_with("Plan: "), "something was created");
     Ok(())
 }

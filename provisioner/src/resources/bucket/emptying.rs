@@ -8,6 +8,7 @@ use futures_util::stream::{self, TryStreamExt};
 use crate::aws::{Aws, Call, ResourceError, absent_on, denied_action, listing};
 use crate::error::Error;
 use crate::reconcile::resource::StepContext;
+use crate::text::counted;
 
 use super::state::Bucket;
 
@@ -24,7 +25,33 @@ struct Cursor {
     version: Option<String>,
 }
 
+/// The maximum number of pages that are listed to count the objects before a deletion.
+const COUNTED_PAGES: usize = 20;
+
 impl Bucket {
+    /// Returns the number of objects, and of their versions if there are more.
+    pub(super) async fn content(&self, aws: &Aws) -> Result<String, ResourceError> {
+        let (versions, mut objects, mut last) = (AtomicU64::new(0), 0, None);
+        let mut cursor = Some(Cursor::default());
+        for _ in 0..COUNTED_PAGES {
+            let Some((page, next)) = self.page(aws, cursor.take(), &versions).await? else { break };
+            for identifier in page {
+                objects += u64::from(last.as_ref() != Some(&identifier.key));
+                last = Some(identifier.key);
+            }
+            cursor = next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let versions = versions.load(Relaxed);
+        let more = if cursor.is_some() { "more than " } else { "" };
+        Ok(match versions == objects {
+            true => format!("{more}{}", counted(objects, "object")),
+            false => format!("{more}{} in {}", counted(objects, "object"), counted(versions, "version")),
+        })
+    }
+
     /// Deletes every version of every object. The listing runs one page ahead of the deletions, and is repeated until
     /// it finds no versions, since objects may arrive in the meantime.
     pub(super) async fn empty(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {

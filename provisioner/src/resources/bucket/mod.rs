@@ -136,6 +136,10 @@ impl Resource for Bucket {
         ownership::by_tags(&live.tags, &self.tags)
     }
 
+    async fn data(&self, aws: &Aws, _live: &Live) -> Result<String, ResourceError> {
+        self.content(aws).await
+    }
+
     fn manual_deletion(&self) -> String {
         format!(
             "To delete it, delete all object versions (with Empty in the S3 console), then: aws s3api delete-bucket \

@@ -17,6 +17,7 @@ use crate::reconcile::ownership::{self, Ownership};
 use crate::reconcile::protection::Protection;
 use crate::reconcile::resource::{IamActions, Refusal, Resource, StepContext};
 use crate::resources::{Context, Kind};
+use crate::text::counted;
 
 use crate::aws::is_key;
 use calls::{TABLE_DEADLINE, is_busy, keys};
@@ -142,6 +143,13 @@ impl Resource for Table {
 
     fn ownership(&self, live: &Live) -> Ownership {
         ownership::by_tags(&live.tags, &self.tags)
+    }
+
+    async fn data(&self, aws: &Aws, live: &Live) -> Result<String, ResourceError> {
+        let items = self.describe(aws).await?.and_then(|table| table.item_count).unwrap_or_default();
+        let items = counted(u64::try_from(items).unwrap_or_default(), "item");
+        let protection = if live.deletion_protection { "; its deletion protection is turned off first" } else { "" };
+        Ok(format!("about {items} (DynamoDB counts them every six hours){protection}"))
     }
 
     fn manual_deletion(&self) -> String {
