@@ -21,8 +21,7 @@ use super::ledger::Consistency;
 use super::objects::Object;
 use crate::aws::{Call, Pauses, Session, Wait, absent_on, policy};
 use crate::error::{Error, ErrorKind};
-use crate::resources::earlier_prefix;
-use crate::resources::role::FUNCTION_POLICY;
+use crate::resources::role::{FUNCTION_POLICY, earlier_prefix};
 use crate::shutdown::{Shutdown, Signal};
 
 /// The maximum number of objects in flight (sent, not counted yet): enough for a few seconds of the rate and for the

@@ -3,7 +3,6 @@
 mod bucket;
 pub(crate) mod cost;
 pub(crate) mod discover;
-pub(crate) mod earlier_prefix;
 pub(crate) mod function;
 mod log_group;
 mod notification;

@@ -1,6 +1,8 @@
 //! The role of the function, and the role that Segment assumes to write into the bucket. Each gets its permissions from
 //! one inline policy.
 
+pub(crate) mod earlier_prefix;
+
 use std::collections::BTreeMap;
 
 use aws_sdk_iam::types::Tag;
@@ -14,7 +16,7 @@ use crate::error::Error;
 use crate::reconcile::diff::{Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
 use crate::reconcile::resource::{Condition, IamActions, Refusal, Resource, StepContext};
-use crate::resources::{Context, Kind, earlier_prefix};
+use crate::resources::{Context, Kind};
 
 /// The role with which Segment writes into customers' buckets (Segment's AWS S3 destination documentation).
 const SEGMENT: &str = "arn:aws:iam::595280932656:role/segment-s3-integration-production-access";
