@@ -570,11 +570,7 @@ impl Tally {
             return Err(Skip::EmptyName.into());
         }
         let (field, hour) = hour_of(&message)?;
-        if name.len() > LONGEST_NAME {
-            self.add(&shortened(&name), hour);
-        } else {
-            self.add(&name, hour);
-        }
+        self.add(&name_in_table(&name), hour);
         Ok(field)
     }
 
@@ -629,13 +625,16 @@ fn text(field: Field<'_>) -> Result<Option<Text<'_>>, Skip> {
     }
 }
 
-/// Returns the key for a name that is too long for one: its beginning and 16 hexadecimal digits of its SHA-256, so that
-/// names with the same beginning stay distinct.
+/// Returns the name under which an event is counted. One of more than [`LONGEST_NAME`] bytes is reduced to its beginning
+/// and 16 hexadecimal digits of its SHA-256, so that names with the same beginning stay distinct.
 #[must_use]
-pub fn shortened(name: &str) -> String {
+pub fn name_in_table(name: &str) -> Cow<'_, str> {
+    if name.len() <= LONGEST_NAME {
+        return Cow::Borrowed(name);
+    }
     let kept = name.get(..name.floor_char_boundary(KEPT_OF_LONGER)).unwrap_or_default();
     let digest: String = Sha256::digest(name).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("{kept}…{digest}")
+    Cow::Owned(format!("{kept}…{digest}"))
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub(crate) enum ErrorKind {
 }
 
 /// An error as the user sees it: `failed to VERB OBJECT: CAUSE`, and an imperative help text.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Error {
     kind: ErrorKind,
     message: String,

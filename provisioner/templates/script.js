@@ -50,7 +50,15 @@
       if (same) same.open = true;
     }
     const scrolled = old.querySelector(".scroll")?.scrollTop;
+    // Text that is being typed stays.
+    const typed = old.querySelector("#find:focus"), field = fresh.querySelector("#find");
+    const caret = typed?.selectionStart;
+    if (typed && field) field.value = typed.value;
     old.replaceWith(document.adoptNode(fresh));
+    if (typed && field) {
+      field.focus({ preventScroll: true });
+      field.setSelectionRange(caret, caret);
+    }
     if (scrolled) fresh.querySelector(".scroll")?.scrollTo(0, scrolled);
   };
   const refocus = (id, event) => {
@@ -60,7 +68,7 @@
   };
 
   // Shows another view, or refreshes the current one, without leaving the page.
-  let timer = 0, latest = 0, pause = SOON;
+  let timer = 0, latest = 0, pause = SOON, retry = 0;
   const show = async (url, isRefresh) => {
     const turn = ++latest;
     clearTimeout(timer);
@@ -70,6 +78,8 @@
       const answer = await fetch(url, { headers: isRefresh ? { "x-dashboard-refresh": "1" } : {} });
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (turn !== latest) return;
+      // An overloaded server names the seconds after which to ask again.
+      retry = Number(answer.headers.get("retry-after")) * 1000;
       if (!page.getElementById("data")) throw new Error(answer.statusText || "no answer");
       if (isRefresh && !answer.ok) throw new Error(page.querySelector(".problem p")?.textContent || answer.statusText);
       const { id, dataset } = document.activeElement || {};
@@ -101,7 +111,8 @@
     if (document.hidden) return;
     const stale = document.querySelector("footer")?.textContent.includes("newer numbers are being read");
     pause = stale ? Math.min(pause * 2, MINUTE) : SOON;
-    if (stale) timer = setTimeout(() => show(location.href, true), pause);
+    if (retry) timer = setTimeout(() => show(location.href, false), retry);
+    else if (stale) timer = setTimeout(() => show(location.href, true), pause);
     else if (document.getElementById("refresh").checked) timer = setTimeout(() => show(location.href, true), MINUTE);
   };
   plan();
@@ -114,7 +125,7 @@
     for (const [name, value] of data) {
       if (value !== "" && !(name === "chart" && value === "lines")) query.append(name, value);
     }
-    go("/?" + query);
+    go("?" + query);
   };
   document.addEventListener("submit", (event) => {
     if (event.target.id !== "choose") return;
@@ -123,7 +134,7 @@
   });
   document.addEventListener("change", (event) => {
     const { form, name, type } = event.target;
-    if (form?.id !== "choose") return;
+    if (form?.id !== "choose" || name === "find") return;
     const last = form.elements.last;
     if (name === "last" && last.value) form.elements.from.value = form.elements.to.value = "";
     if ((name === "from" || name === "to") && event.target.value) last.value = "";
@@ -134,12 +145,19 @@
       submit(form);
     }
   });
+  // The table of events follows the text that is being typed.
+  let typing = 0;
+  document.addEventListener("input", (event) => {
+    if (event.target.id !== "find") return;
+    clearTimeout(typing);
+    typing = setTimeout(() => submit(event.target.form), 250);
+  });
   document.addEventListener("focusout", (event) => {
     const { form, type, value, defaultValue } = event.target;
     if (form?.id === "choose" && type === "date" && value !== defaultValue) submit(form);
   });
   document.addEventListener("click", (event) => {
-    const link = event.target.closest('#data a[href^="/?"]');
+    const link = event.target.closest('#data a[href^="?"]');
     if (!link || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
     go(link.getAttribute("href"));

@@ -58,7 +58,7 @@ fn reference(line: &[u8], types: &BTreeSet<String>) -> Result<(String, String), 
         match text(field) {
             Ok(None) => {}
             Ok(Some(time)) => match hour(&time) {
-                Some(hour) => return Ok((if name.len() > LONGEST_NAME { shortened(&name) } else { name }, hour)),
+                Some(hour) => return Ok((name_in_table(&name).into_owned(), hour)),
                 None => skip = Skip::BadTime,
             },
             Err(_) => skip = Skip::BadTime,

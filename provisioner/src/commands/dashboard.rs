@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::args::{Global, listen};
 use crate::aws::Aws;
 use crate::counts::period::PeriodArgs;
-use crate::dashboard::{Dashboard, Settings, View};
+use crate::dashboard::{AcceptedHost, Dashboard, Settings, View};
 use crate::error::Error;
 use crate::output::Output;
 
@@ -16,9 +16,9 @@ pub(crate) struct Args {
     /// Address to listen on; only this machine reaches 127.0.0.1
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", conflicts_with = "out")]
     listen: SocketAddr,
-    /// Accept this host name besides addresses and localhost; repeatable
-    #[arg(long = "host", value_name = "NAME", conflicts_with = "out")]
-    hosts: Vec<String>,
+    /// Accept this host name, or only this port of it, besides addresses and localhost; repeatable
+    #[arg(long = "host", value_name = "NAME[:PORT]", conflicts_with = "out")]
+    hosts: Vec<AcceptedHost>,
     /// Write the page to one self-contained HTML file and exit
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -43,7 +43,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
         return Ok(ExitCode::SUCCESS);
     }
     let shutdown = listen()?;
-    let hosts = args.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+    let hosts = args.hosts.clone();
     let ready = |address: SocketAddr| output.print(&text(address, &view.query()));
     dashboard.serve(Settings { listen: args.listen, hosts }, shutdown, ready).await?;
     Ok(ExitCode::SUCCESS)

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use counting::rollup::name_in_table;
+
 use super::args::Global;
 use crate::aws::Aws;
 use crate::counts::Reader;
@@ -35,8 +37,10 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     let reader = Reader { aws: &aws, table: &pipeline.table.counts, is_consistent: args.consistent };
     let mut events: Vec<String> = Vec::new();
     for event in &args.events {
-        if !events.contains(event) {
-            events.push(event.clone());
+        // A long name is counted under its short form.
+        let event = name_in_table(event).into_owned();
+        if !events.contains(&event) {
+            events.push(event);
         }
     }
     let series = reader.series(&events, &period, before.as_ref()).await?;

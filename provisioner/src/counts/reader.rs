@@ -69,6 +69,17 @@ fn sum(counts: impl Iterator<Item = i64>) -> i64 {
     counts.fold(0, i64::saturating_add)
 }
 
+/// Returns the names that are most similar to an unknown one, best first.
+pub(crate) fn similar<'a>(names: impl Iterator<Item = &'a str>, unknown: &str) -> Vec<&'a str> {
+    let unknown = unknown.to_lowercase();
+    let mut near: Vec<(f64, &str)> = names
+        .map(|name| (strsim::jaro_winkler(&name.to_lowercase(), &unknown), name))
+        .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
+        .collect();
+    near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    near.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
+}
+
 /// A reader of a counts table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader<'a> {
@@ -152,14 +163,8 @@ impl Reader<'_> {
             return Ok(());
         }
         let known = self.events().await?;
-        let mut near: Vec<(f64, &String)> = known
-            .iter()
-            .map(|name| (strsim::jaro_winkler(&name.to_lowercase(), &event.to_lowercase()), name))
-            .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
-            .collect();
-        near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
-        let near: Vec<String> =
-            near.iter().take(SUGGESTIONS).map(|(_, name)| format!("`{}`", printable(name))).collect();
+        let near = similar(known.iter().map(String::as_str), event);
+        let near: Vec<String> = near.iter().map(|name| format!("`{}`", printable(name))).collect();
         let help = match near.is_empty() {
             true => "run `provisioner events` to list all names".to_owned(),
             false => format!("did you mean {}? `provisioner events` lists all names", near.join(" or ")),

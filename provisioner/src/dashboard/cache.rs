@@ -1,16 +1,19 @@
 //! A cache of the counts, hour by hour, so that a page of a month is drawn immediately.
 //!
-//! Every page reads its hours again, except those read within the last few seconds. If reading takes longer than
-//! [`PATIENCE`] and all hours are cached, the page is drawn from the cache and states the age of the counts; reading
-//! continues in the background, and the next page has the result.
+//! Every page reads its hours again, except those read within the last few seconds. Pages that need the same hours at
+//! the same time share one reading. If it takes longer than [`PATIENCE`] and all hours are cached, the page is drawn from
+//! the cache and states the age of the counts; reading continues in the background for up to [`BACKGROUND`], and the
+//! next page has the result. A reading that no page waits for any more ends.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::{BoxFuture, FutureExt as _, Shared, WeakShared};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Semaphore, TryAcquireError};
+use tokio::sync::Semaphore;
 
 use crate::aws::Aws;
 use crate::counts::{AT_ONCE, Reader};
@@ -18,6 +21,8 @@ use crate::error::{Error, ErrorKind};
 
 /// The time that a page waits for current counts if all of its hours are cached.
 const PATIENCE: Duration = Duration::from_millis(400);
+/// The time that a reading continues after its page was drawn from the cache.
+const BACKGROUND: Duration = Duration::from_secs(30);
 /// The age from which cached counts are no longer shown.
 const TOO_OLD: Duration = Duration::from_secs(900);
 /// The age below which cached counts are not read again.
@@ -29,11 +34,11 @@ const PAST: SignedDuration = SignedDuration::from_hours(48);
 /// The capacity in hours: two of the longest periods, so that the longest can be compared. The hours read longest ago
 /// are evicted first.
 const MOST_HOURS: usize = 2 * super::view::MOST_HOURS + 5_000;
-/// The maximum number of pages that read concurrently.
-const MOST_PAGES: usize = 16;
+/// The maximum number of different readings at the same time.
+const MOST_READINGS: usize = 16;
 
 /// The reason why a page is requested.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Trigger {
     /// A visitor requested the page.
     Visitor,
@@ -88,15 +93,24 @@ impl Memory {
     }
 }
 
+/// A reading of hours, which several pages can wait for. It goes on while one of them does.
+type Reading = Shared<BoxFuture<'static, Result<(), Error>>>;
+
 /// A counts table and its cached hours.
-#[derive(Debug)]
 pub(crate) struct Cache {
     aws: Aws,
     table: String,
     memory: Mutex<Memory>,
     /// The limit of concurrent calls of all pages together.
     calls: Semaphore,
-    pages: Arc<Semaphore>,
+    /// The readings that pages wait for, by the hash of their hours.
+    readings: Mutex<HashMap<u64, WeakShared<BoxFuture<'static, Result<(), Error>>>>>,
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache").field("table", &self.table).finish_non_exhaustive()
+    }
 }
 
 /// Returns whether an hour read at `read` need not be read again for a page requested at `asked`.
@@ -111,8 +125,8 @@ fn is_fresh(hour: &str, read: Instant, asked: Instant, trigger: Trigger) -> bool
 
 impl Cache {
     pub(crate) fn new(aws: Aws, table: String) -> Arc<Self> {
-        let (calls, pages) = (Semaphore::new(AT_ONCE), Arc::new(Semaphore::new(MOST_PAGES)));
-        Arc::new(Self { aws, table, memory: Mutex::default(), calls, pages })
+        let (memory, readings) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { aws, table, memory, calls: Semaphore::new(AT_ONCE), readings })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Memory> {
@@ -125,26 +139,41 @@ impl Cache {
     /// The failed AWS call, or too many concurrent pages.
     pub(crate) async fn read(self: &Arc<Self>, hours: Vec<String>, trigger: Trigger) -> Result<Hours, Error> {
         let asked = Instant::now();
-        let page = Arc::clone(&self.pages).try_acquire_owned().map_err(|_: TryAcquireError| {
-            Error::new(ErrorKind::Busy, "too many pages are being read at the moment", "try again in a moment")
-        })?;
-        // A separate task, so that reading continues if the page does not wait for it.
-        let refreshing = Arc::clone(self).refresh(hours.clone(), asked, trigger);
-        let mut reading = tokio::spawn(async move {
-            let _page = page;
-            refreshing.await
-        });
-        let done = match tokio::time::timeout(PATIENCE, &mut reading).await {
-            Ok(done) => done,
+        let mut reading = self.reading(&hours, asked, trigger)?;
+        match tokio::time::timeout(PATIENCE, &mut reading).await {
+            Ok(done) => done?,
             Err(_) => match self.known(&hours, asked, trigger).filter(|known| known.age < TOO_OLD) {
-                Some(known) => return Ok(known),
-                None => reading.await,
+                Some(known) => {
+                    // The next page has the result.
+                    tokio::spawn(tokio::time::timeout(BACKGROUND, reading));
+                    return Ok(known);
+                }
+                None => reading.await?,
             },
-        };
-        done.map_err(|error| Error::internal("read the counts", error))??;
+        }
         let known = self.known(&hours, asked, trigger);
         known
             .ok_or_else(|| Error::usage("the period has more hours than the cache can hold", "choose a shorter period"))
+    }
+
+    /// Joins the reading of the same hours, or begins one.
+    fn reading(self: &Arc<Self>, hours: &[String], asked: Instant, trigger: Trigger) -> Result<Reading, Error> {
+        let mut hasher = DefaultHasher::new();
+        (hours, trigger).hash(&mut hasher);
+        let key = hasher.finish();
+        let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        // A finished reading is of no use to a page that is asked for later.
+        readings.retain(|_, reading| reading.upgrade().is_some_and(|reading| reading.peek().is_none()));
+        if let Some(reading) = readings.get(&key).and_then(WeakShared::upgrade) {
+            return Ok(reading);
+        }
+        if readings.len() >= MOST_READINGS {
+            let help = "try again in a moment";
+            return Err(Error::new(ErrorKind::Busy, "too many pages are being read at the moment", help));
+        }
+        let reading = Arc::clone(self).refresh(hours.to_vec(), asked, trigger).boxed().shared();
+        readings.extend(reading.downgrade().map(|weak| (key, weak)));
+        Ok(reading)
     }
 
     /// Returns the cached hours, or `None` if one of them is not cached.
@@ -197,6 +226,25 @@ mod tests {
         assert!(
             !fresh(1, 6, Trigger::Refresh) && fresh(100, 599, Trigger::Refresh) && !fresh(100, 601, Trigger::Refresh)
         );
+    }
+
+    #[tokio::test]
+    async fn pages_of_the_same_hours_share_a_reading_until_none_waits() {
+        let config = aws_config::SdkConfig::builder().behavior_version(aws_config::BehaviorVersion::latest()).build();
+        let cache = Cache::new(Aws::new(&config), "counts".to_owned());
+        let reading = |hour: &str, trigger| cache.reading(&[hour.to_owned()], Instant::now(), trigger);
+        let first = reading("2015-08-04T12:00:00Z", Trigger::Visitor).expect("a reading");
+        let second = reading("2015-08-04T12:00:00Z", Trigger::Visitor).expect("a reading");
+        let other = reading("2015-08-04T13:00:00Z", Trigger::Visitor).expect("a reading");
+        assert!(first.ptr_eq(&second) && !first.ptr_eq(&other));
+        let more: Vec<Reading> =
+            (2..MOST_READINGS).map(|n| reading(&n.to_string(), Trigger::Visitor).expect("a reading")).collect();
+        let refused = reading("one more", Trigger::Visitor).expect_err("too many readings");
+        assert_eq!(refused.kind(), ErrorKind::Busy);
+        // The same view needs no further reading, and abandoned ones make room.
+        assert!(reading("2015-08-04T12:00:00Z", Trigger::Visitor).is_ok());
+        drop(more);
+        assert!(reading("one more", Trigger::Visitor).is_ok());
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! the light or dark scheme. The only external data in the SVG are numbers and times.
 
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::view::Chart;
-use crate::counts::period::Period;
+use crate::counts::period::{Extent, Period};
 use crate::text::grouped;
 
 /// The number of series with a colour of their own.
@@ -52,7 +53,27 @@ pub(crate) struct Drawn<'a> {
     pub(crate) colour: usize,
     /// The counts by part.
     pub(crate) parts: &'a [i64],
-    pub(crate) dashed: bool,
+    /// True for the counts of the previous period: a thin dashed line, also in a chart of bars.
+    pub(crate) is_previous: bool,
+}
+
+/// The opacity of the bar of an unfinished part.
+const UNFINISHED: f64 = 0.45;
+/// The number of steps of the y axis, about.
+const STEPS: f64 = 4.0;
+
+/// Returns the labels of the y axis: from 0, in equal steps of 1, 2 or 5 times a power of ten, up to the highest count
+/// or above.
+fn y_labels(highest: i64) -> Vec<f64> {
+    let highest = height(highest.max(4));
+    let power = 10_f64.powf((highest / STEPS).log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].map(|n| n * power).into_iter().find(|step| step * STEPS >= highest);
+    let step = step.unwrap_or(10.0 * power);
+    let mut labels = vec![0.0];
+    while let Some(last) = labels.last().copied().filter(|last| *last < highest) {
+        labels.push(last + step);
+    }
+    labels
 }
 
 /// A drawing and the positions of its first and last part.
@@ -112,15 +133,15 @@ fn plot(
     let parts = i32::try_from(length)?;
     let stacked = chart == Chart::Bars;
     let sum = |part: usize| -> i64 {
-        let layers = series.iter().filter(|drawn| !drawn.dashed);
+        let layers = series.iter().filter(|drawn| !drawn.is_previous);
         layers.filter_map(|drawn| drawn.parts.get(part)).fold(0, |sum, count| sum.saturating_add(*count))
     };
     let highest = series.iter().flat_map(|drawn| drawn.parts).copied().max().unwrap_or(0);
     let highest = if stacked { (0..length).map(sum).max().unwrap_or(0).max(highest) } else { highest };
-    // At least 4, so that an empty chart has an axis.
-    let top = height(highest.max(4)) * 1.05;
+    let labels = y_labels(highest);
+    let top = labels.last().copied().unwrap_or(1.0);
     let root = SVGBackend::with_string(svg, size.area).into_drawing_area();
-    let widest = (0..=4).map(|n| short(top * f64::from(n) / 4.0).len()).max().unwrap_or(1);
+    let widest = labels.iter().map(|label| short(*label).len()).max().unwrap_or(1);
     let beside = u32::try_from(widest)? * size.letters * 5 / 8 + 28;
     // Half a part of margin on either side, so that bars and single points fit.
     let mut chart = ChartBuilder::on(&root)
@@ -131,26 +152,18 @@ fn plot(
         .build_cartesian_2d(-0.5..f64::from(parts) - 0.5, 0.0..top)?;
     let letters = ("sans-serif", size.letters).into_font().color(&TEXT);
     let pixels = chart.plotting_area().get_pixel_range();
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .disable_x_axis()
-        .y_labels(5)
-        .y_max_light_lines(1)
-        .axis_style(TRANSPARENT)
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(GRID.stroke_width(2))
-        .label_style(letters.clone())
-        .y_label_formatter(&|value| short(*value))
-        .draw()?;
+    let beside_axis = letters.pos(Pos::new(HPos::Right, VPos::Center));
+    for label in labels {
+        let y = pixels.1.end - rounded(label / top * f64::from(pixels.1.end - pixels.1.start));
+        let line = vec![(pixels.0.start, y), (pixels.0.end, y)];
+        root.draw(&PathElement::new(line, GRID.stroke_width(2)))?;
+        root.draw(&Text::new(short(label), (pixels.0.start - 12, y), beside_axis.clone()))?;
+    }
     // The labels below are drawn here, at the start of parts and as many as fit.
     let step = length.div_ceil(size.labels.max(1)).max(1);
     let width = f64::from(pixels.0.end - pixels.0.start) / f64::from(parts.max(1));
     let at = |part: f64| pixels.0.start + rounded((part + 0.5) * width);
-    let centred = letters.pos(plotters::style::text_anchor::Pos::new(
-        plotters::style::text_anchor::HPos::Center,
-        plotters::style::text_anchor::VPos::Top,
-    ));
+    let centred = letters.pos(Pos::new(HPos::Center, VPos::Top));
     for part in (0..length).step_by(step) {
         let text = period.tick(part);
         let x = at(f64::from(i32::try_from(part)?));
@@ -162,30 +175,43 @@ fn plot(
     if stacked {
         let mut floors = vec![0_i64; length];
         let narrow = if width > 6.0 { 0.4 } else { 0.5 };
-        for drawn in series.iter().filter(|drawn| !drawn.dashed) {
+        for drawn in series.iter().filter(|drawn| !drawn.is_previous) {
             let layer = drawn.parts.iter().zip(&mut floors).enumerate().filter_map(|(part, (count, floor))| {
                 let (low, x) = (*floor, f64::from(i32::try_from(part).ok()?));
                 *floor = floor.saturating_add(*count);
                 let corners = [(x - narrow, height(low)), (x + narrow, height(*floor))];
-                (*count != 0).then(|| Rectangle::new(corners, colour(drawn.colour).filled()))
+                let opacity = if period.extent(part) == Extent::SoFar { UNFINISHED } else { 1.0 };
+                (*count != 0).then(|| Rectangle::new(corners, colour(drawn.colour).mix(opacity).filled()))
             });
             chart.draw_series(layer.collect::<Vec<_>>())?;
         }
     }
-    for drawn in series.iter().filter(|drawn| drawn.dashed || !stacked) {
-        let points = drawn
-            .parts
-            .iter()
-            .enumerate()
-            .filter_map(|(part, count)| Some((f64::from(i32::try_from(part).ok()?), height(*count))));
-        let style = colour(drawn.colour).stroke_width(if drawn.dashed { 3 } else { 5 });
-        if drawn.dashed {
-            chart.draw_series(DashedLineSeries::new(points, 10, 8, style))?;
-        } else {
-            // Dots mark the points of a short line; a single point has no line at all.
-            let dots = if length <= 40 { 7 } else { 0 };
-            chart.draw_series(LineSeries::new(points, style.filled()).point_size(dots))?;
+    // A part that has not begun has no point, and the line to an unfinished one is dashed.
+    let begun = (0..length).take_while(|part| period.extent(*part) != Extent::Future).count();
+    let finished = (0..begun).take_while(|part| period.extent(*part) != Extent::SoFar).count();
+    let points = |parts: &[i64], range: std::ops::Range<usize>| -> Vec<(f64, f64)> {
+        let point = |part: usize| Some((f64::from(i32::try_from(part).ok()?), height(*parts.get(part)?)));
+        range.filter_map(point).collect()
+    };
+    for drawn in series.iter().filter(|drawn| drawn.is_previous || !stacked) {
+        let colour = colour(drawn.colour);
+        if drawn.is_previous {
+            let all = points(drawn.parts, 0..length);
+            chart.draw_series(DashedLineSeries::new(all, 10, 8, colour.stroke_width(3)))?;
+            continue;
         }
+        let unfinished = points(drawn.parts, finished.saturating_sub(1)..begun);
+        if finished < begun {
+            chart.draw_series(DashedLineSeries::new(unfinished.clone(), 6, 10, colour.stroke_width(5)))?;
+        }
+        // Dots mark the points of a short line; a single point has no line at all.
+        let dots = if length <= 40 { 7 } else { 0 };
+        chart.draw_series(
+            LineSeries::new(points(drawn.parts, 0..finished), colour.stroke_width(5).filled()).point_size(dots),
+        )?;
+        // The point of an unfinished part is a ring.
+        let ring = unfinished.last().copied().filter(|_| finished < begun);
+        chart.draw_series(ring.map(|point| Circle::new(point, dots.max(5), colour.stroke_width(3))))?;
     }
     root.present()?;
     let edges = (at(0.0), at(f64::from(parts - 1)));
@@ -206,13 +232,53 @@ mod tests {
     fn drawing(parts: &[&[i64]], chart: Chart) -> Drawing {
         let period = View::of("from=2015-08-01&to=2015-08-04").period().expect("a period");
         let series: Vec<Drawn<'_>> =
-            parts.iter().enumerate().map(|(colour, parts)| Drawn { colour, parts, dashed: false }).collect();
+            parts.iter().enumerate().map(|(colour, parts)| Drawn { colour, parts, is_previous: false }).collect();
         draw(&series, &period, chart, WIDE).expect("a drawing")
     }
 
     #[test]
     fn large_numbers_are_abbreviated() {
         assert_eq!([0.0, 950.0, 1234.0, 12_345.0, 3_400_000.0].map(short), ["0", "950", "1,234", "12.3k", "3.4M"]);
+    }
+
+    #[test]
+    fn y_axis_ends_above_the_data_in_readable_steps() {
+        for (highest, labels) in [
+            (0, vec!["0", "1", "2", "3", "4"]),
+            (5, vec!["0", "2", "4", "6"]),
+            (950, vec!["0", "500", "1,000"]),
+            (12_345, vec!["0", "5,000", "10k", "15k"]),
+            (4_000_001, vec!["0", "2M", "4M", "6M"]),
+        ] {
+            assert_eq!(y_labels(highest).into_iter().map(short).collect::<Vec<_>>(), labels, "{highest}");
+        }
+        for highest in (0..1_000_000).step_by(997).chain([i64::MAX, -3]) {
+            let labels = y_labels(highest);
+            let texts: std::collections::BTreeSet<String> = labels.iter().map(|label| short(*label)).collect();
+            assert!(labels.last().is_some_and(|top| *top >= height(highest)), "{highest}: {labels:?}");
+            assert!((3..=6).contains(&labels.len()) && texts.len() == labels.len(), "{highest}: {labels:?}");
+        }
+    }
+
+    #[test]
+    fn unfinished_part_is_dashed_and_a_future_one_is_not_drawn() {
+        let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+        let day = |n: i64| now.checked_add(jiff::Span::new().days(n)).expect("a date");
+        let draw = |from: i64, to: i64, chart| {
+            let query = format!("from={}&to={}&by=day", day(from), day(to));
+            let period = View::of(&query).period().expect("a period");
+            let parts: Vec<i64> = (1..=period.len()).map(|n| i64::try_from(n).expect("a number")).collect();
+            super::draw(&[Drawn { colour: 0, parts: &parts, is_previous: false }], &period, chart, WIDE)
+                .expect("a drawing")
+                .svg
+        };
+        let lines = |svg: &str| svg.matches("<polyline").count();
+        let (past, current, future) = (draw(-4, 0, Chart::Lines), draw(-3, 1, Chart::Lines), draw(-3, 3, Chart::Lines));
+        assert_eq!(past.matches("<circle").count(), 4);
+        assert!(lines(&current) > lines(&past) + 3, "no dashes");
+        assert_eq!(future.matches("<circle").count(), 4, "a future part has a point");
+        assert!(draw(-3, 1, Chart::Bars).contains("opacity=\"0.45\""));
+        assert!(!draw(-4, 0, Chart::Bars).contains("opacity=\"0.45\""));
     }
 
     #[test]

@@ -11,5 +11,5 @@ pub(crate) mod page;
 pub(crate) mod server;
 pub(crate) mod view;
 
-pub(crate) use server::{Dashboard, Settings};
+pub(crate) use server::{AcceptedHost, Dashboard, Settings};
 pub(crate) use view::View;

@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 use super::chart::{self, COLOURS, Drawing, Drawn};
 use super::frame::{Event, Frame};
 use super::view::{Chart, ROWS, View};
-use crate::counts::Series;
 use crate::counts::period::{Extent, Period};
+use crate::counts::{Series, similar};
 use crate::error::Error;
 use crate::output::counts::{self, CountsFormat, share};
 use crate::text::grouped;
@@ -114,15 +114,17 @@ struct Data {
     narrow: Drawing,
     parts: Vec<Part>,
     totals: Vec<String>,
-    /// True if the previous period is drawn, as dashed lines.
-    is_dashed: bool,
-    /// True if the last part is incomplete.
-    is_cut_short: bool,
+    /// What a reader of the chart must know, one sentence each.
+    notes: Vec<String>,
+    /// The chosen events without a count, each with similar names and the queries of the views with these instead.
+    unknown: Vec<(String, Vec<(String, String)>)>,
     rows: Vec<Row>,
     hidden_rows: usize,
     all_rows: String,
     names: Vec<String>,
     csv: String,
+    /// The name of the file with the CSV.
+    csv_name: String,
     age_seconds: u64,
     is_fresh: bool,
 }
@@ -164,6 +166,8 @@ pub(crate) struct Source<'a> {
 #[derive(Debug)]
 pub(crate) struct Found<'a> {
     pub(crate) period: &'a Period,
+    /// The previous period, if it is compared.
+    pub(crate) before: Option<&'a Period>,
     /// The counts of the period.
     pub(crate) frame: &'a Frame,
     /// Seconds since the oldest read.
@@ -234,24 +238,49 @@ pub(crate) fn drawn(view: &View, frame: &Frame, length: usize) -> Vec<(usize, Ev
     drawn
 }
 
-/// Formats the counts of the chosen events as CSV; no events are joined.
+/// Formats the counts of the drawn events as CSV. Chosen events are not joined, even if they have no colour of their
+/// own.
 pub(crate) fn csv(view: &View, found: &Found<'_>) -> String {
-    let series: Vec<Series> = chosen(view, found.frame).iter().map(Series::from).collect();
-    counts::series(&series, found.period, None, CountsFormat::Csv)
+    let events = match view.events.is_empty() {
+        true => drawn(view, found.frame, found.period.len()).into_iter().map(|(_, event)| event).collect(),
+        false => chosen(view, found.frame),
+    };
+    let series: Vec<Series> = events.iter().map(Series::from).collect();
+    counts::series(&series, found.period, found.before, CountsFormat::Csv)
+}
+
+/// Returns the name of the file with the CSV; it has the zone of its times.
+pub(crate) fn csv_name(period: &Period) -> String {
+    let zone: String = period.zone().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    format!("counts-{zone}.csv")
+}
+
+/// Returns the previous period of the drawn events as dashed lines: one for each event, or one for all of them if there
+/// would be too many or they are stacked.
+fn previous(view: &View, events: &[(usize, Event)], length: usize) -> Vec<(usize, Vec<i64>)> {
+    let line = |(colour, event): &(usize, Event)| Some((*colour, event.before.clone()?));
+    let mut lines: Vec<(usize, Vec<i64>)> = if view.chart == Chart::Bars || events.len() > COMPARED {
+        let all: Vec<&Event> = events.iter().map(|(_, event)| event).collect();
+        line(&(COLOURS, Event::joined("", &all, length))).into_iter().collect()
+    } else {
+        events.iter().filter_map(line).collect()
+    };
+    for (_, parts) in &mut lines {
+        parts.truncate(length);
+    }
+    lines
 }
 
 impl Data {
     fn new(view: &View, found: &Found<'_>, standalone: bool) -> Result<Self, String> {
-        let Found { period, frame, age_seconds, is_fresh } = found;
+        let Found { period, before, frame, age_seconds, is_fresh } = found;
         let events = drawn(view, frame, period.len());
         let series: Vec<Drawn<'_>> = events
             .iter()
-            .map(|(colour, event)| Drawn { colour: *colour, parts: &event.parts, dashed: false })
+            .map(|(colour, event)| Drawn { colour: *colour, parts: &event.parts, is_previous: false })
             .collect();
-        let dashes = events.iter().filter(|_| events.len() <= COMPARED).filter_map(|(colour, event)| {
-            let parts = event.before.as_deref()?;
-            Some(Drawn { colour: *colour, parts: parts.get(..parts.len().min(period.len()))?, dashed: true })
-        });
+        let previous = previous(view, &events, period.len());
+        let dashes = previous.iter().map(|(colour, parts)| Drawn { colour: *colour, parts, is_previous: true });
         // Dashes first, so that the lines of the period itself are drawn over them.
         let all: Vec<Drawn<'_>> = dashes.chain(series.iter().copied()).collect();
         let is_chosen = |event: &Event| view.events.iter().any(|name| **name == *event.name);
@@ -264,8 +293,15 @@ impl Data {
         });
         let colour_of = |event: &Event| events.iter().find(|(_, other)| other.name == event.name).map(|(c, _)| *c);
         let most = frame.events.first().map_or(0, |event| event.total);
-        let ranked: Vec<&Event> = frame.events.iter().filter(|event| event.total != 0 || is_chosen(event)).collect();
+        let find = view.find.to_lowercase();
+        let ranked = frame.events.iter().filter(|event| event.total != 0 || is_chosen(event));
+        let ranked: Vec<&Event> = ranked.filter(|event| event.name.to_lowercase().contains(&find)).collect();
         let shown = if standalone { ranked.len() } else { view.rows };
+        let unknown = view.events.iter().filter(|name| !frame.events.iter().any(|event| *event.name == ***name));
+        let unknown = unknown.map(|name| {
+            let near = similar(frame.events.iter().map(|event| &*event.name), name);
+            (printable(name), near.iter().map(|other| (printable(other), view.replaced(name, other).query())).collect())
+        });
         let rows = ranked.iter().take(shown).map(|event| Row {
             name: printable(&event.name),
             event: event.name.to_string(),
@@ -297,8 +333,8 @@ impl Data {
             narrow: chart::draw(&all, period, view.chart, chart::NARROW)?,
             parts: parts.collect(),
             totals: events.iter().map(|(_, event)| grouped(event.total)).collect(),
-            is_dashed: all.iter().any(|drawn| drawn.dashed),
-            is_cut_short: (0..period.len()).any(|part| period.extent(part) == Extent::SoFar),
+            notes: notes(period, *before, previous.len(), events.len()),
+            unknown: unknown.collect(),
             rows: rows.collect(),
             hidden_rows: ranked.len().saturating_sub(view.rows),
             all_rows: View { rows: if view.rows > ROWS { ROWS } else { ranked.len().max(1) }, ..view.clone() }.query(),
@@ -308,10 +344,34 @@ impl Data {
             } else {
                 format!("counts.csv?{query}")
             },
+            csv_name: csv_name(period),
             age_seconds: *age_seconds,
             is_fresh: *is_fresh,
         })
     }
+}
+
+/// Returns what a reader of the chart must know.
+fn notes(period: &Period, before: Option<&Period>, lines: usize, events: usize) -> Vec<String> {
+    let has = |extent: Extent| (0..period.len()).any(|part| period.extent(part) == extent);
+    let unit = period.by().name();
+    let mut notes = Vec::new();
+    if lines > 0 {
+        let what = if lines < events { ", all drawn events together" } else { "" };
+        notes.push(format!("Thin dashed line: the previous period{what}."));
+    }
+    if has(Extent::SoFar) {
+        notes.push(format!("The {unit} that includes the present is not over yet; it is dashed or pale."));
+    }
+    if has(Extent::Partial) {
+        notes.push(format!("The period begins or ends within a {unit}, which is marked (partial)."));
+    }
+    for note in counts::notes(period, before) {
+        let mut letters = note.chars();
+        let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
+        notes.push(format!("{first}{}.", letters.as_str()));
+    }
+    notes
 }
 
 /// Describes the chart in words.

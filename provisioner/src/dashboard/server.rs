@@ -4,9 +4,10 @@
 //! by default, and accepts requests only under known host names, so that a foreign page in the same browser cannot
 //! reach it under a name that it has pointed here (DNS rebinding).
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::pin::pin;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
 
 use super::cache::{Cache, Hours, Trigger};
 use super::frame::Frame;
@@ -45,6 +52,15 @@ const WARMING: Duration = Duration::from_secs(3);
 /// The pause after which an overloaded server asks the browser to repeat its request.
 const RETRY_AFTER_SECONDS: u32 = 2;
 
+/// The maximum number of connections; further ones wait until one ends.
+const MOST_CONNECTIONS: usize = 256;
+/// The time in which a connection must send the headers of its next request; idle connections end after it too.
+const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+/// The time that answers may take after a signal to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
+/// The pause after an accept that failed, for example since the process has too many open files.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
 /// The header of a request with which the page refreshes itself.
 const REFRESH: HeaderName = HeaderName::from_static("x-dashboard-refresh");
 
@@ -53,8 +69,45 @@ const REFRESH: HeaderName = HeaderName::from_static("x-dashboard-refresh");
 pub(crate) struct Settings {
     /// The address to listen on.
     pub(crate) listen: SocketAddr,
-    /// The accepted host names, in addition to addresses and `localhost`.
-    pub(crate) hosts: BTreeSet<String>,
+    /// The accepted hosts, in addition to addresses and `localhost`.
+    pub(crate) hosts: Vec<AcceptedHost>,
+}
+
+/// A host that requests may name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AcceptedHost {
+    /// The name as browsers send it: in small letters, and an international one in Punycode.
+    name: String,
+    /// The port; `None` accepts every port.
+    port: Option<u16>,
+}
+
+impl AcceptedHost {
+    /// Parses the value of a `Host` header, which has a name or an address, and perhaps a port.
+    fn of_header(host: &str) -> Option<Self> {
+        let (name, port) = match host.strip_prefix('[') {
+            Some(rest) => rest.split_once(']').map(|(address, port)| (address, port.strip_prefix(':')))?,
+            None => host.rsplit_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
+        };
+        let port = port.map(str::parse).transpose().ok()?;
+        Some(Self { name: name.trim_end_matches('.').to_ascii_lowercase(), port })
+    }
+
+    /// Returns whether this rule accepts a request for `asked`.
+    fn accepts(&self, asked: &Self) -> bool {
+        self.name == asked.name && (self.port.is_none() || self.port == asked.port)
+    }
+}
+
+impl FromStr for AcceptedHost {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let help = "write a host name, such as counts.example.com or counts.example.com:8443, without https://";
+        let parsed = Self::of_header(text).ok_or(help)?;
+        let name = idna::domain_to_ascii_strict(&parsed.name).map_err(|_| help)?;
+        if name.is_empty() { Err(help.to_owned()) } else { Ok(Self { name, ..parsed }) }
+    }
 }
 
 /// The dashboard of one pipeline.
@@ -63,12 +116,13 @@ pub(crate) struct Dashboard {
     cache: Arc<Cache>,
     pipeline: String,
     region: String,
-    hosts: BTreeSet<String>,
+    hosts: Vec<AcceptedHost>,
 }
 
 /// The counts of a view.
 struct Read {
     period: Period,
+    before: Option<Period>,
     frame: Frame,
     age_seconds: u64,
     is_fresh: bool,
@@ -76,8 +130,8 @@ struct Read {
 
 impl Read {
     fn found(&self) -> Found<'_> {
-        let Self { period, frame, age_seconds, is_fresh } = self;
-        Found { period, frame, age_seconds: *age_seconds, is_fresh: *is_fresh }
+        let Self { period, before, frame, age_seconds, is_fresh } = self;
+        Found { period, before: before.as_ref(), frame, age_seconds: *age_seconds, is_fresh: *is_fresh }
     }
 }
 
@@ -87,7 +141,7 @@ impl Dashboard {
             cache: Cache::new(aws, pipeline.table.counts.clone()),
             pipeline: pipeline.name.clone(),
             region: pipeline.region.clone(),
-            hosts: BTreeSet::new(),
+            hosts: Vec::new(),
         }
     }
 
@@ -102,7 +156,7 @@ impl Dashboard {
         let previous = Hours { counts: counts.split_off(length), age, is_fresh };
         let hours = Hours { counts, age, is_fresh };
         let frame = Frame::new(&hours, &period, before.as_ref().map(|before| (&previous, before)));
-        Ok(Read { period, frame, age_seconds: age.as_secs(), is_fresh })
+        Ok(Read { period, before, frame, age_seconds: age.as_secs(), is_fresh })
     }
 
     fn source(&self, standalone: bool) -> Source<'_> {
@@ -158,23 +212,51 @@ impl Dashboard {
             .fallback(|| async { (StatusCode::NOT_FOUND, "Not found. The dashboard is at /.\n") })
             .layer(middleware::from_fn_with_state(Arc::clone(&dashboard), guard))
             .with_state(dashboard);
-        axum::serve(listener, router)
-            .with_graceful_shutdown(async move {
-                let _signal = stop.wait().await;
-            })
-            .await
-            .map_err(failed)
+        accept(&listener, &router, &stop).await;
+        Ok(())
     }
 
     /// Returns whether requests under this host name are accepted. An IP address always is: DNS rebinding needs a name.
     fn accepts(&self, host: &str) -> bool {
-        let name = match host.strip_prefix('[') {
-            Some(rest) => rest.split_once(']').map_or("", |(address, _)| address),
-            None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-        };
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
-        name == "localhost" || name.parse::<IpAddr>().is_ok() || self.hosts.contains(&name)
+        AcceptedHost::of_header(host).is_some_and(|asked| {
+            let is_local = asked.name == "localhost" || asked.name.parse::<IpAddr>().is_ok();
+            is_local || self.hosts.iter().any(|host| host.accepts(&asked))
+        })
     }
+}
+
+/// Answers requests until a signal arrives. Then idle connections end at once, and running answers get
+/// [`STOP_WITHIN`].
+async fn accept(listener: &TcpListener, router: &Router, stop: &Shutdown) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
+    let free = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let running = GracefulShutdown::new();
+    let mut stopped = pin!(stop.wait());
+    let next = || async {
+        // Fails only if the semaphore is closed, which never happens here.
+        let place = Arc::clone(&free).acquire_owned().await.ok();
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => return (stream, place),
+                Err(_) => sleep(ACCEPT_AGAIN).await,
+            }
+        }
+    };
+    loop {
+        let (stream, place): (TcpStream, _) = tokio::select! {
+            next = next() => next,
+            _ = &mut stopped => break,
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = running.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            // A connection that breaks concerns its visitor alone.
+            let _ = connection.await;
+            drop(place);
+        });
+    }
+    let _ = timeout(STOP_WITHIN, running.shutdown()).await;
 }
 
 fn asset(kind: &'static str, text: &'static str) -> Response {
@@ -259,10 +341,8 @@ async fn csv(State(dashboard): State<Arc<Dashboard>>, RawQuery(query): RawQuery)
     let view = View::of(&query.unwrap_or_default());
     match dashboard.read(&view, Trigger::Visitor).await {
         Ok(read) => {
-            let headers = [
-                (CONTENT_TYPE, "text/csv; charset=utf-8"),
-                (CONTENT_DISPOSITION, "attachment; filename=\"counts.csv\""),
-            ];
+            let disposition = format!("attachment; filename=\"{}\"", page::csv_name(&read.period));
+            let headers = [(CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (CONTENT_DISPOSITION, disposition)];
             (headers, page::csv(&view, &read.found())).into_response()
         }
         Err(error) => {
@@ -286,16 +366,42 @@ mod tests {
             cache: Cache::new(aws, "counts".to_owned()),
             pipeline: "p".to_owned(),
             region: "r".to_owned(),
-            hosts: BTreeSet::from(["counts.example.com".to_owned()]),
+            hosts: ["counts.example.com", "Bücher.example", "other.example.com:8443"]
+                .map(|host| host.parse().expect("a host"))
+                .into(),
         };
-        for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080", "10.1.2.3", "Counts.Example.com:80"]
-        {
+        for host in [
+            "localhost",
+            "localhost:8080",
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "10.1.2.3",
+            "Counts.Example.com:80",
+            "counts.example.com.",
+            "xn--bcher-kva.example:8080",
+            "other.example.com:8443",
+        ] {
             assert!(dashboard.accepts(host), "{host}");
         }
-        for host in
-            ["", "evil.example.net", "localhost.evil.example.net:8080", "127.0.0.1.evil.example.net", "[::1", "[x]"]
-        {
+        for host in [
+            "",
+            "evil.example.net",
+            "localhost.evil.example.net:8080",
+            "127.0.0.1.evil.example.net",
+            "[::1",
+            "[x]",
+            "other.example.com",
+            "other.example.com:80",
+            "counts.example.com:port",
+        ] {
             assert!(!dashboard.accepts(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn accepted_host_that_is_no_name_is_refused() {
+        for host in ["", "https://counts.example.com", "counts.example.com/path", "a b", ":80", "host:99999"] {
+            assert!(host.parse::<AcceptedHost>().is_err(), "{host}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! A view: the state of a page, encoded in its address so that every view can be linked to.
 
+use counting::rollup::name_in_table;
+
 use crate::counts::period::{By, Period, PeriodArgs};
 use crate::error::Error;
 
@@ -43,6 +45,8 @@ pub(crate) struct View {
     pub(crate) chart: Chart,
     /// The number of rows in the table of events.
     pub(crate) rows: usize,
+    /// The text that the names in the table of events contain, in any case; empty for all names.
+    pub(crate) find: String,
     /// True if the page refreshes itself every minute.
     pub(crate) refresh: bool,
 }
@@ -54,7 +58,8 @@ impl View {
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let value = value.into_owned();
             match name.as_ref() {
-                "event" if !value.is_empty() && !view.events.contains(&value) => view.events.push(value),
+                "event" => view.add(&value),
+                "find" => view.find = value,
                 "last" => view.last = value,
                 "from" => view.from = value,
                 "to" => view.to = value,
@@ -78,6 +83,14 @@ impl View {
         view
     }
 
+    /// Adds an event. A long name is counted under its short form.
+    fn add(&mut self, event: &str) {
+        let event = name_in_table(event).into_owned();
+        if !event.is_empty() && !self.events.contains(&event) {
+            self.events.push(event);
+        }
+    }
+
     /// Creates the view from the arguments of the command line.
     pub(crate) fn asked(events: &[String], period: &PeriodArgs, compare: bool) -> Self {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -85,8 +98,7 @@ impl View {
             (None, None) => "7d".to_owned(),
             (last, _) => text(last),
         };
-        Self {
-            events: events.to_vec(),
+        let mut view = Self {
             last,
             from: text(&period.from),
             to: text(&period.to),
@@ -95,7 +107,11 @@ impl View {
             compare,
             rows: ROWS,
             ..Self::default()
+        };
+        for event in events {
+            view.add(event);
         }
+        view
     }
 
     /// Returns the query part of the view's address.
@@ -104,9 +120,14 @@ impl View {
         for event in &self.events {
             query.append_pair("event", event);
         }
-        for (name, value) in
-            [("last", &self.last), ("from", &self.from), ("to", &self.to), ("by", &self.by), ("tz", &self.tz)]
-        {
+        for (name, value) in [
+            ("last", &self.last),
+            ("from", &self.from),
+            ("to", &self.to),
+            ("by", &self.by),
+            ("tz", &self.tz),
+            ("find", &self.find),
+        ] {
             if !value.is_empty() {
                 query.append_pair(name, value);
             }
@@ -140,6 +161,14 @@ impl View {
             Some(at) => drop(view.events.remove(at)),
             None => view.events.push(event.to_owned()),
         }
+        view
+    }
+
+    /// Returns the view with an event in the place of another one.
+    pub(crate) fn replaced(&self, event: &str, other: &str) -> Self {
+        let mut view = self.clone();
+        view.events.retain(|name| name != event);
+        view.add(other);
         view
     }
 
@@ -192,9 +221,9 @@ mod tests {
         #[test]
         fn view_survives_a_round_trip_through_its_address(
             events in prop::collection::vec(".{1,20}", 0..4), tz in "[A-Za-z/]{0,12}", compare: bool, bars: bool,
-            rows in 1_usize..500, refresh: bool, from in "[0-9-]{0,10}", to in "[0-9-]{0,10}",
+            rows in 1_usize..500, refresh: bool, find in ".{0,9}", from in "[0-9-]{0,10}", to in "[0-9-]{0,10}",
         ) {
-            let mut view = View { tz, compare, rows, refresh, from, to, ..View::default() };
+            let mut view = View { tz, compare, rows, refresh, find, from, to, ..View::default() };
             view.chart = if bars { Chart::Bars } else { Chart::Lines };
             for event in events {
                 if !view.events.contains(&event) {
@@ -245,5 +274,14 @@ mod tests {
         let view = View::of("event=a&event=b");
         assert_eq!(view.toggled("a").events, ["b"]);
         assert_eq!(view.toggled("c").events, ["a", "b", "c"]);
+        assert_eq!(view.replaced("a", "c").events, ["b", "c"]);
+    }
+
+    #[test]
+    fn event_with_a_long_name_is_that_of_the_table() {
+        let long = "x".repeat(2_000);
+        let view = View::of(&format!("event={long}"));
+        assert!(view.events[0].len() < 1_100 && view.events[0].contains('…'), "{view:?}");
+        assert_eq!(View::of(&view.query()), view);
     }
 }
