@@ -93,8 +93,10 @@ impl Memory {
     }
 }
 
-/// A reading of hours, which several pages can wait for. It goes on while one of them does.
-type Reading = Shared<BoxFuture<'static, Result<(), Error>>>;
+/// A reading of hours.
+type ReadingFuture = BoxFuture<'static, Result<(), Error>>;
+/// A reading that several pages can wait for. It goes on while one of them does.
+type Reading = Shared<ReadingFuture>;
 
 /// A counts table and its cached hours.
 pub(crate) struct Cache {
@@ -104,7 +106,7 @@ pub(crate) struct Cache {
     /// The limit of concurrent calls of all pages together.
     calls: Semaphore,
     /// The readings that pages wait for, by the hash of their hours.
-    readings: Mutex<HashMap<u64, WeakShared<BoxFuture<'static, Result<(), Error>>>>>,
+    readings: Mutex<HashMap<u64, WeakShared<ReadingFuture>>>,
 }
 
 impl std::fmt::Debug for Cache {

@@ -46,7 +46,7 @@ async fn apply_of_any_declaration_leaves_the_pipeline_in_sync() -> Result<()> {
         pipeline.declare(file)?;
         pipeline.expect(0, &["apply", "--yes"])?;
         let plan = pipeline.expect(0, &["plan"])?;
-        ensure!(verdict(&plan.out)? == "No changes.", "{file}\n{}", plan.out);
+        ensure!(verdict(&plan.out)?.starts_with("No changes."), "{file}\n{}", plan.out);
     }
     Ok(())
 }

@@ -99,14 +99,14 @@ async fn chart_table_and_download_equal_the_recount() -> Result<()> {
 
     // The link downloads the same numbers as CSV.
     browser.page.find(By::Id("csv")).await?.click().await?;
-    let file = browser.downloads.path().join("counts.csv");
+    let file = browser.downloads.path().join("counts-UTC.csv");
     let started = Instant::now();
     while !file.exists() {
         ensure!(started.elapsed() < COUNT_TIMEOUT, "no file was downloaded");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let csv = std::fs::read_to_string(&file)?;
-    ensure!(csv.lines().next() == Some("start,Event 003,Event 001,Event 050"), "{csv}");
+    ensure!(csv.lines().next() == Some("start,Event 003,Event 001,Event 050,extent"), "{csv}");
     for (line, row) in csv.lines().skip(1).zip(&shown) {
         let counts: Vec<&str> = line.split(',').skip(1).collect();
         let same = row[1..].iter().zip(&counts).all(|(shown, count)| shown.replace(',', "") == **count);

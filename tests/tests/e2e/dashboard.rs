@@ -1,5 +1,9 @@
 //! `provisioner dashboard` as a server: its numbers equal the recount, and its answers are safe.
 
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tests::dashboard::DashboardServer;
@@ -55,6 +59,37 @@ async fn page_and_report_of_a_month_equal_the_recount() -> Result<()> {
     let (status, headers, csv) = get(&format!("{}/counts.csv?{query}", server.url), None)?;
     ensure!(status == 200 && csv == printed, "{csv}\n{printed}");
     ensure!(headers["content-type"] == "text/csv; charset=utf-8", "{headers:?}");
+    ensure!(headers["content-disposition"] == "attachment; filename=\"counts-UTC.csv\"", "{headers:?}");
+    // The CSV of stacked bars has the other events too, and that of a comparison the previous period.
+    let bars = "from=2015-07-20&to=2015-08-03&chart=bars&compare=on&tz=Asia/Tokyo";
+    let (_, headers, csv) = get(&format!("{}/counts.csv?{bars}", server.url), None)?;
+    ensure!(headers["content-disposition"] == "attachment; filename=\"counts-Asia-Tokyo.csv\"", "{headers:?}");
+    let first = csv.lines().next().unwrap_or_default();
+    ensure!(first.contains(" others,") && first.contains(" others (before),"), "{first}");
+    let sum: u64 = csv
+        .lines()
+        .skip(1)
+        .flat_map(|line| line.split(',').skip(1).step_by(2))
+        .filter_map(|n| n.parse::<u64>().ok())
+        .sum();
+    let (_, _, page) = get(&format!("{}/?{bars}", server.url), None)?;
+    ensure!(text_of(&page, "total")?.replace(',', "") == sum.to_string(), "{sum} is not in the page");
+    ensure!(page.contains("Thin dashed line: the previous period, all drawn events together."), "{page}");
+    // "Last 7 days" is the same period everywhere.
+    let top: serde_json::Value =
+        serde_json::from_str(&pipeline.expect(0, &["top", "--last", "7d", "--format", "json"])?.out)?;
+    let (_, _, page) = get(&format!("{}/?last=7d", server.url), None)?;
+    ensure!(page.contains(top["from"].as_str().context("a start")?), "{top} is not the period of the page");
+    // Below a path of a proxy, every link and file is found.
+    for absolute in ["href=\"/", "action=\"/", "src=\"/"] {
+        ensure!(!page.contains(absolute), "{absolute}");
+    }
+
+    // An unknown event is named, with similar ones.
+    let (status, _, page) = get(&format!("{}/?{query}&event=Evnt+007", server.url), None)?;
+    ensure!(status == 200 && page.contains("was counted in this period") && page.contains("Similar names:"), "{page}");
+    let (_, _, page) = get(&format!("{}/?from=2015-07-05&to=2015-08-04&rows=500&find=EVENT+00", server.url), None)?;
+    ensure!(page.matches("data-event=").count() == 10, "{} rows", page.matches("data-event=").count());
 
     // The exported report has the same total and is self-contained.
     pipeline.expect(0, &["dashboard", "--out", "report.html", "--from", "2015-07-05", "--to", "2015-08-04"])?;
@@ -109,13 +144,15 @@ async fn page_with_hostile_names_escapes_them() -> Result<()> {
 async fn request_with_unknown_host_is_rejected() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
-    let args = ["--host", "counts.example.com", "--last", "30d"];
+    let args = ["--host", "counts.example.com", "--host", "b\u{fc}cher.example:8443", "--last", "30d"];
     let mut server = DashboardServer::start(&pipeline, "127.0.0.1:0", &args)?;
     ensure!(server.banner.contains("/?last=30d") && !server.banner.contains("no sign-in"), "{}", server.banner);
     for path in ["/", "/counts.csv", "/style.css", "/script.js"] {
         let url = format!("{}{path}", server.url);
         ensure!(get(&url, None)?.0 == 200, "{url}");
         ensure!(get(&url, Some("counts.example.com"))?.0 == 200, "{url}");
+        ensure!(get(&url, Some("xn--bcher-kva.example:8443"))?.0 == 200, "{url}");
+        ensure!(get(&url, Some("xn--bcher-kva.example"))?.0 == 421, "{url}");
         let (status, headers, body) = get(&url, Some("evil.example.net"))?;
         ensure!(status == 421 && body.contains("--host NAME"), "{url}: {status} {body}");
         ensure!(headers.contains_key("content-security-policy"), "{headers:?}");
@@ -131,9 +168,18 @@ async fn request_with_unknown_host_is_rejected() -> Result<()> {
         .post(&server.url)
         .send("event=x")?;
     ensure!(posted.status() == 405, "{posted:?}");
-    // Stopping a server is not a failure.
+    let wrong = pipeline.expect(1, &["dashboard", "--host", "https://counts.example.com/"])?;
+    ensure!(wrong.err.contains("write a host name"), "{}", wrong.err);
+    // Stopping a server is not a failure, and neither an idle connection nor half a request delays it.
+    let address = server.url.trim_start_matches("http://");
+    let _idle = TcpStream::connect(address)?;
+    let mut half = TcpStream::connect(address)?;
+    half.write_all(b"GET / HT")?;
+    std::thread::sleep(Duration::from_millis(200));
+    let started = Instant::now();
     send_signal("INT", server.id())?;
     ensure!(server.wait()? == Some(0), "the exit code after SIGINT is not 0");
+    ensure!(started.elapsed() < Duration::from_secs(8), "stopping took {:?}", started.elapsed());
 
     let open = DashboardServer::start(&pipeline, "0.0.0.0:0", &[])?;
     ensure!(open.banner.contains("no authentication and no encryption"), "{}", open.banner);

@@ -85,7 +85,8 @@ async fn live(pipeline: &Pipeline<'_>) -> Result<()> {
     if let Err(error) = failure_messages(pipeline, 1).await {
         anyhow::bail!("{error}\n{}", crate::handler::function_log(pipeline).await?);
     }
-    pipeline.expect(0, &["status"])?;
+    let status = pipeline.expect(3, &["status"])?.out;
+    ensure!(status.contains("FAILED   failures: 1 in queue"), "{status}");
     pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
     let plan = pipeline.expect(0, &["plan"])?.out;
     ensure!(verdict(&plan)?.contains("0 to update, 0 to delete."), "{plan}");

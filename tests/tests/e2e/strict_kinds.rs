@@ -108,7 +108,7 @@ async fn tags_beyond_the_limit_are_a_conflict() -> Result<()> {
     assert_in_sync(&pipeline)?;
     pipeline.declare("[tags]\nteam = \"data\"")?;
     let refused = pipeline.expect(1, &["apply", "--yes"])?;
-    let why = format!("table {table} has 48 unmanaged tags, and 3 more exceed the 50 that AWS allows");
+    let why = format!("table {table} has 48 unmanaged tags, and 4 more exceed the 50 that AWS allows");
     ensure!(refused.err.contains(&why) && !refused.out.contains("Done"), "{refused:?}");
     Ok(())
 }
@@ -266,7 +266,7 @@ async fn role_tag_in_another_case_is_replaced() -> Result<()> {
     iam.tag_role().role_name(&role).tags(tag).send().await?;
     pipeline.declare("[tags]\nteam = \"data\"")?;
     let plan = pipeline.expect(0, &["plan"])?.out;
-    ensure!(plan.contains("tags.team  \"others\" -> \"data\""), "{plan}");
+    ensure!(plan.contains("tags.team          \"others\" -> \"data\""), "{plan}");
     pipeline.expect(0, &["apply", "--yes"])?;
     assert_in_sync(&pipeline)?;
     let tags = iam.list_role_tags().role_name(&role).send().await?.tags;

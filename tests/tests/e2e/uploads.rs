@@ -20,11 +20,11 @@ async fn uploaded_files_are_counted_and_queryable() -> Result<()> {
     pipeline.wait_for_counts(&expected).await?;
 
     // A wider period than needed, because a new hour may have begun since.
-    let top: Value = serde_json::from_str(&pipeline.expect(0, &["top", "--last", "1d", "--format", "json"])?.out)?;
+    let top: Value = serde_json::from_str(&pipeline.expect(0, &["top", "--last", "24h", "--format", "json"])?.out)?;
     ensure!(top["total"].as_u64() == Some(expected.values().sum()), "{top}");
     let event = "Clicked \"Buy now\"";
     let query: Value =
-        serde_json::from_str(&pipeline.expect(0, &["query", event, "--last", "1d", "--format", "json"])?.out)?;
+        serde_json::from_str(&pipeline.expect(0, &["query", event, "--last", "24h", "--format", "json"])?.out)?;
     let hours = query["events"][0]["counts"].as_array().context("counts")?;
     ensure!(hours.len() == 24, "empty hours are shown: {query}");
     let found: Counts = hours
