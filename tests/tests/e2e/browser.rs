@@ -369,3 +369,51 @@ async fn report_opened_from_a_file_works() -> Result<()> {
     ensure!(csv.starts_with("data:text/csv"), "{csv}");
     Ok(())
 }
+
+#[tokio::test]
+async fn toolbar_legend_and_long_names_fit_the_screen() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let mut names: Vec<String> = (0..40).map(|n| format!("Event {n:02}")).collect();
+    let long = format!("Subscription {}", "renewal reminder ".repeat(20));
+    names.push(long.clone());
+    upload_names(&pipeline, "a", &names, &mut Counts::new()).await?;
+    let server = DashboardServer::start(&pipeline, "127.0.0.1:0", &[])?;
+    let browser = Browser::start().await?;
+    let resize = |width: u32, height: u32, mobile: bool| {
+        let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 2, "mobile": mobile });
+        let browser = &browser;
+        async move { browser.devtools("Emulation.setDeviceMetricsOverride", metrics).await }
+    };
+    resize(1280, 900, false).await?;
+    let event = percent_encoding::utf8_percent_encode(long.trim(), percent_encoding::NON_ALPHANUMERIC);
+    browser.page.goto(format!("{}/?last=24h&compare=on&event={event}", server.url)).await?;
+    // All controls are in one row: their lower edges are within one control's height.
+    let edges = "const edges = [...document.querySelectorAll('#choose > p, #choose > .ticks')].map((e) => e.getBoundingClientRect().bottom); \
+                 return Math.max(...edges) - Math.min(...edges)";
+    let spread = browser.evaluate(edges).await?.as_f64().context("a number")?;
+    ensure!(spread < 20.0, "the toolbar has more than one row: {spread}");
+
+    // A shortened name is whole while it has the focus.
+    let height = "return document.querySelector('.legend .name').getBoundingClientRect().height";
+    let short = browser.evaluate(height).await?.as_f64().context("a number")?;
+    browser.evaluate("document.querySelector('.legend .name').focus(); return 1").await?;
+    let whole = browser.evaluate(height).await?.as_f64().context("a number")?;
+    ensure!(whole > 1.5 * short, "{whole} is not higher than {short}");
+
+    // Typing finds an event beyond the rows that are shown, and the field keeps the text and the focus.
+    browser.page.find(By::Id("find")).await?.send_keys("event 3").await?;
+    browser.wait_until("return document.querySelectorAll('[data-event]').length === 10").await?;
+    let state = "return document.activeElement.id + ':' + document.getElementById('find').value";
+    ensure!(browser.evaluate(state).await? == json!("find:event 3"), "{}", browser.evaluate(state).await?);
+
+    // On a phone, a change in the legend is on one line.
+    resize(390, 844, true).await?;
+    browser.page.goto(format!("{}/?last=24h&compare=on", server.url)).await?;
+    let lines = "return [...document.querySelectorAll('.legend .change')].map((e) => e.getClientRects().length)";
+    let lines: Vec<u64> = serde_json::from_value(browser.evaluate(lines).await?)?;
+    ensure!(!lines.is_empty() && lines.iter().all(|lines| *lines == 1), "{lines:?}");
+    let wider = browser.evaluate("return document.documentElement.scrollWidth - window.innerWidth").await?;
+    ensure!(wider.as_i64().is_some_and(|wider| wider <= 0), "{wider} px wider than the screen");
+    Ok(())
+}
