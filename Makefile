@@ -20,6 +20,8 @@ BOOTSTRAP := target/lambda/bootstrap
 PORT ?= 4566
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := .tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+CARGO_MUTANTS_VERSION := 27.1.0
+CARGO_MUTANTS := .tools/cargo-mutants-$(CARGO_MUTANTS_VERSION)/bin/cargo-mutants
 
 # AWS's AL2023 runtime has glibc 2.34; x86_64 Lambda machines have AVX2, which is part of x86-64-v3.
 GLIBC := 2.34
@@ -102,6 +104,10 @@ $(VENV)-bench/.installed: bench/requirements.txt
 	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement bench/requirements.txt
 	touch $@
 
+.PHONY: mutants
+mutants: $(CARGO_MUTANTS) ## change the code of counts, periods and plans in small ways, and see that a test fails (hours)
+	$(CARGO_MUTANTS) mutants --output "$(TARGET)" $(ARGS)
+
 .PHONY: faults
 faults: build handler ## inject every fault (about 15 minutes), and write the figures of docs/reliability.md
 	"$(TARGET)/debug/faults" docs/reliability.md
@@ -126,6 +132,9 @@ venv: $(VENV)/.installed ## install the local AWS and the linker into .venv
 
 $(CARGO_DENY):
 	cargo install --locked --root .tools/cargo-deny-$(CARGO_DENY_VERSION) --version $(CARGO_DENY_VERSION) cargo-deny
+
+$(CARGO_MUTANTS):
+	cargo install --locked --root .tools/cargo-mutants-$(CARGO_MUTANTS_VERSION) --version $(CARGO_MUTANTS_VERSION) cargo-mutants
 
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -13,7 +13,7 @@ use crate::text::{counted, grouped, printable};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Count keys with this prefix only; that of the notification, or of an earlier one, or longer
+    /// Count keys with this prefix only [default: notification.prefix]
     #[arg(long, value_name = "PREFIX")]
     prefix: Option<String>,
     /// Count objects uploaded at or after this time: 2015-08-04, 2015-08-04T12:00:00Z, yesterday

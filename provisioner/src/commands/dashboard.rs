@@ -16,7 +16,7 @@ pub(crate) struct Args {
     /// Address to listen on; only this machine reaches 127.0.0.1
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", conflicts_with = "out")]
     listen: SocketAddr,
-    /// Accept this host name, or only this port of it, besides addresses and localhost; repeatable
+    /// Accept this host besides addresses and localhost; repeatable
     #[arg(long = "host", value_name = "NAME[:PORT]", conflicts_with = "out")]
     hosts: Vec<AcceptedHost>,
     /// Write the page to one self-contained HTML file and exit

@@ -22,7 +22,7 @@ const ORPHANS: u8 = 3;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Exit with 2 if there are changes or problems, 3 if there are only orphans, 0 if there is nothing, 1 on any error
+    /// Exit with 2 if there are changes, 3 if only orphans, 0 if neither
     #[arg(long)]
     detailed_exitcode: bool,
     /// Save the plan to a file, for `apply FILE`

@@ -20,7 +20,7 @@ const MAX_PARTS: usize = 100_000;
 /// The period of a query, in whole hours.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct PeriodArgs {
-    /// The last hours (24h), days (7d), weeks (4w) or months (12mo), including the current one [default: 24h]
+    /// Period up to now: 24h, 7d, 4w or 12mo [default: 24h]
     #[arg(long, value_name = "SPAN", conflicts_with_all = ["from", "to"])]
     pub(crate) last: Option<String>,
     /// Start: 2015-08-04, 2015-08-04T12:00:00Z, today, yesterday
@@ -29,7 +29,7 @@ pub(crate) struct PeriodArgs {
     /// End, exclusive [default: now]
     #[arg(long, value_name = "TIME", requires = "from")]
     pub(crate) to: Option<String>,
-    /// Length of the parts [default: hours up to 2 days, days up to 100 days, then weeks and months]
+    /// Length of the parts [default: by the length of the period]
     #[arg(long, value_enum)]
     pub(crate) by: Option<By>,
     /// Time zone of days, weeks and months, and of times without a zone: Europe/Berlin [default: UTC]
