@@ -150,6 +150,13 @@ mod tests {
         ] {
             assert_eq!(parse(text), None, "{text}");
         }
+        // No character of a timestamp can be another one.
+        let valid = "2015-08-04T12:34:56.7+05:30";
+        assert!(parse(valid).is_some());
+        for at in 0..valid.len() {
+            let text = format!("{}x{}", &valid[..at], &valid[at + 1..]);
+            assert_eq!(parse(&text), None, "{text}");
+        }
     }
 
     proptest! {

@@ -17,7 +17,8 @@ fn statement(sid: &str, actions: &[&str], resources: &[String]) -> Json {
 }
 
 /// Actions that MiniStack, the local AWS, evaluates without their resource; it also omits the paths of roles.
-const LOCAL_UNBOUND: [&str; 3] = ["dynamodb:ListTagsOfResource", "dynamodb:TagResource", "lambda:CreateFunction"];
+const LOCAL_UNBOUND: [&str; 4] =
+    ["dynamodb:ListTagsOfResource", "dynamodb:TagResource", "dynamodb:UntagResource", "lambda:CreateFunction"];
 
 /// The scope of a policy for deployments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -279,7 +279,17 @@ async fn planner_reader_and_operator_policies_are_minimal_on_the_strict_aws() ->
     pipeline.upload("segment-logs/x/1/b.gz", &file).await?;
     let mut operator = Growth::new(User::new(&pipeline, "operator").await?, &["policy", "operator"]);
     operator.grant_until_success(&["backfill"]).await?;
+    // Reads of the notification are stale for a while.
+    let wait_for_status = |code: i32| -> Result<()> {
+        let started = std::time::Instant::now();
+        while pipeline.run(&["status"])?.code != Some(code) {
+            ensure!(started.elapsed() < tests::pipeline::COUNT_TIMEOUT, "the status is never {code}");
+        }
+        Ok(())
+    };
+    wait_for_status(3)?;
     pipeline.expect(0, &["apply", "--yes"])?;
+    wait_for_status(0)?;
     operator.grant_until_success(&["status"]).await?;
     operator.grant_until_success(&["verify", "--timeout", "60"]).await?;
     // SQS makes the messages visible later if the denial of this action leaves them in flight.
@@ -298,8 +308,9 @@ async fn planner_reader_and_operator_policies_are_minimal_on_the_strict_aws() ->
         ensure!(last.is_some(), "{command:?} is still denied: {:?}", operator.granted);
     }
     let mut unused = operator.unused();
-    // A bucket with versioning needs the actions on versions instead.
-    unused.retain(|action| !["s3:GetObject", "s3:DeleteObject"].contains(&&**action));
+    // A bucket with versioning needs the actions on versions instead, and the limits of the account are read only if the
+    // concurrency of the function is not the declared one.
+    unused.retain(|action| !["s3:GetObject", "s3:DeleteObject", "lambda:GetAccountSettings"].contains(&&**action));
     unused.retain(|action| !UNNAMED.contains(&&**action) && !OTHER_CASES.contains(&&**action));
     ensure!(unused.is_empty(), "printed for the operator, but never required: {unused:?}");
     Ok(())
