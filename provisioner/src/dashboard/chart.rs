@@ -59,8 +59,8 @@ pub(crate) struct Drawn<'a> {
 
 /// The opacity of the bar of an unfinished part.
 const UNFINISHED: f64 = 0.45;
-/// The number of steps of the y axis, about.
-const STEPS: f64 = 4.0;
+/// The maximum number of steps of the y axis.
+const STEPS: f64 = 5.0;
 
 /// Returns the labels of the y axis: from 0, in equal steps of 1, 2 or 5 times a power of ten, up to the highest count
 /// or above.
@@ -245,10 +245,10 @@ mod tests {
     fn y_axis_ends_above_the_data_in_readable_steps() {
         for (highest, labels) in [
             (0, vec!["0", "1", "2", "3", "4"]),
-            (5, vec!["0", "2", "4", "6"]),
-            (950, vec!["0", "500", "1,000"]),
+            (5, vec!["0", "1", "2", "3", "4", "5"]),
+            (950, vec!["0", "200", "400", "600", "800", "1,000"]),
             (12_345, vec!["0", "5,000", "10k", "15k"]),
-            (4_000_001, vec!["0", "2M", "4M", "6M"]),
+            (4_000_001, vec!["0", "1M", "2M", "3M", "4M", "5M"]),
         ] {
             assert_eq!(y_labels(highest).into_iter().map(short).collect::<Vec<_>>(), labels, "{highest}");
         }
