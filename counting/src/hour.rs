@@ -5,10 +5,8 @@
 ///
 /// Accepts `T`, `t` or a space between date and time; `Z`, `z` or an offset; any number of fractional digits; and
 /// second 60, which is a leap second.
-#[must_use]
-pub fn parse(text: &str) -> Option<i64> {
-    let bytes = text.as_bytes();
-    let (fixed, rest) = bytes.split_first_chunk::<19>()?;
+pub fn parse(text: impl AsRef<[u8]>) -> Option<i64> {
+    let (fixed, rest) = text.as_ref().split_first_chunk::<19>()?;
     let pair = |at: usize| digits(fixed[at], fixed[at + 1]);
     let separated = fixed[4] == b'-'
         && fixed[7] == b'-'

@@ -59,6 +59,17 @@ impl<'a> Text<'a> {
     }
 }
 
+impl<'a> Text<'a> {
+    /// Returns the bytes of the decoded string, without a second check of their encoding.
+    #[must_use]
+    pub fn bytes(self) -> Option<Cow<'a, [u8]>> {
+        if !self.escaped {
+            return Some(Cow::Borrowed(self.raw));
+        }
+        self.decode().map(|decoded| Cow::Owned(decoded.into_owned().into_bytes()))
+    }
+}
+
 /// Replaces the escapes of lone surrogates, which no string can contain, by the one of U+FFFD.
 fn replace_lone_surrogates(raw: &[u8]) -> Vec<u8> {
     let surrogate = |at: usize| {

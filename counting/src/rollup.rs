@@ -478,10 +478,16 @@ struct Messages {
 }
 
 impl Messages {
-    fn other_type(&mut self, kind: &str) {
+    fn other_type(&mut self, kind: &[u8]) {
+        // The scanner has validated it.
+        let kind = std::str::from_utf8(kind).unwrap_or_default();
         let kept = kind.get(..kind.floor_char_boundary(REMEMBERED_BYTES)).unwrap_or_default();
         let types = &mut self.stats.other_types;
-        let name = if types.len() < REMEMBERED_TYPES || types.contains_key(kept) { kept } else { "…" };
+        if let Some(count) = types.get_mut(kept) {
+            *count += 1;
+            return;
+        }
+        let name = if types.len() < REMEMBERED_TYPES { kept } else { "…" };
         *types.entry(name.to_owned()).or_default() += 1;
     }
 }
@@ -522,7 +528,7 @@ enum Uncounted<'a> {
     /// It is a message that cannot be counted.
     Skip(Skip),
     /// It is a message of this type.
-    OtherType(Cow<'a, str>),
+    OtherType(Cow<'a, [u8]>),
 }
 
 impl From<Malformed> for Uncounted<'_> {
@@ -555,9 +561,9 @@ impl Tally {
     /// Counts a message, and returns the field that has its time.
     fn count<'a>(&mut self, line: &'a [u8]) -> Result<&'static str, Uncounted<'a>> {
         let message = line::scan(line, &mut self.stops)?;
-        let kind = text(message.kind)?.ok_or(Skip::NoType)?.decode().ok_or(Skip::NotJson)?;
+        let kind = text(message.kind)?.ok_or(Skip::NoType)?.bytes().ok_or(Skip::NotJson)?;
         // Some sources write the types with capitals.
-        let Some(counted) = self.types.iter().find(|counted| counted.eq_ignore_ascii_case(&kind)) else {
+        let Some(counted) = self.types.iter().find(|counted| counted.as_bytes().eq_ignore_ascii_case(&kind)) else {
             return Err(Uncounted::OtherType(kind));
         };
         // Only track messages have an event name; the others are counted under their type.
@@ -605,7 +611,7 @@ fn hour_of(message: &Message<'_>) -> Result<(&'static str, i64), Skip> {
         match field {
             Field::Missing | Field::Null => continue,
             Field::Text(text) => {
-                if let Some(hour) = text.decode().and_then(|time| hour::parse(&time)) {
+                if let Some(hour) = text.bytes().and_then(hour::parse) {
                     return Ok((name, hour));
                 }
             }
