@@ -174,12 +174,12 @@ mod tests {
 
         #[test]
         fn formatted_hour_parses_back(hours in FIRST..=LAST) {
-            prop_assert_eq!(parse(&super::format(hours)), Some(hours));
+            prop_assert_eq!(parse(super::format(hours)), Some(hours));
         }
 
         #[test]
         fn formatted_hour_near_the_maximum_parses_back(hours in LAST - 100..=LAST) {
-            prop_assert_eq!(parse(&super::format(hours)), Some(hours));
+            prop_assert_eq!(parse(super::format(hours)), Some(hours));
         }
     }
 }
