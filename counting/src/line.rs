@@ -57,9 +57,7 @@ impl<'a> Text<'a> {
         let decoded = serde_json::from_slice(&quoted(self.raw));
         decoded.or_else(|_| serde_json::from_slice(&quoted(&replace_lone_surrogates(self.raw)))).ok().map(Cow::Owned)
     }
-}
 
-impl<'a> Text<'a> {
     /// Returns the bytes of the decoded string, without a second check of their encoding.
     #[must_use]
     pub fn bytes(self) -> Option<Cow<'a, [u8]>> {

@@ -45,27 +45,20 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     if let Some(saved) = &saved {
         saved.ensure_current(&pipeline, &document)?;
     }
-    let confirmation = Confirmation { yes: args.yes, shutdown: &shutdown };
-    execute(&session.aws, &plan, &document, confirmation, args.format, output).await?;
+    execute(&session.aws, &plan, &document, args.yes, &shutdown, args.format, output).await?;
     if args.verify {
         verify::verify(&session, verify::TIMEOUT_SECONDS, args.format, output).await?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether the user has confirmed the plan already, and the signals that stop the command.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Confirmation<'a> {
-    pub(super) yes: bool,
-    pub(super) shutdown: &'a Shutdown,
-}
-
-/// Shows a plan, asks for confirmation, and applies exactly this plan.
+/// Shows a plan, asks for confirmation unless `yes`, and applies exactly this plan.
 pub(super) async fn execute(
     aws: &Aws,
     plan: &Plan,
     document: &PlanDocument,
-    Confirmation { yes, shutdown }: Confirmation<'_>,
+    yes: bool,
+    shutdown: &Shutdown,
     format: TextOrJson,
     output: &Output,
 ) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use futures_util::future::join_all;
 
-use super::apply::{Confirmation, execute};
+use super::apply::execute;
 use super::args::{Global, listen, unless_stopped};
 use crate::aws::Session;
 use crate::config::Pipeline;
@@ -33,8 +33,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     let shutdown = listen()?;
     let (Session { aws, account, .. }, plan) = unless_stopped(&shutdown, make(&pipeline, args.delete_data)).await?;
     let document = PlanDocument::new(&pipeline, &account, &plan, None);
-    let confirmation = Confirmation { yes: args.yes, shutdown: &shutdown };
-    execute(&aws, &plan, &document, confirmation, args.format, output).await?;
+    execute(&aws, &plan, &document, args.yes, &shutdown, args.format, output).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,11 +2,9 @@
 
 use std::process::ExitCode;
 
-use counting::rollup::name_in_table;
-
 use super::args::Global;
 use crate::aws::Aws;
-use crate::counts::Reader;
+use crate::counts::{Reader, add_event};
 use crate::counts::period::{Period, PeriodArgs};
 use crate::error::Error;
 use crate::output::Output;
@@ -35,13 +33,9 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     let before = args.compare.then(|| period.before()).transpose()?;
     let aws = Aws::connect(&pipeline).await?;
     let reader = Reader { aws: &aws, table: &pipeline.table.counts, is_consistent: args.consistent };
-    let mut events: Vec<String> = Vec::new();
+    let mut events = Vec::new();
     for event in &args.events {
-        // A long name is counted under its short form.
-        let event = name_in_table(event).into_owned();
-        if !events.contains(&event) {
-            events.push(event);
-        }
+        add_event(&mut events, event);
     }
     let series = reader.series(&events, &period, before.as_ref()).await?;
     output.print(&counts::series(&series, &period, before.as_ref(), args.format))?;

@@ -3,4 +3,4 @@
 pub(crate) mod period;
 mod reader;
 
-pub(crate) use reader::{AT_ONCE, Ranked, Reader, Series, Top, similar};
+pub(crate) use reader::{AT_ONCE, Ranked, Reader, Series, Top, add_event, similar};

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use counting::names::counts::{BY_HOUR, COUNT, EVENT, HOUR};
+use counting::rollup::name_in_table;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::period::Period;
@@ -67,6 +68,15 @@ type Item = HashMap<String, AttributeValue>;
 
 fn sum(counts: impl Iterator<Item = i64>) -> i64 {
     counts.fold(0, i64::saturating_add)
+}
+
+/// Adds an event to a list of names, each of them once and as it is in the counts table: a long name is counted under
+/// its short form.
+pub(crate) fn add_event(names: &mut Vec<String>, event: &str) {
+    let event = name_in_table(event);
+    if !names.iter().any(|name| **name == *event) {
+        names.push(event.into_owned());
+    }
 }
 
 /// Returns the names that are most similar to an unknown one, best first.

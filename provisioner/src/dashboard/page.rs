@@ -114,7 +114,7 @@ struct Data {
     narrow: Drawing,
     parts: Vec<Part>,
     totals: Vec<String>,
-    /// What a reader of the chart must know, one sentence each.
+    /// Remarks for a reader of the chart, one sentence each.
     notes: Vec<String>,
     /// The chosen events without a count, each with similar names and the queries of the views with these instead.
     unknown: Vec<(String, Vec<(String, String)>)>,

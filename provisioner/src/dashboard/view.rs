@@ -1,7 +1,6 @@
 //! A view: the state of a page, encoded in its address so that every view can be linked to.
 
-use counting::rollup::name_in_table;
-
+use crate::counts::add_event;
 use crate::counts::period::{By, Period, PeriodArgs};
 use crate::error::Error;
 
@@ -58,7 +57,7 @@ impl View {
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let value = value.into_owned();
             match name.as_ref() {
-                "event" => view.add(&value),
+                "event" if !value.is_empty() => add_event(&mut view.events, &value),
                 "find" => view.find = value,
                 "last" => view.last = value,
                 "from" => view.from = value,
@@ -83,14 +82,6 @@ impl View {
         view
     }
 
-    /// Adds an event. A long name is counted under its short form.
-    fn add(&mut self, event: &str) {
-        let event = name_in_table(event).into_owned();
-        if !event.is_empty() && !self.events.contains(&event) {
-            self.events.push(event);
-        }
-    }
-
     /// Creates the view from the arguments of the command line.
     pub(crate) fn asked(events: &[String], period: &PeriodArgs, compare: bool) -> Self {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -108,8 +99,8 @@ impl View {
             rows: ROWS,
             ..Self::default()
         };
-        for event in events {
-            view.add(event);
+        for event in events.iter().filter(|event| !event.is_empty()) {
+            add_event(&mut view.events, event);
         }
         view
     }
@@ -168,7 +159,7 @@ impl View {
     pub(crate) fn replaced(&self, event: &str, other: &str) -> Self {
         let mut view = self.clone();
         view.events.retain(|name| name != event);
-        view.add(other);
+        add_event(&mut view.events, other);
         view
     }
 

@@ -40,9 +40,6 @@ impl Bucket {
                 last = Some(identifier.key);
             }
             cursor = next;
-            if cursor.is_none() {
-                break;
-            }
         }
         let versions = versions.load(Relaxed);
         let more = if cursor.is_some() { "more than " } else { "" };
