@@ -15,4 +15,5 @@ pub mod names;
 pub mod notification;
 pub mod protocol;
 pub mod rollup;
+pub mod stats;
 mod values;

@@ -10,6 +10,8 @@ use std::borrow::Cow;
 use serde::de::IgnoredAny;
 use wide::u8x64;
 
+/// The longest line that is read. Segment accepts messages of at most 32 KB; the rest is room for the fields it adds.
+pub const LONGEST_LINE: usize = 1024 * 1024;
 /// The deepest nesting of brackets: the default limit of serde_json.
 const DEEPEST: u32 = 127;
 

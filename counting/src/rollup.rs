@@ -1,8 +1,8 @@
 //! From bytes to totals: streaming, in bounded memory for any input.
 //!
-//! A file is gzip or zstd (also one in the other, of one member or several) or plain text; its first bytes decide. Usually each line is one message;
-//! [`crate::values`] finds the messages of other texts. A text that is not a message to count is skipped, and the skips
-//! are counted by reason.
+//! A file is gzip or zstd (also one in the other, of one member or several) or plain text; its first bytes decide.
+//! Usually each line is one message; [`crate::values`] finds the messages of other texts. A text that is not a message to
+//! count is skipped, and the skips are counted by reason.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,14 +14,13 @@ use sha2::{Digest, Sha256};
 use zstd::stream::raw::{DParameter, Operation};
 
 use crate::hour;
-use crate::line::{self, Field, Malformed, Message, Stops, Text};
+use crate::line::{self, Field, LONGEST_LINE, Malformed, Message, Stops, Text};
+use crate::stats::{Skip, Stats, TIMES};
 use crate::values::{Sink, Values};
 
 /// The count of each (event, hour) pair, sorted.
 pub type Totals = BTreeMap<(String, String), i64>;
 
-/// The longest line that is read. Segment accepts messages of at most 32 KB; the rest is room for the fields it adds.
-pub const LONGEST_LINE: usize = 1024 * 1024;
 /// The longest name that is counted unchanged: DynamoDB's limit for a sort key, which the name is in the index by hour.
 pub const LONGEST_NAME: usize = 1024;
 /// The bytes that are kept of a longer name; a digest of the whole name follows them.
@@ -54,68 +53,6 @@ const UNREADABLE: [(&[u8], &str); 5] = [
 const FIRST_BYTES: usize = 6;
 /// The UTF-8 byte order mark.
 const BOM: &[u8] = b"\xef\xbb\xbf";
-/// The number of skipped lines whose line number is remembered.
-const REMEMBERED: usize = 5;
-/// The number of other types whose names are remembered, and the bytes of each. Segment has six.
-const REMEMBERED_TYPES: usize = 8;
-const REMEMBERED_BYTES: usize = 32;
-
-/// The reason why a line was not counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Skip {
-    /// It is not JSON.
-    NotJson,
-    /// It is JSON, but not an object.
-    NotAnObject,
-    /// `type` or `event` occurs more than once.
-    DuplicateKey,
-    /// `type` or `event` exists but is not a string.
-    WrongType,
-    /// It has no `type`.
-    NoType,
-    /// Its type is not one of the types to count.
-    OtherType,
-    /// It is a track message without `event`.
-    NoEvent,
-    /// The event's name is empty, which DynamoDB does not allow in a key.
-    EmptyName,
-    /// It has none of the [`TIMES`].
-    NoTime,
-    /// None of its [`TIMES`] is one RFC 3339 time.
-    BadTime,
-    /// It is longer than [`LONGEST_LINE`].
-    TooLong,
-}
-
-impl Skip {
-    /// Returns the reason's name in the log.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NotJson => "not_json",
-            Self::NotAnObject => "not_an_object",
-            Self::DuplicateKey => "duplicate_key",
-            Self::WrongType => "wrong_type",
-            Self::NoType => "no_type",
-            Self::OtherType => "other_type",
-            Self::NoEvent => "no_event",
-            Self::EmptyName => "empty_name",
-            Self::NoTime => "no_time",
-            Self::BadTime => "bad_time",
-            Self::TooLong => "too_long",
-        }
-    }
-}
-
-impl From<Malformed> for Skip {
-    fn from(malformed: Malformed) -> Self {
-        match malformed {
-            Malformed::NotJson => Self::NotJson,
-            Malformed::NotAnObject => Self::NotAnObject,
-        }
-    }
-}
-
 /// The reason why a file has no totals.
 #[derive(Debug, thiserror::Error)]
 pub enum RollupError {
@@ -131,69 +68,6 @@ pub enum RollupError {
     /// The file has more distinct pairs than fit into memory.
     #[error("it has more different events and hours than fit into {} MiB", MOST_PAIR_BYTES / 1024 / 1024)]
     TooManyPairs,
-}
-
-/// The fields with the time of a message: the first one that has an RFC 3339 time decides.
-pub const TIMES: [&str; 4] = ["timestamp", "receivedAt", "sentAt", "originalTimestamp"];
-
-/// The statistics of a file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Inflated bytes.
-    pub bytes: u64,
-    /// Messages, and texts that are none: usually the lines without the blank ones.
-    pub lines: u64,
-    /// Messages that were counted.
-    pub events: u64,
-    /// The number of counted messages whose time is not their `timestamp`, by the field that has it.
-    pub fallbacks: BTreeMap<&'static str, u64>,
-    /// The number of messages of types that are not counted, by type.
-    pub other_types: BTreeMap<String, u64>,
-    /// The number of skipped lines by reason.
-    pub skips: BTreeMap<Skip, u64>,
-    /// The first lines of [`Stats::skipped`]: line number (from 1, blank lines included) and reason.
-    pub first_skips: Vec<(u64, Skip)>,
-}
-
-impl Stats {
-    /// Returns the number of lines that should have been counted but were not. Messages of other types are excluded.
-    #[must_use]
-    pub fn skipped(&self) -> u64 {
-        self.skips.iter().filter(|(skip, _)| **skip != Skip::OtherType).map(|(_, count)| count).sum()
-    }
-
-    /// Formats the skipped lines, if there are any: `2 of 7 lines skipped (not_json=2); first: 3:not_json 4:not_json`.
-    #[must_use]
-    pub fn skip_summary(&self) -> Option<String> {
-        let (skipped, lines) = (self.skipped(), self.lines);
-        let text = || format!("{skipped} of {lines} lines skipped ({}); first: {}", self.reasons(), self.examples());
-        (skipped > 0).then(text)
-    }
-
-    /// Formats the number of skipped lines by reason: `bad_time=2 other_type=7`.
-    #[must_use]
-    pub fn reasons(&self) -> String {
-        self.skips.iter().map(|(skip, count)| format!("{}={count}", skip.name())).collect::<Vec<_>>().join(" ")
-    }
-
-    /// Formats the number of messages by the field that has their time: `receivedAt=2`.
-    #[must_use]
-    pub fn other_times(&self) -> String {
-        self.fallbacks.iter().map(|(field, count)| format!("{field}={count}")).collect::<Vec<_>>().join(" ")
-    }
-
-    /// Formats the number of messages of other types, by type: `identify=7 page=2`.
-    #[must_use]
-    pub fn types(&self) -> String {
-        let one = |(name, count): (&String, &u64)| format!("{}={count}", name.escape_debug());
-        self.other_types.iter().map(one).collect::<Vec<_>>().join(" ")
-    }
-
-    /// Formats the first skipped lines: `17:bad_time 230:not_json`.
-    #[must_use]
-    pub fn examples(&self) -> String {
-        self.first_skips.iter().map(|(at, skip)| format!("{at}:{}", skip.name())).collect::<Vec<_>>().join(" ")
-    }
 }
 
 /// The running rollup of one file, fed with its bytes in order.
@@ -477,47 +351,24 @@ struct Messages {
     stats: Stats,
 }
 
-impl Messages {
-    fn other_type(&mut self, kind: &[u8]) {
-        // The scanner has validated it.
-        let kind = std::str::from_utf8(kind).unwrap_or_default();
-        let kept = kind.get(..kind.floor_char_boundary(REMEMBERED_BYTES)).unwrap_or_default();
-        let types = &mut self.stats.other_types;
-        if let Some(count) = types.get_mut(kept) {
-            *count += 1;
-            return;
-        }
-        let name = if types.len() < REMEMBERED_TYPES { kept } else { "…" };
-        *types.entry(name.to_owned()).or_default() += 1;
-    }
-}
-
 impl Sink for Messages {
     fn value(&mut self, text: &[u8], number: u64) -> Result<(), Malformed> {
         match self.tally.count(text) {
             Ok(field) => {
-                self.stats.lines += 1;
-                self.stats.events += 1;
-                if field != TIMES[0] {
-                    *self.stats.fallbacks.entry(field).or_default() += 1;
-                }
+                self.stats.add_event(field);
             }
             Err(Uncounted::Malformed(malformed)) => return Err(malformed),
             Err(Uncounted::Skip(skip)) => self.skip(skip, number),
             Err(Uncounted::OtherType(kind)) => {
-                self.skip(Skip::OtherType, number);
-                self.other_type(&kind);
+                self.stats.add_skip(Skip::OtherType, number);
+                self.stats.add_other_type(&kind);
             }
         }
         Ok(())
     }
 
     fn skip(&mut self, skip: Skip, number: u64) {
-        self.stats.lines += 1;
-        *self.stats.skips.entry(skip).or_default() += 1;
-        if skip != Skip::OtherType && self.stats.first_skips.len() < REMEMBERED {
-            self.stats.first_skips.push((number, skip));
-        }
+        self.stats.add_skip(skip, number);
     }
 }
 

@@ -7,8 +7,8 @@
 
 use std::mem;
 
-use crate::line::Malformed;
-use crate::rollup::{LONGEST_LINE, Skip};
+use crate::line::{LONGEST_LINE, Malformed};
+use crate::stats::Skip;
 
 /// The receiver of the texts that the splitter finds, with the number of the line where each begins.
 pub(crate) trait Sink {

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use counting::rollup::{RollupError, Rollup, Stats, Totals};
+use counting::rollup::{Rollup, RollupError, Totals};
+use counting::stats::Stats;
 use libfuzzer_sys::fuzz_target;
 
 fn roll(parts: &[&[u8]]) -> Result<(Totals, Stats), RollupError> {

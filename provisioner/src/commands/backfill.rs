@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::args::{Global, listen};
 use crate::aws::Session;
-use crate::counts::period;
+use crate::counts::moment::moment;
 use crate::error::Error;
 use crate::operations::backfill::{Options, Tally, backfill};
 use crate::output::progress::Bar;
@@ -44,13 +44,13 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
     let pipeline = global.load()?;
-    let moment = |flag: &str, text: &Option<String>| {
-        text.as_deref().map(|text| period::moment(flag, text, args.tz.as_deref())).transpose()
+    let time = |flag: &str, text: &Option<String>| {
+        text.as_deref().map(|text| moment(flag, text, args.tz.as_deref())).transpose()
     };
     let options = Options {
         prefix: args.prefix.clone().unwrap_or_else(|| pipeline.notification.prefix.clone()),
-        from: moment("--from", &args.from)?,
-        to: moment("--to", &args.to)?,
+        from: time("--from", &args.from)?,
+        to: time("--to", &args.to)?,
         after: args.start_after.clone(),
         rate: args.rate,
         dry_run: args.dry_run,

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use super::args::Global;
 use crate::aws::Aws;
-use crate::counts::{Reader, add_event};
 use crate::counts::period::{Period, PeriodArgs};
+use crate::counts::{Reader, add_event};
 use crate::error::Error;
 use crate::output::Output;
 use crate::output::counts::{self, CountsFormat};

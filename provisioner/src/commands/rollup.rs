@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use counting::names::MESSAGE_TYPES;
-use counting::rollup::{Rollup, RollupError, Stats, Totals};
+use counting::rollup::{Rollup, RollupError, Totals};
+use counting::stats::Stats;
 use serde_json::json;
 
 use super::args::Global;

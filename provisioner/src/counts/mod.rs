@@ -1,5 +1,7 @@
 //! The counts table: its reader, and the periods of queries.
 
+pub(crate) mod calendar;
+pub(crate) mod moment;
 pub(crate) mod period;
 mod reader;
 

@@ -1,7 +1,8 @@
 //! A view: the state of a page, encoded in its address so that every view can be linked to.
 
 use crate::counts::add_event;
-use crate::counts::period::{By, Period, PeriodArgs};
+use crate::counts::calendar::By;
+use crate::counts::period::{Period, PeriodArgs};
 use crate::error::Error;
 
 /// The default number of rows in the table of events.
