@@ -90,8 +90,9 @@ check: $(VENV)/.installed $(CARGO_DENY) ## check format, lints, dependencies, li
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	$(CARGO_DENY) --all-features check --hide-inclusion-graph bans licenses sources
-	$(VENV)/bin/zizmor --offline --no-progress --strict-collection --pedantic .github/workflows
+	$(VENV)/bin/zizmor --offline --no-progress --strict-collection --pedantic .github
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 
 # Programs other than Python packages (igzip, node) are measured only if they are installed.
 .PHONY: bench-rollup
