@@ -23,6 +23,8 @@ pub struct Item {
     #[serde(skip_serializing_if = "Option::is_none")]
     uploaded_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    overflowed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<u64>,
 }
 
@@ -41,6 +43,7 @@ impl Item {
             written_at: Some(now),
             counted_hour: is_last.then(|| hour::format(i64::try_from(now / 3600).unwrap_or(i64::MAX))),
             uploaded_at: object.uploaded_at.filter(|_| is_last),
+            overflowed: (is_last && object.overflowed > 0).then_some(object.overflowed),
             expires_at: ttl_seconds.map(|ttl| now.saturating_add(ttl)),
         }
     }
@@ -77,7 +80,7 @@ mod tests {
 
     #[test]
     fn item_of_a_last_marker_has_every_ledger_attribute() {
-        let object = ObjectId { name: "bucket/key#etag".to_owned(), uploaded_at: Some(1) };
+        let object = ObjectId { name: "bucket/key#etag".to_owned(), uploaded_at: Some(1), overflowed: 2 };
         let marker = Marker { chunk: 0, run: "run".to_owned(), first: 0, end: 1, pairs: Vec::new() };
         let item = serde_json::to_value(Item::new(&object, &marker, 7200, Some(60))).expect("JSON");
         let names: BTreeSet<&str> = item.as_object().expect("an object").keys().map(String::as_str).collect();
@@ -91,6 +94,7 @@ mod tests {
             ledger::WRITTEN_AT,
             ledger::COUNTED_HOUR,
             ledger::UPLOADED_AT,
+            ledger::OVERFLOWED,
             ledger::EXPIRES_AT,
         ];
         assert_eq!(names, expected.into());

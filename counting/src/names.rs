@@ -10,12 +10,21 @@ pub mod env {
     pub const COUNTS_TABLE: &str = "COUNTS_TABLE";
     /// Name of the ledger table.
     pub const LEDGER_TABLE: &str = "LEDGER_TABLE";
+    /// Name of the bucket whose objects are counted.
+    pub const BUCKET: &str = "BUCKET";
+    /// ID of the account that owns the bucket.
+    pub const BUCKET_OWNER: &str = "BUCKET_OWNER";
     /// The Segment message types that are counted, separated by commas: `track,page`.
     pub const COUNT_TYPES: &str = "COUNT_TYPES";
     /// Days after which a ledger marker may expire. Absent if the bucket keeps its objects forever.
     pub const LEDGER_TTL_DAYS: &str = "LEDGER_TTL_DAYS";
+    /// [`crate::rollup::Limits::max_age_days`]. Absent if there is no limit.
+    pub const MAX_AGE_DAYS: &str = "MAX_AGE_DAYS";
+    /// [`crate::rollup::Limits::max_ahead_hours`]. Absent if there is no limit.
+    pub const MAX_AHEAD_HOURS: &str = "MAX_AHEAD_HOURS";
     /// All variables of the function.
-    pub const ALL: [&str; 4] = [COUNTS_TABLE, LEDGER_TABLE, COUNT_TYPES, LEDGER_TTL_DAYS];
+    pub const ALL: [&str; 8] =
+        [COUNTS_TABLE, LEDGER_TABLE, BUCKET, BUCKET_OWNER, COUNT_TYPES, MAX_AGE_DAYS, MAX_AHEAD_HOURS, LEDGER_TTL_DAYS];
 }
 
 /// The counts table: one item per event and hour, and nothing else.
@@ -53,6 +62,9 @@ pub mod ledger {
     pub const COUNTED_HOUR: &str = "counted_hour";
     /// Attribute (N), only together with [`COUNTED_HOUR`]: the time at which S3 received the object, in epoch seconds.
     pub const UPLOADED_AT: &str = "uploaded_at";
+    /// Attribute (N), only together with [`COUNTED_HOUR`] and if there are any: the number of the object's messages that
+    /// are counted as [`OVERFLOW`](crate::rollup::OVERFLOW).
+    pub const OVERFLOWED: &str = "overflowed";
     /// Global secondary index with [`COUNTED_HOUR`] as partition key, [`WRITTEN_AT`] as sort key, and [`UPLOADED_AT`].
     /// It lists the recently counted objects without a scan of the whole ledger.
     pub const BY_COUNTED_HOUR: &str = "by-counted-hour";
@@ -68,6 +80,13 @@ pub mod ledger {
     pub fn identity(version: Option<&str>, etag: Option<&str>) -> Option<String> {
         let version = version.filter(|version| *version != NULL_VERSION);
         version.or(etag.map(|etag| etag.trim_matches('"'))).map(str::to_owned)
+    }
+
+    /// Returns the name under which the ledger notes that an attempt to count an object began. No bucket's name contains a
+    /// colon, so it is the name of no object.
+    #[must_use]
+    pub fn attempt(bucket: &str, key: &str, version: Option<&str>) -> String {
+        format!("attempt:{}", object_key(bucket, key, version.unwrap_or_default()))
     }
 
     /// Returns the name of a stored object in the ledger: bucket, key and [`identity`].
@@ -95,6 +114,8 @@ pub mod log_message {
     pub const COUNTED: &str = "counted";
     /// Lines of an object that was counted are no messages; the log line has the fields `error` and `why`.
     pub const SKIPPED: &str = "lines skipped";
+    /// The pairs of an object that was counted exceed the limit; the log line has the fields `error` and `why`.
+    pub const OVERFLOWED: &str = "pairs overflowed";
     /// An object was complete before this invocation.
     pub const COUNTED_BEFORE: &str = "counted before";
     /// A test object was removed before this invocation.

@@ -40,6 +40,8 @@ pub struct ObjectId {
     pub name: String,
     /// The time of its upload in epoch seconds, if S3 returned one.
     pub uploaded_at: Option<i64>,
+    /// The number of its messages that are counted as [`crate::rollup::OVERFLOW`], for the ledger.
+    pub overflowed: u64,
 }
 
 /// The error of a failed call of the store, as one line of text.

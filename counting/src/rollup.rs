@@ -15,7 +15,7 @@ use zstd::stream::raw::{DParameter, Operation};
 
 use crate::hour;
 use crate::line::{self, Field, LONGEST_LINE, Malformed, Message, Stops, Text};
-use crate::stats::{Skip, Stats, TIMES};
+use crate::stats::{HourSource, Skip, Stats, TIMES};
 use crate::values::{Sink, Values};
 
 /// The count of each (event, hour) pair, sorted.
@@ -26,9 +26,15 @@ pub const LONGEST_NAME: usize = 1024;
 /// The bytes that are kept of a longer name; a digest of the whole name follows them.
 const KEPT_OF_LONGER: usize = 1000;
 /// The most memory that an object's pairs may use: their names, and [`PAIR_BYTES`] each. About 46,000 pairs with names
-/// of 40 bytes fit. An object written by Segment has hundreds; one with more than this uses IDs as names. About three
-/// copies of the totals are held until they are written, and all of it stays below 64 MiB.
+/// of 40 bytes fit. An object written by Segment has hundreds; one with more than this uses IDs as names. Once it is
+/// spent, messages of further pairs are counted as [`OVERFLOW`]. About three copies of the totals are held until they
+/// are written, and all of it stays below 64 MiB.
 pub const MOST_PAIR_BYTES: usize = 6 * 1024 * 1024;
+/// The name under which the messages of a file are counted whose pairs exceed [`MOST_PAIR_BYTES`]. It depends on the
+/// file's content alone, so every attempt to count a file counts the same.
+pub const OVERFLOW: &str = "(other events)";
+/// The most hours of [`OVERFLOW`] in a file; the messages of further ones are counted in the first.
+const OVERFLOW_HOURS: usize = 1_000;
 /// A generous estimate of the memory that a pair uses in the maps, without its name.
 const PAIR_BYTES: usize = 96;
 /// The first two bytes of every gzip member (RFC 1952).
@@ -53,6 +59,17 @@ const UNREADABLE: [(&[u8], &str); 5] = [
 const FIRST_BYTES: usize = 6;
 /// The UTF-8 byte order mark.
 const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// The limits of a message's hour, relative to the time at which Segment received the message. Its sender chooses the
+/// first and not the second. A message beyond a limit is counted in the hour of `receivedAt`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The most days by which the hour may be earlier; `None` for any number.
+    pub max_age_days: Option<u32>,
+    /// The most hours by which the hour may be later; `None` for any number.
+    pub max_ahead_hours: Option<u32>,
+}
+
 /// The reason why a file has no totals.
 #[derive(Debug, thiserror::Error)]
 pub enum RollupError {
@@ -65,19 +82,16 @@ pub enum RollupError {
     /// The file has text, and nothing in it is a message.
     #[error("it has no messages: none of its {0} lines is a JSON object")]
     NoMessages(u64),
-    /// The file has more distinct pairs than fit into memory.
-    #[error("it has more different events and hours than fit into {} MiB", MOST_PAIR_BYTES / 1024 / 1024)]
-    TooManyPairs,
 }
 
 /// The running rollup of one file, fed with its bytes in order.
 pub struct Rollup(Layer);
 
 impl Rollup {
-    /// Creates a rollup that counts messages of these types.
+    /// Creates a rollup that counts messages of these types, in hours within these limits.
     #[must_use]
-    pub fn new(types: &BTreeSet<String>) -> Self {
-        Self(Layer { depth: 0, input: Input::Unknown(Vec::new(), Lines::new(types)) })
+    pub fn new(types: &BTreeSet<String>, limits: Limits) -> Self {
+        Self(Layer { depth: 0, input: Input::Unknown(Vec::new(), Lines::new(types, limits)) })
     }
 
     /// Processes the next bytes.
@@ -92,13 +106,13 @@ impl Rollup {
     /// Returns the totals after the last bytes.
     ///
     /// # Errors
-    /// [`RollupError`] if the gzip stream ends early, its checksum is wrong, the file is not text of messages, or there
-    /// are too many pairs.
+    /// [`RollupError`] if the gzip stream ends early, its checksum is wrong, or the file is not text of messages.
     pub fn finish(self) -> Result<(Totals, Stats), RollupError> {
         let mut lines = self.0.finish()?;
         lines.finish();
         lines.check()?;
-        let Messages { tally, stats } = lines.messages;
+        let Messages { tally, mut stats } = lines.messages;
+        stats.overflowed = tally.overflowed;
         let is_none = |skip: &Skip| matches!(skip, Skip::NotJson | Skip::NotAnObject | Skip::TooLong);
         let none: u64 = stats.skips.iter().filter(|(skip, _)| is_none(skip)).map(|(_, count)| count).sum();
         if none > 0 && none == stats.lines {
@@ -254,8 +268,8 @@ struct Lines {
 }
 
 impl Lines {
-    fn new(types: &BTreeSet<String>) -> Self {
-        let tally = Tally { types: types.iter().cloned().collect(), ..Tally::default() };
+    fn new(types: &BTreeSet<String>, limits: Limits) -> Self {
+        let tally = Tally { types: types.iter().cloned().collect(), limits, ..Tally::default() };
         Self { messages: Messages { tally, ..Messages::default() }, ..Self::default() }
     }
 
@@ -263,7 +277,6 @@ impl Lines {
     fn check(&self) -> Result<(), RollupError> {
         match self.format {
             Some(format) => Err(RollupError::Format(format)),
-            None if self.messages.tally.is_full() => Err(RollupError::TooManyPairs),
             None => Ok(()),
         }
     }
@@ -354,9 +367,7 @@ struct Messages {
 impl Sink for Messages {
     fn value(&mut self, text: &[u8], number: u64) -> Result<(), Malformed> {
         match self.tally.count(text) {
-            Ok(field) => {
-                self.stats.add_event(field);
-            }
+            Ok(source) => self.stats.add_event(source),
             Err(Uncounted::Malformed(malformed)) => return Err(malformed),
             Err(Uncounted::Skip(skip)) => self.skip(skip, number),
             Err(Uncounted::OtherType(kind)) => {
@@ -398,19 +409,21 @@ impl From<Skip> for Uncounted<'_> {
 #[derive(Default)]
 struct Tally {
     types: Vec<String>,
+    limits: Limits,
     stops: Stops,
     counts: HashMap<Box<str>, HashMap<i64, i64>>,
     /// The estimated memory of the counts.
     bytes: usize,
+    /// The messages of pairs beyond [`MOST_PAIR_BYTES`], by hour, and their number.
+    overflow: HashMap<i64, i64>,
+    overflowed: u64,
+    /// The first hour of `overflow`.
+    first_overflow: i64,
 }
 
 impl Tally {
-    fn is_full(&self) -> bool {
-        self.bytes > MOST_PAIR_BYTES
-    }
-
-    /// Counts a message, and returns the field that has its time.
-    fn count<'a>(&mut self, line: &'a [u8]) -> Result<&'static str, Uncounted<'a>> {
+    /// Counts a message, and returns how its hour was found.
+    fn count<'a>(&mut self, line: &'a [u8]) -> Result<HourSource, Uncounted<'a>> {
         let message = line::scan(line, &mut self.stops)?;
         let kind = text(message.kind)?.ok_or(Skip::NoType)?.bytes().ok_or(Skip::NotJson)?;
         // Some sources write the types with capitals.
@@ -426,36 +439,52 @@ impl Tally {
         if name.is_empty() {
             return Err(Skip::EmptyName.into());
         }
-        let (field, hour) = hour_of(&message)?;
+        let (source, hour) = hour_of(&message, self.limits)?;
         self.add(&name_in_table(&name), hour);
-        Ok(field)
+        Ok(source)
     }
 
     fn add(&mut self, name: &str, hour: i64) {
-        let hours = match self.counts.get_mut(name) {
-            Some(hours) => hours,
-            None => self.counts.entry(name.into()).or_default(),
-        };
-        let count = hours.entry(hour).or_default();
-        if *count == 0 {
-            self.bytes += PAIR_BYTES + name.len();
+        if let Some(count) = self.counts.get_mut(name).and_then(|hours| hours.get_mut(&hour)) {
+            *count += 1;
+            return;
         }
-        *count += 1;
+        let bytes = PAIR_BYTES + name.len();
+        if self.bytes + bytes > MOST_PAIR_BYTES {
+            self.overflow(hour);
+            return;
+        }
+        self.bytes += bytes;
+        match self.counts.get_mut(name) {
+            Some(hours) => hours.insert(hour, 1),
+            None => self.counts.entry(name.into()).or_default().insert(hour, 1),
+        };
+    }
+
+    /// Counts a message whose pair does not fit.
+    fn overflow(&mut self, hour: i64) {
+        self.overflowed += 1;
+        if self.overflow.is_empty() {
+            self.first_overflow = hour;
+        }
+        let is_known = self.overflow.len() < OVERFLOW_HOURS || self.overflow.contains_key(&hour);
+        *self.overflow.entry(if is_known { hour } else { self.first_overflow }).or_default() += 1;
     }
 
     fn totals(self) -> Totals {
         let mut totals = Totals::new();
-        for (name, hours) in self.counts {
+        for (name, hours) in self.counts.into_iter().chain([(OVERFLOW.into(), self.overflow)]) {
             for (hour, count) in hours {
-                totals.insert((name.to_string(), hour::format(hour)), count);
+                // An event may have the reserved name.
+                *totals.entry((name.to_string(), hour::format(hour))).or_default() += count;
             }
         }
         totals
     }
 }
 
-/// Returns the hour of a message, and the field that has it.
-fn hour_of(message: &Message<'_>) -> Result<(&'static str, i64), Skip> {
+/// Returns the hour of a message, and how it was found.
+fn hour_of(message: &Message<'_>, limits: Limits) -> Result<(HourSource, i64), Skip> {
     let fields = [message.timestamp, message.received_at, message.sent_at, message.original_timestamp];
     let mut skip = Skip::NoTime;
     for (name, field) in TIMES.into_iter().zip(fields) {
@@ -463,7 +492,10 @@ fn hour_of(message: &Message<'_>) -> Result<(&'static str, i64), Skip> {
             Field::Missing | Field::Null => continue,
             Field::Text(text) => {
                 if let Some(hour) = text.bytes().and_then(hour::parse) {
-                    return Ok((name, hour));
+                    return Ok(match received_instead(message, hour, limits) {
+                        Some(received) => (HourSource::Limit, received),
+                        None => (HourSource::Field(name), hour),
+                    });
                 }
             }
             Field::Other | Field::Twice => {}
@@ -471,6 +503,19 @@ fn hour_of(message: &Message<'_>) -> Result<(&'static str, i64), Skip> {
         skip = Skip::BadTime;
     }
     Err(skip)
+}
+
+/// Returns the hour in which Segment received a message, if the message's own hour is beyond the limits.
+fn received_instead(message: &Message<'_>, hour: i64, limits: Limits) -> Option<i64> {
+    if limits == Limits::default() {
+        return None;
+    }
+    let Field::Text(received) = message.received_at else { return None };
+    let received = received.bytes().and_then(hour::parse)?;
+    let is_within = |limit: Option<u32>, hours: i64| limit.is_none_or(|limit| hours <= i64::from(limit));
+    let allowed = is_within(limits.max_ahead_hours, hour - received)
+        && is_within(limits.max_age_days.map(|days| days.saturating_mul(24)), received - hour);
+    (!allowed).then_some(received)
 }
 
 fn text(field: Field<'_>) -> Result<Option<Text<'_>>, Skip> {

@@ -13,6 +13,15 @@ const REMEMBERED_BYTES: usize = 32;
 /// The fields with the time of a message: the first one that has an RFC 3339 time decides.
 pub const TIMES: [&str; 4] = ["timestamp", "receivedAt", "sentAt", "originalTimestamp"];
 
+/// The way in which the hour of a message was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HourSource {
+    /// By one of the [`TIMES`].
+    Field(&'static str),
+    /// By `receivedAt`, as the message's own hour is beyond the limits.
+    Limit,
+}
+
 /// The reason why a line was not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Skip {
@@ -80,8 +89,12 @@ pub struct Stats {
     pub events: u64,
     /// The number of counted messages whose time is not their `timestamp`, by the field that has it.
     pub fallbacks: BTreeMap<&'static str, u64>,
+    /// The number of counted messages whose hour is beyond the limits, so that they count in that of `receivedAt`.
+    pub beyond_limits: u64,
     /// The number of messages of types that are not counted, by type.
     pub other_types: BTreeMap<String, u64>,
+    /// The number of counted messages whose pairs are too many, so that they count as [`crate::rollup::OVERFLOW`].
+    pub overflowed: u64,
     /// The number of skipped lines by reason.
     pub skips: BTreeMap<Skip, u64>,
     /// The first lines of [`Stats::skipped`]: line number (from 1, blank lines included) and reason.
@@ -128,12 +141,14 @@ impl Stats {
         self.first_skips.iter().map(|(at, skip)| format!("{at}:{}", skip.name())).collect::<Vec<_>>().join(" ")
     }
 
-    /// Adds a counted message, and the field that has its time.
-    pub(crate) fn add_event(&mut self, time: &'static str) {
+    /// Adds a counted message.
+    pub(crate) fn add_event(&mut self, source: HourSource) {
         self.lines += 1;
         self.events += 1;
-        if time != TIMES[0] {
-            *self.fallbacks.entry(time).or_default() += 1;
+        match source {
+            HourSource::Field(field) if field == TIMES[0] => {}
+            HourSource::Field(field) => *self.fallbacks.entry(field).or_default() += 1,
+            HourSource::Limit => self.beyond_limits += 1,
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{AttributeValue, Put as PutItem, TransactWriteItem, Update};
 use counting::item::Item;
@@ -35,10 +36,20 @@ impl Tables {
         }
     }
 
+    /// Returns the request for the items of this name in the ledger.
+    fn query(&self, name: &str) -> QueryFluentBuilder {
+        self.client
+            .query()
+            .table_name(&self.ledger)
+            .consistent_read(true)
+            .key_condition_expression("#object = :object")
+            .expression_attribute_names("#object", ledger::OBJECT)
+            .expression_attribute_values(":object", text(name))
+    }
+
     fn transaction(&self, object: &ObjectId, marker: &Marker) -> Result<Vec<TransactWriteItem>, StoreError> {
         let build_error = |error: aws_sdk_dynamodb::error::BuildError| StoreError::new(error.to_string());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let item = Item::new(object, marker, now, self.ttl_seconds);
+        let item = Item::new(object, marker, now(), self.ttl_seconds);
         let put = PutItem::builder()
             .table_name(&self.ledger)
             .set_item(Some(serde_dynamo::to_item(item).map_err(|error| StoreError::new(error.to_string()))?))
@@ -59,6 +70,11 @@ impl Tables {
         }
         Ok(items)
     }
+}
+
+/// Returns the time in epoch seconds.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn text(value: &str) -> AttributeValue {
@@ -114,17 +130,38 @@ fn cancelled<R: fmt::Debug + 'static>(error: &SdkError<TransactWriteItemsError, 
     }
 }
 
+/// A record of the attempts to count the objects of a notification with several. It only decides their order, so its
+/// errors are of no consequence.
+pub trait Attempts: Sync {
+    /// Returns whether an attempt of this name is known to have begun.
+    fn has_begun(&self, name: &str) -> impl Future<Output = bool> + Send;
+
+    /// Records that the attempt begins.
+    fn begin(&self, name: &str) -> impl Future<Output = ()> + Send;
+}
+
+/// The time after which the record of an attempt may expire. A failed notification is retried for at most six hours, but
+/// may be replayed later.
+const ATTEMPT_SECONDS: u64 = 7 * 24 * 60 * 60;
+
+impl Attempts for Tables {
+    async fn has_begun(&self, name: &str) -> bool {
+        let request = self.query(name).limit(1).send();
+        request.await.is_ok_and(|answer| !answer.items().is_empty())
+    }
+
+    async fn begin(&self, name: &str) {
+        let request = self.client.put_item().table_name(&self.ledger);
+        let request = request.item(ledger::OBJECT, text(name)).item(ledger::CHUNK, number(0));
+        let expires_at = now().saturating_add(ATTEMPT_SECONDS);
+        // See the trait on errors.
+        let _ = request.item(ledger::EXPIRES_AT, number(expires_at)).send().await;
+    }
+}
+
 impl Store for Tables {
     async fn markers(&self, object: &str) -> Result<Vec<Marker>, StoreError> {
-        let request = self
-            .client
-            .query()
-            .table_name(&self.ledger)
-            .consistent_read(true)
-            .key_condition_expression("#object = :object")
-            .expression_attribute_names("#object", ledger::OBJECT)
-            .expression_attribute_values(":object", text(object));
-        let items: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
+        let items: Result<Vec<_>, _> = self.query(object).into_paginator().items().send().collect().await;
         let items = items.map_err(|error| sdk_error("dynamodb:Query", &error))?;
         let marker = |item| serde_dynamo::from_item::<_, Item>(item).ok()?.into_marker();
         let markers = items.into_iter().map(marker).collect::<Option<Vec<Marker>>>();

@@ -14,6 +14,14 @@ pub enum Error {
     /// The payload is not an S3 notification.
     #[error(transparent)]
     Notification(#[from] NotificationError),
+    /// The object is in a bucket that is not the pipeline's.
+    #[error("object {object} is not counted: only objects in bucket {bucket} are")]
+    OtherBucket {
+        /// The object's bucket and key.
+        object: String,
+        /// The pipeline's bucket.
+        bucket: String,
+    },
     /// The object could not be read.
     #[error("failed to read object {object}: {why}")]
     Read {
@@ -44,14 +52,6 @@ pub enum Error {
         /// The format that was found instead.
         why: String,
     },
-    /// The object has more distinct pairs than fit into memory.
-    #[error("failed to count object {object}: {why}")]
-    TooManyPairs {
-        /// The object's bucket and key.
-        object: String,
-        /// The limit that it exceeds.
-        why: String,
-    },
     /// The counts could not be written.
     #[error("failed to count object {object}: {why}")]
     Count {
@@ -80,11 +80,11 @@ impl Error {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Notification(_) => "NotificationUnknown",
+            Self::OtherBucket { .. } => "BucketUnknown",
             Self::Read { .. } => "ObjectUnreadable",
             Self::Gone { .. } => "ObjectGone",
             Self::Inflate { .. } => "ObjectDamaged",
             Self::NotMessages { .. } => "NotMessages",
-            Self::TooManyPairs { .. } => "TooManyPairs",
             Self::Count { .. } => "CountsUnwritable",
             Self::Several { .. } => "SeveralObjectsFailed",
         }

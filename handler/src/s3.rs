@@ -10,6 +10,7 @@ use counting::notification::NotifiedObject;
 use counting::protocol::StoreError;
 
 use crate::error::{error_chain, sdk_error};
+use crate::settings::Settings;
 
 /// An open object.
 pub struct ObjectStream<B> {
@@ -39,17 +40,19 @@ pub trait Body: Send {
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, StoreError>> + Send;
 }
 
-/// Amazon S3.
+/// The pipeline's bucket in Amazon S3.
 #[derive(Debug, Clone)]
 pub struct Bucket {
     client: aws_sdk_s3::Client,
+    name: String,
+    owner: String,
 }
 
 impl Bucket {
-    /// Creates a source that uses this client.
+    /// Creates a source of the objects in the bucket of these settings.
     #[must_use]
-    pub fn new(client: aws_sdk_s3::Client) -> Self {
-        Self { client }
+    pub fn new(client: aws_sdk_s3::Client, settings: &Settings) -> Self {
+        Self { client, name: settings.bucket.clone(), owner: settings.bucket_owner.clone() }
     }
 }
 
@@ -57,16 +60,17 @@ impl Objects for Bucket {
     type Body = ByteStream;
 
     async fn open(&self, object: &NotifiedObject) -> Result<Option<ObjectStream<ByteStream>>, StoreError> {
-        let request = self.client.get_object().bucket(&object.bucket).key(&object.key);
-        let request = request.set_version_id(object.version.clone());
+        let request = self.client.get_object().bucket(&self.name).expected_bucket_owner(&self.owner);
+        let request = request.key(&object.key).set_version_id(object.version.clone());
         let answer = match request.send().await {
             // S3 answers so only to a role that may list the bucket; to others, it denies access.
             Err(error) if matches!(error.code(), Some("NoSuchKey" | "NoSuchVersion")) => return Ok(None),
             answer => answer.map_err(|error| sdk_error("s3:GetObject", &error))?,
         };
-        // The ETag of the content that is read, not that of the notification: the object may have been replaced in
-        // between. Only the present content can be counted, and its own notification then finds it complete.
-        let identity = ledger::identity(object.version.as_deref(), answer.e_tag.as_deref())
+        // The identity of the content that is read, as S3 answers it, and not what the notification says: that may be
+        // forged, and lacks the version if versioning was enabled since. The object may also have been replaced in
+        // between: only the present content can be counted, and its own notification then finds it complete.
+        let identity = ledger::identity(answer.version_id.as_deref(), answer.e_tag.as_deref())
             .ok_or_else(|| StoreError::new("the response of S3 has neither version ID nor ETag"))?;
         Ok(Some(ObjectStream {
             identity,

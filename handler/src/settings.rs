@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use counting::names::env;
+use counting::rollup::Limits;
 
 /// The function's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,8 +12,14 @@ pub struct Settings {
     pub counts_table: String,
     /// Name of the ledger table.
     pub ledger_table: String,
+    /// Name of the bucket whose objects are counted.
+    pub bucket: String,
+    /// ID of the account that owns it.
+    pub bucket_owner: String,
     /// The Segment message types that are counted.
     pub count: BTreeSet<String>,
+    /// The limits of a message's hour.
+    pub limits: Limits,
     /// Days after which a marker may expire; `None` if the bucket keeps its objects forever.
     pub ledger_ttl_days: Option<u32>,
 }
@@ -32,18 +39,18 @@ impl Settings {
     /// [`SettingsError`] for the first variable that is missing or invalid.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let required = |name| variable(name).filter(|v| !v.is_empty()).ok_or(SettingsError { name, why: "is missing" });
-        let ledger_ttl_days = match variable(env::LEDGER_TTL_DAYS) {
-            None => None,
-            Some(days) => Some(
-                days.parse()
-                    .map_err(|_| SettingsError { name: env::LEDGER_TTL_DAYS, why: "is not a number of days" })?,
-            ),
+        let number = |name| {
+            let parse = |text: String| text.parse().map_err(|_| SettingsError { name, why: "is not a number" });
+            variable(name).map(parse).transpose()
         };
         Ok(Self {
             counts_table: required(env::COUNTS_TABLE)?,
             ledger_table: required(env::LEDGER_TABLE)?,
+            bucket: required(env::BUCKET)?,
+            bucket_owner: required(env::BUCKET_OWNER)?,
             count: required(env::COUNT_TYPES)?.split(',').map(str::to_owned).collect(),
-            ledger_ttl_days,
+            limits: Limits { max_age_days: number(env::MAX_AGE_DAYS)?, max_ahead_hours: number(env::MAX_AHEAD_HOURS)? },
+            ledger_ttl_days: number(env::LEDGER_TTL_DAYS)?,
         })
     }
 }

@@ -12,7 +12,7 @@
 //! reconcile     the engine: diff, plan, document, graph, apply
 //! aws           clients, identity, ARNs, policies, waits
 //! config        pipeline.toml, one file per section
-//! error shutdown text
+//! error private_file shutdown text
 //! ```
 
 mod aws;
@@ -21,8 +21,11 @@ mod config;
 mod counts;
 mod dashboard;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod operations;
 mod output;
+mod private_file;
 mod reconcile;
 mod resources;
 mod shutdown;
@@ -64,7 +67,8 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     /// The modules from top to bottom; a module imports only from modules below it.
-    const LAYERS: [&str; 12] = [
+    const LAYERS: [&str; 14] = [
+        "fuzzing",
         "commands",
         "dashboard",
         "output",
@@ -75,6 +79,7 @@ mod tests {
         "aws",
         "config",
         "error",
+        "private_file",
         "shutdown",
         "text",
     ];

@@ -164,6 +164,7 @@ _TABLE: list[tuple[str, Resource, str]] = [
         """
         CreateFunction DeleteFunction GetFunction GetFunctionConfiguration UpdateFunctionCode
         UpdateFunctionConfiguration PublishVersion ListVersionsByFunction
+        ListAliases ListFunctionUrlConfigs
         GetPolicy AddPermission RemovePermission Invoke=InvokeFunction InvokeAsync
         PutFunctionConcurrency GetFunctionConcurrency DeleteFunctionConcurrency
         PutFunctionEventInvokeConfig GetFunctionEventInvokeConfig UpdateFunctionEventInvokeConfig

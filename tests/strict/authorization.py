@@ -87,7 +87,7 @@ async def user_allows(call: Call, world: World, action: str, resource: str, cont
     if call.caller == "root":
         return True
     user = await user_of(call, world)
-    return user is not None and user.decide(action, resource, {**_common(call), **(context or {})})[0].allowed
+    return user is not None and user.decide(action, resource, {**common(call), **(context or {})})[0].allowed
 
 
 async def caller_arn(call: Call, world: World) -> str:
@@ -182,7 +182,7 @@ async def _managed(world: World, account: str, policy_arn: str) -> dict[str, Any
 # Decisions and refusals
 
 
-def _common(call: Call) -> dict[str, str]:
+def common(call: Call) -> dict[str, str]:
     """Returns the context keys that every call has."""
     return {
         "aws:RequestedRegion": call.region,
@@ -194,7 +194,7 @@ def _common(call: Call) -> dict[str, str]:
 
 def _first_refusal(call: Call, user: Principal, checks: list[Check]) -> Answer | None:
     for check in checks:
-        decision, by_boundary = user.decide(check.action, check.resource, {**_common(call), **check.context})
+        decision, by_boundary = user.decide(check.action, check.resource, {**common(call), **check.context})
         if not decision.allowed:
             return _error(call, check.refusal or _refusal(user, check, decision, by_boundary), check.action)
     return None
@@ -260,7 +260,7 @@ async def _delete_objects(call: Call, user: Principal, world: World) -> Answer |
     for one in deletion["Objects"]:
         action = "s3:DeleteObjectVersion" if one.get("VersionId") else "s3:DeleteObject"
         check = Check(action, f"{bucket_arn(call)}/{one['Key']}")
-        decision, by_boundary = user.decide(action, check.resource, _common(call))
+        decision, by_boundary = user.decide(action, check.resource, common(call))
         if decision.allowed:
             allowed.append(one)
             continue

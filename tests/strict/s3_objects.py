@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, unquote, unquote_plus
 from xml.sax.saxutils import escape, unescape
 
-from .authorization import caller_arn, role_allows, user_allows
+from .authorization import caller_arn, common, role_allows, user_allows
 from .registry import Answer, AwsFailure, Call, Proceed, World, behaviour
 from .s3_state import bucket_of, forgetting, memory
 
@@ -60,6 +60,7 @@ async def _refusal(
 ) -> Answer | None:
     """Returns the refusal of an action that the call also needs, if the caller has no right to it."""
     session = await _session_of(call, world)
+    context = {**common(call), **context}
     if session is not None:
         arn, allowed = session.arn, await role_allows(world, call.account, session.role, action, resource, context)
     else:

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use counting::rollup::{Rollup, RollupError, Totals};
+use counting::rollup::{Limits, Rollup, RollupError, Totals};
 use counting::stats::Stats;
 use libfuzzer_sys::fuzz_target;
 
+const LIMITS: Limits = Limits { max_age_days: Some(90), max_ahead_hours: Some(24) };
+
 fn roll(parts: &[&[u8]]) -> Result<(Totals, Stats), RollupError> {
-    let mut rollup = Rollup::new(&BTreeSet::from(["track".to_owned(), "page".to_owned()]));
+    let mut rollup = Rollup::new(&BTreeSet::from(["track".to_owned(), "page".to_owned()]), LIMITS);
     for part in parts {
         rollup.push(part)?;
     }

@@ -59,7 +59,7 @@ impl<'a> Unreliable<'a> {
 
     async fn attempt(&self, totals: &Totals) -> Result<Counted, StoreError> {
         let ledger = Ledger::new(self.markers("o").await?);
-        count(self, &ObjectId { name: "o".to_owned(), uploaded_at: None }, totals, ledger).await
+        count(self, &ObjectId { name: "o".to_owned(), uploaded_at: None, overflowed: 0 }, totals, ledger).await
     }
 
     /// Repeats the attempt until it succeeds, as Lambda does.

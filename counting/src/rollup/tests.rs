@@ -118,7 +118,7 @@ fn types(names: &[&str]) -> BTreeSet<String> {
 }
 
 fn roll(parts: &[&[u8]], types: &BTreeSet<String>) -> Result<(Totals, Stats), RollupError> {
-    let mut rollup = Rollup::new(types);
+    let mut rollup = Rollup::new(types, Limits::default());
     for part in parts {
         rollup.push(part)?;
     }
@@ -200,6 +200,33 @@ fn message_without_timestamp_is_counted_by_received_at() {
     let line = r#"{"type":"track","event":"e","receivedAt":"2015-08-04T12:59:59Z"}"#;
     let (totals, _) = roll(&[line.as_bytes()], &types(&["track"])).expect("a file");
     assert_eq!(totals, Totals::from([(("e".into(), "2015-08-04T12:00:00Z".into()), 1)]));
+}
+
+#[test]
+fn hour_beyond_the_limits_is_that_of_received_at() {
+    let limits = Limits { max_age_days: Some(1), max_ahead_hours: Some(2) };
+    let hour_of = |timestamp: &str, received: &str, limits| {
+        let line = format!(r#"{{"type":"track","event":"e","timestamp":"{timestamp}","receivedAt":"{received}"}}"#);
+        let mut rollup = Rollup::new(&types(&["track"]), limits);
+        rollup.push(line.as_bytes()).expect("a line");
+        let (totals, stats) = rollup.finish().expect("a file");
+        (totals.into_keys().next().expect("a pair").1, stats.beyond_limits)
+    };
+    let received = "2015-08-04T12:30:00Z";
+    for (timestamp, hour, moved) in [
+        ("2015-08-03T12:00:00Z", "2015-08-03T12:00:00Z", 0),
+        ("2015-08-03T11:59:59Z", "2015-08-04T12:00:00Z", 1),
+        ("0001-01-01T00:00:00Z", "2015-08-04T12:00:00Z", 1),
+        ("2015-08-04T14:59:59Z", "2015-08-04T14:00:00Z", 0),
+        ("2015-08-04T15:00:00Z", "2015-08-04T12:00:00Z", 1),
+        ("9999-12-31T23:59:59Z", "2015-08-04T12:00:00Z", 1),
+    ] {
+        assert_eq!(hour_of(timestamp, received, limits), (hour.to_owned(), moved), "{timestamp}");
+        let unlimited = hour_of(timestamp, received, Limits::default());
+        assert_eq!(unlimited, (hour::format(hour::parse(timestamp).expect("a time")), 0), "{timestamp}");
+        // Nothing to compare with.
+        assert_eq!(hour_of(timestamp, "soon", limits), unlimited, "{timestamp}");
+    }
 }
 
 #[test]
@@ -353,7 +380,7 @@ fn nested_brackets_are_accepted_to_a_depth_of_127() {
 #[test]
 fn endless_line_is_skipped_in_bounded_memory() {
     let good = track("e", "2015-08-04T12:00:00Z");
-    let mut rollup = Rollup::new(&types(&["track"]));
+    let mut rollup = Rollup::new(&types(&["track"]), Limits::default());
     rollup.push(format!("{good}\n{{\"a\":\"").as_bytes()).expect("text");
     for _ in 0..200 {
         rollup.push(&[b'x'; 512 * 1024]).expect("text");
@@ -369,17 +396,25 @@ fn endless_line_is_skipped_in_bounded_memory() {
 }
 
 #[test]
-fn file_with_too_many_pairs_is_an_error_before_memory_runs_out() {
-    let mut rollup = Rollup::new(&types(&["track"]));
-    let mut result = Ok(());
-    for n in 0..1_000_000 {
-        result = rollup.push(format!("{}\n", track(&format!("event number {n}"), "2015-08-04T12:00:00Z")).as_bytes());
-        if result.is_err() {
-            break;
-        }
-    }
-    assert!(matches!(result, Err(RollupError::TooManyPairs)));
-    assert!(matches!(rollup.finish(), Err(RollupError::TooManyPairs)));
+fn pairs_that_do_not_fit_are_counted_under_one_name_and_the_others_as_before() {
+    let line = |event: &str, hour: i64| track(event, &hour::format(hour)) + "\n";
+    // A known event, names without end, the known event again, one with the reserved name, and then hours without end.
+    let names = (0..150_000).map(|n| line(&format!("event number {n}"), 400_000));
+    let hours = (0..3_000).map(|n| line("e", 400_001 + n));
+    let known = || std::iter::once(line("e", 400_000));
+    let file: String = known().chain(names).chain(known()).chain([line(OVERFLOW, 1)]).chain(hours).collect();
+    let (totals, stats) = roll(&[file.as_bytes()], &types(&["track"])).expect("a file");
+    let count = |event: &str, hour: i64| totals.get(&(event.to_owned(), hour::format(hour))).copied().unwrap_or(0);
+    assert_eq!(totals.values().sum::<i64>(), 153_003, "a message is lost");
+    assert_eq!((count("e", 400_000), count("event number 0", 400_000)), (2, 1));
+    let overflowed: i64 = totals.iter().filter(|((event, _), _)| event == OVERFLOW).map(|(_, count)| count).sum();
+    assert_eq!(u64::try_from(overflowed).expect("a number"), stats.overflowed);
+    assert!(overflowed > 90_000 && totals.len() < 70_000, "{overflowed} of {} pairs", totals.len());
+    let hours = totals.keys().filter(|(event, _)| event == OVERFLOW).count();
+    assert_eq!(hours, OVERFLOW_HOURS);
+    // Another attempt, in other pieces, counts the same.
+    let pieces: Vec<&[u8]> = file.as_bytes().chunks(9_973).collect();
+    assert_eq!(roll(&pieces, &types(&["track"])).expect("a file"), (totals, stats));
 }
 
 #[test]

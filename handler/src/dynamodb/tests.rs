@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use aws_config::BehaviorVersion;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
-use aws_sdk_dynamodb::config::{Credentials, Region};
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_smithy_http_client::test_util::{ReplayEvent, StaticReplayClient};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
+
+use counting::rollup::Limits;
 
 use super::*;
 
@@ -29,7 +30,10 @@ fn tables(answers: &[(u16, Value)]) -> (Tables, StaticReplayClient) {
     let settings = Settings {
         counts_table: "counts".to_owned(),
         ledger_table: "ledger".to_owned(),
+        bucket: "bucket".to_owned(),
+        bucket_owner: "123456789012".to_owned(),
         count: BTreeSet::new(),
+        limits: Limits::default(),
         ledger_ttl_days: Some(97),
     };
     (Tables::new(aws_sdk_dynamodb::Client::from_conf(config), &settings), replay)
@@ -58,7 +62,7 @@ fn marker() -> Marker {
 }
 
 fn object() -> ObjectId {
-    ObjectId { name: "bucket/key#etag".to_owned(), uploaded_at: Some(1_438_689_296) }
+    ObjectId { name: "bucket/key#etag".to_owned(), uploaded_at: Some(1_438_689_296), overflowed: 0 }
 }
 
 async fn put(answers: &[(u16, Value)]) -> (Result<Put, StoreError>, usize) {

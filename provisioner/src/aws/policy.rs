@@ -106,45 +106,33 @@ pub(crate) fn widening(live: &Json, desired: &Json) -> Vec<String> {
     texts.into_iter().collect()
 }
 
-/// Returns the principals outside the account `account` that a resource's policy lets in: ids of accounts and ARNs.
-/// Services are left out.
-pub(crate) fn outside_principals(policy: &Json, account: &str) -> BTreeSet<String> {
-    let allowed = permissions(policy).into_iter().filter(|permission| !permission.denies);
-    let is_outside = |principal: &String| {
-        principal == EVERYONE
-            || principal.strip_prefix("AWS:").is_some_and(|name| account_of(name) != Some(account))
-            || ["Federated:", "CanonicalUser:"].iter().any(|kind| principal.starts_with(kind))
-    };
-    allowed.filter_map(|permission| permission.principal).filter(is_outside).collect()
-}
-
 /// The principal `"*"`, which includes anonymous callers.
-const EVERYONE: &str = "*";
+pub(super) const EVERYONE: &str = "*";
 
 /// Returns the account of a principal: an id, or an ARN.
-fn account_of(principal: &str) -> Option<&str> {
+pub(crate) fn account_of(principal: &str) -> Option<&str> {
     let is_id = |text: &&str| text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit());
     Some(principal).filter(is_id).or_else(|| principal.split(':').nth(4)).filter(is_id)
 }
 
 /// One action on one resource by one principal.
 #[derive(Debug)]
-struct Permission {
-    denies: bool,
+pub(super) struct Permission {
+    pub(super) denies: bool,
     /// Kind and name, such as `AWS:123456789012`, in a policy that has principals.
-    principal: Option<String>,
+    pub(super) principal: Option<String>,
     /// In lower case: IAM does not distinguish the case of actions.
     action: Option<String>,
     resource: Option<String>,
     /// `NotAction`, `NotResource` and `NotPrincipal`, compared as a whole.
-    inverted: Map<String, Json>,
-    condition: Json,
+    pub(super) inverted: Map<String, Json>,
+    pub(super) condition: Json,
     /// The action as it is written.
-    shown: String,
+    pub(super) shown: String,
 }
 
 /// Returns the permissions of a policy: each combination of principal, action and resource in each statement.
-fn permissions(policy: &Json) -> Vec<Permission> {
+pub(super) fn permissions(policy: &Json) -> Vec<Permission> {
     let mut all = Vec::new();
     for statement in statements(policy).iter().map(canonical_statement) {
         let texts = |field: &str| match statement.get(field) {
@@ -280,7 +268,7 @@ fn condition_contains(wide: &Json, narrow: &Json) -> bool {
     })
 }
 
-fn texts_of(value: &Json) -> Vec<String> {
+pub(super) fn texts_of(value: &Json) -> Vec<String> {
     match value {
         Json::String(text) => vec![text.clone()],
         Json::Array(entries) => entries.iter().flat_map(texts_of).collect(),
@@ -389,9 +377,6 @@ mod tests {
             assert_ne!(widening(&narrow, &wide), Vec::<String>::new(), "{wide} {narrow}");
         }
         assert_eq!(widening(&trust(role(), any()), &trust(other(), any())).len(), 1);
-        assert_eq!(outside_principals(&trust(other(), any()), "123456789012").len(), 1);
-        assert!(outside_principals(&trust(role(), any()), "123456789012").is_empty());
-        assert_eq!(outside_principals(&trust(json!("*"), any()), "123456789012").len(), 1);
     }
 
     #[test]

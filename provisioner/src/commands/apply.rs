@@ -21,7 +21,7 @@ use crate::shutdown::Shutdown;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Plan that `plan --out` saved; applied as it was shown, or refused if it is stale
-    #[arg(value_name = "PLANFILE", conflicts_with_all = ["adopt", "prune"])]
+    #[arg(value_name = "PLANFILE")]
     plan: Option<PathBuf>,
     /// Do not ask for confirmation
     #[arg(long)]
@@ -39,7 +39,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
     let pipeline = global.load()?;
     let saved = args.plan.as_deref().map(SavedPlan::read).transpose()?;
-    let options = saved.as_ref().map_or_else(|| PlanOptions::from(args.flags), SavedPlan::options);
+    let given = PlanOptions::from(args.flags);
+    let options = saved.as_ref().map_or(Ok(given), |saved| saved.options(given))?;
     let shutdown = listen()?;
     let Planned { session, plan, document } = unless_stopped(&shutdown, plan::make(&pipeline, options)).await?;
     if let Some(saved) = &saved {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::args::{Global, listen};
 use crate::aws::Aws;
 use crate::counts::period::PeriodArgs;
-use crate::dashboard::{AcceptedHost, Dashboard, Settings, View};
+use crate::dashboard::{AcceptedHost, Dashboard, Settings, Token, View};
 use crate::error::Error;
 use crate::output::Output;
 
@@ -19,6 +19,9 @@ pub(crate) struct Args {
     /// Accept this host besides addresses and localhost; repeatable
     #[arg(long = "host", value_name = "NAME[:PORT]", conflicts_with = "out")]
     hosts: Vec<AcceptedHost>,
+    /// Let in only who opens the printed address, which has a random token
+    #[arg(long, conflicts_with = "out")]
+    token: bool,
     /// Write the page to one self-contained HTML file and exit
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -44,18 +47,23 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     }
     let shutdown = listen()?;
     let hosts = args.hosts.clone();
-    let ready = |address: SocketAddr| output.print(&text(address, &view.query()));
-    dashboard.serve(Settings { listen: args.listen, hosts }, shutdown, ready).await?;
+    let token = args.token.then(Token::random).transpose()?;
+    let query = token.as_ref().map_or_else(|| view.query(), |token| token.query(&view.query()));
+    let is_open = token.is_none();
+    let ready = |address: SocketAddr| output.print(&text(address, &query, is_open));
+    dashboard.serve(Settings { listen: args.listen, hosts, token }, shutdown, ready).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(address: SocketAddr, query: &str) -> String {
+fn text(address: SocketAddr, query: &str, is_open: bool) -> String {
     let mut out = format!("The dashboard is at http://{address}/?{query}\n");
-    if !address.ip().is_loopback() {
+    if !address.ip().is_loopback() && is_open {
         out.push_str(
             "Anyone who can reach this address can read all counts: it has no authentication and no encryption. Protect it \
              with a firewall or an authenticating proxy.\n",
         );
+    } else if !address.ip().is_loopback() {
+        out.push_str("It has no encryption: others on the network may read the token and the counts.\n");
     }
     out + "Press Ctrl-C to stop it.\n"
 }

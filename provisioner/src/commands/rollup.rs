@@ -1,6 +1,5 @@
 //! `provisioner rollup`
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -8,11 +7,12 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use counting::names::MESSAGE_TYPES;
-use counting::rollup::{Rollup, RollupError, Totals};
+use counting::rollup::{OVERFLOW, RollupError, Totals};
 use counting::stats::Stats;
 use serde_json::json;
 
 use super::args::Global;
+use crate::config::Rollup;
 use crate::error::{Error, ErrorKind};
 use crate::output::Output;
 use crate::output::delimited::escaped;
@@ -51,39 +51,50 @@ enum RollupFormat {
 }
 
 pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
-    let types = message_types(&args.count, global)?;
-    let (totals, failed) = count_files(&args.files, &types, output);
+    let rules = rules(&args.count, global)?;
+    let (totals, failed) = count_files(&args.files, &rules, output);
     output.print(&text(&totals, args.format))?;
     Error::fail_with(failed)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the message types to count: those of `--count`, or else of pipeline.toml if it exists, or else track.
-fn message_types(named: &[String], global: &Global) -> Result<BTreeSet<String>, Error> {
+/// Returns the rules of counting: those of pipeline.toml if it exists, and the message types of `--count`.
+fn rules(named: &[String], global: &Global) -> Result<Rollup, Error> {
     if let Some(unknown) = named.iter().find(|name| !MESSAGE_TYPES.contains(&name.as_str())) {
         return Err(Error::usage(
             format!("`{}` is not a Segment message type", unknown.escape_debug()),
             format!("pass one of {}", MESSAGE_TYPES.join(", ")),
         ));
     }
-    let types = match named {
-        [] if global.config().exists() => global.load()?.count,
-        [] => vec!["track".to_owned()],
-        named => named.to_vec(),
-    };
-    Ok(types.into_iter().collect())
+    let mut rules = if global.config().exists() { global.load()?.rollup } else { Rollup::default() };
+    if !named.is_empty() {
+        rules.count = named.to_vec();
+    }
+    Ok(rules)
 }
 
 /// Returns the totals of all readable files, and the errors of the others. Reports skipped lines on stderr.
-fn count_files(files: &[PathBuf], types: &BTreeSet<String>, output: &Output) -> (Totals, Vec<Error>) {
+fn count_files(files: &[PathBuf], rules: &Rollup, output: &Output) -> (Totals, Vec<Error>) {
     let (mut totals, mut failed) = (Totals::new(), Vec::new());
     for path in files {
-        match count_file(path, types) {
+        match count_file(path, rules) {
             Ok((added, stats)) => {
                 for (pair, count) in added {
                     *totals.entry(pair).or_default() += count;
                 }
                 let name = printable(&path.display().to_string());
+                if stats.overflowed > 0 {
+                    let number = stats.overflowed;
+                    output.progress(&format!(
+                        "{name}: messages counted as `{OVERFLOW}`, as there are too many pairs: {number}"
+                    ));
+                }
+                if stats.beyond_limits > 0 {
+                    let number = stats.beyond_limits;
+                    output.progress(&format!(
+                        "{name}: messages counted when they were received, as their time is too early or late: {number}"
+                    ));
+                }
                 if let Some(summary) = stats.skip_summary() {
                     output.progress(&format!("{name}: {summary}"));
                 }
@@ -100,7 +111,7 @@ fn count_files(files: &[PathBuf], types: &BTreeSet<String>, output: &Output) -> 
     (totals, failed)
 }
 
-fn count_file(path: &Path, types: &BTreeSet<String>) -> Result<(Totals, Stats), Error> {
+fn count_file(path: &Path, rules: &Rollup) -> Result<(Totals, Stats), Error> {
     let name = printable(&path.display().to_string());
     let unreadable =
         |source: io::Error| Error::io(format_args!("read {name}"), "check the file's name and permissions", &source);
@@ -114,18 +125,14 @@ fn count_file(path: &Path, types: &BTreeSet<String>) -> Result<(Totals, Stats), 
             format!("failed to count {name}: {error}"),
             "write one JSON object on each line: the function would not count the file either",
         ),
-        RollupError::TooManyPairs => Error::new(
-            ErrorKind::Usage,
-            format!("failed to count {name}: {error}"),
-            "use event names without ids: the function would not count the file either",
-        ),
     };
     let mut input: Box<dyn Read> = if path.as_os_str() == "-" {
         Box::new(io::stdin().lock())
     } else {
         Box::new(File::open(path).map_err(unreadable)?)
     };
-    let (mut rollup, mut block) = (Rollup::new(types), vec![0; BLOCK]);
+    let types = rules.count.iter().cloned().collect();
+    let (mut rollup, mut block) = (counting::rollup::Rollup::new(&types, rules.limits()), vec![0; BLOCK]);
     loop {
         match input.read(&mut block) {
             Ok(0) => break,

@@ -41,8 +41,8 @@ pub(crate) struct Pipeline {
     pub(crate) table: Table,
     /// The function.
     pub(crate) function: Function,
-    /// The Segment message types to count, in the order of the file.
-    pub(crate) count: Vec<String>,
+    /// The rules of counting.
+    pub(crate) rollup: rollup::Rollup,
     /// The id of Segment's workspace; with it, the role that Segment assumes to write to the bucket is created.
     pub(crate) segment_workspace_id: Option<String>,
     /// The expected volume, if the file declares one.
@@ -162,7 +162,7 @@ pub(super) fn check(
     let role = raw.role.check(&mut check, &base, has_segment_role);
     let table = raw.table.check(&mut check, &base, region.as_deref());
     let function = raw.function.check(&mut check, &base, region.as_deref());
-    let count = raw.rollup.check(&mut check);
+    let rollup = raw.rollup.check(&mut check);
     let segment_workspace_id = raw.segment.check(&mut check, region.as_deref());
     let estimate = raw.estimate.check(&mut check);
     Some(Pipeline {
@@ -175,7 +175,7 @@ pub(super) fn check(
         role,
         table,
         function,
-        count,
+        rollup,
         segment_workspace_id,
         estimate,
         environment: None,

@@ -35,6 +35,7 @@ pub(crate) use file::Pipeline;
 pub(crate) use function::Function;
 pub(crate) use managed_tags::dropped as dropped_tags;
 pub(crate) use pipeline::{MANAGED_BY, MANAGED_BY_TAG, PIPELINE_TAG};
+pub(crate) use rollup::Rollup;
 pub(crate) use rules::partition;
 pub(crate) use schema::schema;
 pub(crate) use setting::Setting;

@@ -3,45 +3,100 @@
 use std::collections::BTreeSet;
 
 use counting::names::MESSAGE_TYPES;
-use serde::Deserialize;
+use counting::rollup::Limits;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::check::{Check, Maybe};
 use super::key::{Key, key};
 
+/// The default limits of a message's hour. Apps send what they recorded offline when they are next opened, usually
+/// within weeks; Segment corrects the clocks of devices, so no message should be from the future, except for a sender
+/// that mistakes a local time for UTC.
+const MAX_AGE_DAYS: i32 = 90;
+const MAX_AHEAD_HOURS: i32 = 24;
+
+/// The rules of counting.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Rollup {
+    /// The Segment message types to count, in the order of the file.
+    pub(crate) count: Vec<String>,
+    /// The most days by which a message's hour may be before Segment received it; 0 for any number.
+    pub(crate) max_age_days: i32,
+    /// The most hours by which it may be after that; 0 for any number.
+    pub(crate) max_ahead_hours: i32,
+}
+
+impl Default for Rollup {
+    fn default() -> Self {
+        Self { count: vec!["track".to_owned()], max_age_days: MAX_AGE_DAYS, max_ahead_hours: MAX_AHEAD_HOURS }
+    }
+}
+
+impl Rollup {
+    /// Returns the limits of a message's hour.
+    pub(crate) fn limits(&self) -> Limits {
+        let limit = |number: i32| u32::try_from(number).ok().filter(|number| *number > 0);
+        Limits { max_age_days: limit(self.max_age_days), max_ahead_hours: limit(self.max_ahead_hours) }
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Raw {
     count: Maybe<Vec<Spanned<String>>>,
+    max_age_days: Maybe<i64>,
+    max_ahead_hours: Maybe<i64>,
 }
 
-pub(super) const KEYS: &[Key] = &[key(
-    "rollup.count",
-    "count = [\"track\"]",
-    "[\"track\"]",
-    "Segment message types to count; types other than track are counted under the name of the type.",
-)];
+pub(super) const KEYS: &[Key] = &[
+    key(
+        "rollup.count",
+        "count = [\"track\"]",
+        "[\"track\"]",
+        "Segment message types to count; types other than track are counted under the name of the type.",
+    ),
+    key(
+        "rollup.max_age_days",
+        "max_age_days = 90",
+        "90",
+        "Days before `receivedAt` beyond which a message counts in the hour of `receivedAt`; 0 for no limit.",
+    ),
+    key(
+        "rollup.max_ahead_hours",
+        "max_ahead_hours = 24",
+        "24",
+        "Hours after `receivedAt` beyond which a message counts in the hour of `receivedAt`; 0 for no limit.",
+    ),
+];
 
 impl Raw {
-    /// Returns the message types to count, in the order of the file.
-    pub(super) fn check(self, check: &mut Check<'_>) -> Vec<String> {
-        let Some(count) = self.count else {
-            return vec!["track".to_owned()];
-        };
-        let help = format!("choose from {}", MESSAGE_TYPES.join(", "));
-        if count.get_ref().is_empty() {
-            check.mistake(count.span(), "`rollup.count` is empty", "nothing would be counted", help.clone());
+    pub(super) fn check(self, check: &mut Check<'_>) -> Rollup {
+        let default = Rollup::default();
+        let max_age_days = check.number(self.max_age_days, "rollup.max_age_days", 0, 36_500, "days");
+        let max_ahead_hours = check.number(self.max_ahead_hours, "rollup.max_ahead_hours", 0, 876_000, "hours");
+        Rollup {
+            count: self.count.map_or(default.count, |count| check_types(check, count)),
+            max_age_days: max_age_days.unwrap_or(default.max_age_days),
+            max_ahead_hours: max_ahead_hours.unwrap_or(default.max_ahead_hours),
         }
-        let mut seen = BTreeSet::new();
-        for kind in count.get_ref() {
-            let name = kind.get_ref().as_str();
-            if !MESSAGE_TYPES.contains(&name) {
-                let message = format!("`{}` is not a Segment message type", name.escape_debug());
-                check.mistake(kind.span(), message, "", help.clone());
-            } else if !seen.insert(name.to_owned()) {
-                check.mistake(kind.span(), format!("`{name}` is listed twice"), "", "list each type once");
-            }
-        }
-        count.into_inner().into_iter().map(Spanned::into_inner).collect()
     }
+}
+
+fn check_types(check: &mut Check<'_>, count: Spanned<Vec<Spanned<String>>>) -> Vec<String> {
+    let help = format!("choose from {}", MESSAGE_TYPES.join(", "));
+    if count.get_ref().is_empty() {
+        check.mistake(count.span(), "`rollup.count` is empty", "nothing would be counted", help.clone());
+    }
+    let mut seen = BTreeSet::new();
+    for kind in count.get_ref() {
+        let name = kind.get_ref().as_str();
+        if !MESSAGE_TYPES.contains(&name) {
+            let message = format!("`{}` is not a Segment message type", name.escape_debug());
+            check.mistake(kind.span(), message, "", help.clone());
+        } else if !seen.insert(name.to_owned()) {
+            check.mistake(kind.span(), format!("`{name}` is listed twice"), "", "list each type once");
+        }
+    }
+    count.into_inner().into_iter().map(Spanned::into_inner).collect()
 }

@@ -190,6 +190,10 @@ pub(super) fn filter(text: &str) -> Rule {
     if text.contains('*') || text.contains('?') {
         return violation("filters do not support wildcards", "write the exact string with which keys begin or end");
     }
+    // It is a part of the roles' policies (IAM user guide, policy variables).
+    if text.contains("${") {
+        return violation("`${` begins a variable of IAM policies", "write keys without `${`");
+    }
     letters(text, |c| !c.is_control(), "printable characters")
 }
 

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use jiff::civil::{Date, Time};
 use jiff::tz::{AmbiguousOffset, TimeZone};
-use jiff::{Span, Timestamp, ToSpan, Unit, Zoned};
+use jiff::{Span, Timestamp, ToSpan, Unit, ZonedDateTime};
 
 /// Seconds in an hour.
 pub(super) const HOUR: i64 = 3600;
@@ -22,19 +22,19 @@ pub(crate) enum By {
 }
 
 /// Returns the start of a date: midnight, or the end of the gap if the clocks skip midnight.
-fn start_of(date: Date, zone: &TimeZone) -> Option<Zoned> {
-    let midnight = zone.to_ambiguous_zoned(date.to_datetime(Time::midnight()));
+fn start_of(date: Date, zone: &TimeZone) -> Option<ZonedDateTime> {
+    let midnight = zone.to_ambiguous_zoned_datetime(date.to_datetime(Time::midnight()));
     let is_skipped = matches!(midnight.offset(), AmbiguousOffset::Gap { .. });
     let start = midnight.compatible().ok()?;
     if !is_skipped {
         return Some(start);
     }
     let after = start.timestamp().checked_add(1.nanosecond()).ok()?;
-    Some(zone.preceding(after).next()?.timestamp().to_zoned(zone.clone()))
+    Some(zone.preceding(after).next()?.timestamp().to_zoned_datetime(zone.clone()))
 }
 
 /// Returns the first UTC hour that begins at a time or later.
-pub(super) fn hour_from(time: &Zoned) -> Option<Timestamp> {
+pub(super) fn hour_from(time: &ZonedDateTime) -> Option<Timestamp> {
     let time = time.timestamp();
     let begun = Timestamp::from_second(time.as_second().div_euclid(HOUR) * HOUR).ok()?;
     if begun == time { Some(begun) } else { begun.checked_add(1.hour()).ok() }
@@ -89,7 +89,7 @@ impl By {
     }
 
     /// Returns the start of the part after the one that starts at a time.
-    pub(super) fn next(self, start: &Zoned) -> Option<Zoned> {
+    pub(super) fn next(self, start: &ZonedDateTime) -> Option<ZonedDateTime> {
         match self {
             Self::Hour => start.checked_add(1.hour()).ok(),
             Self::Day | Self::Week | Self::Month => {
@@ -100,10 +100,10 @@ impl By {
     }
 
     /// Returns the start of the part that contains a time.
-    pub(super) fn floor(self, time: &Zoned) -> Option<Zoned> {
+    pub(super) fn floor(self, time: &ZonedDateTime) -> Option<ZonedDateTime> {
         if self == Self::Hour {
             let hour = Timestamp::from_second(time.timestamp().as_second().div_euclid(HOUR) * HOUR).ok()?;
-            return Some(hour.to_zoned(time.time_zone().clone()));
+            return Some(hour.to_zoned_datetime(time.time_zone().clone()));
         }
         let mut start = start_of(self.first(time.date())?, time.time_zone())?;
         // A date occurs twice if the clocks go back over midnight; its second time belongs to the next date.
@@ -117,12 +117,12 @@ impl By {
     }
 
     /// Returns whether a part starts at a time.
-    pub(super) fn starts_at(self, time: &Zoned) -> bool {
+    pub(super) fn starts_at(self, time: &ZonedDateTime) -> bool {
         self.floor(time).as_ref() == Some(time)
     }
 
     /// Returns the time `n` units earlier. The start of a day remains one, even if the clocks skip midnight.
-    pub(super) fn back(self, time: &Zoned, n: i64) -> Option<Zoned> {
+    pub(super) fn back(self, time: &ZonedDateTime, n: i64) -> Option<ZonedDateTime> {
         if self == Self::Hour || !Self::Day.starts_at(time) {
             return time.checked_sub(self.span(n)).ok();
         }

@@ -5,4 +5,4 @@ pub(crate) mod moment;
 pub(crate) mod period;
 mod reader;
 
-pub(crate) use reader::{AT_ONCE, Ranked, Reader, Series, Top, add_event, similar};
+pub(crate) use reader::{AT_ONCE, Ranked, Reader, Series, Top, add_event, memory, similar};

@@ -2,7 +2,7 @@
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
-use jiff::{Span, Timestamp, Unit, Zoned};
+use jiff::{Span, Timestamp, Unit, ZonedDateTime};
 
 use super::calendar::By;
 use crate::error::Error;
@@ -19,14 +19,14 @@ pub(super) fn zone(name: Option<&str>) -> Result<TimeZone, Error> {
 /// # Errors
 /// The time or the zone cannot be parsed.
 pub(crate) fn moment(flag: &str, text: &str, tz: Option<&str>) -> Result<Timestamp, Error> {
-    time(flag, text, &Timestamp::now().to_zoned(zone(tz)?)).map(|time| time.timestamp())
+    time(flag, text, &Timestamp::now().to_zoned_datetime(zone(tz)?)).map(|time| time.timestamp())
 }
 
 /// Parses the span of `--last` and returns its start and its unit. The period has the number of units that the span
 /// names, including the current one, however it is divided into parts: `24h` is the current hour and the 23 before it,
 /// `7d` is today and the six days before it. A span of less than two hours includes all hours that it overlaps, as the
 /// current hour may have only begun.
-pub(super) fn last(text: &str, now: &Zoned) -> Result<(Zoned, By), Error> {
+pub(super) fn last(text: &str, now: &ZonedDateTime) -> Result<(ZonedDateTime, By), Error> {
     let invalid = || unusable(&format!("--last {}", text.escape_debug()), "pass a span such as 90m, 24h, 7d or 12mo");
     let span: Span = text.parse().map_err(|_| invalid())?;
     if !span.is_positive() {
@@ -53,9 +53,9 @@ pub(super) fn unusable(what: &str, help: &str) -> Error {
 }
 
 /// Parses a time with its zone, a date or time in the zone of `now`, or a word such as today.
-pub(super) fn time(flag: &str, text: &str, now: &Zoned) -> Result<Zoned, Error> {
+pub(super) fn time(flag: &str, text: &str, now: &ZonedDateTime) -> Result<ZonedDateTime, Error> {
     let zone = now.time_zone();
-    let midnight = |date: Date| date.to_zoned(zone.clone()).ok();
+    let midnight = |date: Date| date.to_zoned_datetime(zone.clone()).ok();
     let word = match text {
         "now" => Some(now.clone()),
         "today" => midnight(now.date()),
@@ -63,9 +63,9 @@ pub(super) fn time(flag: &str, text: &str, now: &Zoned) -> Result<Zoned, Error> 
         "tomorrow" => now.date().tomorrow().ok().and_then(midnight),
         _ => None,
     };
-    word.or_else(|| Some(text.parse::<Timestamp>().ok()?.to_zoned(zone.clone())))
+    word.or_else(|| Some(text.parse::<Timestamp>().ok()?.to_zoned_datetime(zone.clone())))
         .or_else(|| midnight(text.parse::<Date>().ok()?).filter(|_| !text.contains('T')))
-        .or_else(|| text.parse::<DateTime>().ok()?.to_zoned(zone.clone()).ok())
+        .or_else(|| text.parse::<DateTime>().ok()?.to_zoned_datetime(zone.clone()).ok())
         .ok_or_else(|| {
             let help = "pass a date such as 2015-08-04, a time such as 2015-08-04T12:00:00Z, today or yesterday";
             unusable(&format!("{flag} {}", text.escape_debug()), help)

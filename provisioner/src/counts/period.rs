@@ -6,7 +6,7 @@
 //! a time such as 12:30. [`Period::divides_hours`] tells.
 
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan, Zoned};
+use jiff::{Timestamp, ToSpan, ZonedDateTime};
 
 use super::calendar::{By, HOUR, hour_from};
 use super::moment::{last, time, unusable, zone};
@@ -103,7 +103,7 @@ impl Period {
     }
 
     fn at(args: &PeriodArgs, now: Timestamp) -> Result<Self, Error> {
-        let now = now.to_zoned(zone(args.tz.as_deref())?);
+        let now = now.to_zoned_datetime(zone(args.tz.as_deref())?);
         // The current hour has counts already.
         let present = By::Hour.floor(&now).and_then(|hour| By::Hour.next(&hour)).unwrap_or(now.clone());
         let (from, to, step) = match &args.from {
@@ -128,7 +128,7 @@ impl Period {
     }
 
     /// Creates the period of all hours that begin between `from`, inclusive, and `to`, exclusive.
-    fn new(from: &Zoned, to: &Zoned, by: By, step: By, now: Timestamp) -> Result<Self, Error> {
+    fn new(from: &ZonedDateTime, to: &ZonedDateTime, by: By, step: By, now: Timestamp) -> Result<Self, Error> {
         let bounds = || format!("it begins at {} and ends at {}", from.timestamp(), to.timestamp());
         if from >= to {
             return Err(unusable("the period", &format!("choose a start before the end: {}", bounds())));
@@ -188,8 +188,8 @@ impl Period {
         })
     }
 
-    fn zoned(&self, time: Timestamp) -> Zoned {
-        time.to_zoned(self.zone.clone())
+    fn zoned(&self, time: Timestamp) -> ZonedDateTime {
+        time.to_zoned_datetime(self.zone.clone())
     }
 
     /// Returns the start of the first part and the end of the last one.
@@ -297,7 +297,7 @@ impl Period {
         let Some(start) = self.parts.get(part).map(|part| self.zoned(part.bounds.0)) else { return String::new() };
         let format = match self.by {
             // Two hours have one time if the clocks go back.
-            By::Hour if self.zone.to_ambiguous_zoned(start.datetime()).is_ambiguous() => "%Y-%m-%d %H:%M %:z",
+            By::Hour if self.zone.to_ambiguous_zoned_datetime(start.datetime()).is_ambiguous() => "%Y-%m-%d %H:%M %:z",
             By::Hour => "%Y-%m-%d %H:%M",
             By::Day => "%Y-%m-%d %a",
             By::Week => "%G-W%V",

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use counting::names::counts::{BY_HOUR, COUNT, EVENT, HOUR};
-use counting::rollup::name_in_table;
+use counting::rollup::{OVERFLOW, name_in_table};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::period::Period;
@@ -68,6 +68,28 @@ type Item = HashMap<String, AttributeValue>;
 
 fn sum(counts: impl Iterator<Item = i64>) -> i64 {
     counts.fold(0, i64::saturating_add)
+}
+
+/// Returns an estimate of the memory that an event's count uses, in bytes.
+pub(crate) fn memory(event: &str) -> usize {
+    event.len() + 32
+}
+
+/// Keeps the most frequent events, within `most` bytes, and adds the counts of the others to `others`. Returns the bytes
+/// of those that are kept.
+fn keep_most_frequent(counts: &mut Vec<(String, i64)>, most: usize, others: &mut Option<i64>) -> usize {
+    counts.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let (mut bytes, mut kept) = (0, 0);
+    for (event, _) in counts.iter() {
+        if bytes + memory(event) > most {
+            break;
+        }
+        bytes += memory(event);
+        kept += 1;
+    }
+    let sum = sum(counts.drain(kept..).map(|(_, count)| count));
+    *others = Some(others.unwrap_or(0).saturating_add(sum));
+    bytes
 }
 
 /// Adds an event to a list of names, each of them once and as it is in the counts table: a long name is counted under
@@ -252,11 +274,44 @@ impl Reader<'_> {
             .await
     }
 
-    /// Returns the count of each event in one hour, formatted as in the counts table.
+    /// Returns the counts of the most frequent events in one hour, formatted as in the counts table, and whether there
+    /// are others, which are counted together as [`OVERFLOW`]. The events use at most `most` bytes of [`memory`].
     ///
     /// # Errors
     /// An AWS error; the table does not exist.
-    pub(crate) async fn hour(&self, hour: &str) -> Result<Vec<(String, i64)>, Error> {
+    pub(crate) async fn most_frequent(&self, hour: &str, most: usize) -> Result<(Vec<(String, i64)>, bool), Error> {
+        let (mut bytes, mut others) = (0, None);
+        let mut counts = self
+            .each_in_hour(hour, |counts: &mut Vec<(String, i64)>| {
+                bytes += counts.last().map_or(0, |(event, _)| memory(event));
+                if bytes > 2 * most {
+                    bytes = keep_most_frequent(counts, most, &mut others);
+                }
+            })
+            .await?;
+        if bytes > most {
+            keep_most_frequent(&mut counts, most, &mut others);
+        }
+        let is_cut = others.is_some();
+        if let Some(others) = others {
+            match counts.iter_mut().find(|(event, _)| event == OVERFLOW) {
+                Some((_, count)) => *count = count.saturating_add(others),
+                None => counts.push((OVERFLOW.to_owned(), others)),
+            }
+        }
+        Ok((counts, is_cut))
+    }
+
+    async fn hour(&self, hour: &str) -> Result<Vec<(String, i64)>, Error> {
+        self.each_in_hour(hour, |_| ()).await
+    }
+
+    /// Returns the count of each event in one hour. After each, `each` may remove some.
+    async fn each_in_hour(
+        &self,
+        hour: &str,
+        mut each: impl FnMut(&mut Vec<(String, i64)>),
+    ) -> Result<Vec<(String, i64)>, Error> {
         let request = self
             .aws
             .dynamodb
@@ -266,9 +321,14 @@ impl Reader<'_> {
             .key_condition_expression("#hour = :hour")
             .expression_attribute_names("#hour", HOUR)
             .expression_attribute_values(":hour", AttributeValue::S(hour.to_owned()));
-        let items = request.into_paginator().items().send().collect::<Result<Vec<Item>, _>>().await;
-        let items = items.call("dynamodb:Query").map_err(|error| self.failed(&error))?;
-        items.iter().map(|item| Ok((self.text(item, EVENT)?, self.number(item)?))).collect()
+        let mut items = request.into_paginator().items().send();
+        let mut counts = Vec::new();
+        while let Some(item) = items.next().await {
+            let item = item.call("dynamodb:Query").map_err(|error| self.failed(&error))?;
+            counts.push((self.text(&item, EVENT)?, self.number(&item)?));
+            each(&mut counts);
+        }
+        Ok(counts)
     }
 
     fn failed(&self, error: &AwsError) -> Error {
@@ -289,5 +349,20 @@ impl Reader<'_> {
     fn number(&self, item: &Item) -> Result<i64, Error> {
         let found = item.get(COUNT).and_then(|value| value.as_n().ok()).and_then(|digits| digits.parse().ok());
         found.ok_or_else(|| Error::incomplete_answer(format!("read table {}", self.table), COUNT))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn less_frequent_events_are_counted_together() {
+        let mut counts: Vec<(String, i64)> = (0..100).map(|n| (format!("event {n:02}"), n)).collect();
+        let mut others = None;
+        let bytes = keep_most_frequent(&mut counts, 10 * memory("event 00"), &mut others);
+        assert_eq!((bytes, counts.len()), (10 * memory("event 00"), 10));
+        assert_eq!(counts[0], ("event 99".to_owned(), 99));
+        assert_eq!(others, Some((0..90).sum()));
     }
 }

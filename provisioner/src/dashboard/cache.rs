@@ -5,7 +5,7 @@
 //! the cache and states the age of the counts; reading continues in the background for up to [`BACKGROUND`], and the
 //! next page has the result. A reading that no page waits for any more ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 use futures_util::future::{BoxFuture, FutureExt as _, Shared, WeakShared};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
+use moka::ops::compute::{CompResult, Op};
+use moka::policy::EvictionPolicy;
 use tokio::sync::Semaphore;
 
 use crate::aws::Aws;
-use crate::counts::{AT_ONCE, Reader};
+use crate::counts::{AT_ONCE, Reader, memory};
 use crate::error::{Error, ErrorKind};
 
 /// The time that a page waits for current counts if all of its hours are cached.
@@ -31,15 +33,21 @@ const FRESH: Duration = Duration::from_secs(5);
 const FRESH_PAST: Duration = Duration::from_secs(600);
 /// The age from which an hour is past.
 const PAST: SignedDuration = SignedDuration::from_hours(48);
-/// The capacity in hours: two of the longest periods, so that the longest can be compared. The hours read longest ago
-/// are evicted first.
-const MOST_HOURS: usize = 2 * super::view::MOST_HOURS + 5_000;
+/// The capacity in bytes: 200 events in each hour of the longest period and of the one before it. The hours used longest
+/// ago are evicted first.
+const MOST_BYTES: usize = 320 * 1024 * 1024;
+/// The most bytes of one hour: about 5,000 events. The less frequent ones are counted together.
+pub(crate) const MOST_HOUR_BYTES: usize = 256 * 1024;
+/// The most bytes that are read before anybody asks for a page.
+const MOST_WARM_BYTES: usize = 32 * 1024 * 1024;
 /// The maximum number of different readings at the same time.
 const MOST_READINGS: usize = 16;
 
 /// The reason why a page is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Trigger {
+    /// The server has just started.
+    Start,
     /// A visitor requested the page.
     Visitor,
     /// The page refreshes itself.
@@ -58,38 +66,40 @@ pub(crate) struct Hours {
     pub(crate) age: Duration,
     /// True if all of them are fresh.
     pub(crate) is_fresh: bool,
+    /// The number of hours of which only the most frequent events are known.
+    pub(crate) cut: usize,
 }
 
 #[derive(Debug, Clone)]
 struct Kept {
     read: Instant,
     counts: Counts,
+    /// The estimated memory, in bytes.
+    bytes: usize,
+    /// True if the less frequent events are counted together.
+    is_cut: bool,
 }
 
+/// The interned names: an event occurs in many hours.
 #[derive(Debug, Default)]
-struct Memory {
-    hours: HashMap<String, Kept>,
-    /// Interned event names: an event occurs in many hours.
-    names: HashMap<String, Arc<str>>,
+struct Names {
+    all: HashSet<Arc<str>>,
+    /// The number of names after the last removal of unused ones.
+    used: usize,
 }
 
-impl Memory {
-    fn keep(&mut self, hour: String, counts: Vec<(String, i64)>, read: Instant) {
-        let counts = counts
-            .into_iter()
-            .map(|(event, count)| {
-                let name = self.names.entry(event).or_insert_with_key(|event| Arc::from(event.as_str()));
-                (Arc::clone(name), count)
-            })
-            .collect();
-        self.hours.insert(hour, Kept { read, counts });
-        if self.hours.len() > MOST_HOURS {
-            let mut reads: Vec<Instant> = self.hours.values().map(|kept| kept.read).collect();
-            reads.sort_unstable();
-            let limit = reads.get(MOST_HOURS / 20).copied();
-            self.hours.retain(|_, kept| Some(kept.read) > limit);
-            self.names.retain(|_, name| Arc::strong_count(name) > 1);
+impl Names {
+    fn intern(&mut self, name: &str) -> Arc<str> {
+        if let Some(name) = self.all.get(name) {
+            return Arc::clone(name);
         }
+        if self.all.len() > 2 * self.used + 1_000 {
+            self.all.retain(|name| Arc::strong_count(name) > 1);
+            self.used = self.all.len();
+        }
+        let name: Arc<str> = Arc::from(name);
+        self.all.insert(Arc::clone(&name));
+        name
     }
 }
 
@@ -102,7 +112,8 @@ type Reading = Shared<ReadingFuture>;
 pub(crate) struct Cache {
     aws: Aws,
     table: String,
-    memory: Mutex<Memory>,
+    hours: moka::future::Cache<String, Kept>,
+    names: Mutex<Names>,
     /// The limit of concurrent calls of all pages together.
     calls: Semaphore,
     /// The readings that pages wait for, by the hash of their hours.
@@ -127,12 +138,14 @@ fn is_fresh(hour: &str, read: Instant, asked: Instant, trigger: Trigger) -> bool
 
 impl Cache {
     pub(crate) fn new(aws: Aws, table: String) -> Arc<Self> {
-        let (memory, readings) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { aws, table, memory, calls: Semaphore::new(AT_ONCE), readings })
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        let bytes = |_: &String, kept: &Kept| u32::try_from(kept.bytes).unwrap_or(u32::MAX);
+        let hours = moka::future::Cache::builder()
+            .max_capacity(MOST_BYTES as u64)
+            .weigher(bytes)
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
+        let (names, readings) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { aws, table, hours, names, calls: Semaphore::new(AT_ONCE), readings })
     }
 
     /// Returns the current hours, or cached ones younger than [`TOO_OLD`] if reading takes longer than [`PATIENCE`].
@@ -144,7 +157,7 @@ impl Cache {
         let mut reading = self.reading(&hours, asked, trigger)?;
         match tokio::time::timeout(PATIENCE, &mut reading).await {
             Ok(done) => done?,
-            Err(_) => match self.known(&hours, asked, trigger).filter(|known| known.age < TOO_OLD) {
+            Err(_) => match self.known(&hours, asked, trigger).await.filter(|known| known.age < TOO_OLD) {
                 Some(known) => {
                     // The next page has the result.
                     tokio::spawn(tokio::time::timeout(BACKGROUND, reading));
@@ -153,9 +166,8 @@ impl Cache {
                 None => reading.await?,
             },
         }
-        let known = self.known(&hours, asked, trigger);
-        known
-            .ok_or_else(|| Error::usage("the period has more hours than the cache can hold", "choose a shorter period"))
+        // Pages of others may have evicted some hours in the meantime.
+        self.known(&hours, asked, trigger).await.ok_or_else(too_large)
     }
 
     /// Joins the reading of the same hours, or begins one.
@@ -179,38 +191,61 @@ impl Cache {
     }
 
     /// Returns the cached hours, or `None` if one of them is not cached.
-    fn known(&self, hours: &[String], asked: Instant, trigger: Trigger) -> Option<Hours> {
-        let memory = self.lock();
-        let kept: Option<Vec<&Kept>> = hours.iter().map(|hour| memory.hours.get(hour)).collect();
-        let kept = kept?;
+    async fn known(&self, hours: &[String], asked: Instant, trigger: Trigger) -> Option<Hours> {
+        let mut kept = Vec::with_capacity(hours.len());
+        for hour in hours {
+            kept.push(self.hours.get(hour).await?);
+        }
+        let cut = kept.iter().filter(|kept| kept.is_cut).count();
         let oldest = kept.iter().map(|kept| kept.read).min().unwrap_or(asked);
         let is_fresh = hours.iter().zip(&kept).all(|(hour, kept)| is_fresh(hour, kept.read, asked, trigger));
         let counts = hours.iter().cloned().zip(kept.iter().map(|kept| Arc::clone(&kept.counts))).collect();
-        Some(Hours { counts, age: oldest.elapsed(), is_fresh })
+        Some(Hours { counts, age: oldest.elapsed(), is_fresh, cut })
     }
 
-    /// Reads the hours that are not fresh, latest first.
+    /// Reads the hours that are not fresh, latest first. Pages that need the same hour share its reading.
     async fn refresh(self: Arc<Self>, mut hours: Vec<String>, asked: Instant, trigger: Trigger) -> Result<(), Error> {
         hours.sort_unstable_by(|a, b| b.cmp(a));
         let this = &*self;
-        let reader = Reader { aws: &this.aws, table: &this.table, is_consistent: false };
+        let most = if trigger == Trigger::Start { MOST_WARM_BYTES } else { MOST_BYTES };
         stream::iter(hours)
-            .map(|hour| async move {
-                // Fails only if the semaphore is closed, which never happens here.
-                let _call = this.calls.acquire().await.ok();
-                // Another page may have read the hour in the meantime.
-                if this.lock().hours.get(&hour).is_some_and(|kept| is_fresh(&hour, kept.read, asked, trigger)) {
-                    return Ok(());
-                }
-                let read = Instant::now();
-                let counts = reader.hour(&hour).await?;
-                this.lock().keep(hour, counts, read);
-                Ok(())
-            })
+            .map(|hour| this.hour(hour, asked, trigger))
             .buffer_unordered(AT_ONCE)
-            .try_collect()
+            .try_fold(0, |all: usize, bytes| async move {
+                let all = all.saturating_add(bytes);
+                if all > most { Err(too_large()) } else { Ok(all) }
+            })
             .await
+            .map(drop)
     }
+
+    /// Reads an hour unless it is fresh, and returns its memory in bytes.
+    async fn hour(&self, hour: String, asked: Instant, trigger: Trigger) -> Result<usize, Error> {
+        let reader = Reader { aws: &self.aws, table: &self.table, is_consistent: false };
+        let entry = self.hours.entry(hour.clone()).and_try_compute_with(|kept| async move {
+            if kept.is_some_and(|kept| is_fresh(&hour, kept.value().read, asked, trigger)) {
+                return Ok::<_, Error>(Op::Nop);
+            }
+            // Fails only if the semaphore is closed, which never happens here.
+            let _call = self.calls.acquire().await.ok();
+            let read = Instant::now();
+            let (counts, is_cut) = reader.most_frequent(&hour, MOST_HOUR_BYTES).await?;
+            let bytes = counts.iter().map(|(event, _)| memory(event)).sum();
+            let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            let counts = counts.into_iter().map(|(event, count)| (names.intern(&event), count)).collect();
+            Ok(Op::Put(Kept { read, counts, bytes, is_cut }))
+        });
+        Ok(match entry.await? {
+            CompResult::Inserted(entry) | CompResult::ReplacedWith(entry) | CompResult::Unchanged(entry) => {
+                entry.value().bytes
+            }
+            CompResult::Removed(_) | CompResult::StillNone(_) => 0,
+        })
+    }
+}
+
+fn too_large() -> Error {
+    Error::usage("the period has more different events than the dashboard can hold", "choose a shorter period")
 }
 
 #[cfg(test)]
@@ -250,16 +285,13 @@ mod tests {
     }
 
     #[test]
-    fn full_cache_evicts_the_hours_read_longest_ago() {
-        let mut memory = Memory::default();
-        let began = Instant::now();
-        for n in 0..=MOST_HOURS {
-            let read = began + Duration::from_millis(u64::try_from(n).expect("a number"));
-            memory.keep(n.to_string(), vec![("e".to_owned(), 1)], read);
+    fn unused_names_are_removed() {
+        let mut names = Names::default();
+        let kept = names.intern("kept");
+        for n in 0..10_000 {
+            names.intern(&n.to_string());
         }
-        assert!(memory.hours.len() < MOST_HOURS && memory.hours.contains_key(&MOST_HOURS.to_string()));
-        assert!(!memory.hours.contains_key("0") && memory.names.len() == 1);
-        // The longest period and its previous period fit.
-        assert!(memory.hours.len() > 2 * crate::dashboard::view::MOST_HOURS);
+        assert!(names.all.len() < 2_000, "{}", names.all.len());
+        assert!(Arc::ptr_eq(&kept, &names.intern("kept")));
     }
 }

@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn unfinished_part_is_dashed_and_a_future_one_is_not_drawn() {
-        let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+        let now = jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::UTC).date();
         let day = |n: i64| now.checked_add(jiff::Span::new().days(n)).expect("a date");
         let draw = |from: i64, to: i64, chart| {
             let query = format!("from={}&to={}&by=day", day(from), day(to));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::cache::Hours;
 use crate::counts::Series;
 use crate::counts::period::Period;
+use crate::error::Error;
 
 /// An event in a period.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,17 +31,28 @@ pub(crate) struct Frame {
     pub(crate) before: Option<i64>,
     /// The number of parts of the period.
     length: usize,
+    /// The number of hours of which only the most frequent events are known.
+    pub(crate) cut: usize,
 }
 
 fn sum(counts: &[i64]) -> i64 {
     counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
 }
 
-fn by_event(hours: &Hours, period: &Period) -> HashMap<Arc<str>, Vec<i64>> {
+/// The maximum number of events times parts. The counts of 5,000 events fit into the longest chart.
+const MOST_CELLS: usize = 8_000_000;
+
+fn by_event(hours: &Hours, period: &Period) -> Result<HashMap<Arc<str>, Vec<i64>>, Error> {
     let mut events: HashMap<Arc<str>, Vec<i64>> = HashMap::new();
     for (hour, counts) in &hours.counts {
         let Some(part) = period.part_of(hour) else { continue };
         for (event, count) in counts.iter() {
+            if events.len() * period.len() > MOST_CELLS {
+                return Err(Error::usage(
+                    "the period has more different events than the dashboard can hold",
+                    "choose a shorter period, or longer parts",
+                ));
+            }
             let parts = match events.get_mut(event) {
                 Some(parts) => parts,
                 None => events.entry(Arc::clone(event)).or_insert_with(|| vec![0; period.len()]),
@@ -50,7 +62,7 @@ fn by_event(hours: &Hours, period: &Period) -> HashMap<Arc<str>, Vec<i64>> {
             }
         }
     }
-    events
+    Ok(events)
 }
 
 impl Event {
@@ -87,9 +99,13 @@ impl From<&Event> for Series {
 
 impl Frame {
     /// Sums the hours of a period and, for a comparison, of the previous one.
-    pub(crate) fn new(hours: &Hours, period: &Period, before: Option<(&Hours, &Period)>) -> Self {
-        let current = by_event(hours, period);
-        let mut previous = before.map(|(hours, period)| (by_event(hours, period), period.len()));
+    ///
+    /// # Errors
+    /// There are too many events.
+    pub(crate) fn new(hours: &Hours, period: &Period, before: Option<(&Hours, &Period)>) -> Result<Self, Error> {
+        let current = by_event(hours, period)?;
+        let sums = |(hours, period): (&Hours, &Period)| Ok::<_, Error>((by_event(hours, period)?, period.len()));
+        let mut previous = before.map(sums).transpose()?;
         let mut events: Vec<Event> = current
             .into_iter()
             .map(|(name, parts)| {
@@ -109,7 +125,8 @@ impl Frame {
         let total = events.iter().fold(0_i64, |all, event| all.saturating_add(event.total));
         let sums = events.iter().filter_map(Event::total_before);
         let before = before.map(|_| sums.fold(0_i64, i64::saturating_add));
-        Self { events, total, before, length: period.len() }
+        let cut = hours.cut;
+        Ok(Self { events, total, before, length: period.len(), cut })
     }
 
     /// Returns the number of distinct events in the period.
@@ -147,6 +164,7 @@ mod tests {
                 .collect(),
             age: Duration::ZERO,
             is_fresh: true,
+            cut: 0,
         };
         let current = hours(&[
             ("2015-08-02T00:00:00Z", "a", 1),
@@ -156,7 +174,7 @@ mod tests {
             ("2015-08-04T00:00:00Z", "c", 99),
         ]);
         let previous = hours(&[("2015-08-01T00:00:00Z", "a", 5), ("2015-08-01T00:00:00Z", "old", 6)]);
-        let frame = Frame::new(&current, &period, Some((&previous, &previous_period)));
+        let frame = Frame::new(&current, &period, Some((&previous, &previous_period))).expect("few events");
         let names: Vec<&str> = frame.events.iter().map(|event| &*event.name).collect();
         assert_eq!(names, ["b", "a", "old"]);
         assert_eq!((frame.total, frame.before, frame.distinct()), (16, Some(11), 2));

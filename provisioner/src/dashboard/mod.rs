@@ -9,7 +9,9 @@ pub(crate) mod chart;
 pub(crate) mod frame;
 pub(crate) mod page;
 pub(crate) mod server;
+mod token;
 pub(crate) mod view;
 
 pub(crate) use server::{AcceptedHost, Dashboard, Settings};
+pub(crate) use token::Token;
 pub(crate) use view::View;

@@ -3,6 +3,7 @@
 use askama::Template;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use counting::rollup::OVERFLOW;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
 
@@ -13,8 +14,7 @@ use crate::counts::period::{Extent, Period};
 use crate::counts::{Series, similar};
 use crate::error::Error;
 use crate::output::counts::{self, CountsFormat, share};
-use crate::text::grouped;
-use crate::text::printable;
+use crate::text::{counted, grouped, printable};
 
 /// The style sheet.
 pub(crate) const STYLE: &str = include_str!("../../templates/style.css");
@@ -27,6 +27,8 @@ const DRAWN: usize = 5;
 const COMPARED: usize = 3;
 /// The maximum number of names suggested for the event field.
 const OFFERED: usize = 1_000;
+/// The maximum number of rows of a page.
+const MOST_ROWS: usize = 5_000;
 /// The options of the period field.
 const SPANS: [(&str, &str); 7] = [
     ("", "custom range"),
@@ -296,7 +298,7 @@ impl Data {
         let find = view.find.to_lowercase();
         let ranked = frame.events.iter().filter(|event| event.total != 0 || is_chosen(event));
         let ranked: Vec<&Event> = ranked.filter(|event| event.name.to_lowercase().contains(&find)).collect();
-        let shown = if standalone { ranked.len() } else { view.rows };
+        let shown = if standalone { ranked.len() } else { view.rows.min(MOST_ROWS) };
         let unknown = view.events.iter().filter(|name| !frame.events.iter().any(|event| *event.name == ***name));
         let unknown = unknown.map(|name| {
             let near = similar(frame.events.iter().map(|event| &*event.name), name);
@@ -333,10 +335,10 @@ impl Data {
             narrow: chart::draw(&all, period, view.chart, chart::NARROW)?,
             parts: parts.collect(),
             totals: events.iter().map(|(_, event)| grouped(event.total)).collect(),
-            notes: notes(period, *before, previous.len(), events.len()),
+            notes: notes(period, *before, previous.len(), events.len()).into_iter().chain(cut(frame)).collect(),
             unknown: unknown.collect(),
             rows: rows.collect(),
-            hidden_rows: ranked.len().saturating_sub(view.rows),
+            hidden_rows: ranked.len().saturating_sub(shown),
             all_rows: View { rows: if view.rows > ROWS { ROWS } else { ranked.len().max(1) }, ..view.clone() }.query(),
             names: frame.events.iter().take(OFFERED).map(|event| event.name.to_string()).collect(),
             csv: if standalone {
@@ -372,6 +374,13 @@ fn notes(period: &Period, before: Option<&Period>, lines: usize, events: usize) 
         notes.push(format!("{first}{}.", letters.as_str()));
     }
     notes
+}
+
+/// Returns the note on hours with so many events that only the most frequent ones are known.
+fn cut(frame: &Frame) -> Option<String> {
+    let hours = counted(u64::try_from(frame.cut).unwrap_or_default(), "hour");
+    let text = format!("{hours} with very many different events: the less frequent ones are counted as {OVERFLOW}.");
+    (frame.cut > 0).then_some(text)
 }
 
 /// Describes the chart in words.

@@ -1,8 +1,8 @@
 //! The HTTP server of the dashboard, and its export as a file.
 //!
-//! There is no authentication: anyone who can reach the server can read the counts. It therefore listens on localhost
-//! by default, and accepts requests only under known host names, so that a foreign page in the same browser cannot
-//! reach it under a name that it has pointed here (DNS rebinding).
+//! Without a [`Token`] there is no authentication: anyone who can reach the server can read the counts. It therefore
+//! listens on localhost by default, and accepts requests only under known host names, so that a foreign page in the same
+//! browser cannot reach it under a name that it has pointed here (DNS rebinding).
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use askama::Template;
 use axum::Router;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{
@@ -32,11 +33,13 @@ use tokio::time::{sleep, timeout};
 use super::cache::{Cache, Hours, Trigger};
 use super::frame::Frame;
 use super::page::{self, Found, SCRIPT, STYLE, Source};
+use super::token::Token;
 use super::view::View;
 use crate::aws::Aws;
 use crate::config::Pipeline;
 use crate::counts::period::Period;
 use crate::error::{Error, ErrorKind};
+use crate::private_file;
 use crate::shutdown::Shutdown;
 
 /// The Content-Security-Policy: a page may load and submit to this server only.
@@ -71,6 +74,8 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     /// The accepted hosts, in addition to addresses and `localhost`.
     pub(crate) hosts: Vec<AcceptedHost>,
+    /// The token that visitors need, if they do.
+    pub(crate) token: Option<Token>,
 }
 
 /// A host that requests may name.
@@ -117,6 +122,7 @@ pub(crate) struct Dashboard {
     pipeline: String,
     region: String,
     hosts: Vec<AcceptedHost>,
+    token: Option<Token>,
 }
 
 /// The counts of a view.
@@ -142,6 +148,7 @@ impl Dashboard {
             pipeline: pipeline.name.clone(),
             region: pipeline.region.clone(),
             hosts: Vec::new(),
+            token: None,
         }
     }
 
@@ -152,10 +159,10 @@ impl Dashboard {
         // One read of both periods, so that both have the same age.
         let length = period.hours().count();
         let hours = period.hours().chain(before.iter().flat_map(Period::hours)).collect();
-        let Hours { mut counts, age, is_fresh } = self.cache.read(hours, trigger).await?;
-        let previous = Hours { counts: counts.split_off(length), age, is_fresh };
-        let hours = Hours { counts, age, is_fresh };
-        let frame = Frame::new(&hours, &period, before.as_ref().map(|before| (&previous, before)));
+        let mut hours = self.cache.read(hours, trigger).await?;
+        let previous = Hours { counts: hours.counts.split_off(length), ..hours };
+        let Hours { age, is_fresh, .. } = hours;
+        let frame = Frame::new(&hours, &period, before.as_ref().map(|before| (&previous, before)))?;
         Ok(Read { period, before, frame, age_seconds: age.as_secs(), is_fresh })
     }
 
@@ -178,7 +185,7 @@ impl Dashboard {
         };
         let page = self.source(true).page(view, Ok(&read.found()));
         let page = page.map_err(|error| failed(std::io::Error::other(error)))?;
-        std::fs::write(file, page).map_err(failed)
+        private_file::write(file, page.as_bytes()).map_err(failed)
     }
 
     /// Serves pages until a signal arrives; calls `ready` with the address once the server listens.
@@ -195,10 +202,11 @@ impl Dashboard {
             Error::io(format!("listen on {}", settings.listen), "choose another address or port with --listen", &source)
         };
         self.hosts = settings.hosts;
+        self.token = settings.token;
         let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
         if let Ok(period) = View::of(WARM).period() {
             let cache = Arc::clone(&self.cache);
-            let warm = tokio::spawn(async move { cache.read(period.hours().collect(), Trigger::Visitor).await });
+            let warm = tokio::spawn(async move { cache.read(period.hours().collect(), Trigger::Start).await });
             // After this time, reading continues while pages are served, which show any failure.
             let _ = tokio::time::timeout(WARMING, warm).await;
         }
@@ -263,31 +271,78 @@ fn asset(kind: &'static str, text: &'static str) -> Response {
     ([(CONTENT_TYPE, kind)], text).into_response()
 }
 
+/// The page that started a request, by the Fetch Metadata headers, which pages cannot forge (W3C, Fetch Metadata Request
+/// Headers). Programs other than browsers do not send them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// A page of this server, the address bar, or a program.
+    Own,
+    /// A link of another site, or of another port of this machine, that was opened in its own tab.
+    Link,
+    /// Anything else of another site or port: a frame, a form, an image, a request in the background.
+    Foreign,
+}
+
+impl Origin {
+    fn of(headers: &HeaderMap) -> Self {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        match (header("sec-fetch-site"), header("sec-fetch-mode"), header("sec-fetch-dest")) {
+            // Browsers tell it only to HTTPS and to addresses of their own machine. Others tell the page's address, but
+            // a page may forbid that.
+            (None, ..) => {
+                let pages = [header("origin"), header("referer")];
+                let is_own = |page: &str| page.split('/').nth(2) == header("host");
+                if pages.into_iter().flatten().all(is_own) { Self::Own } else { Self::Link }
+            }
+            (Some("same-origin" | "none"), ..) => Self::Own,
+            (_, Some("navigate"), None | Some("document")) => Self::Link,
+            _ => Self::Foreign,
+        }
+    }
+}
+
+/// The page for a visitor who comes from elsewhere: reading costs money and time, so it takes a click.
+#[derive(Template)]
+#[template(path = "foreign.html")]
+struct ForeignPage<'a> {
+    query: &'a str,
+}
+
+fn foreign(query: &str) -> Response {
+    match (ForeignPage { query }).render() {
+        Ok(html) => ([(CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
 /// Accepts only requests under known host names, and adds the security headers to the responses.
 async fn guard(State(dashboard): State<Arc<Dashboard>>, request: Request, next: Next) -> Response {
-    let (is_accepted, is_cross_site) = {
-        let header = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        // A foreign page may link here, but not send requests in the background.
-        let is_cross_site =
-            header("sec-fetch-site") == Some("cross-site") && header("sec-fetch-mode") != Some("navigate");
-        (header("host").is_some_and(|host| dashboard.accepts(host)), is_cross_site)
-    };
-    let mut response = if !is_accepted {
+    let host = request.headers().get("host").and_then(|host| host.to_str().ok());
+    let query = request.uri().query().unwrap_or_default();
+    let mut response = if !host.is_some_and(|host| dashboard.accepts(host)) {
         let text = "The dashboard does not accept requests under this host name; to allow it, pass --host NAME.\n";
         (StatusCode::MISDIRECTED_REQUEST, text).into_response()
-    } else if is_cross_site {
-        (StatusCode::FORBIDDEN, "The dashboard does not accept cross-site requests.\n").into_response()
+    } else if let Some(refused) = dashboard.token.as_ref().and_then(|token| token.check(request.headers(), query)) {
+        refused
     } else {
-        next.run(request).await
+        match Origin::of(request.headers()) {
+            Origin::Own => next.run(request).await,
+            Origin::Link if request.uri().path() == "/" => foreign(query),
+            Origin::Link | Origin::Foreign => {
+                let text = "The dashboard does not accept requests of other sites and ports.\n";
+                (StatusCode::FORBIDDEN, text).into_response()
+            }
+        }
     };
     let headers = response.headers_mut();
-    let security: [(HeaderName, &str); 6] = [
+    let security: [(HeaderName, &str); 7] = [
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
         (REFERRER_POLICY, "no-referrer"),
         (CACHE_CONTROL, "no-store"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ];
     for (name, value) in security {
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -369,6 +424,7 @@ mod tests {
             hosts: ["counts.example.com", "Bücher.example", "other.example.com:8443"]
                 .map(|host| host.parse().expect("a host"))
                 .into(),
+            token: None,
         };
         for host in [
             "localhost",
@@ -395,6 +451,38 @@ mod tests {
             "counts.example.com:port",
         ] {
             assert!(!dashboard.accepts(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn request_that_another_page_started_reads_nothing() {
+        let with = |headers: &[(&'static str, &str)]| {
+            let one = |(name, value): &(&'static str, &str)| {
+                (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"))
+            };
+            Origin::of(&headers.iter().map(one).collect())
+        };
+        let of = |site, mode, destination| {
+            with(&[("sec-fetch-site", site), ("sec-fetch-mode", mode), ("sec-fetch-dest", destination)])
+        };
+        assert_eq!(with(&[]), Origin::Own);
+        let host = ("host", "192.0.2.1:8080");
+        assert_eq!(with(&[host, ("referer", "http://192.0.2.1:8080/?last=7d")]), Origin::Own);
+        assert_eq!(with(&[host, ("referer", "http://192.0.2.1:9090/")]), Origin::Link);
+        assert_eq!(with(&[host, ("origin", "null")]), Origin::Link);
+        assert_eq!(of("none", "navigate", "document"), Origin::Own);
+        assert_eq!(of("same-origin", "cors", "empty"), Origin::Own);
+        for site in ["cross-site", "same-site"] {
+            assert_eq!(of(site, "navigate", "document"), Origin::Link, "{site}");
+            for (mode, destination) in [
+                ("navigate", "iframe"),
+                ("navigate", "object"),
+                ("no-cors", "image"),
+                ("no-cors", "empty"),
+                ("cors", "empty"),
+            ] {
+                assert_eq!(of(site, mode, destination), Origin::Foreign, "{site} {mode} {destination}");
+            }
         }
     }
 

@@ -23,6 +23,7 @@ use crate::aws::{Call, Pauses, Session, Wait, absent_on, policy};
 use crate::error::{Error, ErrorKind};
 use crate::resources::role::{FUNCTION_POLICY, earlier_prefix};
 use crate::shutdown::{Shutdown, Signal};
+use crate::text::printable;
 
 /// The maximum number of objects in flight (sent, not counted yet): enough for a few seconds of the rate and for the
 /// function's concurrency.
@@ -236,11 +237,12 @@ pub(crate) async fn backfill(
         Err(End::Failed(error)) => Err(error),
         Err(End::Stopped(signal)) => {
             let (sent, open) = (tally.sent, in_flight.len());
-            let help = match &tally.last_key {
-                Some(key) => format!(
-                    "run the same command again to continue; --start-after '{}' skips the objects of this run",
-                    key.escape_debug()
-                ),
+            // A key is any text: it is quoted for a shell, and one that a terminal would interpret is not printed.
+            let key = tally.last_key.as_deref().filter(|key| printable(key) == **key);
+            let help = match key.and_then(|key| shlex::try_quote(key).ok()) {
+                Some(key) => {
+                    format!("run the same command again to continue; --start-after {key} skips the objects of this run")
+                }
                 None => "run the same command again to continue".to_owned(),
             };
             let message =
@@ -373,8 +375,7 @@ impl Run<'_> {
     }
 
     fn notification(&self, object: &Object) -> Json {
-        let bucket = &self.session.pipeline.bucket.name;
-        object.notification(bucket, &self.session.account.s3_arn(bucket), &self.session.account.region)
+        self.session.notification([(object.key.as_str(), object.version.as_deref())])
     }
 
     /// Reads the ledger for the oldest objects in flight, and removes those that are counted or late.

@@ -104,11 +104,11 @@ struct Context {
 }
 
 /// A received and parsed message.
-pub(super) struct Received {
+pub(crate) struct Received {
     pub(super) receipt: String,
-    pub(super) failure: Failure,
-    /// The failed notification and its objects, or `None` if the message is not Lambda's record.
-    pub(super) notification: Option<(Json, Vec<NotifiedObject>)>,
+    pub(crate) failure: Failure,
+    /// The objects of the failed notification, or `None` if the message is not Lambda's record.
+    pub(crate) objects: Option<Vec<NotifiedObject>>,
 }
 
 /// Returns the error in a function's response, in one line.
@@ -124,7 +124,7 @@ pub(super) fn error_in(payload: &Json) -> Option<String> {
 
 impl Received {
     /// Parses a message; returns `None` if it has no receipt handle.
-    pub(super) fn of(message: Message, bucket: &str) -> Option<Self> {
+    pub(crate) fn of(message: Message, bucket: &str) -> Option<Self> {
         let (receipt, body) = (message.receipt_handle?, message.body.unwrap_or_default());
         // The fallback if the record has no timestamp.
         let sent = message.attributes.unwrap_or_default().remove(&SENT);
@@ -137,7 +137,7 @@ impl Received {
             attempts: 0,
             state: State::Waiting,
         };
-        let mut notification = None;
+        let mut notified = None;
         let unknown = |reason: String| State::Unknown(reason);
         match serde_json::from_str::<Record>(&body) {
             Err(error) => failure.state = unknown(format!("not Lambda's record of a failed invocation ({error})")),
@@ -147,20 +147,20 @@ impl Received {
                 failure.attempts = record.request_context.approximate_invoke_count;
                 let when = record.timestamp.and_then(|text| text.parse::<Timestamp>().ok()).or(sent);
                 failure.when = when.map(|when| super::timestamp(when.as_second())).unwrap_or_default();
-                match notification::objects(record.request_payload.clone()) {
+                match notification::objects(record.request_payload) {
                     Ok(objects) => {
                         failure.objects = objects.iter().map(|object| object.key.clone()).collect();
                         if let Some(other) = objects.iter().find(|object| object.bucket != bucket) {
                             failure.state = unknown(format!("the notification is for bucket {}", other.bucket));
                         } else {
-                            notification = Some((record.request_payload, objects));
+                            notified = Some(objects);
                         }
                     }
                     Err(error) => failure.state = unknown(error.to_string()),
                 }
             }
         }
-        Some(Self { receipt, failure, notification })
+        Some(Self { receipt, failure, objects: notified })
     }
 }
 

@@ -16,9 +16,20 @@ fn statement(sid: &str, actions: &[&str], resources: &[String]) -> Json {
     json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources })
 }
 
+/// Limits a statement to buckets of the pipeline's account: the bucket's name could be somebody else's one day.
+fn owned(context: &Context<'_>, mut statement: Json) -> Json {
+    statement["Condition"] = json!({ "StringEquals": { "aws:ResourceAccount": context.account.id } });
+    statement
+}
+
 /// Actions that MiniStack, the local AWS, evaluates without their resource; it also omits the paths of roles.
-const LOCAL_UNBOUND: [&str; 4] =
-    ["dynamodb:ListTagsOfResource", "dynamodb:TagResource", "dynamodb:UntagResource", "lambda:CreateFunction"];
+const LOCAL_UNBOUND: [&str; 5] = [
+    "dynamodb:GetResourcePolicy",
+    "dynamodb:ListTagsOfResource",
+    "dynamodb:TagResource",
+    "dynamodb:UntagResource",
+    "lambda:CreateFunction",
+];
 
 /// The scope of a policy for deployments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +50,30 @@ pub(crate) fn planner_policy(context: &Context<'_>) -> Json {
 /// Returns the least-privilege policy to plan, apply, verify and destroy this pipeline.
 pub(crate) fn deployer_policy(context: &Context<'_>) -> Json {
     let mut statements = deployment(context, Scope::Apply);
-    statements.extend(verification(context));
+    let more: Vec<Json> = verification(context).into_iter().filter_map(|more| uncovered(&statements, more)).collect();
+    statements.extend(more);
     json!({ "Version": "2012-10-17", "Statement": statements })
+}
+
+/// Returns the statement without the actions that others allow unconditionally on its resource, or `None` if they allow
+/// all of them. It keeps a policy within the length that IAM allows.
+fn uncovered(others: &[Json], mut statement: Json) -> Option<Json> {
+    let texts = |value: &Json| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(Json::as_str).map(str::to_owned).collect()
+    };
+    let resources = texts(&statement["Resource"]);
+    let is_covered = |action: &String| {
+        let allows = |other: &&Json| other.get("Condition").is_none() && texts(&other["Action"]).contains(action);
+        let allowed: Vec<String> = others.iter().filter(allows).flat_map(|other| texts(&other["Resource"])).collect();
+        let contains = |wide: &String, narrow: &String| match wide.strip_suffix('*') {
+            Some(prefix) => narrow.starts_with(prefix),
+            None => wide == narrow,
+        };
+        resources.iter().all(|resource| allowed.iter().any(|wide| contains(wide, resource)))
+    };
+    let actions: Vec<String> = texts(&statement["Action"]).into_iter().filter(|action| !is_covered(action)).collect();
+    statement["Action"] = json!(actions);
+    (!actions.is_empty()).then_some(statement)
 }
 
 /// Returns the statements to check, to plan, or to plan and apply. Those for the environment `local` are wider for
@@ -104,9 +137,12 @@ fn verification(context: &Context<'_>) -> Vec<Json> {
     let probes = format!("{bucket}/{}{}*", pipeline.notification.prefix, counting::names::verify::FOLDER);
     let group = account.log_group_arn(&log_group_name(&pipeline.function.name));
     let mut statements = vec![
-        statement("ListObjects", &["s3:ListBucketVersions", "s3:ListBucket"], &[bucket]),
+        owned(context, statement("ListObjects", &["s3:ListBucketVersions", "s3:ListBucket"], &[bucket])),
         // A bucket that has, or once had, versioning requires deletion by version.
-        statement("ProbeObjects", &["s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"], &[probes]),
+        owned(
+            context,
+            statement("ProbeObjects", &["s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"], &[probes]),
+        ),
         statement(
             "ReadLedger",
             &["dynamodb:Query", "dynamodb:BatchGetItem"],
@@ -153,7 +189,7 @@ pub(crate) fn operator_policy(context: &Context<'_>) -> Json {
     let mut statements = deployment(context, Scope::Check);
     statements.extend(verification(context));
     statements.extend([
-        statement("KnowObjects", &READ_OBJECTS, &[objects]),
+        owned(context, statement("KnowObjects", &READ_OBJECTS, &[objects])),
         statement("RunFunction", &["lambda:InvokeFunction"], &[function]),
         statement(
             "HandleFailures",

@@ -51,30 +51,35 @@ impl Object {
             may_be_archived: version.storage_class().is_some_and(|class| ARCHIVES.contains(&class.as_str())),
         })
     }
+}
 
-    /// Returns the notification that S3 would send for the object.
-    pub(crate) fn notification(&self, bucket: &str, bucket_arn: &str, region: &str) -> Json {
-        let key = utf8_percent_encode(&self.key, &ESCAPE).to_string().replace(' ', "+");
-        let mut object = json!({ "key": key, "size": self.size });
-        if let Some(version) = &self.version {
+/// Returns the notification that S3 would send for these keys and versions.
+fn notification<'a>(
+    objects: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
+    bucket: &str,
+    bucket_arn: &str,
+    region: &str,
+) -> Json {
+    let record = |(key, version): (&str, Option<&str>)| {
+        let key = utf8_percent_encode(key, &ESCAPE).to_string().replace(' ', "+");
+        let mut object = json!({ "key": key });
+        if let Some(version) = version {
             object["versionId"] = json!(version);
-        } else {
-            object["eTag"] = json!(self.identity);
         }
-        json!({ "Records": [{
+        json!({
             "eventVersion": "2.1",
             "eventSource": "aws:s3",
             "awsRegion": region,
-            "eventTime": self.uploaded.to_string(),
             "eventName": "ObjectCreated:Put",
             "s3": {
                 "s3SchemaVersion": "1.0",
-                "configurationId": "backfill",
+                "configurationId": "provisioner",
                 "bucket": { "name": bucket, "arn": bucket_arn },
                 "object": object,
             },
-        }]})
-    }
+        })
+    };
+    json!({ "Records": objects.into_iter().map(record).collect::<Vec<_>>() })
 }
 
 /// The start of a page: after this version of this key, or after all versions of the key.
@@ -100,6 +105,13 @@ pub(super) fn reading(version: Option<&str>) -> &'static str {
 }
 
 impl Session<'_> {
+    /// Returns the notification that S3 would send for these keys of the bucket, each with the version that is meant, if
+    /// there is one.
+    pub(super) fn notification<'a>(&self, objects: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> Json {
+        let bucket = &self.pipeline.bucket.name;
+        notification(objects, bucket, &self.account.s3_arn(bucket), &self.account.region)
+    }
+
     /// Returns whether an object is in an archive and not restored.
     pub(super) async fn is_archived(&self, object: &Object) -> Result<bool, Error> {
         let bucket = &self.pipeline.bucket.name;
@@ -180,9 +192,8 @@ mod tests {
     proptest! {
         #[test]
         fn notification_of_any_key_is_parsed_back_to_that_key(key in ".{1,40}") {
-            let object = Object { key: key.clone(), ..version("v1", true) };
-            let parsed = counting::notification::objects(object.notification("b", "arn:aws:s3:::b", "us-east-1"))
-                .expect("a notification");
+            let notification = notification([(key.as_str(), Some("v1"))], "b", "arn:aws:s3:::b", "us-east-1");
+            let parsed = counting::notification::objects(notification).expect("a notification");
             prop_assert_eq!(&parsed[0].key, &key);
             prop_assert_eq!((parsed[0].bucket.as_str(), parsed[0].version.as_deref()), ("b", Some("v1")));
         }

@@ -11,7 +11,6 @@ use counting::names::ledger;
 use counting::notification::NotifiedObject;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
-use serde_json::Value as Json;
 
 use super::failed;
 use super::failure_queue::{Failure, Received, State, error_in};
@@ -54,7 +53,7 @@ struct Found {
 impl Session<'_> {
     /// Returns the current object of a notification, read from the bucket, or `None` if it no longer exists.
     async fn head(&self, notified: &NotifiedObject) -> Result<Option<Object>, Error> {
-        let request = self.aws.s3.head_object().bucket(&notified.bucket).key(&notified.key);
+        let request = self.aws.s3.head_object().bucket(&self.pipeline.bucket.name).key(&notified.key);
         let request = request.set_version_id(notified.version.clone()).expected_bucket_owner(&self.account.id);
         // A response to HEAD has no body, and so no error code other than `NotFound`.
         let answer = absent_on(
@@ -62,8 +61,8 @@ impl Session<'_> {
             &["NotFound", "NoSuchKey", "NoSuchVersion"],
         );
         let Some(answer) = answer.map_err(failed(format!("read object {}", notified.key)))? else { return Ok(None) };
-        // The identity that the function uses: the version in the notification, or else the ETag of the current object.
-        let identity = ledger::identity(notified.version.as_deref(), answer.e_tag.as_deref());
+        // As for the function, S3 says which content it is. The message may lack the version, or be forged.
+        let identity = ledger::identity(answer.version_id.as_deref(), answer.e_tag.as_deref());
         let identity =
             identity.ok_or_else(|| Error::incomplete_answer(format!("read object {}", notified.key), "ETag"))?;
         Ok(Some(Object {
@@ -91,12 +90,7 @@ impl Session<'_> {
     }
 
     /// Processes one notification as `mode` requires, and returns the outcome.
-    async fn retry(
-        &self,
-        notification: &Json,
-        objects: &[NotifiedObject],
-        mode: ReplayMode<'_>,
-    ) -> Result<State, Error> {
+    async fn retry(&self, objects: &[NotifiedObject], mode: ReplayMode<'_>) -> Result<State, Error> {
         let (counted, gone) = self.all_counted(objects).await?;
         if counted {
             return Ok(State::CountedBefore);
@@ -107,7 +101,9 @@ impl Session<'_> {
             return Ok(gone.map_or(State::Waiting, State::Gone));
         }
         let name = &self.pipeline.function.name;
-        let answer = self.invoke(notification, InvocationType::RequestResponse).await;
+        // Nothing else of the message is passed on.
+        let notification = objects.iter().map(|object| (object.key.as_str(), object.version.as_deref()));
+        let answer = self.invoke(&self.notification(notification), InvocationType::RequestResponse).await;
         let answer = answer.map_err(failed(format!("invoke function {name}")))?;
         if answer.function_error.is_some() {
             let payload = answer.payload.map(aws_sdk_lambda::primitives::Blob::into_inner).unwrap_or_default();
@@ -199,12 +195,12 @@ impl Session<'_> {
 
     /// Processes one message; returns its receipt handle and its outcome.
     async fn handle(&self, url: &str, received: Received, mode: ReplayMode<'_>) -> (String, Handled) {
-        let Received { receipt, mut failure, notification } = received;
+        let Received { receipt, mut failure, objects } = received;
         let result = async {
-            if let Some((payload, objects)) = &notification {
+            if let Some(objects) = &objects {
                 // An error here must neither keep the other messages from being processed nor this one from being
                 // deleted.
-                let state = self.retry(payload, objects, mode).await;
+                let state = self.retry(objects, mode).await;
                 failure.state = state.unwrap_or_else(|error| State::Unclear(error.summary_with_help()));
             }
             let is_deleted = match mode {

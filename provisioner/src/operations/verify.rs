@@ -69,8 +69,8 @@ impl Probe {
         let id = format!("{now:x}-{:08x}", fastrand::u32(..));
         let key = format!("{}{id}{}", session.probe_prefix(), pipeline.notification.suffix);
         // Track messages are counted under their event's name, all others under their type's.
-        let is_track = pipeline.count.iter().any(|kind| kind == "track");
-        let kind = if is_track { "track" } else { pipeline.count.first().map_or("track", String::as_str) };
+        let is_track = pipeline.rollup.count.iter().any(|kind| kind == "track");
+        let kind = if is_track { "track" } else { pipeline.rollup.count.first().map_or("track", String::as_str) };
         let event = if is_track { reserved::EVENT } else { kind };
         Self { id, key, kind: kind.to_owned(), event: event.to_owned() }
     }

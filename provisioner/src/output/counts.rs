@@ -64,6 +64,7 @@ pub(crate) fn series(all: &[Series], period: &Period, before: Option<&Period>, f
 fn bounds(period: &Period, before: Option<&Period>) -> Value {
     let mut bounds = json!({
         "from": period.from(), "to": period.to(), "tz": period.zone(), "divides_hours": period.divides_hours(),
+        "extent": period.extent(period.len().saturating_sub(1)).name(),
     });
     if let Some(before) = before {
         bounds["previous"] = json!({

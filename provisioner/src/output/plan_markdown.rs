@@ -74,7 +74,7 @@ fn section(entry: &PlanEntry) -> String {
             Some(_) => line.text.trim_start().to_owned(),
             None => format!("  {}", line.text.strip_prefix("    ").unwrap_or(&line.text)),
         });
-        let body = lines.collect::<Vec<_>>().join("\n");
+        let body = lines.map(|line| without_commands(&line)).collect::<Vec<_>>().join("\n");
         // The fence must be longer than any run of backticks in the body.
         let fence = "`".repeat(body.split(|c| c != '`').map(str::len).max().unwrap_or(0).max(2) + 1);
         let _ = writeln!(out, "{fence}diff\n{body}\n{fence}\n");
@@ -83,9 +83,19 @@ fn section(entry: &PlanEntry) -> String {
     out
 }
 
+/// Breaks up what a CI runner takes for a command in the output of a job: `##[`, and `::` at the start of a line.
+fn without_commands(line: &str) -> String {
+    let line = line.replace("##[", "##\\[");
+    let start = line.len() - line.trim_start().len();
+    match line.get(start..).is_some_and(|rest| rest.starts_with("::")) {
+        true => format!("{}:\\:{}", &line[..start], &line[start + 2..]),
+        false => line,
+    }
+}
+
 /// Escapes text within HTML, in which Markdown is not interpreted.
 fn html(raw: &str) -> String {
-    printable(raw).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    without_commands(&printable(raw)).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 /// Escapes text for Markdown and HTML.
@@ -110,7 +120,7 @@ fn text(raw: &str) -> String {
 
 /// Escapes text within backticks.
 fn code(raw: &str) -> String {
-    printable(raw).replace('`', "'")
+    without_commands(&printable(raw).replace('`', "'"))
 }
 
 #[cfg(test)]
@@ -160,5 +170,17 @@ mod tests {
         let shown = plan(&document(1, "```\n</details>\u{202e}"));
         assert!(shown.contains("````diff"), "{shown}");
         assert!(!shown.contains("<script>") && !shown.contains("@everyone") && !shown.contains('\u{202e}'), "{shown}");
+    }
+
+    #[test]
+    fn text_does_not_speak_to_a_ci_runner() {
+        for value in ["##[error]x", "::set-output name=a::b", "a\n::add-mask::b", "  ::warning::x"] {
+            let mut document = document(1, value);
+            document.notes.push(value.to_owned());
+            let shown = plan(&document);
+            assert!(!shown.contains("##["), "{shown}");
+            assert!(!shown.lines().any(|line| line.trim_start().starts_with("::")), "{shown}");
+        }
+        assert_eq!(without_commands("arn:aws:iam::1:role/x"), "arn:aws:iam::1:role/x");
     }
 }

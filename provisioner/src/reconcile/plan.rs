@@ -144,7 +144,7 @@ pub(crate) struct Counts {
 }
 
 /// Returns the conflict that forbids changing the resource, if any.
-fn conflict(resource: &dyn Observed, adopt: bool) -> Option<Refusal> {
+fn conflict(resource: &dyn Observed, adopt: bool, is_new: bool) -> Option<Refusal> {
     let arn = resource.arn();
     let Some(owner) = resource.ownership() else { return resource.refusal() };
     match owner {
@@ -158,7 +158,22 @@ fn conflict(resource: &dyn Observed, adopt: bool) -> Option<Refusal> {
                 "pass --adopt to adopt it with the changes shown here, or choose another name in pipeline.toml",
             )
         })),
+        Ownership::Owned if is_new && !adopt && !resource.is_made_by_aws() => Some(resource.refusal().unwrap_or_else(|| {
+            Refusal::new(
+                format!("existed before this pipeline's first apply, although it has the pipeline's tags ({arn})"),
+                "check who made it; pass --adopt if it is yours, for example kept by `destroy`, or choose another name \
+                 in pipeline.toml",
+            )
+        })),
         Ownership::Unmanaged | Ownership::Owned => resource.refusal(),
+    }
+}
+
+/// Orders the steps of the first resources before those of all others.
+fn put_first(items: &mut [PlannedResource], is_first: impl Fn(&PlannedResource) -> bool) {
+    let first: Vec<Address> = items.iter().filter(|item| is_first(item)).map(|item| item.address().clone()).collect();
+    for item in items.iter_mut().filter(|item| !item.observed.is_first()) {
+        item.depends_on.extend(first.iter().cloned());
     }
 }
 
@@ -168,10 +183,11 @@ impl Plan {
     pub(crate) fn reconcile(found: Found, options: PlanOptions) -> Self {
         let Found { declared, orphans, unread } = found;
         let mut plan = Self::default();
+        let is_new = !declared.iter().chain(&orphans).any(|observed| observed.proves_apply());
         let orphaned: Vec<&Address> = orphans.iter().map(|orphan| orphan.address()).chain(&unread).collect();
         for observed in declared {
-            let refusal =
-                conflict(observed.as_ref(), options.adopt).or_else(|| rename_conflict(observed.as_ref(), &orphaned));
+            let refusal = conflict(observed.as_ref(), options.adopt, is_new)
+                .or_else(|| rename_conflict(observed.as_ref(), &orphaned));
             let action = match (&refusal, observed.exists(), observed.changes().is_empty()) {
                 (Some(_), ..) => Action::Conflict,
                 (None, false, _) => Action::Create,
@@ -182,6 +198,7 @@ impl Plan {
             plan.problems.extend(observed.problems().into_iter().map(|problem| (observed.address().clone(), problem)));
             plan.items.push(PlannedResource { refusal, ..PlannedResource::new(action, observed) });
         }
+        put_first(&mut plan.items, |item| item.observed.is_first() && item.action == Action::Create);
         plan.orphans = unread;
         let declared: Vec<Address> = plan.items.iter().map(|item| item.address().clone()).collect();
         for orphan in orphans {
@@ -229,6 +246,7 @@ impl Plan {
             };
             plan.items.push(PlannedResource::new(action, observed));
         }
+        put_first(&mut plan.items, |item| item.observed.is_first());
         plan
     }
 

@@ -100,6 +100,8 @@ pub(crate) trait Resource: fmt::Debug + Send + Sync + Sized + 'static {
     const NAME: &'static str;
     /// True if a replacement would lose data.
     const HOLDS_DATA: bool = false;
+    /// True if resources of this kind are created before those of other kinds, and deleted after them.
+    const IS_FIRST: bool = false;
     /// The live state.
     type Live: fmt::Debug + Send + Sync;
 
@@ -134,6 +136,17 @@ pub(crate) trait Resource: fmt::Debug + Send + Sync + Sized + 'static {
 
     /// Returns the owner of the resource, by its ownership markers.
     fn ownership(&self, live: &Self::Live) -> Ownership;
+
+    /// Returns whether the resource, which is owned, proves that this pipeline was applied before. Tags prove nothing:
+    /// whoever may make a queue may tag it. Therefore the first resources are of a kind that only administrators make.
+    fn proves_apply(&self, _live: &Self::Live) -> bool {
+        Self::IS_FIRST
+    }
+
+    /// Returns whether AWS itself made the resource, so that its existence before the first apply is no surprise.
+    fn is_made_by_aws(&self, _live: &Self::Live) -> bool {
+        false
+    }
 
     /// Returns whether its deletion loses data. If so, only `destroy --delete-data` deletes it.
     fn holds_data(&self, _live: &Self::Live) -> bool {
@@ -216,6 +229,12 @@ pub(crate) trait Observed: Send + Sync {
     fn iam_actions(&self) -> Vec<IamActions>;
     /// Returns its owner, or `None` if it is absent.
     fn ownership(&self) -> Option<Ownership>;
+    /// Forwards to [`Resource::IS_FIRST`].
+    fn is_first(&self) -> bool;
+    /// Forwards to [`Resource::proves_apply`]; false if it is absent or not owned.
+    fn proves_apply(&self) -> bool;
+    /// Forwards to [`Resource::is_made_by_aws`]; false if it is absent.
+    fn is_made_by_aws(&self) -> bool;
     /// Returns [`Resource::holds_data`], or [`Resource::HOLDS_DATA`] if it is absent.
     fn holds_data(&self) -> bool;
     /// Forwards to [`Resource::data`]; empty if the resource is absent.
@@ -355,6 +374,19 @@ impl<R: Resource> Observed for ObservedResource<R> {
 
     fn ownership(&self) -> Option<Ownership> {
         self.existing().map(|live| self.declared.desired.ownership(live))
+    }
+
+    fn is_first(&self) -> bool {
+        R::IS_FIRST
+    }
+
+    fn proves_apply(&self) -> bool {
+        let desired = &self.declared.desired;
+        self.existing().is_some_and(|live| desired.ownership(live) == Ownership::Owned && desired.proves_apply(live))
+    }
+
+    fn is_made_by_aws(&self) -> bool {
+        self.existing().is_some_and(|live| self.declared.desired.is_made_by_aws(live))
     }
 
     fn holds_data(&self) -> bool {

@@ -1,6 +1,5 @@
 //! Plans in files: a saved plan is applied exactly as it was reviewed, or not at all.
 
-use std::io::Write as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -9,8 +8,10 @@ use sha2::{Digest, Sha256};
 
 use crate::config::Pipeline;
 use crate::error::Error;
+use crate::private_file;
 use crate::reconcile::document::{FORMAT, PlanDocument};
 use crate::reconcile::plan::PlanOptions;
+use crate::text::printable;
 
 /// A plan in a file. It holds no credentials, no identity of its author, and only the names of unmanaged settings.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,12 +59,8 @@ impl SavedPlan {
         let failed = |source| {
             Error::io(format!("write the plan to {}", path.display()), "choose another file with --out", &source)
         };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let text = serde_json::to_string_pretty(self).map_err(Error::json)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-        writeln!(file, "{text}").map_err(failed)?;
-        file.persist(path).map_err(|error| failed(error.error))?;
-        Ok(())
+        let text = serde_json::to_string_pretty(self).map_err(Error::json)? + "\n";
+        private_file::write(path, text.as_bytes()).map_err(failed)
     }
 
     /// Reads a saved plan.
@@ -74,22 +71,49 @@ impl SavedPlan {
         let text = std::fs::read_to_string(path).map_err(|source| {
             Error::io(format!("read the plan {}", path.display()), "save a plan with plan --out", &source)
         })?;
-        let refused = |why: String| Error::usage(format!("{} {why}", path.display()), "save a plan with plan --out");
-        let any: Json = serde_json::from_str(&text).map_err(|error| refused(format!("is not a plan: {error}")))?;
+        Self::parse(&path.display().to_string(), &text)
+    }
+
+    /// Parses the file of this name.
+    ///
+    /// # Errors
+    /// It is not a plan, or was written by another version of the provisioner.
+    pub(crate) fn parse(name: &str, text: &str) -> Result<Self, Error> {
+        // The text of the file may be anybody's.
+        let refused = |why: String| {
+            Error::usage(format!("{} {}", printable(name), printable(&why)), "save a plan with plan --out")
+        };
+        let any: Json = serde_json::from_str(text).map_err(|error| refused(format!("is not a plan: {error}")))?;
         let written_by = any.get("provisioner").and_then(Json::as_str).unwrap_or_default();
         if !written_by.is_empty() && written_by != env!("CARGO_PKG_VERSION") {
             return Err(refused(format!(
                 "was written by version {} of the provisioner, and this is {}",
-                written_by.escape_debug(),
+                written_by,
                 env!("CARGO_PKG_VERSION")
             )));
         }
         Self::deserialize(any).map_err(|error| refused(format!("is not a plan: {error}")))
     }
 
-    /// Returns the options with which the plan was made.
-    pub(crate) fn options(&self) -> PlanOptions {
-        PlanOptions { adopt: self.adopt, prune: self.prune }
+    /// Returns the options with which the plan was made, which must be given again: a plan file does not take over or
+    /// delete anything that its user has not asked for.
+    ///
+    /// # Errors
+    /// Other options are given.
+    pub(crate) fn options(&self, given: PlanOptions) -> Result<PlanOptions, Error> {
+        let flag = |is_set: bool, name: &'static str| is_set.then_some(name);
+        let flags = |adopt, prune| -> Vec<&str> {
+            [flag(adopt, "--adopt"), flag(prune, "--prune")].into_iter().flatten().collect()
+        };
+        let (saved, given_flags) = (flags(self.adopt, self.prune), flags(given.adopt, given.prune));
+        if saved == given_flags {
+            return Ok(given);
+        }
+        let with = |flags: &[&str]| if flags.is_empty() { "no option".to_owned() } else { flags.join(" and ") };
+        Err(Error::usage(
+            format!("the plan was saved with {}, but is applied with {}", with(&saved), with(&given_flags)),
+            format!("pass {} to apply, if the plan is meant", with(&saved)),
+        ))
     }
 
     /// Compares the saved plan with the current one.
@@ -98,6 +122,14 @@ impl SavedPlan {
     /// [`crate::error::ErrorKind::Conflict`] with every difference, if the saved plan is stale.
     pub(crate) fn ensure_current(&self, pipeline: &Pipeline, current: &PlanDocument) -> Result<(), Error> {
         let current = serde_json::to_value(current).map_err(Error::json)?;
+        self.ensure_same(&current, self.declaration_sha256 == digest(pipeline))
+    }
+
+    /// Compares the saved plan with a document.
+    ///
+    /// # Errors
+    /// As [`SavedPlan::ensure_current`].
+    pub(crate) fn ensure_same(&self, current: &Json, is_same_declaration: bool) -> Result<(), Error> {
         let mut stale = Vec::new();
         for key in ["pipeline", "environment", "region", "account"] {
             if self.plan[key] != current[key] {
@@ -105,14 +137,16 @@ impl SavedPlan {
             }
         }
         if stale.is_empty() {
-            stale.extend(stale_resources(&self.plan, &current));
-            if self.declaration_sha256 != digest(pipeline) {
+            stale.extend(stale_resources(&self.plan, current));
+            if !is_same_declaration {
                 stale.push("the declaration: pipeline.toml has changed since the plan was saved".to_owned());
             }
         }
         if stale.is_empty() {
             return Ok(());
         }
+        // A plan file can have any text in the place of a name or a value.
+        let stale: Vec<String> = stale.iter().map(|line| printable(line)).collect();
         Err(Error::conflict(
             format!("the saved plan is stale; nothing was changed:\n  {}", stale.join("\n  ")),
             "save a new plan with plan --out, review it, and apply it",

@@ -140,6 +140,10 @@ impl Resource for LogGroup {
         }
     }
 
+    fn is_made_by_aws(&self, live: &Live) -> bool {
+        live.is_of_lambda
+    }
+
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
         // No call describes a single group, and groups with the same prefix may fill several pages.
         let mut token = None;

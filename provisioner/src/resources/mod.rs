@@ -6,6 +6,7 @@ pub(crate) mod discover;
 pub(crate) mod function;
 mod log_group;
 mod notification;
+mod openings;
 mod permission;
 mod queue;
 pub(crate) mod role;

@@ -4,15 +4,17 @@
 //! Lambda has no call that changes a statement. The pipeline owns the statements whose ids begin with its name; one is
 //! in sync if its content is as desired.
 
+use aws_sdk_lambda::types::FunctionUrlAuthType;
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
 use super::function::{Function, is_busy};
-use crate::aws::policy;
-use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, retry_while};
+use super::openings;
+use crate::aws::{Aws, AwsError, Call, Openings, ResourceError, absent_on, policy, retry_while};
 use crate::error::Error;
 use crate::reconcile::diff::{Diff, SettingChange};
 use crate::reconcile::ownership::Ownership;
+use crate::reconcile::protection::Refusal;
 use crate::reconcile::resource::{Address, IamActions, Resource, StepContext};
 use crate::resources::{Context, Kind};
 
@@ -27,10 +29,16 @@ pub(super) struct Permission {
     account: String,
 }
 
-/// The live state: the id and the content (without the id) of each owned statement.
+/// The live state of the function's policies.
 #[derive(Debug, Default)]
 pub(super) struct Live {
+    /// The id and the content (without the id) of each owned statement.
     statements: Vec<(String, Json)>,
+    /// The other statements, of the function and of its aliases and versions.
+    openings: Openings,
+    /// The URLs of the function and its aliases, with which anybody may invoke it, or only principals of IAM.
+    public_urls: Vec<String>,
+    urls: Vec<String>,
 }
 
 impl Permission {
@@ -42,6 +50,66 @@ impl Permission {
         let is_used = |sid: &String| live.statements.iter().any(|(used, _)| used == sid);
         let numbered = (2..).map(|n| format!("{plain}-{n}"));
         std::iter::once(plain.clone()).chain(numbered).find(|sid| !is_used(sid)).unwrap_or(plain)
+    }
+
+    /// Reads the statements of the function's policy, or of the policy of one of its versions and aliases.
+    async fn policy(&self, aws: &Aws, qualifier: Option<String>) -> Result<Vec<Json>, ResourceError> {
+        let answer = aws.lambda.get_policy().function_name(&self.function).set_qualifier(qualifier).send().await;
+        let answer = absent_on(answer.call("lambda:GetPolicy"), &["ResourceNotFoundException"])?;
+        let Some(text) = answer.and_then(|answer| answer.policy) else { return Ok(Vec::new()) };
+        let document = policy::parse(&text).map_err(|_| {
+            Error::incomplete_answer(format!("read the policy of function {}", self.function), "JSON document")
+        })?;
+        Ok(policy::statements(&document))
+    }
+
+    /// Lists the URLs of the function and its aliases: those without sign-in, and the others.
+    async fn urls(&self, aws: &Aws) -> Result<(Vec<String>, Vec<String>), ResourceError> {
+        let mut pages =
+            aws.lambda.list_function_url_configs().function_name(&self.function).into_paginator().items().send();
+        let (mut public, mut others) = (Vec::new(), Vec::new());
+        while let Some(url) = pages.next().await {
+            let Some(url) = absent_on(url.call("lambda:ListFunctionUrlConfigs"), &["ResourceNotFoundException"])?
+            else {
+                break;
+            };
+            let side = if url.auth_type == FunctionUrlAuthType::None { &mut public } else { &mut others };
+            side.push(url.function_url);
+        }
+        Ok((public, others))
+    }
+
+    /// Lists the published versions and the aliases of the function.
+    async fn qualifiers(&self, aws: &Aws) -> Result<Vec<String>, ResourceError> {
+        let absent = ["ResourceNotFoundException"];
+        let (versions, aliases) = tokio::try_join!(
+            async {
+                let mut pages = aws
+                    .lambda
+                    .list_versions_by_function()
+                    .function_name(&self.function)
+                    .into_paginator()
+                    .items()
+                    .send();
+                let mut found = Vec::new();
+                while let Some(version) = pages.next().await {
+                    let version = absent_on(version.call("lambda:ListVersionsByFunction"), &absent)?;
+                    let Some(version) = version else { break };
+                    found.extend(version.version.filter(|version| version != "$LATEST"));
+                }
+                Ok::<_, ResourceError>(found)
+            },
+            async {
+                let mut pages = aws.lambda.list_aliases().function_name(&self.function).into_paginator().items().send();
+                let mut found = Vec::new();
+                while let Some(alias) = pages.next().await {
+                    let Some(alias) = absent_on(alias.call("lambda:ListAliases"), &absent)? else { break };
+                    found.extend(alias.name);
+                }
+                Ok(found)
+            },
+        )?;
+        Ok(versions.into_iter().chain(aliases).collect())
     }
 
     async fn add(&self, step: &StepContext<'_>, sid: &str) -> Result<(), ResourceError> {
@@ -115,14 +183,24 @@ impl Resource for Permission {
     }
 
     fn iam_actions(&self) -> Vec<IamActions> {
-        vec![IamActions {
-            resource: self.function_arn.clone(),
-            read: &["lambda:GetPolicy"],
-            create: &["lambda:AddPermission"],
-            update: &["lambda:AddPermission", "lambda:RemovePermission"],
-            delete: &["lambda:RemovePermission"],
-            condition: None,
-        }]
+        let qualified = format!("{}:*", self.function_arn);
+        vec![
+            IamActions {
+                resource: self.function_arn.clone(),
+                read: &[
+                    "lambda:GetPolicy",
+                    "lambda:ListAliases",
+                    "lambda:ListFunctionUrlConfigs",
+                    "lambda:ListVersionsByFunction",
+                ],
+                create: &["lambda:AddPermission"],
+                update: &["lambda:AddPermission", "lambda:RemovePermission"],
+                delete: &["lambda:RemovePermission"],
+                condition: None,
+            },
+            // Somebody may have made versions and aliases, which have policies of their own.
+            IamActions { resource: qualified, read: &["lambda:GetPolicy"], ..IamActions::default() },
+        ]
     }
 
     /// Returns `Owned`: [`Resource::read`] returns only statements whose ids begin with the pipeline's name.
@@ -135,22 +213,43 @@ impl Resource for Permission {
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
-        let answer = aws.lambda.get_policy().function_name(&self.function).send().await;
-        let answer = absent_on(answer.call("lambda:GetPolicy"), &["ResourceNotFoundException"])?;
-        let Some(text) = answer.and_then(|answer| answer.policy) else {
-            return Ok(None);
-        };
-        let document = policy::parse(&text).map_err(|_| {
-            Error::incomplete_answer(format!("read the policy of function {}", self.function), "JSON document")
-        })?;
-        let statements: Vec<(String, Json)> = policy::statements(&document)
-            .iter()
-            .filter(|statement| policy::sid(statement).starts_with(&self.sid_prefix))
-            .map(|statement| {
-                (policy::sid(statement).to_owned(), policy::without_sid(&policy::canonical_statement(statement)))
-            })
-            .collect();
-        Ok((!statements.is_empty()).then_some(Live { statements }))
+        let (policy, urls, qualifiers) =
+            tokio::try_join!(self.policy(aws, None), self.urls(aws), self.qualifiers(aws))?;
+        let (owned, others): (Vec<Json>, Vec<Json>) =
+            policy.into_iter().partition(|statement| policy::sid(statement).starts_with(&self.sid_prefix));
+        let content = |statement: &Json| policy::without_sid(&policy::canonical_statement(statement));
+        let mut openings = Openings::of(&Json::Array(others), &self.account);
+        for qualifier in qualifiers {
+            let others = self.policy(aws, Some(qualifier)).await?;
+            openings.extend(Openings::of(&Json::Array(others), &self.account));
+        }
+        let (public_urls, urls) = urls;
+        let statements = owned.iter().map(|owned| (policy::sid(owned).to_owned(), content(owned))).collect();
+        let live = Live { statements, openings, public_urls, urls };
+        let is_empty = live.statements.is_empty() && live.openings == Openings::default();
+        Ok((!is_empty || !live.public_urls.is_empty() || !live.urls.is_empty()).then_some(live))
+    }
+
+    fn exists(live: &Live) -> bool {
+        !live.statements.is_empty()
+    }
+
+    fn refusal(&self, live: &Live) -> Option<Refusal> {
+        let name = &self.function;
+        if !live.public_urls.is_empty() {
+            return Some(Refusal::new(
+                format!("is open to everybody by a URL without sign-in: {}", live.public_urls.join(", ")),
+                format!("delete it: aws lambda delete-function-url-config --function-name {name}"),
+            ));
+        }
+        let command = format!("aws lambda remove-permission --function-name {name} --statement-id ID");
+        let help = format!("remove their statements, of which `aws lambda get-policy` shows the ids: {command}");
+        openings::refusal(&live.openings, help)
+    }
+
+    fn notes(&self, live: &Live) -> Vec<String> {
+        let urls = || format!("unmanaged URLs, which ask for a sign-in, invoke the function: {}", live.urls.join(", "));
+        openings::notes(&live.openings).into_iter().chain((!live.urls.is_empty()).then(urls)).collect()
     }
 
     fn compare(&self, live: Option<&Live>) -> Diff {
@@ -198,14 +297,18 @@ mod tests {
 
     #[test]
     fn permission_as_created_is_in_sync() {
-        assert_in_sync::<Permission>(|spec| Live { statements: vec![("any".to_owned(), spec.statement.clone())] });
+        assert_in_sync::<Permission>(|spec| Live {
+            statements: vec![("any".to_owned(), spec.statement.clone())],
+            ..Live::default()
+        });
     }
 
     #[test]
     fn second_statement_with_the_owned_prefix_is_drift() {
         let spec = declared::<Permission>("").remove(0);
         let in_sync = ("one".to_owned(), spec.statement.clone());
-        let live = Live { statements: vec![in_sync, ("two".to_owned(), json!({ "Effect": "Allow" }))] };
+        let statements = vec![in_sync, ("two".to_owned(), json!({ "Effect": "Allow" }))];
+        let live = Live { statements, ..Live::default() };
         assert_eq!(spec.diff(Some(&live)).len(), 1);
     }
 
@@ -213,7 +316,7 @@ mod tests {
     fn id_of_new_content_differs_from_existing_ids() {
         let spec = declared::<Permission>("").remove(0);
         let existing = spec.sid(&Live::default());
-        let live = Live { statements: vec![(existing.clone(), json!({}))] };
+        let live = Live { statements: vec![(existing.clone(), json!({}))], ..Live::default() };
         assert_ne!(spec.sid(&live), existing);
     }
 }

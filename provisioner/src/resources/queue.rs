@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_sqs::types::QueueAttributeName;
+use serde_json::Value as Json;
 
-use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, resource_in, retry_while};
+use super::openings;
+use crate::aws::{Aws, AwsError, Call, Openings, ResourceError, absent_on, policy, resource_in, retry_while};
 use crate::config::dropped_tags;
 use crate::error::Error;
 use crate::reconcile::diff::{Diff, SettingChange, touches};
@@ -42,6 +44,7 @@ pub(super) struct Live {
     encryption: Option<String>,
     /// The approximate number of messages, visible and in flight.
     messages: u64,
+    openings: Openings,
     tags: BTreeMap<String, String>,
 }
 
@@ -61,6 +64,17 @@ impl Queue {
     fn undeclared_key<'a>(&self, live: &'a Live) -> Option<&'a str> {
         let key = live.encryption.as_deref().filter(|key| *key != SQS_KEYS)?;
         self.kms_key.is_none().then_some(key)
+    }
+}
+
+impl Queue {
+    fn account(&self) -> &str {
+        policy::account_of(&self.arn).unwrap_or_default()
+    }
+
+    fn parse_policy(&self, text: &str) -> Result<Json, Error> {
+        let doing = || format!("read the policy of queue {}", self.name);
+        policy::parse(text).map_err(|_| Error::incomplete_answer(doing(), "JSON document"))
     }
 }
 
@@ -156,9 +170,22 @@ impl Resource for Queue {
                 .filter(|key| !key.is_empty())
                 .map(str::to_owned)
                 .or((attribute(QueueAttributeName::SqsManagedSseEnabled) == Some("true")).then(|| SQS_KEYS.to_owned())),
+            openings: match attribute(QueueAttributeName::Policy).filter(|text| !text.is_empty()) {
+                Some(text) => Openings::of(&self.parse_policy(text)?, self.account()),
+                None => Openings::default(),
+            },
             tags: tags.tags.unwrap_or_default().into_iter().collect(),
             url,
         }))
+    }
+
+    fn refusal(&self, live: &Live) -> Option<Refusal> {
+        let command = "aws sqs set-queue-attributes --attributes Policy= --queue-url";
+        openings::refusal(&live.openings, format!("remove them from its policy, or all of it: {command} {}", live.url))
+    }
+
+    fn notes(&self, live: &Live) -> Vec<String> {
+        openings::notes(&live.openings)
     }
 
     fn problems(&self, live: &Live) -> Vec<Refusal> {

@@ -78,7 +78,9 @@ async fn assert_no_op<K: Kind>(file: &'static str, answers: &'static [Recorded])
     let resource = in_context(file, desired_of::<K>).into_iter().next().expect("a declaration");
     let observed = resource.observe(&aws).await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(observed.changes(), []);
-    let plan = Plan::reconcile(Found { declared: vec![observed], ..Found::default() }, PlanOptions::default());
+    // Alone, a resource is there before the first apply.
+    let options = PlanOptions { adopt: true, ..PlanOptions::default() };
+    let plan = Plan::reconcile(Found { declared: vec![observed], ..Found::default() }, options);
     assert!(plan.is_empty() && plan.notes.is_empty(), "{plan:?}");
     assert_eq!(apply(&aws, &plan, &Quiet, &Shutdown::never()).await, Outcome::default());
 
@@ -141,7 +143,7 @@ async fn recorded_bucket_is_a_no_op() {
 }
 
 /// A provisioned table, whose description has no summary of its billing mode.
-const TABLE: [Recorded; 4] = [
+const TABLE: [Recorded; 5] = [
     (
         "DescribeTable",
         200,
@@ -152,6 +154,11 @@ const TABLE: [Recorded; 4] = [
         "GlobalSecondaryIndexes":[{"IndexName":"by-hour","IndexStatus":"ACTIVE","Projection":{"ProjectionType":"ALL"},
         "KeySchema":[{"AttributeName":"hour","KeyType":"HASH"},{"AttributeName":"event","KeyType":"RANGE"}],
         "ProvisionedThroughput":{"NumberOfDecreasesToday":0,"ReadCapacityUnits":5,"WriteCapacityUnits":5}}]}}"#,
+    ),
+    (
+        "GetResourcePolicy",
+        400,
+        r#"{"__type":"com.amazonaws.dynamodb.v20120810#PolicyNotFoundException","message":"no policy"}"#,
     ),
     ("DescribeTimeToLive", 200, r#"{"TimeToLiveDescription":{"TimeToLiveStatus":"DISABLED"}}"#),
     (
@@ -178,10 +185,11 @@ async fn resource_deleted_while_it_is_read_is_absent() {
     const NOT_FOUND: &str =
         r#"{"__type":"com.amazonaws.dynamodb.v20120810#ResourceNotFoundException","message":"gone"}"#;
     const DENIED: &str = r#"{"__type":"com.amazon.coral.service#AccessDeniedException","message":"not authorized"}"#;
-    const TABLE_DELETED: [Recorded; 5] =
-        [TABLE[0], ("DescribeTimeToLive", 400, NOT_FOUND), TABLE[2], TABLE[3], ("DescribeTable", 400, NOT_FOUND)];
-    const TAGS_DENIED: [Recorded; 5] =
-        [TABLE[0], TABLE[1], TABLE[2], ("ListTagsOfResource", 400, DENIED), ("DescribeTable", 400, NOT_FOUND)];
+    const GONE: Recorded = ("DescribeTable", 400, NOT_FOUND);
+    const TABLE_DELETED: [Recorded; 6] =
+        [TABLE[0], TABLE[1], ("DescribeTimeToLive", 400, NOT_FOUND), TABLE[3], TABLE[4], GONE];
+    const TAGS_DENIED: [Recorded; 6] =
+        [TABLE[0], TABLE[1], TABLE[2], TABLE[3], ("ListTagsOfResource", 400, DENIED), GONE];
     const BUCKET_DELETED: [Recorded; 9] = [
         BUCKET[0],
         BUCKET[1],
@@ -232,9 +240,11 @@ const ROLE: [Recorded; 5] = [
          %22arn%3Aaws%3Adynamodb%3Aeu-central-1%3A123456789012%3Atable%2Fevents-ledger%22%7D%2C\
          %7B%22Sid%22%3A%22MissObjects%22%2C%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%22s3%3AListBucket%22%2C\
          %22Resource%22%3A%22arn%3Aaws%3As3%3A%3A%3Aevents%22%2C%22Condition%22%3A%7B%22StringLikeIfExists%22%3A\
-         %7B%22s3%3Aprefix%22%3A%22segment-logs%2F%2A%22%7D%7D%7D%2C%7B%22Sid%22%3A%22ReadObjects%22%2C%22Effect%22%3A%22Allow%22%2C\
+         %7B%22s3%3Aprefix%22%3A%22segment-logs%2F%2A%22%7D%2C%22StringEquals%22%3A\
+         %7B%22aws%3AResourceAccount%22%3A%22123456789012%22%7D%7D%7D%2C%7B%22Sid%22%3A%22ReadObjects%22%2C%22Effect%22%3A%22Allow%22%2C\
          %22Action%22%3A%5B%22s3%3AGetObjectVersion%22%2C%22s3%3AGetObject%22%5D%2C\
-         %22Resource%22%3A%22arn%3Aaws%3As3%3A%3A%3Aevents%2Fsegment-logs%2F%2A.gz%22%7D%5D%7D\
+         %22Resource%22%3A%22arn%3Aaws%3As3%3A%3A%3Aevents%2Fsegment-logs%2F%2A.gz%22%2C%22Condition%22%3A\
+         %7B%22StringEquals%22%3A%7B%22aws%3AResourceAccount%22%3A%22123456789012%22%7D%7D%7D%5D%7D\
          </PolicyDocument></GetRolePolicyResult></GetRolePolicyResponse>",
     ),
     (
@@ -304,7 +314,8 @@ const FUNCTION: [Recorded; 2] = [
         r#"{"Configuration":{"FunctionName":"events-handler","Runtime":"provided.al2023","Handler":"bootstrap",
         "Role":"arn:aws:iam::123456789012:role/pipeline/events/events-function","CodeSize":3,"CodeSha256":"c2hh",
         "Description":"Counts the events of Segment's files per event and hour","Timeout":60,"MemorySize":256,
-        "Environment":{"Variables":{"COUNT_TYPES":"track","COUNTS_TABLE":"events-counts","LEDGER_TABLE":"events-ledger"}},
+        "Environment":{"Variables":{"COUNT_TYPES":"track","COUNTS_TABLE":"events-counts","LEDGER_TABLE":"events-ledger",
+        "BUCKET":"events","BUCKET_OWNER":"123456789012","MAX_AGE_DAYS":"90","MAX_AHEAD_HOURS":"24"}},
         "Architectures":["x86_64"],"State":"Active","LastUpdateStatus":"Successful"},
         "Code":{"RepositoryType":"S3"},"Tags":{"managed-by":"provisioner","pipeline":"events","revision":"fedcba"}}"#,
     ),
@@ -321,15 +332,24 @@ async fn recorded_function_is_a_no_op() {
     assert_no_op::<function::Function>("", &FUNCTION).await;
 }
 
-const PERMISSION: [Recorded; 1] = [(
-    "GET /2015-03-31/functions/events-handler/policy",
-    200,
-    r#"{"Policy":"{\"Version\":\"2012-10-17\",\"Id\":\"default\",\"Statement\":[{\"Sid\":\"unmanaged\",\"Effect\":\"Allow\"},
+const PERMISSION: [Recorded; 4] = [
+    ("GET /2015-03-31/functions/events-handler/aliases", 200, r#"{"Aliases":[]}"#),
+    (
+        "GET /2015-03-31/functions/events-handler/versions",
+        200,
+        r#"{"Versions":[{"FunctionName":"events-handler","Version":"$LATEST"}]}"#,
+    ),
+    ("GET /2021-10-31/functions/events-handler/urls", 200, r#"{"FunctionUrlConfigs":[]}"#),
+    (
+        "GET /2015-03-31/functions/events-handler/policy",
+        200,
+        r#"{"Policy":"{\"Version\":\"2012-10-17\",\"Id\":\"default\",\"Statement\":[{\"Sid\":\"unmanaged\",\"Effect\":\"Allow\"},
     {\"Sid\":\"events-s3-00\",\"Effect\":\"Allow\",\"Principal\":{\"Service\":\"s3.amazonaws.com\"},
     \"Action\":\"lambda:InvokeFunction\",\"Resource\":\"arn:aws:lambda:eu-central-1:123456789012:function:events-handler\",
     \"Condition\":{\"StringEquals\":{\"AWS:SourceAccount\":\"123456789012\"},
     \"ArnLike\":{\"AWS:SourceArn\":\"arn:aws:s3:::events\"}}}]}"}"#,
-)];
+    ),
+];
 
 #[tokio::test]
 async fn recorded_permission_is_a_no_op() {
@@ -366,11 +386,12 @@ async fn failed_table_update(answers: &'static [Recorded]) -> (String, usize) {
     (fault.on("update", &address).to_string(), updates)
 }
 
-const UPDATE_LIMIT_EXCEEDED: [Recorded; 5] = [
+const UPDATE_LIMIT_EXCEEDED: [Recorded; 6] = [
     TABLE[0],
     TABLE[1],
     TABLE[2],
     TABLE[3],
+    TABLE[4],
     (
         "UpdateTable",
         400,

@@ -161,7 +161,11 @@ async fn request_with_unknown_host_is_rejected() -> Result<()> {
     for (mode, answer) in [("no-cors", 403), ("cors", 403), ("navigate", 200)] {
         let agent = ureq::Agent::new_with_config(ureq::config::Config::builder().http_status_as_error(false).build());
         let request = agent.get(&server.url).header("sec-fetch-site", "cross-site").header("sec-fetch-mode", mode);
-        ensure!(request.call()?.status() == answer, "{mode}");
+        let mut response = request.call()?;
+        ensure!(response.status() == answer, "{mode}");
+        // A link from elsewhere leads to a page with a link, and reads nothing.
+        let page = response.body_mut().read_to_string()?;
+        ensure!(!page.contains("id=\"total\""), "{mode}: {page}");
     }
     ensure!(get(&format!("{}/etc/passwd", server.url), None)?.0 == 404, "an unknown path is not rejected");
     let posted = ureq::Agent::new_with_config(ureq::config::Config::builder().http_status_as_error(false).build())

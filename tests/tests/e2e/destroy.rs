@@ -20,7 +20,9 @@ async fn destroy_without_delete_data_keeps_data() -> Result<()> {
     let rest = RESOURCES - DATA_RESOURCES;
     ensure!(steps(&destroyed.out).len() == rest, "{}", destroyed.out);
     ensure!(destroyed.out.matches("holds data and is kept").count() == DATA_RESOURCES, "{}", destroyed.out);
-    let left = pipeline.expect(0, &["plan"])?;
+    let refused = pipeline.expect(1, &["plan"])?;
+    ensure!(refused.out.contains(&format!("Plan refused: {DATA_RESOURCES} conflicts.")), "{}", refused.out);
+    let left = pipeline.expect(0, &["plan", "--adopt"])?;
     // An invocation in flight can recreate the log group by writing to it after its deletion.
     let left = verdict(&left.out)?;
     let recreated = format!("Plan: {} to create, 1 to update", rest - 1);

@@ -288,7 +288,7 @@ async fn function_drift_is_shown_and_corrected() -> Result<()> {
     configure().environment(variables).send().await?;
     let plan = pipeline.expect(0, &["plan"])?.out;
     ensure!(plan.contains("variables are kept: DB_PASSWORD") && !plan.contains("hunter2"), "{plan}");
-    corrected("environment", "environment.COUNTS_TABLE  (not set)", "-counts")?;
+    corrected("environment", "environment.COUNTS_TABLE     (not set)", "-counts")?;
 
     let empty = [b"PK\x05\x06".as_slice(), &[0; 18]].concat();
     let request = lambda.update_function_code().function_name(&name).zip_file(Blob::new(empty));
@@ -362,13 +362,13 @@ async fn permission_and_notification_drift_is_shown_and_corrected() -> Result<()
     let permission = format!("permission {function}");
 
     // An owned statement id with wider permissions.
-    let add = |sid: String| {
-        let request = lambda.add_permission().function_name(&function).statement_id(sid);
+    let add = |sid: String, account: Option<String>| {
+        let request = lambda.add_permission().function_name(&function).statement_id(sid).set_source_account(account);
         request.action("lambda:InvokeFunction").principal("s3.amazonaws.com").send()
     };
-    add(format!("{name}-s3-wide")).await?;
+    add(format!("{name}-s3-wide"), None).await?;
     corrected(&pipeline, &permission, "statement", "-   \"Effect\": \"Allow\"", "\"lambda:InvokeFunction\"")?;
-    add("unmanaged".to_owned()).await?;
+    add("unmanaged".to_owned(), Some(pipeline.account.clone())).await?;
     ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "the other statement is unmanaged");
     let policy = lambda.get_policy().function_name(&function).send().await?.policy.context("a policy")?;
     let policy: serde_json::Value = serde_json::from_str(&policy)?;

@@ -166,3 +166,58 @@ async fn unknown_notification_fails_with_a_named_error() -> Result<()> {
     ensure!(failed && answer.contains("NotificationUnknown"), "{answer}");
     Ok(())
 }
+
+#[tokio::test]
+async fn forged_notification_counts_nothing_twice_and_no_other_bucket() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.declare("[bucket]\nversioning = true")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let (file, expected) = file_of(3);
+    let key = "segment-logs/x/1/a.gz";
+    pipeline.upload(key, &file).await?;
+    pipeline.wait_for_counts(&expected).await?;
+
+    let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await?);
+    let function = format!("{}-handler", pipeline.name);
+    // Without its version, and with one that does not exist.
+    let payload = s3_notification(&pipeline.name, &[key]);
+    let (failed, answer) = invoke(&lambda, &function, &payload).await?;
+    ensure!(!failed && pipeline.counts().await? == expected, "counted again: {answer}");
+    let mut other = payload.clone();
+    other["Records"][0]["s3"]["object"]["versionId"] = json!("forged");
+    let (failed, answer) = invoke(&lambda, &function, &other).await?;
+    ensure!(failed && pipeline.counts().await? == expected, "counted again: {answer}");
+
+    // A bucket of the same account, which the function's role may not even read.
+    let s3 = pipeline.s3().await?;
+    let bucket = format!("{}-other", pipeline.name);
+    s3.create_bucket().bucket(&bucket).send().await?;
+    s3.put_object().bucket(&bucket).key(key).body(file.into()).send().await?;
+    let (failed, answer) = invoke(&lambda, &function, &s3_notification(&bucket, &[key])).await?;
+    ensure!(failed && answer.contains("BucketUnknown") && answer.contains(&pipeline.name), "{answer}");
+    ensure!(pipeline.counts().await? == expected, "the other bucket was counted");
+    Ok(())
+}
+
+#[tokio::test]
+async fn object_that_ends_the_process_does_not_starve_the_others() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.declare("[function]\ntimeout_seconds = 1\nretries = 0")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    remove_notification(&pipeline).await?;
+    // Inflating it takes several times the timeout.
+    let member = gzip(&vec![b'\n'; 64 * 1024 * 1024]);
+    let long: Vec<u8> = std::iter::repeat_n(member, 256).flatten().collect();
+    pipeline.upload("segment-logs/x/1/a.gz", &long).await?;
+    pipeline.upload("segment-logs/x/1/b.gz", &gzip(track("beside").as_bytes())).await?;
+
+    let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await?);
+    let function = format!("{}-handler", pipeline.name);
+    let payload = s3_notification(&pipeline.name, &["segment-logs/x/1/a.gz", "segment-logs/x/1/b.gz"]);
+    let (failed, answer) = invoke(&lambda, &function, &payload).await?;
+    ensure!(failed && pipeline.counts().await?.is_empty(), "it did not take too long: {answer}");
+    // As Lambda does by itself after a minute.
+    let (failed, answer) = invoke(&lambda, &function, &payload).await?;
+    ensure!(failed, "it did not take too long: {answer}");
+    pipeline.wait_for_counts(&Counts::from([(("beside".to_owned(), HOUR.to_owned()), 1)])).await
+}

@@ -43,6 +43,19 @@ async fn messages_in_every_readable_form_are_counted() -> Result<()> {
             vec!["title", "upper"],
         ),
         ("time", gzip(with("track", "received", ("2015-08-04 14:00", HOUR)).as_bytes()), vec!["received"]),
+        (
+            "limits",
+            gzip(
+                [
+                    with("track", "early", ("2014-08-04T12:00:00Z", HOUR)),
+                    with("track", "late", ("2030-01-01T00:00:00Z", HOUR)),
+                    with("track", "in time", (HOUR, "2015-10-04T12:00:00Z")),
+                ]
+                .join("\n")
+                .as_bytes(),
+            ),
+            vec!["early", "late", "in time"],
+        ),
     ];
     let mut expected = Counts::new();
     for (key, bytes, events) in &files {
@@ -59,6 +72,11 @@ async fn messages_in_every_readable_form_are_counted() -> Result<()> {
     let lines: String = expected.iter().map(|((event, hour), n)| format!("{event}\t{hour}\t{n}\n")).collect();
     ensure!(run.out == lines, "{} is not {lines}", run.out);
     ensure!(run.err.contains("time: messages by another time: receivedAt=1"), "{}", run.err);
+    ensure!(
+        run.err.contains("limits: messages counted when they were received") && run.err.contains("late: 2"),
+        "{}",
+        run.err
+    );
     Ok(())
 }
 

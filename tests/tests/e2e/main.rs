@@ -27,6 +27,7 @@ mod handler;
 mod input;
 mod least_privilege;
 mod memory;
+mod openings;
 mod ownership;
 mod patience;
 mod plan;

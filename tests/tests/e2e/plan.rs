@@ -156,7 +156,9 @@ async fn saved_plan_keeps_its_prune_option() -> Result<()> {
     pipeline.declare(&format!("[function]\nfailure_queue = \"{}-lost\"", pipeline.name))?;
     let plan = pipeline.expect(0, &["plan", "--prune", "--out", "plan.json"])?;
     ensure!(steps(&plan.out).iter().any(|step| step.starts_with("  - queue")), "{}", plan.out);
-    let applied = pipeline.expect(0, &["apply", "plan.json", "--yes"])?;
+    let refused = pipeline.expect(1, &["apply", "plan.json", "--yes"])?;
+    ensure!(refused.err.contains("the plan was saved with --prune"), "{}", refused.err);
+    let applied = pipeline.expect(0, &["apply", "plan.json", "--prune", "--yes"])?;
     ensure!(applied.out.contains("1 created, 2 updated, 1 deleted"), "{}", applied.out);
     Ok(())
 }

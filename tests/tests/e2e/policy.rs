@@ -75,8 +75,14 @@ const SUBSTITUTES: [(&str, &str); 4] = [
 /// Actions that AWS requires and the local AWS does not, so their need cannot be tested here. By AWS's service
 /// authorization references, CreateFunction requires `iam:PassRole`, GetFunction `lambda:ListTags` and CreateBucket
 /// `s3:TagResource`. The strict local AWS checks them.
-const NOT_CHECKED_LOCALLY: [&str; 5] =
-    ["iam:PassRole", "lambda:GetAccountSettings", "lambda:ListTags", "s3:GetBucketAbac", "s3:TagResource"];
+const NOT_CHECKED_LOCALLY: [&str; 6] = [
+    "iam:PassRole",
+    "lambda:GetAccountSettings",
+    "lambda:ListFunctionUrlConfigs",
+    "lambda:ListTags",
+    "s3:GetBucketAbac",
+    "s3:TagResource",
+];
 
 /// Actions for cases that these lives do not have: a log group that Lambda made anew, a `verify` that fails, a bucket
 /// with access control lists, one with attribute-based access control, and capacity units that drift.

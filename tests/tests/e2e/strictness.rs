@@ -261,6 +261,7 @@ async fn live_state_after_apply_has_no_undeclared_settings() -> Result<()> {
             "role": format!("arn:aws:iam::{account}:role/pipeline/{name}/{name}-function"),
             "runtime": "provided.al2023", "handler": "bootstrap", "architectures": ["x86_64"], "memory": 256,
             "timeout": 60, "environment": {
+                "BUCKET": name, "BUCKET_OWNER": pipeline.account, "MAX_AGE_DAYS": "90", "MAX_AHEAD_HOURS": "24",
                 "COUNTS_TABLE": format!("{name}-counts"), "COUNT_TYPES": "track", "LEDGER_TABLE": format!("{name}-ledger"),
             },
             "layers": 0, "vpc": false, "dead_letters": null, "key": null, "tracing": "PassThrough", "ephemeral_mb": 512,

@@ -147,7 +147,7 @@ fn hour_that_a_boundary_divides_belongs_to_the_part_in_which_it_begins() {
 
 /// The instants between 1970 and 2040 at which the clocks of a zone change.
 fn transitions(zone: &TimeZone) -> Vec<Timestamp> {
-    let years = |year: i16| jiff::civil::date(year, 1, 1).to_zoned(TimeZone::UTC).expect("a time").timestamp();
+    let years = |year: i16| jiff::civil::date(year, 1, 1).to_zoned_datetime(TimeZone::UTC).expect("a time").timestamp();
     zone.following(years(1970)).map(|at| at.timestamp()).take_while(|at| *at < years(2040)).collect()
 }
 
@@ -176,7 +176,7 @@ fn assert_partition(period: &Period) {
 fn parts_at_every_clock_change_of_every_zone_begin_with_their_dates() {
     for zone in zones() {
         for at in transitions(&zone) {
-            let (now, at) = (at, at.to_zoned(zone.clone()));
+            let (now, at) = (at, at.to_zoned_datetime(zone.clone()));
             let (from, to) = (at.checked_sub(50.hours()).expect("a time"), at.checked_add(50.hours()).expect("a time"));
             for by in [By::Day, By::Week, By::Month] {
                 let period = Period::new(&from, &to, by, By::Hour, now).expect("a period");
@@ -205,11 +205,11 @@ proptest::proptest! {
         at_dates: bool,
     ) {
         let time = |second: i64| {
-            let time = Timestamp::from_second(second).expect("a time").to_zoned(zone.clone());
+            let time = Timestamp::from_second(second).expect("a time").to_zoned_datetime(zone.clone());
             if at_dates { By::Day.floor(&time).expect("a day") } else { time }
         };
         let [a, b, c] = [start, start + first, start + first + second].map(time);
-        let of = |from: &Zoned, to: &Zoned| Period::new(from, to, by, By::Hour, Timestamp::UNIX_EPOCH);
+        let of = |from: &ZonedDateTime, to: &ZonedDateTime| Period::new(from, to, by, By::Hour, Timestamp::UNIX_EPOCH);
         let hours = |period: Result<Period, Error>| {
             period.map(|period| { assert_partition(&period); period.hours().collect::<Vec<_>>() }).unwrap_or_default()
         };
@@ -232,7 +232,7 @@ proptest::proptest! {
         at_dates: bool,
     ) {
         let time = |second: i64| {
-            let time = Timestamp::from_second(second).expect("a time").to_zoned(zone.clone());
+            let time = Timestamp::from_second(second).expect("a time").to_zoned_datetime(zone.clone());
             if at_dates { By::Day.floor(&time).expect("a day") } else { time }
         };
         let Ok(period) = Period::new(&time(start), &time(start + length), by, step, Timestamp::UNIX_EPOCH) else { return Ok(()) };

@@ -13,9 +13,9 @@ use std::time::Duration;
 use aws_sdk_s3::types::{BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration, Tag};
 use serde_json::Value as Json;
 
-use crate::aws::policy;
 use crate::aws::{
-    Answer, Aws, AwsError, Call, ResourceError, Wait, absent_on, is_key, resource_in, retry_while, wait_until,
+    Answer, Aws, AwsError, Call, Openings, ResourceError, Wait, absent_on, is_key, policy, resource_in, retry_while,
+    wait_until,
 };
 use crate::config::declared_key;
 use crate::error::Error;
@@ -173,9 +173,9 @@ impl Resource for Bucket {
     }
 
     fn notes(&self, live: &Live) -> Vec<String> {
-        let outside = live.policy.as_ref().map(|policy| policy::outside_principals(policy, &self.account));
+        let openings = live.policy.as_ref().map(|policy| Openings::of(policy, &self.account)).unwrap_or_default();
         let note = |principal: String| format!("its policy lets in {principal}, which is outside the account");
-        outside.unwrap_or_default().into_iter().map(note).collect()
+        openings.outside.into_keys().map(note).collect()
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {

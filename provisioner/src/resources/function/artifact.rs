@@ -78,14 +78,40 @@ pub(crate) fn load_all(pipeline: &Pipeline) -> Result<Artifacts, Error> {
     pipeline.functions().into_iter().map(load).collect()
 }
 
-/// Returns the git revision of the folder of pipeline.toml, or `None` outside of a repository or without git.
-fn revision(folder: &Path) -> Option<String> {
+/// Runs git in a folder and returns its output, or `None` if it fails. It sees no credentials of AWS, and asks nothing.
+fn git(folder: &Path, args: &[&str]) -> Option<String> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let mut git = Command::new("git");
-    git.arg("-C").arg(folder).args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]);
-    let output = git.stdin(Stdio::null()).output().ok().filter(|output| output.status.success())?;
-    let revision = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (!revision.is_empty()).then_some(revision)
+    git.arg("-C").arg(folder).args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]).args(args);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
+        git.env_remove(name);
+    }
+    let output = git.env("GIT_OPTIONAL_LOCKS", "0").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    String::from_utf8(output.stdout).ok().filter(|_| output.status.success())
+}
+
+/// Returns whether the configuration of a repository could make `git describe` run a program or read another file.
+/// Each line has the scope and the name of a setting.
+fn may_run_programs(settings: &str) -> bool {
+    let is_of_repository = |scope: &str| matches!(scope, "local" | "worktree");
+    settings.lines().filter_map(|line| line.split_once('\t')).filter(|(scope, _)| is_of_repository(scope)).any(
+        |(_, name)| {
+            let name = name.to_ascii_lowercase();
+            ["filter.", "diff.", "include.", "includeif."].iter().any(|section| name.starts_with(section))
+        },
+    )
+}
+
+/// Returns the git revision of the folder of pipeline.toml, or `None` outside of a repository, without git, or if the
+/// repository's own configuration names programs: a folder from elsewhere must not run any.
+fn revision(folder: &Path) -> Option<String> {
+    let settings = git(folder, &["config", "--list", "--show-scope", "--name-only"])?;
+    if may_run_programs(&settings) {
+        return None;
+    }
+    let revision = git(folder, &["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])?;
+    let revision = revision.trim();
+    (!revision.is_empty()).then(|| revision.to_owned())
 }
 
 /// Returns the path of the binary: `function.artifact`, relative to pipeline.toml, or the output of `make handler`,
@@ -193,7 +219,39 @@ fn zip(binary: &[u8]) -> std::io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn revision_of_a_folder_runs_no_program_of_its_configuration() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = |args: &[&str]| {
+            let identity = ["-c", "user.name=Ann Example", "-c", "user.email=ann@example.com"];
+            let status = Command::new("git").arg("-C").arg(folder.path()).args(identity).args(args).status();
+            assert!(status.is_ok_and(|status| status.success()), "git {args:?}");
+        };
+        let (marker, script) = (folder.path().join("marker"), folder.path().join("script"));
+        std::fs::write(&script, format!("#!/bin/sh\ntouch '{}'\ncat\n", marker.display())).expect("a script");
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("an executable");
+        run(&["init", "--quiet"]);
+        std::fs::write(folder.path().join("file"), "text").expect("a file");
+        run(&["add", "file"]);
+        run(&["commit", "--quiet", "--message", "first"]);
+        let first = revision(folder.path()).expect("a revision");
+        assert!(first.len() == 12, "{first}");
+        std::fs::write(folder.path().join("file"), "changed").expect("a file");
+        assert_eq!(revision(folder.path()), Some(format!("{first}-dirty")));
+        assert!(!marker.exists());
+
+        run(&["config", "core.fsmonitor", &script.display().to_string()]);
+        assert_eq!(revision(folder.path()), Some(format!("{first}-dirty")));
+        run(&["config", "filter.x.clean", &script.display().to_string()]);
+        std::fs::write(folder.path().join(".git/info/attributes"), "* filter=x\n").expect("attributes");
+        assert_eq!(revision(folder.path()), None);
+        assert!(!marker.exists(), "a program of the repository ran");
+        assert_eq!(revision(Path::new("/")), None);
+    }
 
     #[test]
     fn script_is_refused() {

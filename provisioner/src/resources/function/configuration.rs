@@ -151,8 +151,14 @@ fn desired_environment(context: &Context<'_>, declared: &Function) -> BTreeMap<S
     environment.extend([
         (env::COUNTS_TABLE.to_owned(), pipeline.table.counts.clone()),
         (env::LEDGER_TABLE.to_owned(), pipeline.table.ledger.clone()),
-        (env::COUNT_TYPES.to_owned(), pipeline.count.join(",")),
+        (env::BUCKET.to_owned(), pipeline.bucket.name.clone()),
+        (env::BUCKET_OWNER.to_owned(), context.account.id.clone()),
+        (env::COUNT_TYPES.to_owned(), pipeline.rollup.count.join(",")),
     ]);
+    let limits = pipeline.rollup.limits();
+    let limits = [(env::MAX_AGE_DAYS, limits.max_age_days), (env::MAX_AHEAD_HOURS, limits.max_ahead_hours)];
+    environment
+        .extend(limits.into_iter().filter_map(|(name, limit)| limit.map(|limit| (name.to_owned(), limit.to_string()))));
     if let Some(days) = pipeline.bucket.expire_days {
         // An object of a bucket with versions is kept for the same time again as a noncurrent version. Somebody may
         // enable versioning, so the markers of every bucket last that long.

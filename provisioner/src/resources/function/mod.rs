@@ -142,6 +142,11 @@ impl Resource for Function {
         ownership::by_tags(&live.tags, &self.tags)
     }
 
+    /// Returns whether it has the pipeline's role, which Lambda gives only to functions of callers that may pass it.
+    fn proves_apply(&self, live: &Live) -> bool {
+        live.configuration.role_arn == self.configuration.role_arn
+    }
+
     fn depends_on(&self) -> Vec<Address> {
         self.depends_on.clone()
     }

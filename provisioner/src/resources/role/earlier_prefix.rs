@@ -43,12 +43,9 @@ fn end(statement: &Json) -> Option<Timestamp> {
 /// for the prefix that the live policy allows and the desired one does not.
 pub(super) fn keep(desired: &Json, live: Option<&Json>, now: Timestamp) -> Json {
     let (mut statements, live) = (policy::statements(desired), live.map(policy::statements).unwrap_or_default());
-    let current: Vec<String> = statements
-        .iter()
-        .filter(|statement| policy::sid(statement) == READ_SID)
-        .flat_map(resources)
-        .map(str::to_owned)
-        .collect();
+    let reading: Vec<Json> =
+        statements.iter().filter(|statement| policy::sid(statement) == READ_SID).cloned().collect();
+    let current: Vec<String> = reading.iter().flat_map(resources).map(str::to_owned).collect();
     let Some(bucket) = current.first().and_then(|arn| arn.split('/').next()).map(str::to_owned) else {
         return desired.clone();
     };
@@ -59,7 +56,7 @@ pub(super) fn keep(desired: &Json, live: Option<&Json>, now: Timestamp) -> Json 
         .filter(|statement| end(statement).is_some_and(|end| now < end) && resources(statement).all(is_needed))
         .cloned()
         .collect();
-    let date: Date = now.to_zoned(TimeZone::UTC).date();
+    let date: Date = now.to_zoned_datetime(TimeZone::UTC).date();
     let back = i64::from(date.weekday().to_monday_zero_offset());
     let until = date.checked_add(WEEKS.weeks()).and_then(|date| date.checked_sub(back.days()));
     let mut number = 0;
@@ -71,10 +68,12 @@ pub(super) fn keep(desired: &Json, live: Option<&Json>, now: Timestamp) -> Json 
         while is_used(number) {
             number += 1;
         }
+        let mut condition = reading.first().map_or_else(|| json!({}), |statement| statement["Condition"].clone());
+        condition["DateLessThan"] = json!({ "aws:CurrentTime": format!("{until}T00:00:00Z") });
         statements.push(json!({
             "Sid": format!("{SID}{number}"), "Effect": "Allow",
             "Action": ["s3:GetObject", "s3:GetObjectVersion"], "Resource": arn,
-            "Condition": { "DateLessThan": { "aws:CurrentTime": format!("{until}T00:00:00Z") } },
+            "Condition": condition,
         }));
     }
     statements.extend(kept);

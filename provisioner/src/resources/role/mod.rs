@@ -199,6 +199,7 @@ impl Kind for Role {
 
 impl Resource for Role {
     const NAME: &'static str = "role";
+    const IS_FIRST: bool = true;
     type Live = Live;
 
     fn name(&self) -> String {

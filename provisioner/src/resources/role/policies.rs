@@ -13,6 +13,8 @@ pub(super) fn function_policy(context: &Context<'_>) -> Json {
     let (pipeline, account) = (context.pipeline, context.account);
     let notification = &pipeline.notification;
     let objects = format!("{}/{}*{}", pipeline.bucket.name, notification.prefix, notification.suffix);
+    // The bucket's name could be somebody else's one day.
+    let in_account = json!({ "StringEquals": { "aws:ResourceAccount": account.id } });
     let log_streams = format!("{}:*", account.log_group_arn(&log_group_name(&pipeline.function.name)));
     let mut statements = vec![
         // GetObject with a version ID needs another action. The bucket may have versions although the file declares
@@ -20,13 +22,17 @@ pub(super) fn function_policy(context: &Context<'_>) -> Json {
         json!({
             "Sid": earlier_prefix::READ_SID, "Effect": "Allow",
             "Action": ["s3:GetObject", "s3:GetObjectVersion"], "Resource": account.s3_arn(&objects),
+            "Condition": in_account,
         }),
         // Without it, S3 answers for a missing object that access is denied (S3 API reference, GetObject). A call for
         // one object has no prefix.
         json!({
             "Sid": "MissObjects", "Effect": "Allow",
             "Action": "s3:ListBucket", "Resource": account.s3_arn(&pipeline.bucket.name),
-            "Condition": { "StringLikeIfExists": { "s3:prefix": format!("{}*", notification.prefix) } },
+            "Condition": {
+                "StringEquals": { "aws:ResourceAccount": account.id },
+                "StringLikeIfExists": { "s3:prefix": format!("{}*", notification.prefix) },
+            },
         }),
         json!({
             "Sid": "MarkObjects", "Effect": "Allow",
@@ -79,6 +85,7 @@ pub(super) fn writer_policy(context: &Context<'_>) -> Json {
     let mut statements = vec![json!({
         "Sid": "WriteObjects", "Effect": "Allow",
         "Action": ["s3:PutObject", "s3:PutObjectAcl"], "Resource": context.account.s3_arn(&objects),
+        "Condition": { "StringEquals": { "aws:ResourceAccount": context.account.id } },
     })];
     statements.extend(declared_key(pipeline.bucket.kms_key.as_deref()).map(|key| {
         json!({

@@ -13,7 +13,9 @@ use aws_sdk_dynamodb::types::{
 
 use serde_json::Value as Json;
 
-use crate::aws::{Aws, AwsError, Call, Pauses, ResourceError, Wait, absent_on, retry_while, wait_until};
+use crate::aws::{
+    Aws, AwsError, Call, Openings, Pauses, ResourceError, Wait, absent_on, policy, retry_while, wait_until,
+};
 use crate::config::Billing;
 use crate::error::Error;
 use crate::reconcile::resource::StepContext;
@@ -289,6 +291,17 @@ impl Table {
             }
             pauses.next(None).await?;
         }
+    }
+
+    /// Reads the openings of the table's policy.
+    pub(super) async fn openings(&self, aws: &Aws) -> Result<Openings, ResourceError> {
+        let answer = aws.dynamodb.get_resource_policy().resource_arn(&self.arn).send().await;
+        let absent = ["PolicyNotFoundException", "ResourceNotFoundException"];
+        let answer = absent_on(answer.call("dynamodb:GetResourcePolicy"), &absent)?;
+        let Some(text) = answer.and_then(|answer| answer.policy) else { return Ok(Openings::default()) };
+        let doing = || format!("read the policy of table {}", self.name);
+        let document = policy::parse(&text).map_err(|_| Error::incomplete_answer(doing(), "JSON document"))?;
+        Ok(Openings::of(&document, policy::account_of(&self.arn).unwrap_or_default()))
     }
 
     async fn tags_now(&self, aws: &Aws) -> Result<BTreeMap<String, String>, AwsError> {

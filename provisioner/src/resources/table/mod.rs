@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::types::{
 use counting::names::{counts, ledger};
 use serde_json::{Value as Json, json};
 
+use super::openings;
 use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, resource_in, retry_while, wait_until};
 use crate::config::{Billing, dropped_tags};
 use crate::reconcile::diff::{Diff, SettingChange, touches};
@@ -97,6 +98,7 @@ impl Resource for Table {
                 "dynamodb:DescribeTimeToLive",
                 "dynamodb:DescribeContinuousBackups",
                 "dynamodb:ListTagsOfResource",
+                "dynamodb:GetResourcePolicy",
             ],
             create: &[
                 "dynamodb:CreateTable",
@@ -168,7 +170,7 @@ impl Resource for Table {
         if table.table_status == Some(TableStatus::Deleting) {
             return Ok(None);
         }
-        let (ttl, backups, tags) = tokio::try_join!(
+        let (ttl, backups, openings, tags) = tokio::try_join!(
             async {
                 let answer = aws.dynamodb.describe_time_to_live().table_name(&self.name).send().await;
                 Ok(answer.call("dynamodb:DescribeTimeToLive")?)
@@ -177,6 +179,7 @@ impl Resource for Table {
                 let answer = aws.dynamodb.describe_continuous_backups().table_name(&self.name).send().await;
                 Ok(answer.call("dynamodb:DescribeContinuousBackups")?)
             },
+            self.openings(aws),
             self.tags(aws),
         )?;
         let attributes = table.attribute_definitions();
@@ -226,8 +229,15 @@ impl Resource for Table {
             ttl: ttl.and_then(|ttl| ttl.attribute_name),
             point_in_time_recovery: recovery == Some(PointInTimeRecoveryStatus::Enabled),
             deletion_protection: table.deletion_protection_enabled == Some(true),
+            openings,
+            has_stream: table.stream_specification.as_ref().is_some_and(|stream| stream.stream_enabled),
             tags,
         }))
+    }
+
+    fn notes(&self, live: &Live) -> Vec<String> {
+        let stream = || "its stream, which is unmanaged and kept, shows every change to its readers".to_owned();
+        openings::notes(&live.openings).into_iter().chain(live.has_stream.then(stream)).collect()
     }
 
     fn problems(&self, live: &Live) -> Vec<Refusal> {
@@ -285,12 +295,15 @@ impl Resource for Table {
             ));
         }
         let desired = keys_json(self.hash, self.range);
-        (live.keys != desired).then(|| {
-            Refusal::new(
+        if live.keys != desired {
+            return Some(Refusal::new(
                 format!("has the keys {}, not {desired}; DynamoDB cannot change keys", live.keys),
                 "give the pipeline another table name, or export, delete and re-import the table by hand",
-            )
-        })
+            ));
+        }
+        let command = "aws dynamodb delete-resource-policy --resource-arn";
+        let help = format!("remove them from its policy, or all of it: {command} {}", self.arn);
+        openings::refusal(&live.openings, help)
     }
 
     async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
@@ -413,10 +426,13 @@ mod tests {
     use aws_sdk_dynamodb::types::TableDescription;
 
     use super::*;
+    use crate::aws::Openings;
     use crate::resources::tests::{assert_in_sync, declared};
 
     fn live_of(spec: &Table) -> Live {
         Live {
+            openings: Openings::default(),
+            has_stream: false,
             keys: keys_json(spec.hash, spec.range),
             index: spec.index.as_ref().map(Index::to_json),
             billing: Some(billing_json(spec.billing)),

@@ -7,6 +7,7 @@ use aws_sdk_dynamodb::types::{
 };
 use serde_json::{Value as Json, json};
 
+use crate::aws::Openings;
 use crate::config::{Billing, Setting};
 
 /// A key attribute: its name, and DynamoDB's letter for its type.
@@ -84,6 +85,10 @@ pub(in crate::resources) struct Live {
     pub(super) point_in_time_recovery: bool,
     pub(super) deletion_protection: bool,
     pub(super) tags: BTreeMap<String, String>,
+    /// The openings of its policy.
+    pub(super) openings: Openings,
+    /// True if others can read its changes from a stream.
+    pub(super) has_stream: bool,
 }
 
 pub(super) fn keys_json(hash: (&str, &str), range: (&str, &str)) -> Json {
