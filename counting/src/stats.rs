@@ -1,4 +1,4 @@
-//! What was counted of a file, and what was not, for its log.
+//! The statistics of a file for its log: the messages that were counted, and those that were not.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What the fuzz targets call. Each function panics if a promise is broken.
+//! The functions of the fuzz targets. Each panics if a promise is broken.
 
 use aws_sdk_sqs::types::Message;
 use serde_json::Value as Json;

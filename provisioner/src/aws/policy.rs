@@ -9,21 +9,25 @@ use std::collections::BTreeSet;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value as Json, json};
 
+use crate::error::Error;
+
 /// Returns the canonical policy of these statements.
 pub(crate) fn document(statements: &[Json]) -> Json {
     canonical(&json!({ "Version": "2012-10-17", "Statement": statements }))
 }
 
-/// Parses a policy as IAM returns it (URL-encoded) or as the other services do.
+/// Parses a policy as IAM returns it (URL-encoded) or as the other services do. `doing` completes "failed to".
 ///
 /// # Errors
 /// The text is not JSON.
-pub(crate) fn parse(text: &str) -> Result<Json, serde_json::Error> {
+pub(crate) fn parse(text: &str, doing: impl FnOnce() -> String) -> Result<Json, Error> {
     // A JSON document begins with a brace; an encoded one with %7B.
-    if text.trim_start().starts_with('{') {
-        return serde_json::from_str(text);
-    }
-    serde_json::from_str(&percent_decode_str(text).decode_utf8_lossy())
+    let document = if text.trim_start().starts_with('{') {
+        serde_json::from_str(text)
+    } else {
+        serde_json::from_str(&percent_decode_str(text).decode_utf8_lossy())
+    };
+    document.map_err(|_| Error::incomplete_answer(doing(), "JSON document"))
 }
 
 /// Returns the statements of a policy, also of a policy with a single statement instead of a list, and of statements
@@ -381,7 +385,7 @@ mod tests {
 
     #[test]
     fn url_encoded_policy_is_decoded() {
-        let policy = parse("%7B%22Version%22%3A%20%222012-10-17%22%7D").expect("an encoded document");
+        let policy = parse("%7B%22Version%22%3A%20%222012-10-17%22%7D", String::new).expect("an encoded document");
         assert_eq!(policy, json!({"Version": "2012-10-17"}));
     }
 }

@@ -37,7 +37,7 @@ const PAST: SignedDuration = SignedDuration::from_hours(48);
 /// ago are evicted first.
 const MOST_BYTES: usize = 320 * 1024 * 1024;
 /// The most bytes of one hour: about 5,000 events. The less frequent ones are counted together.
-pub(crate) const MOST_HOUR_BYTES: usize = 256 * 1024;
+const MOST_HOUR_BYTES: usize = 256 * 1024;
 /// The most bytes that are read before anybody asks for a page.
 const MOST_WARM_BYTES: usize = 32 * 1024 * 1024;
 /// The maximum number of different readings at the same time.
@@ -167,7 +167,7 @@ impl Cache {
             },
         }
         // Pages of others may have evicted some hours in the meantime.
-        self.known(&hours, asked, trigger).await.ok_or_else(too_large)
+        self.known(&hours, asked, trigger).await.ok_or_else(|| too_large("choose a shorter period"))
     }
 
     /// Joins the reading of the same hours, or begins one.
@@ -213,7 +213,7 @@ impl Cache {
             .buffer_unordered(AT_ONCE)
             .try_fold(0, |all: usize, bytes| async move {
                 let all = all.saturating_add(bytes);
-                if all > most { Err(too_large()) } else { Ok(all) }
+                if all > most { Err(too_large("choose a shorter period")) } else { Ok(all) }
             })
             .await
             .map(drop)
@@ -244,8 +244,9 @@ impl Cache {
     }
 }
 
-fn too_large() -> Error {
-    Error::usage("the period has more different events than the dashboard can hold", "choose a shorter period")
+/// Returns the error for a period that is not shown.
+pub(super) fn too_large(help: &str) -> Error {
+    Error::usage("the period has more different events than the dashboard can hold", help)
 }
 
 #[cfg(test)]
@@ -282,6 +283,24 @@ mod tests {
         assert!(reading("2015-08-04T12:00:00Z", Trigger::Visitor).is_ok());
         drop(more);
         assert!(reading("one more", Trigger::Visitor).is_ok());
+    }
+
+    #[tokio::test]
+    async fn full_cache_evicts_the_hours_used_longest_ago() {
+        let config = aws_config::SdkConfig::builder().behavior_version(aws_config::BehaviorVersion::latest()).build();
+        let cache = Cache::new(Aws::new(&config), "counts".to_owned());
+        let mebibyte = 1024 * 1024;
+        for n in 0..2 * MOST_BYTES / mebibyte {
+            let kept = Kept { read: Instant::now(), counts: Arc::from([]), bytes: mebibyte, is_cut: false };
+            cache.hours.insert(n.to_string(), kept).await;
+            cache.hours.run_pending_tasks().await;
+            // Used again and again.
+            assert!(cache.hours.get("0").await.is_some(), "{n}");
+        }
+        cache.hours.run_pending_tasks().await;
+        assert!(cache.hours.weighted_size() <= MOST_BYTES as u64, "{} bytes", cache.hours.weighted_size());
+        let last = (2 * MOST_BYTES / mebibyte - 1).to_string();
+        assert!(cache.hours.get("1").await.is_none() && cache.hours.get(&last).await.is_some());
     }
 
     #[test]

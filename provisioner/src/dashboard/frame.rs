@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::cache::Hours;
+use super::cache::{Hours, too_large};
 use crate::counts::Series;
 use crate::counts::period::Period;
 use crate::error::Error;
@@ -48,10 +48,7 @@ fn by_event(hours: &Hours, period: &Period) -> Result<HashMap<Arc<str>, Vec<i64>
         let Some(part) = period.part_of(hour) else { continue };
         for (event, count) in counts.iter() {
             if events.len() * period.len() > MOST_CELLS {
-                return Err(Error::usage(
-                    "the period has more different events than the dashboard can hold",
-                    "choose a shorter period, or longer parts",
-                ));
+                return Err(too_large("choose a shorter period, or longer parts"));
             }
             let parts = match events.get_mut(event) {
                 Some(parts) => parts,

@@ -175,7 +175,7 @@ impl Session<'_> {
         let request = self.aws.iam.get_role_policy().role_name(role).policy_name(FUNCTION_POLICY).send().await;
         let answer = absent_on(request.call("iam:GetRolePolicy"), &["NoSuchEntity"]);
         let answer = answer.map_err(failed(format!("read the policy of role {role}")))?;
-        let live = answer.and_then(|answer| policy::parse(&answer.policy_document).ok());
+        let live = answer.and_then(|answer| policy::parse(&answer.policy_document, String::new).ok());
         let live = live.map(|live| policy::canonical(&live)).unwrap_or_default();
         let now = Timestamp::now();
         let earlier = earlier_prefix::of(&live).into_iter().filter(|(_, end)| now < *end).map(|(prefix, _)| prefix);

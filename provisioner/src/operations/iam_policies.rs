@@ -16,7 +16,7 @@ fn statement(sid: &str, actions: &[&str], resources: &[String]) -> Json {
     json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources })
 }
 
-/// Limits a statement to buckets of the pipeline's account: the bucket's name could be somebody else's one day.
+/// Limits a statement to buckets of the pipeline's account: another account could own a bucket of this name one day.
 fn owned(context: &Context<'_>, mut statement: Json) -> Json {
     statement["Condition"] = json!({ "StringEquals": { "aws:ResourceAccount": context.account.id } });
     statement
@@ -55,25 +55,20 @@ pub(crate) fn deployer_policy(context: &Context<'_>) -> Json {
     json!({ "Version": "2012-10-17", "Statement": statements })
 }
 
-/// Returns the statement without the actions that others allow unconditionally on its resource, or `None` if they allow
-/// all of them. It keeps a policy within the length that IAM allows.
+/// Returns the statement without the actions that others allow on all of its resources, or `None` if they allow all of
+/// them. It keeps a policy within the length that IAM allows.
 fn uncovered(others: &[Json], mut statement: Json) -> Option<Json> {
-    let texts = |value: &Json| -> Vec<String> {
-        value.as_array().into_iter().flatten().filter_map(Json::as_str).map(str::to_owned).collect()
+    let actions = statement["Action"].as_array().cloned().unwrap_or_default();
+    let others = json!(others);
+    let is_new = |action: &Json| {
+        let mut single = statement.clone();
+        single["Action"] = json!([action]);
+        !policy::widening(&others, &json!([single])).is_empty()
     };
-    let resources = texts(&statement["Resource"]);
-    let is_covered = |action: &String| {
-        let allows = |other: &&Json| other.get("Condition").is_none() && texts(&other["Action"]).contains(action);
-        let allowed: Vec<String> = others.iter().filter(allows).flat_map(|other| texts(&other["Resource"])).collect();
-        let contains = |wide: &String, narrow: &String| match wide.strip_suffix('*') {
-            Some(prefix) => narrow.starts_with(prefix),
-            None => wide == narrow,
-        };
-        resources.iter().all(|resource| allowed.iter().any(|wide| contains(wide, resource)))
-    };
-    let actions: Vec<String> = texts(&statement["Action"]).into_iter().filter(|action| !is_covered(action)).collect();
-    statement["Action"] = json!(actions);
-    (!actions.is_empty()).then_some(statement)
+    let new: Vec<Json> = actions.into_iter().filter(is_new).collect();
+    let is_empty = new.is_empty();
+    statement["Action"] = json!(new);
+    (!is_empty).then_some(statement)
 }
 
 /// Returns the statements to check, to plan, or to plan and apply. Those for the environment `local` are wider for

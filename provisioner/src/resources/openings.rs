@@ -1,4 +1,4 @@
-//! How a plan shows the openings of a resource. The pipeline declares none, so all of them are made by others.
+//! The openings of a resource in a plan. The pipeline declares none, so all of them are made by others.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -11,7 +11,6 @@ use sha2::{Digest, Sha256};
 use super::function::{Function, is_busy};
 use super::openings;
 use crate::aws::{Aws, AwsError, Call, Openings, ResourceError, absent_on, policy, retry_while};
-use crate::error::Error;
 use crate::reconcile::diff::{Diff, SettingChange};
 use crate::reconcile::ownership::Ownership;
 use crate::reconcile::protection::Refusal;
@@ -57,9 +56,7 @@ impl Permission {
         let answer = aws.lambda.get_policy().function_name(&self.function).set_qualifier(qualifier).send().await;
         let answer = absent_on(answer.call("lambda:GetPolicy"), &["ResourceNotFoundException"])?;
         let Some(text) = answer.and_then(|answer| answer.policy) else { return Ok(Vec::new()) };
-        let document = policy::parse(&text).map_err(|_| {
-            Error::incomplete_answer(format!("read the policy of function {}", self.function), "JSON document")
-        })?;
+        let document = policy::parse(&text, || format!("read the policy of function {}", self.function))?;
         Ok(policy::statements(&document))
     }
 

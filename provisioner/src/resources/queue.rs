@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_sqs::types::QueueAttributeName;
-use serde_json::Value as Json;
 
 use super::openings;
 use crate::aws::{Aws, AwsError, Call, Openings, ResourceError, absent_on, policy, resource_in, retry_while};
@@ -64,17 +63,6 @@ impl Queue {
     fn undeclared_key<'a>(&self, live: &'a Live) -> Option<&'a str> {
         let key = live.encryption.as_deref().filter(|key| *key != SQS_KEYS)?;
         self.kms_key.is_none().then_some(key)
-    }
-}
-
-impl Queue {
-    fn account(&self) -> &str {
-        policy::account_of(&self.arn).unwrap_or_default()
-    }
-
-    fn parse_policy(&self, text: &str) -> Result<Json, Error> {
-        let doing = || format!("read the policy of queue {}", self.name);
-        policy::parse(text).map_err(|_| Error::incomplete_answer(doing(), "JSON document"))
     }
 }
 
@@ -171,7 +159,10 @@ impl Resource for Queue {
                 .map(str::to_owned)
                 .or((attribute(QueueAttributeName::SqsManagedSseEnabled) == Some("true")).then(|| SQS_KEYS.to_owned())),
             openings: match attribute(QueueAttributeName::Policy).filter(|text| !text.is_empty()) {
-                Some(text) => Openings::of(&self.parse_policy(text)?, self.account()),
+                Some(text) => {
+                    let document = policy::parse(text, || format!("read the policy of queue {}", self.name))?;
+                    Openings::of(&document, policy::account_of(&self.arn).unwrap_or_default())
+                }
                 None => Openings::default(),
             },
             tags: tags.tags.unwrap_or_default().into_iter().collect(),

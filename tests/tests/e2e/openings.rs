@@ -1,4 +1,4 @@
-//! What others have opened, or made beforehand, is refused or noted, and is never taken unasked.
+//! Resources that others have opened, or made beforehand, are refused or noted, and are never taken unasked.
 
 use std::collections::HashMap;
 

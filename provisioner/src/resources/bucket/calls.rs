@@ -15,7 +15,6 @@ use serde_json::{Value as Json, json};
 use crate::aws::policy;
 use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, retry_while};
 use crate::config::{declared_key, dropped_tags};
-use crate::error::Error;
 use crate::reconcile::diff::{SettingChange, touches};
 use crate::reconcile::resource::StepContext;
 
@@ -131,8 +130,7 @@ impl Bucket {
         let request = aws.s3.get_bucket_policy().bucket(&self.name).expected_bucket_owner(&self.account);
         let answer = absent_on(request.send().await.call("s3:GetBucketPolicy"), &["NoSuchBucketPolicy"])?;
         let Some(text) = answer.and_then(|answer| answer.policy) else { return Ok(None) };
-        let doing = || format!("read the policy of bucket {}", self.name);
-        Ok(Some(policy::parse(&text).map_err(|_| Error::incomplete_answer(doing(), "JSON document"))?))
+        Ok(Some(policy::parse(&text, || format!("read the policy of bucket {}", self.name))?))
     }
 
     /// Puts the owned statement together with the current unmanaged ones, since a put replaces them all.

@@ -86,11 +86,13 @@ fn git(folder: &Path, args: &[&str]) -> Option<String> {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
         git.env_remove(name);
     }
-    let output = git.env("GIT_OPTIONAL_LOCKS", "0").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    // A clone without some objects must not fetch them, which may run a program that its configuration names.
+    git.env("GIT_OPTIONAL_LOCKS", "0").env("GIT_ALLOW_PROTOCOL", "none");
+    let output = git.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     String::from_utf8(output.stdout).ok().filter(|_| output.status.success())
 }
 
-/// Returns whether the configuration of a repository could make `git describe` run a program or read another file.
+/// Returns whether the configuration of a repository could make git run a program or read another file.
 /// Each line has the scope and the name of a setting.
 fn may_run_programs(settings: &str) -> bool {
     let is_of_repository = |scope: &str| matches!(scope, "local" | "worktree");
@@ -109,9 +111,11 @@ fn revision(folder: &Path) -> Option<String> {
     if may_run_programs(&settings) {
         return None;
     }
-    let revision = git(folder, &["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])?;
-    let revision = revision.trim();
-    (!revision.is_empty()).then(|| revision.to_owned())
+    let revision = git(folder, &["rev-parse", "--short=12", "HEAD"])?;
+    // A submodule has a configuration of its own, and is not looked at.
+    let changes = ["status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all"];
+    let dirty = if git(folder, &changes)?.is_empty() { "" } else { "-dirty" };
+    Some(format!("{}{dirty}", revision.trim()))
 }
 
 /// Returns the path of the binary: `function.artifact`, relative to pipeline.toml, or the output of `make handler`,
@@ -227,7 +231,7 @@ mod tests {
     fn revision_of_a_folder_runs_no_program_of_its_configuration() {
         let folder = tempfile::tempdir().expect("a folder");
         let run = |args: &[&str]| {
-            let identity = ["-c", "user.name=Ann Example", "-c", "user.email=ann@example.com"];
+            let identity = ["-c", "user.name=Tests", "-c", "user.email=tests@example.com"];
             let status = Command::new("git").arg("-C").arg(folder.path()).args(identity).args(args).status();
             assert!(status.is_ok_and(|status| status.success()), "git {args:?}");
         };
@@ -246,7 +250,19 @@ mod tests {
 
         run(&["config", "core.fsmonitor", &script.display().to_string()]);
         assert_eq!(revision(folder.path()), Some(format!("{first}-dirty")));
-        run(&["config", "filter.x.clean", &script.display().to_string()]);
+        // A repository within it, which is a submodule, has a configuration of its own.
+        let inner = folder.path().join("inner");
+        let inner = inner.to_str().expect("a path");
+        let script = script.display().to_string();
+        run(&["init", "--quiet", inner]);
+        run(&["-C", inner, "commit", "--quiet", "--allow-empty", "--message", "inner"]);
+        run(&["-C", inner, "config", "core.fsmonitor", &script]);
+        run(&["add", "inner"]);
+        let _ = std::fs::remove_file(&marker);
+        assert_eq!(revision(folder.path()), Some(format!("{first}-dirty")));
+        assert!(!marker.exists(), "a program of the submodule ran");
+
+        run(&["config", "filter.x.clean", &script]);
         std::fs::write(folder.path().join(".git/info/attributes"), "* filter=x\n").expect("attributes");
         assert_eq!(revision(folder.path()), None);
         assert!(!marker.exists(), "a program of the repository ran");

@@ -64,10 +64,7 @@ pub(super) struct Live {
 
 fn parse_policy(text: Option<&str>, doing: impl Fn() -> String) -> Result<Option<Json>, Error> {
     let Some(text) = text else { return Ok(None) };
-    let missing = "JSON document";
-    policy::parse(text)
-        .map(|policy| Some(policy::canonical(&policy)))
-        .map_err(|_| Error::incomplete_answer(doing(), missing))
+    Ok(Some(policy::canonical(&policy::parse(text, doing)?)))
 }
 
 impl Role {

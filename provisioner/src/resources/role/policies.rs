@@ -13,7 +13,7 @@ pub(super) fn function_policy(context: &Context<'_>) -> Json {
     let (pipeline, account) = (context.pipeline, context.account);
     let notification = &pipeline.notification;
     let objects = format!("{}/{}*{}", pipeline.bucket.name, notification.prefix, notification.suffix);
-    // The bucket's name could be somebody else's one day.
+    // Another account could own a bucket of this name one day.
     let in_account = json!({ "StringEquals": { "aws:ResourceAccount": account.id } });
     let log_streams = format!("{}:*", account.log_group_arn(&log_group_name(&pipeline.function.name)));
     let mut statements = vec![

@@ -299,8 +299,7 @@ impl Table {
         let absent = ["PolicyNotFoundException", "ResourceNotFoundException"];
         let answer = absent_on(answer.call("dynamodb:GetResourcePolicy"), &absent)?;
         let Some(text) = answer.and_then(|answer| answer.policy) else { return Ok(Openings::default()) };
-        let doing = || format!("read the policy of table {}", self.name);
-        let document = policy::parse(&text).map_err(|_| Error::incomplete_answer(doing(), "JSON document"))?;
+        let document = policy::parse(&text, || format!("read the policy of table {}", self.name))?;
         Ok(Openings::of(&document, policy::account_of(&self.arn).unwrap_or_default()))
     }
 
