@@ -117,6 +117,7 @@ def starts(bootstrap: str) -> list[tuple[float, float]]:
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "COUNTS_TABLE": "counts",
+            "DAILY_TABLE": "daily",
             "LEDGER_TABLE": "ledger",
             "COUNT_TYPES": "track",
         }

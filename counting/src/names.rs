@@ -8,6 +8,8 @@
 pub mod env {
     /// Name of the counts table.
     pub const COUNTS_TABLE: &str = "COUNTS_TABLE";
+    /// Name of the daily table.
+    pub const DAILY_TABLE: &str = "DAILY_TABLE";
     /// Name of the ledger table.
     pub const LEDGER_TABLE: &str = "LEDGER_TABLE";
     /// Name of the bucket whose objects are counted.
@@ -23,8 +25,17 @@ pub mod env {
     /// [`crate::rollup::Limits::max_ahead_hours`]. Absent if there is no limit.
     pub const MAX_AHEAD_HOURS: &str = "MAX_AHEAD_HOURS";
     /// All variables of the function.
-    pub const ALL: [&str; 8] =
-        [COUNTS_TABLE, LEDGER_TABLE, BUCKET, BUCKET_OWNER, COUNT_TYPES, MAX_AGE_DAYS, MAX_AHEAD_HOURS, LEDGER_TTL_DAYS];
+    pub const ALL: [&str; 9] = [
+        COUNTS_TABLE,
+        DAILY_TABLE,
+        LEDGER_TABLE,
+        BUCKET,
+        BUCKET_OWNER,
+        COUNT_TYPES,
+        MAX_AGE_DAYS,
+        MAX_AHEAD_HOURS,
+        LEDGER_TTL_DAYS,
+    ];
 }
 
 /// The counts table: one item per event and hour, and nothing else.
@@ -37,6 +48,22 @@ pub mod counts {
     pub const COUNT: &str = "count";
     /// Global secondary index with [`HOUR`] as partition and [`EVENT`] as sort key.
     pub const BY_HOUR: &str = "by-hour";
+}
+
+/// The daily table: one item per UTC day and event, the sum of that day's items of the counts table.
+pub mod daily {
+    /// Partition key (S): the UTC day, such as `2015-08-04`.
+    pub const DAY: &str = "day";
+    /// Sort key (S): the event's name.
+    pub const EVENT: &str = super::counts::EVENT;
+    /// Attribute (N): the number of such events on that day.
+    pub const COUNT: &str = super::counts::COUNT;
+
+    /// Returns the day of an hour, which is formatted as in the counts table.
+    #[must_use]
+    pub fn day_of(hour: &str) -> &str {
+        hour.split_once('T').map_or(hour, |(day, _)| day)
+    }
 }
 
 /// The ledger table: one item per chunk of counts that was added for an object.

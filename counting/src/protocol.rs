@@ -1,8 +1,9 @@
 //! The counting protocol: it adds an object's totals exactly once, for any number of concurrent handlers and attempts,
 //! even if they are killed at any point.
 //!
-//! The totals are cut into *chunks* of at most 99 pairs. A chunk is one transaction: a *marker*, put in the ledger on
-//! the condition that it does not exist yet, and the additions to the counts. A chunk is therefore applied together
+//! The totals are cut into *chunks* of at most 99 additions: one for each pair of event and hour, and one for each pair of
+//! event and day. A chunk is one transaction: a *marker*, put in the ledger on the condition that it does not exist yet,
+//! and the additions to the counts. A chunk is therefore applied together
 //! with its marker or not at all, and never twice.
 //!
 //! The totals alone determine the pairs of each chunk. Two handlers with the same totals therefore cut the same chunks,
@@ -73,7 +74,7 @@ pub enum Put {
     Exists,
 }
 
-/// The two tables, as the protocol needs them.
+/// The tables, as the protocol needs them.
 pub trait Store: Sync {
     /// Reads all markers of an object.
     fn markers(&self, object: &str) -> impl Future<Output = Result<Vec<Marker>, StoreError>> + Send;

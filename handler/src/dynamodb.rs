@@ -6,20 +6,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, Put as PutItem, TransactWriteItem, Update};
 use counting::item::Item;
-use counting::ledger::Marker;
-use counting::names::{counts, ledger};
+use counting::ledger::{Marker, days};
+use counting::names::{counts, daily, ledger};
 use counting::protocol::{ObjectId, Put, Store, StoreError};
 
 use crate::error::sdk_error;
 use crate::settings::Settings;
 
-/// The counts table and the ledger table in DynamoDB.
+/// The counts, daily and ledger tables in DynamoDB.
 #[derive(Debug, Clone)]
 pub struct Tables {
     client: aws_sdk_dynamodb::Client,
     counts: String,
+    daily: String,
     ledger: String,
     ttl_seconds: Option<u64>,
 }
@@ -31,6 +33,7 @@ impl Tables {
         Self {
             client,
             counts: settings.counts_table.clone(),
+            daily: settings.daily_table.clone(),
             ledger: settings.ledger_table.clone(),
             ttl_seconds: settings.ledger_ttl_days.map(|days| u64::from(days) * 24 * 60 * 60),
         }
@@ -56,20 +59,27 @@ impl Tables {
             .condition_expression("attribute_not_exists(#object)")
             .expression_attribute_names("#object", ledger::OBJECT);
         let mut items = vec![TransactWriteItem::builder().put(put.build().map_err(build_error)?).build()];
-        for (event, hour, count) in &marker.pairs {
-            let update = Update::builder()
-                .table_name(&self.counts)
-                .key(counts::EVENT, text(event))
-                .key(counts::HOUR, text(hour))
-                .update_expression("ADD #count :count")
-                .expression_attribute_names("#count", counts::COUNT)
-                .expression_attribute_values(":count", number(count))
-                .build()
-                .map_err(build_error)?;
-            items.push(TransactWriteItem::builder().update(update).build());
+        let hours = marker.pairs.iter().map(|(event, hour, count)| {
+            addition(&self.counts, [(counts::EVENT, event), (counts::HOUR, hour)], counts::COUNT, *count)
+        });
+        let days = days(&marker.pairs).map(|(day, event, count)| {
+            addition(&self.daily, [(daily::DAY, day), (daily::EVENT, event)], daily::COUNT, count)
+        });
+        for update in hours.chain(days) {
+            items.push(TransactWriteItem::builder().update(update.build().map_err(build_error)?).build());
         }
         Ok(items)
     }
+}
+
+/// Returns the update that adds a count to an item.
+fn addition(table: &str, keys: [(&str, &str); 2], attribute: &str, count: i64) -> UpdateBuilder {
+    let update = keys.into_iter().fold(Update::builder(), |update, (name, key)| update.key(name, text(key)));
+    update
+        .table_name(table)
+        .update_expression("ADD #count :count")
+        .expression_attribute_names("#count", attribute)
+        .expression_attribute_values(":count", number(count))
 }
 
 /// Returns the time in epoch seconds.

@@ -10,6 +10,8 @@ use counting::rollup::Limits;
 pub struct Settings {
     /// Name of the counts table.
     pub counts_table: String,
+    /// Name of the daily table.
+    pub daily_table: String,
     /// Name of the ledger table.
     pub ledger_table: String,
     /// Name of the bucket whose objects are counted.
@@ -45,6 +47,7 @@ impl Settings {
         };
         Ok(Self {
             counts_table: required(env::COUNTS_TABLE)?,
+            daily_table: required(env::DAILY_TABLE)?,
             ledger_table: required(env::LEDGER_TABLE)?,
             bucket: required(env::BUCKET)?,
             bucket_owner: required(env::BUCKET_OWNER)?,

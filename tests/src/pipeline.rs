@@ -12,12 +12,12 @@ use crate::local_aws::{LocalAws, REGION, RecordedCall, built_program, root};
 use crate::recount::Counts;
 
 /// The resources of a pipeline that declares nothing optional, by kind, in the order in which a plan lists them.
-pub const KINDS: [&str; 9] =
-    ["bucket", "table", "table", "role", "log group", "queue", "function", "permission", "notification"];
+pub const KINDS: [&str; 10] =
+    ["bucket", "table", "table", "table", "role", "log group", "queue", "function", "permission", "notification"];
 /// The number of resources of such a pipeline.
 pub const RESOURCES: usize = KINDS.len();
 /// The number of these that hold data initially (bucket and tables), which `destroy` keeps by default.
-pub const DATA_RESOURCES: usize = 3;
+pub const DATA_RESOURCES: usize = 4;
 /// The timeout for a count. Counting a file takes a fraction of a second, and longer on a busy machine.
 pub const COUNT_TIMEOUT: Duration = Duration::from_secs(120);
 /// The pause between two reads of the counts.
@@ -190,20 +190,29 @@ impl<'a> Pipeline<'a> {
         counts(&aws_sdk_dynamodb::Client::new(&self.sdk().await?), &format!("{}-counts", self.name)).await
     }
 
-    /// Waits until the counts equal `expected`.
+    /// Returns all counts in the daily table, by event and day.
+    ///
+    /// # Errors
+    /// DynamoDB returns an error.
+    pub async fn daily(&self) -> Result<Counts> {
+        let client = aws_sdk_dynamodb::Client::new(&self.sdk().await?);
+        items(&client, &format!("{}-daily", self.name), "day").await
+    }
+
+    /// Waits until the counts equal `expected`, by the hour and by the day.
     ///
     /// # Errors
     /// They still differ after [`COUNT_TIMEOUT`]; the error shows both.
     pub async fn wait_for_counts(&self, expected: &Counts) -> Result<()> {
         let started = Instant::now();
         loop {
-            let found = self.counts().await?;
-            if found == *expected {
+            let (found, days) = (self.counts().await?, self.daily().await?);
+            if found == *expected && days == by_day(expected) {
                 return Ok(());
             }
             ensure!(
                 started.elapsed() < COUNT_TIMEOUT,
-                "expected {expected:#?}\nfound {found:#?}\nlog of the local AWS:\n{}",
+                "expected {expected:#?}\nfound {found:#?}\nby day {days:#?}\nlog of the local AWS:\n{}",
                 self.aws.log()
             );
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -222,6 +231,21 @@ pub fn s3(config: &aws_config::SdkConfig) -> aws_sdk_s3::Client {
 /// # Errors
 /// DynamoDB returns an error.
 pub async fn counts(client: &aws_sdk_dynamodb::Client, table: &str) -> Result<Counts> {
+    items(client, table, "hour").await
+}
+
+/// Returns the sums of each event and UTC day.
+#[must_use]
+pub fn by_day(counts: &Counts) -> Counts {
+    let mut days = Counts::new();
+    for ((event, hour), count) in counts {
+        *days.entry((event.clone(), hour.chars().take(10).collect())).or_default() += count;
+    }
+    days
+}
+
+/// Returns the count of each event and time, which is the attribute `time`.
+async fn items(client: &aws_sdk_dynamodb::Client, table: &str, time: &str) -> Result<Counts> {
     let pages = client.scan().table_name(table).consistent_read(true).into_paginator().items().send();
     let items: Result<Vec<_>, _> = pages.collect().await;
     let items = items.with_context(|| format!("failed to read table {table}"))?;
@@ -229,9 +253,9 @@ pub async fn counts(client: &aws_sdk_dynamodb::Client, table: &str) -> Result<Co
     for item in items {
         let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
         let event = text("event").context("an item without event")?;
-        let hour = text("hour").context("an item without hour")?;
+        let time = text(time).with_context(|| format!("an item without {time}"))?;
         let count = item.get("count").and_then(|value: &AttributeValue| value.as_n().ok());
-        counts.insert((event, hour), count.context("an item without count")?.parse()?);
+        counts.insert((event, time), count.context("an item without count")?.parse()?);
     }
     Ok(counts)
 }

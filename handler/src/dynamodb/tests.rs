@@ -29,6 +29,7 @@ fn tables(answers: &[(u16, Value)]) -> (Tables, StaticReplayClient) {
         .build();
     let settings = Settings {
         counts_table: "counts".to_owned(),
+        daily_table: "daily".to_owned(),
         ledger_table: "ledger".to_owned(),
         bucket: "bucket".to_owned(),
         bucket_owner: "123456789012".to_owned(),
@@ -78,14 +79,22 @@ async fn put_of_a_chunk_is_one_transaction_with_a_conditional_marker() {
     let request = replay.actual_requests().next().expect("one request");
     let body: Value = serde_json::from_slice(request.body().bytes().expect("a body")).expect("JSON");
     let items = body["TransactItems"].as_array().expect("items");
-    assert_eq!(items.len(), 2);
+    assert_eq!(items.len(), 3);
     assert_eq!(items[0]["Put"]["TableName"], "ledger");
     assert_eq!(items[0]["Put"]["ConditionExpression"], "attribute_not_exists(#object)");
     assert!(items[0]["Put"]["Item"]["expires_at"]["N"].is_string());
     assert_eq!(items[0]["Put"]["Item"]["uploaded_at"], json!({ "N": "1438689296" }));
     assert!(items[0]["Put"]["Item"]["counted_hour"]["S"].as_str().is_some_and(|hour| hour.ends_with(":00:00Z")));
-    assert_eq!(items[1]["Update"]["UpdateExpression"], "ADD #count :count");
-    assert_eq!(items[1]["Update"]["ExpressionAttributeValues"][":count"], json!({ "N": "7" }));
+    let keys = [
+        ("counts", json!({ "event": { "S": "e" }, "hour": { "S": "2015-08-04T12:00:00Z" } })),
+        ("daily", json!({ "day": { "S": "2015-08-04" }, "event": { "S": "e" } })),
+    ];
+    for (item, (table, key)) in items[1..].iter().zip(keys) {
+        let update = &item["Update"];
+        assert_eq!((&update["TableName"], &update["Key"]), (&json!(table), &key));
+        assert_eq!(update["UpdateExpression"], "ADD #count :count");
+        assert_eq!(update["ExpressionAttributeValues"][":count"], json!({ "N": "7" }));
+    }
 }
 
 #[tokio::test]

@@ -19,7 +19,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
     let pipeline = global.load()?;
     let aws = Aws::connect(&pipeline).await?;
-    let reader = Reader { aws: &aws, table: &pipeline.table.counts, is_consistent: false };
+    let reader =
+        Reader { aws: &aws, table: &pipeline.table.counts, daily: &pipeline.table.daily, is_consistent: false };
     output.print(&counts::events(&reader.events().await?, args.format))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -32,7 +32,12 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     let (pipeline, period) = (global.load()?, Period::of(&args.period)?);
     let before = args.compare.then(|| period.before()).transpose()?;
     let aws = Aws::connect(&pipeline).await?;
-    let reader = Reader { aws: &aws, table: &pipeline.table.counts, is_consistent: args.consistent };
+    let reader = Reader {
+        aws: &aws,
+        table: &pipeline.table.counts,
+        daily: &pipeline.table.daily,
+        is_consistent: args.consistent,
+    };
     let mut events = Vec::new();
     for event in &args.events {
         add_event(&mut events, event);

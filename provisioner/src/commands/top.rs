@@ -26,7 +26,8 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     let (pipeline, period) = (global.load()?, Period::of(&args.period)?);
     let before = period.before()?;
     let aws = Aws::connect(&pipeline).await?;
-    let reader = Reader { aws: &aws, table: &pipeline.table.counts, is_consistent: false };
+    let reader =
+        Reader { aws: &aws, table: &pipeline.table.counts, daily: &pipeline.table.daily, is_consistent: false };
     let top = reader.top(&period, &before, args.limit).await?;
     output.print(&counts::top(&top, &period, &before, args.format))?;
     output.notes(&counts::notes(&period, Some(&before)));

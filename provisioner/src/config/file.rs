@@ -37,7 +37,7 @@ pub(crate) struct Pipeline {
     pub(crate) notification: Notification,
     /// The roles.
     pub(crate) role: Role,
-    /// The two tables.
+    /// The tables.
     pub(crate) table: Table,
     /// The function.
     pub(crate) function: Function,
@@ -196,6 +196,7 @@ pub(super) fn check_shared_names(all: &[(&str, Range<usize>, Pipeline)], found: 
                 ("bucket.name", false, &one.bucket.name, &other.bucket.name),
                 ("role.name", apart, &one.role.name, &other.role.name),
                 ("table.name", elsewhere, &one.table.counts, &other.table.counts),
+                ("table.daily_name", elsewhere, &one.table.daily, &other.table.daily),
                 ("table.ledger_name", elsewhere, &one.table.ledger, &other.table.ledger),
                 ("function.name", elsewhere, &one.function.name, &other.function.name),
                 ("function.failure_queue", elsewhere, &one.function.failure_queue, &other.function.failure_queue),

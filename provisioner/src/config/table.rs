@@ -14,14 +14,16 @@ use super::setting::Setting;
 /// DynamoDB's default quota of capacity units for a table, in every region (DynamoDB quotas).
 const MOST_UNITS: i64 = 40_000;
 
-/// The two tables.
+/// The tables.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Table {
     /// The name of the counts table.
     pub(crate) counts: String,
+    /// The name of the daily table.
+    pub(crate) daily: String,
     /// The name of the ledger table.
     pub(crate) ledger: String,
-    /// The billing of both tables and of their indexes.
+    /// The billing of the tables and of their indexes.
     pub(crate) billing: Billing,
     /// True if the tables can be restored to any second of the last 35 days.
     pub(crate) point_in_time_recovery: Setting<bool>,
@@ -49,6 +51,7 @@ pub(crate) enum Billing {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Raw {
     name: Maybe<String>,
+    daily_name: Maybe<String>,
     ledger_name: Maybe<String>,
     billing: Maybe<RawBilling>,
     point_in_time_recovery: Option<bool>,
@@ -58,6 +61,7 @@ pub(super) struct Raw {
 
 pub(super) const KEYS: &[Key] = &[
     key("table.name", "name = \"segment-events-counts\"", "NAME-counts", "Name of the counts table."),
+    key("table.daily_name", "daily_name = \"segment-events-daily\"", "NAME-daily", "Name of the daily table."),
     key("table.ledger_name", "ledger_name = \"segment-events-ledger\"", "NAME-ledger", "Name of the ledger table."),
     key(
         "table.billing",
@@ -124,24 +128,31 @@ impl<'de> Deserialize<'de> for RawBilling {
 
 impl Raw {
     pub(super) fn check(self, check: &mut Check<'_>, base: &str, region: Option<&str>) -> Table {
-        let (given, ledger_given) = (self.name.clone(), self.ledger_name.clone());
-        let counts = check.text(self.name, "table.name", rules::table_name).unwrap_or_else(|| format!("{base}-counts"));
-        let ledger = check
-            .text(self.ledger_name, "table.ledger_name", rules::table_name)
-            .unwrap_or_else(|| format!("{base}-ledger"));
-        if counts == ledger {
-            match ledger_given {
-                Some(_) => check.duplicate(ledger_given.as_ref(), "table.ledger_name", "the name of the counts table"),
-                None => check.duplicate(given.as_ref(), "table.name", "the name of the ledger table"),
+        let mut names: Vec<(String, Maybe<String>, &str, &str)> = Vec::new();
+        for (given, key, table) in [
+            (self.name, "table.name", "counts"),
+            (self.daily_name, "table.daily_name", "daily"),
+            (self.ledger_name, "table.ledger_name", "ledger"),
+        ] {
+            let name = check.text(given.clone(), key, rules::table_name).unwrap_or_else(|| format!("{base}-{table}"));
+            if let Some((_, other_given, other_key, other)) = names.iter().find(|(other, ..)| *other == name) {
+                match given {
+                    Some(_) => check.duplicate(given.as_ref(), key, &format!("the name of the {other} table")),
+                    None => check.duplicate(other_given.as_ref(), other_key, &format!("the name of the {table} table")),
+                }
             }
+            names.push((name, given, key, table));
         }
+        let mut names = names.into_iter().map(|(name, ..)| name);
+        let mut name = || names.next().unwrap_or_default();
         let billing = self.billing.map_or(Billing::OnDemand, |billing| {
             let span = billing.span();
             check_billing(check, &span, &billing.into_inner())
         });
         Table {
-            counts,
-            ledger,
+            counts: name(),
+            daily: name(),
+            ledger: name(),
             billing,
             point_in_time_recovery: Setting::new(self.point_in_time_recovery, true),
             deletion_protection: Setting::new(self.deletion_protection, true),

@@ -83,6 +83,8 @@ fn value_that_aws_would_refuse_is_a_mistake() {
         ("[table]\nbilling = \"by-the-hour\"", "`by-the-hour`"),
         ("[table]\nbilling = { read = 0, write = 5 }", "read 0"),
         ("[table]\nname = \"events-ledger\"", "ledger"),
+        ("[table]\ndaily_name = \"events-ledger\"", "ledger"),
+        ("[table]\nledger_name = \"events-daily\"", "daily"),
         ("[notification]\nprefix = \"logs/${aws:username}/\"", "variable"),
         ("[tags]\n\"aws:x\" = \"y\"", "reserved"),
         ("[tags]\npipeline = \"y\"", "owns"),

@@ -5,6 +5,7 @@
 //! every time zone. The rule shows wherever a boundary is not a whole UTC hour: in a zone such as Asia/Kolkata, or with
 //! a time such as 12:30. [`Period::divides_hours`] tells.
 
+use counting::names::daily::day_of;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan, ZonedDateTime};
 
@@ -69,6 +70,15 @@ pub(crate) struct Period {
     /// At least one; adjacent.
     parts: Vec<Part>,
     now: Timestamp,
+}
+
+/// A span of time for which one partition holds the counts of all events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Span {
+    /// A UTC day, in the format of the daily table.
+    Day(String),
+    /// A UTC hour, in the format of the counts table.
+    Hour(String),
 }
 
 impl Extent {
@@ -247,6 +257,22 @@ impl Period {
         (first.as_second()..end.as_second())
             .step_by(3600)
             .filter_map(|second| Some(Timestamp::from_second(second).ok()?.to_string()))
+    }
+
+    /// Returns the keys of the fewest items that cover the period: whole UTC days, and the hours before and after them.
+    pub(crate) fn days_and_hours(&self) -> Vec<Span> {
+        let (first, end) = self.hour_bounds();
+        let (mut spans, mut second, end) = (Vec::new(), first.as_second(), end.as_second());
+        while second < end {
+            let Ok(time) = Timestamp::from_second(second) else { break };
+            let is_day = second.rem_euclid(24 * HOUR) == 0 && end - second >= 24 * HOUR;
+            spans.push(match is_day {
+                true => Span::Day(day_of(&time.to_string()).to_owned()),
+                false => Span::Hour(time.to_string()),
+            });
+            second += if is_day { 24 * HOUR } else { HOUR };
+        }
+        spans
     }
 
     /// Returns the number of hours.

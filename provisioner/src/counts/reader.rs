@@ -1,13 +1,15 @@
-//! Reads the counts table.
+//! Reads the counts table and the daily table.
 
 use std::collections::{BTreeSet, HashMap};
 
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
 use counting::names::counts::{BY_HOUR, COUNT, EVENT, HOUR};
+use counting::names::daily;
 use counting::rollup::{OVERFLOW, name_in_table};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::period::Period;
+use super::period::{Period, Span};
 use crate::aws::{Aws, AwsError, Call};
 use crate::error::Error;
 use crate::text::printable;
@@ -112,12 +114,14 @@ pub(crate) fn similar<'a>(names: impl Iterator<Item = &'a str>, unknown: &str) -
     near.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
 }
 
-/// A reader of a counts table.
+/// A reader of a pipeline's counts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader<'a> {
     pub(crate) aws: &'a Aws,
     /// The counts table's name.
     pub(crate) table: &'a str,
+    /// The daily table's name.
+    pub(crate) daily: &'a str,
     /// True for strongly consistent reads, at twice the price. The index does not support them.
     pub(crate) is_consistent: bool,
 }
@@ -261,8 +265,14 @@ impl Reader<'_> {
 
     /// Returns the total of each event in the period.
     async fn sums(&self, period: &Period) -> Result<HashMap<String, i64>, Error> {
-        stream::iter(period.hours())
-            .map(|hour| async move { self.hour(&hour).await })
+        let read = |span| async move {
+            match span {
+                Span::Day(day) => self.day(&day).await,
+                Span::Hour(hour) => self.each_in_hour(&hour, |_| ()).await,
+            }
+        };
+        stream::iter(period.days_and_hours())
+            .map(read)
             .buffer_unordered(AT_ONCE)
             .try_fold(HashMap::<String, i64>::new(), |mut sums, counts| async move {
                 for (event, count) in counts {
@@ -302,29 +312,38 @@ impl Reader<'_> {
         Ok((counts, is_cut))
     }
 
-    async fn hour(&self, hour: &str) -> Result<Vec<(String, i64)>, Error> {
-        self.each_in_hour(hour, |_| ()).await
+    /// Returns the count of each event on one UTC day.
+    async fn day(&self, day: &str) -> Result<Vec<(String, i64)>, Error> {
+        let request = self.aws.dynamodb.query().table_name(self.daily);
+        self.each(self.daily, request, (daily::DAY, day), |_| ()).await
     }
 
     /// Returns the count of each event in one hour. After each, `each` may remove some.
     async fn each_in_hour(
         &self,
         hour: &str,
+        each: impl FnMut(&mut Vec<(String, i64)>),
+    ) -> Result<Vec<(String, i64)>, Error> {
+        let request = self.aws.dynamodb.query().table_name(self.table).index_name(BY_HOUR);
+        self.each(self.table, request, (HOUR, hour), each).await
+    }
+
+    /// Returns the count of each event in one partition of a table or index. After each, `each` may remove some.
+    async fn each(
+        &self,
+        table: &str,
+        request: QueryFluentBuilder,
+        (attribute, value): (&str, &str),
         mut each: impl FnMut(&mut Vec<(String, i64)>),
     ) -> Result<Vec<(String, i64)>, Error> {
-        let request = self
-            .aws
-            .dynamodb
-            .query()
-            .table_name(self.table)
-            .index_name(BY_HOUR)
-            .key_condition_expression("#hour = :hour")
-            .expression_attribute_names("#hour", HOUR)
-            .expression_attribute_values(":hour", AttributeValue::S(hour.to_owned()));
+        let request = request
+            .key_condition_expression("#key = :key")
+            .expression_attribute_names("#key", attribute)
+            .expression_attribute_values(":key", AttributeValue::S(value.to_owned()));
         let mut items = request.into_paginator().items().send();
         let mut counts = Vec::new();
         while let Some(item) = items.next().await {
-            let item = item.call("dynamodb:Query").map_err(|error| self.failed(&error))?;
+            let item = item.call("dynamodb:Query").map_err(|error| failed(table, &error))?;
             counts.push((self.text(&item, EVENT)?, self.number(&item)?));
             each(&mut counts);
         }
@@ -332,13 +351,7 @@ impl Reader<'_> {
     }
 
     fn failed(&self, error: &AwsError) -> Error {
-        if error.code() == Some("ResourceNotFoundException") || error.is_missing_index() {
-            return Error::not_found(
-                format!("the counts table {} or its index does not exist", self.table),
-                "run `provisioner apply` first, or check --config, --env and the credentials",
-            );
-        }
-        error.while_doing(format!("read table {}", self.table))
+        failed(self.table, error)
     }
 
     fn text(&self, item: &Item, attribute: &'static str) -> Result<String, Error> {
@@ -350,6 +363,17 @@ impl Reader<'_> {
         let found = item.get(COUNT).and_then(|value| value.as_n().ok()).and_then(|digits| digits.parse().ok());
         found.ok_or_else(|| Error::incomplete_answer(format!("read table {}", self.table), COUNT))
     }
+}
+
+/// Returns the error of a call that reads a table.
+fn failed(table: &str, error: &AwsError) -> Error {
+    if error.code() == Some("ResourceNotFoundException") || error.is_missing_index() {
+        return Error::not_found(
+            format!("the table {table} or its index does not exist"),
+            "run `provisioner apply` first, or check --config, --env and the credentials",
+        );
+    }
+    error.while_doing(format!("read table {table}"))
 }
 
 #[cfg(test)]

@@ -108,10 +108,11 @@ type ReadingFuture = BoxFuture<'static, Result<(), Error>>;
 /// A reading that several pages can wait for. It goes on while one of them does.
 type Reading = Shared<ReadingFuture>;
 
-/// A counts table and its cached hours.
+/// A pipeline's counts and their cached hours.
 pub(crate) struct Cache {
     aws: Aws,
     table: String,
+    daily: String,
     hours: moka::future::Cache<String, Kept>,
     names: Mutex<Names>,
     /// The limit of concurrent calls of all pages together.
@@ -137,7 +138,7 @@ fn is_fresh(hour: &str, read: Instant, asked: Instant, trigger: Trigger) -> bool
 }
 
 impl Cache {
-    pub(crate) fn new(aws: Aws, table: String) -> Arc<Self> {
+    pub(crate) fn new(aws: Aws, table: String, daily: String) -> Arc<Self> {
         let bytes = |_: &String, kept: &Kept| u32::try_from(kept.bytes).unwrap_or(u32::MAX);
         let hours = moka::future::Cache::builder()
             .max_capacity(MOST_BYTES as u64)
@@ -145,7 +146,7 @@ impl Cache {
             .eviction_policy(EvictionPolicy::lru())
             .build();
         let (names, readings) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { aws, table, hours, names, calls: Semaphore::new(AT_ONCE), readings })
+        Arc::new(Self { aws, table, daily, hours, names, calls: Semaphore::new(AT_ONCE), readings })
     }
 
     /// Returns the current hours, or cached ones younger than [`TOO_OLD`] if reading takes longer than [`PATIENCE`].
@@ -221,7 +222,7 @@ impl Cache {
 
     /// Reads an hour unless it is fresh, and returns its memory in bytes.
     async fn hour(&self, hour: String, asked: Instant, trigger: Trigger) -> Result<usize, Error> {
-        let reader = Reader { aws: &self.aws, table: &self.table, is_consistent: false };
+        let reader = Reader { aws: &self.aws, table: &self.table, daily: &self.daily, is_consistent: false };
         let entry = self.hours.entry(hour.clone()).and_try_compute_with(|kept| async move {
             if kept.is_some_and(|kept| is_fresh(&hour, kept.value().read, asked, trigger)) {
                 return Ok::<_, Error>(Op::Nop);
@@ -269,7 +270,7 @@ mod tests {
     #[tokio::test]
     async fn pages_of_the_same_hours_share_a_reading_until_none_waits() {
         let config = aws_config::SdkConfig::builder().behavior_version(aws_config::BehaviorVersion::latest()).build();
-        let cache = Cache::new(Aws::new(&config), "counts".to_owned());
+        let cache = Cache::new(Aws::new(&config), "counts".to_owned(), "daily".to_owned());
         let reading = |hour: &str, trigger| cache.reading(&[hour.to_owned()], Instant::now(), trigger);
         let first = reading("2015-08-04T12:00:00Z", Trigger::Visitor).expect("a reading");
         let second = reading("2015-08-04T12:00:00Z", Trigger::Visitor).expect("a reading");
@@ -288,7 +289,7 @@ mod tests {
     #[tokio::test]
     async fn full_cache_evicts_the_hours_used_longest_ago() {
         let config = aws_config::SdkConfig::builder().behavior_version(aws_config::BehaviorVersion::latest()).build();
-        let cache = Cache::new(Aws::new(&config), "counts".to_owned());
+        let cache = Cache::new(Aws::new(&config), "counts".to_owned(), "daily".to_owned());
         let mebibyte = 1024 * 1024;
         for n in 0..2 * MOST_BYTES / mebibyte {
             let kept = Kept { read: Instant::now(), counts: Arc::from([]), bytes: mebibyte, is_cut: false };

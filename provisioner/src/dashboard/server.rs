@@ -144,7 +144,7 @@ impl Read {
 impl Dashboard {
     pub(crate) fn new(aws: Aws, pipeline: &Pipeline) -> Self {
         Self {
-            cache: Cache::new(aws, pipeline.table.counts.clone()),
+            cache: Cache::new(aws, pipeline.table.counts.clone(), pipeline.table.daily.clone()),
             pipeline: pipeline.name.clone(),
             region: pipeline.region.clone(),
             hosts: Vec::new(),
@@ -418,7 +418,7 @@ mod tests {
         let config = aws_config::SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build();
         let aws = Aws::new(&config);
         let dashboard = Dashboard {
-            cache: Cache::new(aws, "counts".to_owned()),
+            cache: Cache::new(aws, "counts".to_owned(), "daily".to_owned()),
             pipeline: "p".to_owned(),
             region: "r".to_owned(),
             hosts: ["counts.example.com", "Bücher.example", "other.example.com:8443"]

@@ -37,7 +37,7 @@ fn is_throttle(error: &AwsError) -> bool {
     )
 }
 
-type Attributes = HashMap<String, AttributeValue>;
+pub(super) type Attributes = HashMap<String, AttributeValue>;
 
 /// Parses an item of the ledger.
 fn item(attributes: Attributes) -> Option<Item> {

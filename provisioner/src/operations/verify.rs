@@ -10,7 +10,8 @@ use std::io::Write as _;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, TransactWriteItem, Update};
-use counting::names::{counts, ledger, log_message, verify as reserved};
+use counting::ledger::{Marker, days};
+use counting::names::{counts, daily, ledger, log_message, verify as reserved};
 use flate2::{Compression, write::GzEncoder};
 use futures_util::stream::TryStreamExt;
 use jiff::Timestamp;
@@ -20,7 +21,7 @@ use serde_json::json;
 
 use super::checks::{Check, Passes};
 use super::failed;
-use super::ledger::Consistency;
+use super::ledger::{Attributes, Consistency};
 use super::objects::Object;
 use crate::aws::{AwsError, Call, Pauses, ResourceError, Session, Wait, absent_on, retry_while};
 use crate::error::{Error, ErrorKind};
@@ -202,15 +203,27 @@ impl Session<'_> {
         }
     }
 
-    fn pair(&self, event: &str, hour: &str) -> HashMap<String, AttributeValue> {
+    /// Returns the key of an item of the counts table.
+    fn hour_key(event: &str, hour: &str) -> Attributes {
         HashMap::from([(counts::EVENT.to_owned(), text(event)), (counts::HOUR.to_owned(), text(hour))])
+    }
+
+    /// Returns the items to which a marker's chunk was added, with the counts: table, key, count.
+    fn additions<'b>(&'b self, marker: &'b Marker) -> Vec<(&'b str, Attributes, i64)> {
+        let table = &self.pipeline.table;
+        let hours = marker.pairs.iter().map(|(event, hour, n)| (&*table.counts, Self::hour_key(event, hour), *n));
+        let days = days(&marker.pairs).map(|(day, event, n)| {
+            let key = [(daily::DAY, day), (daily::EVENT, event)];
+            (&*table.daily, key.map(|(name, key)| (name.to_owned(), text(key))).into(), n)
+        });
+        hours.chain(days).collect()
     }
 
     /// Returns the count of an event in the reserved hour.
     async fn count(&self, event: &str) -> Result<i64, Error> {
         let table = &self.pipeline.table.counts;
         let request = self.aws.dynamodb.get_item().table_name(table).consistent_read(true);
-        let answer = request.set_key(Some(self.pair(event, reserved::HOUR))).send().await.call("dynamodb:GetItem");
+        let answer = request.set_key(Some(Self::hour_key(event, reserved::HOUR))).send().await.call("dynamodb:GetItem");
         let item = answer.map_err(failed(format!("read table {table}")))?.item.unwrap_or_default();
         let number = item.get(counts::COUNT).and_then(|count| count.as_n().ok()).and_then(|digits| digits.parse().ok());
         Ok(number.unwrap_or(0))
@@ -238,7 +251,7 @@ impl Session<'_> {
 
     /// Reverses the counting of an object by the same rule: one transaction deletes a marker and subtracts its counts.
     async fn uncount(&self, name: &str) -> Result<(), Error> {
-        let (counts_table, ledger_table) = (&self.pipeline.table.counts, &self.pipeline.table.ledger);
+        let ledger_table = &self.pipeline.table.ledger;
         for marker in self.markers(name).await? {
             let delete = Delete::builder()
                 .table_name(ledger_table)
@@ -248,10 +261,11 @@ impl Session<'_> {
                 .expression_attribute_names("#object", ledger::OBJECT)
                 .build()?;
             let mut items = vec![TransactWriteItem::builder().delete(delete).build()];
-            for (event, hour, count) in &marker.pairs {
+            let additions = self.additions(&marker);
+            for (table, key, count) in &additions {
                 let update = Update::builder()
-                    .table_name(counts_table)
-                    .set_key(Some(self.pair(event, hour)))
+                    .table_name(*table)
+                    .set_key(Some(key.clone()))
                     .update_expression("ADD #count :less")
                     .expression_attribute_names("#count", counts::COUNT)
                     .expression_attribute_values(":less", AttributeValue::N(count.saturating_neg().to_string()))
@@ -268,15 +282,15 @@ impl Session<'_> {
                 Err(ResourceError::Call(error)) if error.says(CANCELLED, "ConditionalCheckFailed") => continue,
                 result => result.map_err(|error| error.on(UNCOUNT, &name))?,
             };
-            for (event, hour, _) in &marker.pairs {
+            for (table, key, _) in &additions {
                 // Another run may have counted an object in the meantime.
                 let deleted = self.settled(|| async {
                     let request = self
                         .aws
                         .dynamodb
                         .delete_item()
-                        .table_name(counts_table)
-                        .set_key(Some(self.pair(event, hour)))
+                        .table_name(*table)
+                        .set_key(Some(key.clone()))
                         .condition_expression("#count = :zero")
                         .expression_attribute_names("#count", counts::COUNT)
                         .expression_attribute_values(":zero", AttributeValue::N("0".to_owned()));

@@ -28,14 +28,15 @@ const FREE_LOGS_GB: f64 = 5.0;
 const HOURS: f64 = 730.0;
 /// The maximum number of pairs of event and hour in a file; a file with fewer events has one pair per event.
 const PAIRS_A_FILE: f64 = 100.0;
-/// The number of pairs in a transaction, in addition to their marker.
-const PAIRS_A_CHUNK: f64 = 99.0;
+/// The number of pairs in a transaction, in addition to their marker: each is added to its hour and to its day.
+const PAIRS_A_CHUNK: f64 = 49.0;
 /// The size of a pair in a marker, about 60 bytes. A write unit is one kilobyte.
 const PAIR_KILOBYTES: f64 = 0.06;
 /// A transactional write costs double. The indexes are written outside of transactions.
 const TRANSACTION: f64 = 2.0;
-/// Capacity units are provisioned separately for a table and its index.
+/// Capacity units are provisioned separately for a table and its index. The daily table has none.
 const TABLE_AND_INDEX: f64 = 2.0;
+const TABLE: f64 = 1.0;
 /// Seconds of one full processor per event (docs/benchmarks.md: 0.38 s for 300,000 events), and seconds of the calls
 /// per file and per transaction.
 const SECONDS_AN_EVENT: f64 = 1.3e-6;
@@ -51,8 +52,8 @@ const LOG_BYTES_A_FILE: f64 = 700.0;
 struct Settings {
     memory_mb: f64,
     is_arm: bool,
-    /// The billing of the counts table and of the ledger; each index is billed like its table.
-    billing: [Billing; 2],
+    /// The billing of the counts, daily and ledger tables; each index is billed like its table.
+    billing: [Billing; 3],
 }
 
 /// Returns the estimate of a plan, if the file declares a volume.
@@ -61,7 +62,7 @@ pub(crate) fn estimate(pipeline: &Pipeline, plan: &Plan) -> Option<Estimate> {
     let declared = Settings {
         memory_mb: pipeline.function.memory_mb.into(),
         is_arm: pipeline.function.architecture == "arm64",
-        billing: [pipeline.table.billing; 2],
+        billing: [pipeline.table.billing; 3],
     };
     let live = declared.before(pipeline, plan);
     let current = live.map(|live| live.costs(volume));
@@ -101,7 +102,8 @@ impl Settings {
                     }
                     ("function", "architecture", Value::Text(name)) => before.is_arm = name == "arm64",
                     ("table", "billing", Value::Document(billing)) => {
-                        let table = usize::from(address.name == pipeline.table.ledger);
+                        let tables = [&pipeline.table.counts, &pipeline.table.daily, &pipeline.table.ledger];
+                        let table = tables.iter().position(|table| **table == address.name)?;
                         before.billing[table] = match (billing["read"].as_i64(), billing["write"].as_i64()) {
                             (Some(read), Some(write)) => Billing::Provisioned { read, write },
                             _ => Billing::OnDemand,
@@ -129,22 +131,25 @@ impl Settings {
         };
 
         // Each marker is a write, and the last one of a file also a write to the index. Each pair is a write to the
-        // table and one to its index.
+        // counts table, one to its index, and one to the daily table.
         let markers = files * (chunks * (pairs / chunks * PAIR_KILOBYTES).ceil() * TRANSACTION + 1.0);
         let requests =
             |reads: f64, writes: f64| reads / 1e6 * DYNAMODB_MILLION_READS + writes / 1e6 * DYNAMODB_MILLION_WRITES;
         let mut dynamodb = Dollars { list: 0.0, billed: 0.0 };
         let mut free = (FREE_CAPACITY_UNITS, FREE_CAPACITY_UNITS);
-        for (billing, reads, writes) in
-            [(self.billing[0], 0.0, files * pairs * (TRANSACTION + 1.0)), (self.billing[1], files, markers)]
-        {
+        let [counts, daily, ledger] = self.billing;
+        for (billing, parts, reads, writes) in [
+            (counts, TABLE_AND_INDEX, 0.0, files * pairs * (TRANSACTION + 1.0)),
+            (daily, TABLE, 0.0, files * pairs * TRANSACTION),
+            (ledger, TABLE_AND_INDEX, files, markers),
+        ] {
             match billing {
                 Billing::OnDemand => {
                     dynamodb.list += requests(reads, writes);
                     dynamodb.billed += requests(reads, writes);
                 }
                 Billing::Provisioned { read, write } => {
-                    let units = |n: i64| count(u64::try_from(n).unwrap_or_default()) * TABLE_AND_INDEX;
+                    let units = |n: i64| count(u64::try_from(n).unwrap_or_default()) * parts;
                     let (read, write) = (units(read), units(write));
                     let hours = |read: f64, write: f64| {
                         HOURS * (read * DYNAMODB_READ_UNIT_HOUR + write * DYNAMODB_WRITE_UNIT_HOUR)
@@ -183,7 +188,7 @@ mod tests {
     use super::*;
 
     const VOLUME: Volume = Volume { events_per_month: 100_000_000, files_per_month: 10_000 };
-    const SMALL: Settings = Settings { memory_mb: 256.0, is_arm: false, billing: [Billing::OnDemand; 2] };
+    const SMALL: Settings = Settings { memory_mb: 256.0, is_arm: false, billing: [Billing::OnDemand; 3] };
 
     fn total(settings: Settings, volume: Volume) -> Dollars {
         let costs = settings.costs(volume);
@@ -195,14 +200,14 @@ mod tests {
 
     #[test]
     fn costs_equal_a_calculation_by_hand() {
-        // 10,000 files of 10,000 events, 100 pairs each: 300 units for the pairs, 12 for two markers of 3 KB (doubled),
-        // and 1 for the index.
-        let writes = 10_000.0 * (300.0 + 12.0 + 1.0);
+        // 10,000 files of 10,000 events, 100 pairs each: 300 units for their hours, 200 for their days, 12 for three
+        // markers of 2 KB (doubled), and 1 for the index.
+        let writes = 10_000.0 * (300.0 + 200.0 + 12.0 + 1.0);
         let [(_, lambda), (_, dynamodb), (_, s3), (_, logs)] = SMALL.costs(VOLUME);
         assert_eq!(dynamodb.list, cents(writes / 1e6 * 0.625 + 10_000.0 / 1e6 * 0.125));
         assert_eq!(s3.list, 0.05);
-        // 0.14 s, and 10,000 events at 1.3 µs, on a seventh of a processor and a quarter of a GB.
-        let seconds = 10_000.0 * (0.14 + 0.013 * 1_769.0 / 256.0);
+        // 0.16 s, and 10,000 events at 1.3 µs, on a seventh of a processor and a quarter of a GB.
+        let seconds = 10_000.0 * (0.16 + 0.013 * 1_769.0 / 256.0);
         assert_eq!(lambda.list, cents(0.01 * 0.2 + seconds * 0.25 * 0.000_016_666_7));
         assert_eq!((lambda.billed, logs.billed), (0.0, 0.0));
     }
@@ -210,7 +215,7 @@ mod tests {
     #[test]
     fn capacity_within_the_free_tier_costs_nothing() {
         let with = |units: i64| {
-            let billing = [Billing::Provisioned { read: units, write: units }; 2];
+            let billing = [Billing::Provisioned { read: units, write: units }; 3];
             Settings { billing, ..SMALL }.costs(VOLUME)[1].1
         };
         assert_eq!(with(5).billed, 0.0);

@@ -234,7 +234,8 @@ const ROLE: [Recorded; 5] = [
          %7B%22Sid%22%3A%22KeepFailures%22%2C%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%22sqs%3ASendMessage%22%2C\
          %22Resource%22%3A%22arn%3Aaws%3Asqs%3Aeu-central-1%3A123456789012%3Aevents-failures%22%7D%2C\
          %7B%22Sid%22%3A%22AddCounts%22%2C%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%22dynamodb%3AUpdateItem%22%2C\
-         %22Resource%22%3A%22arn%3Aaws%3Adynamodb%3Aeu-central-1%3A123456789012%3Atable%2Fevents-counts%22%7D%2C\
+         %22Resource%22%3A%5B%22arn%3Aaws%3Adynamodb%3Aeu-central-1%3A123456789012%3Atable%2Fevents-daily%22%2C\
+         %22arn%3Aaws%3Adynamodb%3Aeu-central-1%3A123456789012%3Atable%2Fevents-counts%22%5D%7D%2C\
          %7B%22Sid%22%3A%22MarkObjects%22%2C%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%5B%22dynamodb%3AQuery%22%2C\
          %22dynamodb%3APutItem%22%5D%2C%22Resource%22%3A\
          %22arn%3Aaws%3Adynamodb%3Aeu-central-1%3A123456789012%3Atable%2Fevents-ledger%22%7D%2C\
@@ -315,6 +316,7 @@ const FUNCTION: [Recorded; 2] = [
         "Role":"arn:aws:iam::123456789012:role/pipeline/events/events-function","CodeSize":3,"CodeSha256":"c2hh",
         "Description":"Counts the events of Segment's files per event and hour","Timeout":60,"MemorySize":256,
         "Environment":{"Variables":{"COUNT_TYPES":"track","COUNTS_TABLE":"events-counts","LEDGER_TABLE":"events-ledger",
+        "DAILY_TABLE":"events-daily",
         "BUCKET":"events","BUCKET_OWNER":"123456789012","MAX_AGE_DAYS":"90","MAX_AHEAD_HOURS":"24"}},
         "Architectures":["x86_64"],"State":"Active","LastUpdateStatus":"Successful"},
         "Code":{"RepositoryType":"S3"},"Tags":{"managed-by":"provisioner","pipeline":"events","revision":"fedcba"}}"#,

@@ -126,6 +126,24 @@ async fn query_and_top_equal_the_recount() -> Result<()> {
     ensure!(top["total"] == wanted.values().map(|[count, _]| count).sum::<u64>(), "{}", top["total"]);
     ensure!(top["total_before"] == wanted.values().map(|[_, before]| before).sum::<u64>(), "{}", top["total_before"]);
 
+    // In periods that begin and end within a UTC day.
+    for (from, to, tz) in [
+        ("2015-07-06T05:00:00Z", "2015-08-02T20:00:00Z", "UTC"),
+        ("2015-07-06T05:00:00Z", "2015-07-06T20:00:00Z", "UTC"),
+        ("2015-07-06", "2015-08-01", "Asia/Tokyo"),
+        ("2014-08-01", "2015-08-01", "UTC"),
+    ] {
+        let top = json(&["top", "--from", from, "--to", to, "--tz", tz, "-n", "500"])?;
+        let at = |time: &Value| DateTime::parse_from_rfc3339(time.as_str().unwrap_or_default());
+        let (from, to) = (at(&top["from"])?, at(&top["to"])?);
+        for event in top["events"].as_array().context("events")? {
+            let wanted = sum(&expected, |name, time| event["event"] == name && time >= from && time < to);
+            ensure!(event["count"] == wanted, "{event} is not {wanted} from {from} to {to}");
+        }
+        let wanted = sum(&expected, |_, time| time >= from && time < to);
+        ensure!(top["total"] == wanted, "{} is not {wanted} from {from} to {to}", top["total"]);
+    }
+
     // The number of files, from the ledger.
     let status = json(&["status"])?;
     ensure!(status["last_day"]["objects"] == 60 && status["last_hour"]["objects"] == 60, "{status}");

@@ -33,6 +33,7 @@ async fn destroy_without_delete_data_keeps_data() -> Result<()> {
     for note in [
         format!("note: bucket {name} is deleted with 1 object"),
         format!("note: table {name}-counts is deleted with about 1 item "),
+        format!("note: table {name}-daily is deleted with about 1 item "),
         format!("note: table {name}-ledger is deleted with about 1 item "),
     ] {
         ensure!(destroyed.contains(&note), "{note}\n{destroyed}");

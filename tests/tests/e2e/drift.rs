@@ -132,7 +132,7 @@ async fn table_drift_is_shown_and_corrected() -> Result<()> {
     pipeline.declare("[table]\nbilling = { read = 5, write = 5 }")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let dynamodb = aws_sdk_dynamodb::Client::new(&pipeline.sdk().await?);
-    for name in [format!("{}-counts", pipeline.name), format!("{}-ledger", pipeline.name)] {
+    for name in ["counts", "daily", "ledger"].map(|table| format!("{}-{table}", pipeline.name)) {
         let table = format!("table {name}");
         let corrected = |setting: &str, from: &str, to: &str| corrected(&pipeline, &table, setting, from, to);
         let units = ProvisionedThroughput::builder().read_capacity_units(7).write_capacity_units(5).build()?;

@@ -26,6 +26,7 @@ fn handler_at_startup_uses_little_memory_and_polls_for_work() -> Result<()> {
         ("AWS_ACCESS_KEY_ID", "test".to_owned()),
         ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
         ("COUNTS_TABLE", "counts".to_owned()),
+        ("DAILY_TABLE", "daily".to_owned()),
         ("LEDGER_TABLE", "ledger".to_owned()),
         ("BUCKET", "events".to_owned()),
         ("BUCKET_OWNER", "123456789012".to_owned()),

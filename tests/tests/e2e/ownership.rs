@@ -32,6 +32,7 @@ async fn create_unmanaged_resources(pipeline: &Pipeline<'_>) -> Result<()> {
     let dynamodb = aws_sdk_dynamodb::Client::new(&sdk);
     let string = ScalarAttributeType::S;
     table(&dynamodb, &format!("{name}-counts"), [("event", string.clone()), ("hour", string.clone())]).await?;
+    table(&dynamodb, &format!("{name}-daily"), [("day", string.clone()), ("event", string.clone())]).await?;
     table(&dynamodb, &format!("{name}-ledger"), [("object", string), ("chunk", ScalarAttributeType::N)]).await?;
     let logs = aws_sdk_cloudwatchlogs::Client::new(&sdk);
     logs.create_log_group().log_group_name(format!("/aws/lambda/{name}-handler")).send().await?;
@@ -47,10 +48,11 @@ async fn unmanaged_resources_are_refused_unless_adopted() -> Result<()> {
 
     let plan = pipeline.expect(1, &["plan", "--detailed-exitcode"])?;
     let refused: Vec<&str> = plan.out.lines().filter(|line| line.starts_with("  ! ")).collect();
-    ensure!(refused.len() == 5, "{}", plan.out);
+    ensure!(refused.len() == 6, "{}", plan.out);
     for arn in [
         format!("(arn:aws:s3:::{name})"),
         format!("(arn:aws:dynamodb:us-east-1:{account}:table/{name}-counts)"),
+        format!("(arn:aws:dynamodb:us-east-1:{account}:table/{name}-daily)"),
         format!("(arn:aws:dynamodb:us-east-1:{account}:table/{name}-ledger)"),
         format!("(arn:aws:logs:us-east-1:{account}:log-group:/aws/lambda/{name}-handler)"),
         format!("(arn:aws:sqs:us-east-1:{account}:{name}-failures)"),
@@ -61,7 +63,7 @@ async fn unmanaged_resources_are_refused_unless_adopted() -> Result<()> {
     for change in ["retention_days", "point_in_time_recovery  false -> true", "retention_seconds", "index", "tags"] {
         ensure!(plan.out.contains(change), "{change} is not in {}", plan.out);
     }
-    ensure!(plan.out.contains("Plan refused: 5 conflicts"), "{}", plan.out);
+    ensure!(plan.out.contains("Plan refused: 6 conflicts"), "{}", plan.out);
     ensure!(plan.err.contains("--adopt"), "{}", plan.err);
     let applied = pipeline.expect(1, &["apply", "--yes"])?;
     ensure!(!applied.out.contains("Done"), "{}", applied.out);
@@ -69,7 +71,7 @@ async fn unmanaged_resources_are_refused_unless_adopted() -> Result<()> {
     ensure!(iam.list_roles().send().await?.roles.is_empty(), "apply executed a part of a refused plan");
 
     let plan = pipeline.expect(2, &["plan", "--adopt", "--detailed-exitcode"])?;
-    let adopted = format!("Plan: {} to create, 5 to update, 0 to delete.", RESOURCES - 5);
+    let adopted = format!("Plan: {} to create, 6 to update, 0 to delete.", RESOURCES - 6);
     ensure!(verdict(&plan.out)?.starts_with(&*adopted), "{}", plan.out);
     pipeline.expect(0, &["apply", "--yes", "--adopt"])?;
     ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not in sync after adoption");
@@ -172,6 +174,7 @@ async fn resources_with_data_are_never_renamed_or_pruned() -> Result<()> {
     for (renamed, kind, old) in [
         (format!("[bucket]\nname = \"{name}-new\""), "bucket", name.clone()),
         (format!("[table]\nname = \"{name}-new\""), "table", format!("{name}-counts")),
+        (format!("[table]\ndaily_name = \"{name}-new\""), "table", format!("{name}-daily")),
         (format!("[table]\nledger_name = \"{name}-new\""), "table", format!("{name}-ledger")),
     ] {
         pipeline.declare(&renamed)?;

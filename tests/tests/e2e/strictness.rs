@@ -225,6 +225,13 @@ async fn live_state_after_apply_has_no_undeclared_settings() -> Result<()> {
             json!(["DISABLED", null]),
         ),
         (
+            format!("{name}-daily"),
+            json!([["day", "HASH"], ["event", "RANGE"]]),
+            json!([["day", "S"], ["event", "S"]]),
+            json!([]),
+            json!(["DISABLED", null]),
+        ),
+        (
             format!("{name}-ledger"),
             json!([["object", "HASH"], ["chunk", "RANGE"]]),
             json!([["chunk", "N"], ["counted_hour", "S"], ["object", "S"], ["written_at", "N"]]),
@@ -263,6 +270,7 @@ async fn live_state_after_apply_has_no_undeclared_settings() -> Result<()> {
             "timeout": 60, "environment": {
                 "BUCKET": name, "BUCKET_OWNER": pipeline.account, "MAX_AGE_DAYS": "90", "MAX_AHEAD_HOURS": "24",
                 "COUNTS_TABLE": format!("{name}-counts"), "COUNT_TYPES": "track", "LEDGER_TABLE": format!("{name}-ledger"),
+                "DAILY_TABLE": format!("{name}-daily"),
             },
             "layers": 0, "vpc": false, "dead_letters": null, "key": null, "tracing": "PassThrough", "ephemeral_mb": 512,
             "retries": 2, "event_age": 21600, "on_failure": format!("arn:aws:sqs:us-east-1:{account}:{name}-failures"),

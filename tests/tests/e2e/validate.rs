@@ -118,7 +118,7 @@ fn plan_with_an_unusable_artifact_is_explained() -> Result<()> {
 fn query_before_the_first_apply_is_explained() -> Result<()> {
     let pipeline = pipeline()?;
     for args in [&["top"][..], &["query", "Order Completed"]] {
-        assert_explains(&pipeline.run(args)?, &["counts table", "does not exist", "help: run `provisioner apply`"])?;
+        assert_explains(&pipeline.run(args)?, &["the table", "does not exist", "help: run `provisioner apply`"])?;
     }
     Ok(())
 }

@@ -28,6 +28,26 @@ fn labels(period: &Period) -> Vec<String> {
 }
 
 #[test]
+fn span_is_a_day_only_if_the_period_has_all_of_it() {
+    let spans = of("2015-08-01T22:00:00Z", "2015-08-04T02:00:00Z", By::Hour, "UTC").days_and_hours();
+    let (day, hour) = (|day: &str| Span::Day(day.to_owned()), |hour: &str| Span::Hour(hour.to_owned()));
+    let expected = [
+        hour("2015-08-01T22:00:00Z"),
+        hour("2015-08-01T23:00:00Z"),
+        day("2015-08-02"),
+        day("2015-08-03"),
+        hour("2015-08-04T00:00:00Z"),
+        hour("2015-08-04T01:00:00Z"),
+    ];
+    assert_eq!(spans, expected);
+    // A day of a zone is not one of UTC.
+    let spans = of("2015-08-01", "2015-08-02", By::Day, "Asia/Tokyo").days_and_hours();
+    assert!(spans.len() == 24 && spans.iter().all(|span| matches!(span, Span::Hour(_))), "{spans:?}");
+    // A whole year, and the hours of today.
+    assert_eq!(period(Some("12mo"), None, None, By::Month, "UTC").expect("a period").days_and_hours().len(), 337 + 13);
+}
+
+#[test]
 fn last_has_the_named_units_including_the_current_one_however_it_is_divided() {
     assert_eq!(bounds("24h", By::Hour), expected("2015-08-03T13:00:00Z", "2015-08-04T13:00:00Z", 24));
     assert_eq!(bounds("24h", By::Day), expected("2015-08-03T13:00:00Z", "2015-08-04T13:00:00Z", 2));

@@ -150,6 +150,7 @@ fn desired_environment(context: &Context<'_>, declared: &Function) -> BTreeMap<S
     let mut environment = declared.environment.clone();
     environment.extend([
         (env::COUNTS_TABLE.to_owned(), pipeline.table.counts.clone()),
+        (env::DAILY_TABLE.to_owned(), pipeline.table.daily.clone()),
         (env::LEDGER_TABLE.to_owned(), pipeline.table.ledger.clone()),
         (env::BUCKET.to_owned(), pipeline.bucket.name.clone()),
         (env::BUCKET_OWNER.to_owned(), context.account.id.clone()),

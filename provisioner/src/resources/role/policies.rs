@@ -40,7 +40,8 @@ pub(super) fn function_policy(context: &Context<'_>) -> Json {
         }),
         json!({
             "Sid": "AddCounts", "Effect": "Allow",
-            "Action": "dynamodb:UpdateItem", "Resource": account.table_arn(&pipeline.table.counts),
+            "Action": "dynamodb:UpdateItem",
+            "Resource": [account.table_arn(&pipeline.table.counts), account.table_arn(&pipeline.table.daily)],
         }),
         // Lambda sends failed events to the queue with the permissions of the function's role.
         json!({

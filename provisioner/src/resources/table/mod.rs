@@ -1,5 +1,5 @@
-//! The two DynamoDB tables, each with an index: the counts, by event and by hour, and the ledger of counted objects, by
-//! object and by the hour of counting.
+//! The DynamoDB tables: the counts, by event and, in an index, by hour; the daily counts; and the ledger of counted
+//! objects, by object and, in an index, by the hour of counting.
 
 mod calls;
 mod state;
@@ -7,7 +7,7 @@ mod state;
 use aws_sdk_dynamodb::types::{
     GlobalSecondaryIndex, IndexStatus, PointInTimeRecoveryStatus, SseStatus, SseType, TableStatus, TimeToLiveStatus,
 };
-use counting::names::{counts, ledger};
+use counting::names::{counts, daily, ledger};
 use serde_json::{Value as Json, json};
 
 use super::openings;
@@ -62,6 +62,7 @@ impl Kind for Table {
         let (object, chunk) = ((ledger::OBJECT, "S"), (ledger::CHUNK, "N"));
         vec![
             table(&declared.counts, event, hour, Some(by_hour), None),
+            table(&declared.daily, (daily::DAY, "S"), event, None, None),
             table(&declared.ledger, object, chunk, Some(by_counted_hour), Some(ledger::EXPIRES_AT)),
         ]
     }
