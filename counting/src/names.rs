@@ -24,8 +24,12 @@ pub mod env {
     pub const MAX_AGE_DAYS: &str = "MAX_AGE_DAYS";
     /// [`crate::rollup::Limits::max_ahead_hours`]. Absent if there is no limit.
     pub const MAX_AHEAD_HOURS: &str = "MAX_AHEAD_HOURS";
+    /// [`DUPLICATES_COUNT`] if objects with the same content count each, otherwise absent.
+    pub const DUPLICATES: &str = "DUPLICATES";
+    /// The value of [`DUPLICATES`].
+    pub const DUPLICATES_COUNT: &str = "count";
     /// All variables of the function.
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 10] = [
         COUNTS_TABLE,
         DAILY_TABLE,
         LEDGER_TABLE,
@@ -35,6 +39,7 @@ pub mod env {
         MAX_AGE_DAYS,
         MAX_AHEAD_HOURS,
         LEDGER_TTL_DAYS,
+        DUPLICATES,
     ];
 }
 
@@ -66,34 +71,32 @@ pub mod daily {
     }
 }
 
-/// The ledger table: one item per chunk of counts that was added for an object.
+/// The ledger table: what was counted, and with which plan; see [`crate::protocol`]. Its items are
+///
+/// - the *records* of the counted objects: [`object_key`](ledger::object_key), 0;
+/// - the *claims* of contents: [`content`](ledger::content), generation;
+/// - the *parts* of a plan's bytes: [`plan`](ledger::plan), -1, -2 and so on;
+/// - the *markers* of a plan's chunks: [`plan`](ledger::plan), chunk.
 pub mod ledger {
-    /// Partition key (S): the object's name, see [`object_key`].
+    /// Partition key (S): the name of an object, a content or a plan.
     pub const OBJECT: &str = "object";
-    /// Sort key (N): the chunk's number, from 0.
+    /// Sort key (N).
     pub const CHUNK: &str = "chunk";
-    /// Attribute (S): the run that the chunk belongs to, see [`crate::protocol`].
-    pub const RUN: &str = "run";
-    /// Attribute (N): the first chunk number of that run.
-    pub const FIRST: &str = "first";
-    /// Attribute (N): the number after the run's last chunk.
-    pub const END: &str = "end";
-    /// Attribute (L of L): the pairs that the chunk added, each as `[event, hour, count]`.
-    pub const PAIRS: &str = "pairs";
-    /// Attribute (N): the time at which the marker was written, in epoch seconds.
+    /// Attribute (S) of a claim and a record: the plan's name; empty in a claim that was taken back.
+    pub const PLAN: &str = "plan";
+    /// Attribute (B) of a part: the bytes.
+    pub const PART: &str = "part";
+    /// Attribute (N): the time at which the item was written, in epoch seconds.
     pub const WRITTEN_AT: &str = "written_at";
-    /// Attribute (N): the time, in epoch seconds, after which DynamoDB may delete the marker (its time to live).
+    /// Attribute (N) of an [`attempt`]: the time at which it began, in epoch milliseconds.
+    pub const BEGUN_AT: &str = "begun_at";
+    /// Attribute (N): the time, in epoch seconds, after which DynamoDB may delete the item (its time to live).
     pub const EXPIRES_AT: &str = "expires_at";
-    /// Attribute (S), only on the marker of a run's last chunk: the UTC hour in which it was written, in the format of
-    /// the counts table's [`HOUR`](super::counts::HOUR).
+    /// Attribute (S) of a record: the UTC hour in which it was written, in the format of the counts table's
+    /// [`HOUR`](super::counts::HOUR).
     pub const COUNTED_HOUR: &str = "counted_hour";
-    /// Attribute (N), only together with [`COUNTED_HOUR`]: the time at which S3 received the object, in epoch seconds.
-    pub const UPLOADED_AT: &str = "uploaded_at";
-    /// Attribute (N), only together with [`COUNTED_HOUR`] and if there are any: the number of the object's messages that
-    /// are counted as [`OVERFLOW`](crate::rollup::OVERFLOW).
-    pub const OVERFLOWED: &str = "overflowed";
-    /// Global secondary index with [`COUNTED_HOUR`] as partition key, [`WRITTEN_AT`] as sort key, and [`UPLOADED_AT`].
-    /// It lists the recently counted objects without a scan of the whole ledger.
+    /// Global secondary index with [`COUNTED_HOUR`] as partition key and [`WRITTEN_AT`] as sort key. It lists the records
+    /// of recently counted objects without a scan of the whole ledger.
     pub const BY_COUNTED_HOUR: &str = "by-counted-hour";
 
     /// The version ID that S3 assigns to objects put while the bucket is not versioned. It identifies no content: every
@@ -107,6 +110,19 @@ pub mod ledger {
     pub fn identity(version: Option<&str>, etag: Option<&str>) -> Option<String> {
         let version = version.filter(|version| *version != NULL_VERSION);
         version.or(etag.map(|etag| etag.trim_matches('"'))).map(str::to_owned)
+    }
+
+    /// Returns the name of a content: of the digest of its inflated bytes, or of the object's own name if objects with the
+    /// same content are different ones.
+    #[must_use]
+    pub fn content(name: &str) -> String {
+        format!("content:{name}")
+    }
+
+    /// Returns the name of the parts and markers of a plan.
+    #[must_use]
+    pub fn plan(name: &str) -> String {
+        format!("plan:{name}")
     }
 
     /// Returns the name under which the ledger notes that an attempt to count an object began. No bucket's name contains a
@@ -145,6 +161,8 @@ pub mod log_message {
     pub const OVERFLOWED: &str = "pairs overflowed";
     /// An object was complete before this invocation.
     pub const COUNTED_BEFORE: &str = "counted before";
+    /// The object's content was counted with another object; the line has the field `duplicate_of`.
+    pub const DUPLICATE: &str = "duplicate";
     /// A test object was removed before this invocation.
     pub const REMOVED: &str = "removed";
     /// An object was not counted; the line has the fields `error` and `why`.

@@ -1,11 +1,11 @@
-//! The notification that S3 sends: the objects to count.
+//! The notifications that S3 sends, directly or through the queue: the objects to count.
 
 use percent_encoding::percent_decode;
 use serde::Deserialize;
 use serde_json::Value;
 
 /// An object that S3 reports as created.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NotifiedObject {
     /// The bucket's name.
     pub bucket: String,
@@ -49,6 +49,71 @@ struct Key {
     key: String,
     #[serde(rename = "versionId")]
     version: Option<String>,
+}
+
+/// A notification, with what is known of its delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The message's ID in the queue; empty without a queue.
+    pub id: String,
+    /// Whether it was delivered before.
+    pub is_repeated: bool,
+    /// Whether its objects are counted again although they are recorded.
+    pub recounts: bool,
+    /// The objects in the notification's order, without duplicates.
+    pub objects: Result<Vec<NotifiedObject>, NotificationError>,
+}
+
+#[derive(Deserialize)]
+struct Batch {
+    #[serde(rename = "Records")]
+    records: Vec<Delivered>,
+}
+
+/// A message as the event source mapping of a queue passes it (Lambda developer guide, using Lambda with SQS).
+#[derive(Deserialize)]
+struct Delivered {
+    #[serde(rename = "messageId")]
+    id: String,
+    body: String,
+    #[serde(default)]
+    attributes: Attributes,
+}
+
+#[derive(Deserialize, Default)]
+struct Attributes {
+    #[serde(rename = "ApproximateReceiveCount", default)]
+    receive_count: String,
+}
+
+/// Returns whether an event is a batch of messages from a queue, and the notifications in it.
+///
+/// # Errors
+/// [`NotificationError`] if the event is neither a notification nor a batch. A message that is no notification does not
+/// fail the others.
+pub fn messages(event: Value) -> Result<(bool, Vec<Message>), NotificationError> {
+    let is_batch = event["Records"].as_array().is_some_and(|all| all.iter().any(|one| one["eventSource"] == "aws:sqs"));
+    if !is_batch {
+        let recounts = recounts(&event);
+        let objects = Ok(objects(event)?);
+        return Ok((false, vec![Message { id: String::new(), is_repeated: false, recounts, objects }]));
+    }
+    let batch: Batch = serde_json::from_value(event).map_err(|error| NotificationError(error.to_string()))?;
+    let message = |delivered: Delivered| {
+        let body = serde_json::from_str(&delivered.body).map_err(|error| NotificationError(error.to_string()));
+        Message {
+            id: delivered.id,
+            is_repeated: delivered.attributes.receive_count.parse::<u32>().is_ok_and(|count| count > 1),
+            recounts: body.as_ref().is_ok_and(recounts),
+            objects: body.and_then(objects),
+        }
+    };
+    Ok((true, batch.records.into_iter().map(message).collect()))
+}
+
+/// Returns whether a notification asks for a recount. S3's own never do.
+fn recounts(notification: &Value) -> bool {
+    notification["recount"] == true
 }
 
 /// Returns the objects of a notification in its order, without duplicates.
@@ -126,5 +191,36 @@ mod tests {
             assert!(objects(payload.clone()).is_err(), "{payload}");
         }
         assert!(objects(json!({ "Records": [record("%FF")] })).is_err());
+    }
+
+    #[test]
+    fn batch_has_the_notification_of_each_message() {
+        let message = |id: &str, received: &str, body: String| {
+            json!({
+                "messageId": id, "eventSource": "aws:sqs", "body": body,
+                "attributes": { "ApproximateReceiveCount": received },
+            })
+        };
+        let again = json!({ "Records": [record("b")], "recount": true });
+        let (is_batch, messages) = messages(json!({ "Records": [
+            message("1", "1", json!({ "Records": [record("a")] }).to_string()),
+            message("2", "2", again.to_string()),
+            message("3", "1", "hello".to_owned()),
+        ] }))
+        .expect("a batch");
+        assert!(is_batch);
+        let of =
+            |message: &Message| (message.id.clone(), message.is_repeated, message.recounts, message.objects.is_ok());
+        let known: Vec<_> = messages.iter().map(of).collect();
+        let expected = [("1", false, false, true), ("2", true, true, true), ("3", false, false, false)];
+        assert_eq!(known, expected.map(|(id, repeated, recounts, ok)| (id.to_owned(), repeated, recounts, ok)));
+    }
+
+    #[test]
+    fn event_that_is_no_batch_is_one_notification() {
+        let (is_batch, messages) = messages(json!({ "Records": [record("a")] })).expect("a notification");
+        assert!(!is_batch && !messages[0].recounts && !messages[0].is_repeated);
+        assert_eq!(messages[0].objects.as_ref().map(Vec::len), Ok(1));
+        assert!(super::messages(json!({ "Records": [{ "eventSource": "aws:sqs" }] })).is_err());
     }
 }

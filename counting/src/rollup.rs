@@ -84,6 +84,12 @@ pub enum RollupError {
     NoMessages(u64),
 }
 
+/// Returns an estimate of the memory that these totals use, as [`MOST_PAIR_BYTES`] limits it.
+#[must_use]
+pub fn pair_bytes(totals: &Totals) -> usize {
+    totals.keys().map(|(event, _)| PAIR_BYTES + event.len()).sum()
+}
+
 /// The running rollup of one file, fed with its bytes in order.
 pub struct Rollup(Layer);
 
@@ -113,6 +119,7 @@ impl Rollup {
         lines.check()?;
         let Messages { tally, mut stats } = lines.messages;
         stats.overflowed = tally.overflowed;
+        stats.digest = lines.digest.finalize().to_hex().to_string();
         let is_none = |skip: &Skip| matches!(skip, Skip::NotJson | Skip::NotAnObject | Skip::TooLong);
         let none: u64 = stats.skips.iter().filter(|(skip, _)| is_none(skip)).map(|(_, count)| count).sum();
         if none > 0 && none == stats.lines {
@@ -265,6 +272,7 @@ struct Lines {
     is_long: bool,
     /// The format of the file, if it is not text.
     format: Option<&'static str>,
+    digest: blake3::Hasher,
 }
 
 impl Lines {
@@ -283,6 +291,7 @@ impl Lines {
 
     fn take(&mut self, bytes: &[u8]) {
         self.messages.stats.bytes += bytes.len() as u64;
+        self.digest.update(bytes);
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', bytes) {
             let line = bytes.get(start..end).unwrap_or_default();

@@ -83,6 +83,8 @@ impl From<Malformed> for Skip {
 pub struct Stats {
     /// Inflated bytes.
     pub bytes: u64,
+    /// The BLAKE3 digest of the inflated bytes, in hexadecimal digits: the identity of the content.
+    pub digest: String,
     /// Messages, and texts that are none: usually the lines without the blank ones.
     pub lines: u64,
     /// Messages that were counted.

@@ -36,6 +36,12 @@ pub enum Error {
         /// The object's bucket and key.
         object: String,
     },
+    /// The invocation has too little time left for the object.
+    #[error("object {object} is not counted yet: the invocation has too little time left")]
+    OutOfTime {
+        /// The object's bucket and key.
+        object: String,
+    },
     /// The object's gzip stream is damaged or cut short.
     #[error("failed to inflate object {object}: {why}")]
     Inflate {
@@ -83,6 +89,7 @@ impl Error {
             Self::OtherBucket { .. } => "BucketUnknown",
             Self::Read { .. } => "ObjectUnreadable",
             Self::Gone { .. } => "ObjectGone",
+            Self::OutOfTime { .. } => "OutOfTime",
             Self::Inflate { .. } => "ObjectDamaged",
             Self::NotMessages { .. } => "NotMessages",
             Self::Count { .. } => "CountsUnwritable",

@@ -1,157 +1,134 @@
-//! Counts the events of Segment's files per event and hour in DynamoDB, exactly once per object, even if the same
+//! Counts the events of Segment's files per event and hour in DynamoDB, exactly once per content, even if the same
 //! object is notified repeatedly.
 //!
-//! [`handle`] reads each object of a notification as a stream ([`s3`]), rolls it up, and writes its totals with the
-//! counting protocol ([`counting::protocol`]) to DynamoDB ([`dynamodb`]).
+//! [`handle`] reads each object of a notification as a stream ([`s3`]), rolls it up, and writes the totals of a
+//! [`group`] of objects with the counting protocol ([`counting::protocol`]) to DynamoDB ([`dynamodb`]).
 
 pub mod dynamodb;
 pub mod error;
+pub mod group;
 pub mod s3;
 pub mod settings;
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use counting::ledger::Ledger;
 use counting::names::{self, log_message};
-use counting::notification::{self, NotifiedObject};
-use counting::protocol::{self, Counted, ObjectId, Store, StoreError};
-use counting::rollup::{self, Limits, Rollup, RollupError};
-use serde_json::Value;
-use tracing::{error, info, warn};
+use counting::notification::{self, Message, NotifiedObject};
+use counting::protocol::Store;
+use serde_json::{Value, json};
+use tracing::error;
 
 use dynamodb::Attempts;
 use error::Error;
-use s3::{Body, ObjectStream, Objects};
+use group::Counter;
+use s3::Objects;
 use settings::Settings;
 
-/// Counts every object of one notification. A failed object does not prevent the others from being counted.
+/// The time before the end of the invocation from which no object is opened any more: enough to write what was read. It
+/// is at most a quarter of the invocation's time.
+const RESERVE: Duration = Duration::from_secs(5);
+const MOST_OF_TIME: u32 = 4;
+
+/// The objects that were not counted, each with its error.
+type Failures = BTreeMap<NotifiedObject, Error>;
+
+/// Counts every object of an event within the time left: of a notification, or of the notifications in a batch of messages from the queue. A
+/// failed object does not prevent the others from being counted. Returns Lambda's response: for a batch, the messages
+/// that Lambda must deliver again.
 ///
 /// # Errors
-/// The error of the only object, or all errors together. Counted objects stay counted, and are not counted again when
-/// Lambda retries the notification.
+/// Only without a queue: the error of the only object, or all errors together. Counted objects stay counted, and are not
+/// counted again when Lambda retries the notification.
 pub async fn handle(
     payload: Value,
+    left: Option<Duration>,
     settings: &Settings,
     objects: &impl Objects,
-    store: &impl Store,
-    attempts: &impl Attempts,
-) -> Result<(), Error> {
-    let notified = notification::objects(payload)?;
-    let mut errors = Vec::new();
-    let is_alone = notified.len() < 2;
-    let notified = if is_alone { notified } else { unfinished_last(notified, attempts).await };
-    for object in &notified {
+    store: &(impl Store + Attempts),
+) -> Result<Value, Error> {
+    let (is_batch, messages) = notification::messages(payload)?;
+    let opens_until = left.and_then(|left| Instant::now().checked_add(left - RESERVE.min(left / MOST_OF_TIME)));
+    let counter = Counter { settings, objects, store, opens_until };
+    let failures = count(&messages, is_batch, &counter).await;
+    for (object, failed) in &failures {
+        log(failed, Some(object));
+    }
+    if !is_batch {
+        let all = messages.iter().filter_map(|message| message.objects.as_ref().ok()).flatten().count();
+        let mut errors: Vec<Error> = failures.into_values().collect();
+        return match errors.len() {
+            0 => Ok(Value::Null),
+            1 if all == 1 => Err(errors.remove(0)),
+            _ => Err(Error::Several { all, errors }),
+        };
+    }
+    let has_failed = |message: &&Message| match &message.objects {
+        Ok(objects) => objects.iter().any(|object| failures.contains_key(object)),
+        Err(unknown) => {
+            log(&unknown.clone().into(), None);
+            true
+        }
+    };
+    let failed = messages.iter().filter(has_failed);
+    let failed: Vec<Value> = failed.map(|message| json!({ "itemIdentifier": message.id })).collect();
+    Ok(json!({ "batchItemFailures": failed }))
+}
+
+fn log(failed: &Error, object: Option<&NotifiedObject>) {
+    error!(
+        bucket = object.map(|object| object.bucket.as_str()),
+        key = object.map(|object| object.key.as_str()),
+        error = failed.name(),
+        why = failed.to_string(),
+        "{}",
+        log_message::NOT_COUNTED
+    );
+}
+
+/// Counts the objects in groups. Those of repeated messages come last and alone: one of them may have ended the process,
+/// by memory or time, and must not keep the others from being counted again.
+async fn count<O: Objects, S: Store + Attempts>(
+    messages: &[Message],
+    is_batch: bool,
+    counter: &Counter<'_, O, S>,
+) -> Failures {
+    let mut failures = Failures::new();
+    // A repeated notification without a queue does not say so; if it has one object, there are no others.
+    let mut groups: BTreeMap<(bool, bool), Vec<&NotifiedObject>> = BTreeMap::new();
+    for message in messages {
+        for object in message.objects.iter().flatten() {
+            let is_alone = if is_batch { message.is_repeated } else { message.objects.iter().flatten().count() > 1 };
+            let group = groups.entry((is_alone, message.recounts)).or_default();
+            if !group.contains(&object) {
+                group.push(object);
+            }
+        }
+    }
+    for ((is_alone, recounts), objects) in groups {
         if !is_alone {
-            attempts.begin(&attempt(object)).await;
+            failures.extend(counter.count(objects, recounts).await);
+            continue;
         }
-        if let Err(failed) = count_object(object, settings, objects, store).await {
-            error!(
-                bucket = object.bucket,
-                key = object.key,
-                error = failed.name(),
-                why = failed.to_string(),
-                "{}",
-                log_message::NOT_COUNTED
-            );
-            errors.push(failed);
+        for object in unfinished_last(objects, counter.store).await {
+            counter.store.begin(&attempt(object)).await;
+            failures.extend(counter.count(vec![object], recounts).await);
         }
     }
-    match errors.len() {
-        0 => Ok(()),
-        1 if notified.len() == 1 => Err(errors.remove(0)),
-        _ => Err(Error::Several { all: notified.len(), errors }),
-    }
+    failures
 }
 
 fn attempt(object: &NotifiedObject) -> String {
     names::ledger::attempt(&object.bucket, &object.key, object.version.as_deref())
 }
 
-/// Orders the objects of a notification: those come last that an earlier attempt began. One of them may have ended the
-/// process, by memory or time, and must not keep the others from being counted when Lambda retries.
-async fn unfinished_last(objects: Vec<NotifiedObject>, attempts: &impl Attempts) -> Vec<NotifiedObject> {
-    let (mut order, mut begun) = (Vec::with_capacity(objects.len()), Vec::new());
+/// Orders objects: those come last that an earlier attempt began, and of these the one that it began last, as that one
+/// ended it.
+async fn unfinished_last<'a>(objects: Vec<&'a NotifiedObject>, attempts: &impl Attempts) -> Vec<&'a NotifiedObject> {
+    let mut order = Vec::with_capacity(objects.len());
     for object in objects {
-        let has_begun = attempts.has_begun(&attempt(&object)).await;
-        if has_begun { begun.push(object) } else { order.push(object) }
+        order.push((attempts.begun_at(&attempt(object)).await, object));
     }
-    order.append(&mut begun);
-    order
-}
-
-async fn count_object(
-    object: &NotifiedObject,
-    settings: &Settings,
-    objects: &impl Objects,
-    store: &impl Store,
-) -> Result<(), Error> {
-    let started = Instant::now();
-    let name = format!("{}/{}", object.bucket, object.key);
-    let is_test = object.key.contains(names::verify::FOLDER);
-    let read_error = |error: StoreError| Error::Read { object: name.clone(), why: error.to_string() };
-    let count_error = |error: StoreError| Error::Count { object: name.clone(), why: error.to_string() };
-    let rollup_error = |error: RollupError| match error {
-        RollupError::Damaged(error) => Error::Inflate { object: name.clone(), why: error.to_string() },
-        RollupError::Format(_) | RollupError::NoMessages(_) => {
-            Error::NotMessages { object: name.clone(), why: error.to_string() }
-        }
-    };
-
-    if object.bucket != settings.bucket {
-        return Err(Error::OtherBucket { object: name, bucket: settings.bucket.clone() });
-    }
-    let Some(opened) = objects.open(object).await.map_err(read_error)? else {
-        // `verify` removes its objects, and S3 may notify of them late or again.
-        if is_test {
-            info!(bucket = object.bucket, key = object.key, "{}", log_message::REMOVED);
-            return Ok(());
-        }
-        return Err(Error::Gone { object: name });
-    };
-    let ObjectStream { identity, uploaded_at, mut body } = opened;
-    let ledger_name = names::ledger::object_key(&object.bucket, &object.key, &identity);
-    let ledger = Ledger::new(store.markers(&ledger_name).await.map_err(count_error)?);
-    if ledger.is_complete() {
-        info!(bucket = object.bucket, key = object.key, "{}", log_message::COUNTED_BEFORE);
-        return Ok(());
-    }
-
-    // The whole file is read before anything is written, so a truncated file adds no counts.
-    // The event of `verify` has an hour of its own.
-    let limits = if is_test { Limits::default() } else { settings.limits };
-    let mut totals = Rollup::new(&settings.count, limits);
-    while let Some(bytes) = body.next().await.map_err(read_error)? {
-        totals.push(&bytes).map_err(rollup_error)?;
-    }
-    let (totals, stats) = totals.finish().map_err(rollup_error)?;
-    let id = ObjectId { name: ledger_name, uploaded_at, overflowed: stats.overflowed };
-    let Counted { transactions } = protocol::count(store, &id, &totals, ledger).await.map_err(count_error)?;
-
-    info!(
-        bucket = object.bucket,
-        key = object.key,
-        events = stats.events,
-        pairs = totals.len(),
-        lines = stats.lines,
-        skipped = stats.skipped(),
-        skipped_by_reason = stats.reasons(),
-        first_skipped = stats.examples(),
-        other_types = stats.types(),
-        other_times = stats.other_times(),
-        beyond_limits = stats.beyond_limits,
-        overflowed = stats.overflowed,
-        bytes = stats.bytes,
-        transactions,
-        milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        "{}",
-        log_message::COUNTED
-    );
-    if stats.overflowed > 0 {
-        let why = format!("object {name}: {} messages are counted as `{}`", stats.overflowed, rollup::OVERFLOW);
-        warn!(error = "PairsOverflowed", why, "{}", log_message::OVERFLOWED);
-    }
-    if let Some(summary) = stats.skip_summary() {
-        warn!(error = "LinesSkipped", why = format!("object {name}: {summary}"), "{}", log_message::SKIPPED);
-    }
-    Ok(())
+    order.sort_by_key(|(begun_at, _)| *begun_at);
+    order.into_iter().map(|(_, object)| object).collect()
 }

@@ -1,5 +1,10 @@
 //! The binary: clients, settings from the environment, and the runtime's loop.
 
+// The futures of the SDK's calls are nested deeply.
+#![recursion_limit = "256"]
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
@@ -51,6 +56,12 @@ fn credentials() -> Result<Credentials, lambda_runtime::Error> {
     Ok(Credentials::new(key, secret, variable("AWS_SESSION_TOKEN"), None, "Lambda"))
 }
 
+/// Returns the time until the deadline in epoch milliseconds, if Lambda has set one.
+fn time_left(deadline: u64) -> Option<Duration> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (deadline > 0).then(|| Duration::from_millis(deadline).saturating_sub(now))
+}
+
 /// Runs the function. Lambda gives a process one invocation at a time, so one thread is enough.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
@@ -66,8 +77,10 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let bucket = Bucket::new(aws_sdk_s3::Client::from_conf(s3), &settings);
     let tables = Tables::new(aws_sdk_dynamodb::Client::from_conf(dynamodb), &settings);
 
-    lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| async {
-        handler::handle(event.payload, &settings, &bucket, &tables, &tables).await.map_err(Diagnostic::from)
+    let (settings, bucket, tables) = (&settings, &bucket, &tables);
+    lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| {
+        let left = time_left(event.context.deadline);
+        async move { handler::handle(event.payload, left, settings, bucket, tables).await.map_err(Diagnostic::from) }
     }))
     .await
 }

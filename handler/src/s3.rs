@@ -18,6 +18,8 @@ pub struct ObjectStream<B> {
     pub identity: String,
     /// The time at which S3 received it, in epoch seconds, if S3 returned one.
     pub uploaded_at: Option<i64>,
+    /// Its size in S3 in bytes.
+    pub size: u64,
     /// Its bytes.
     pub body: B,
 }
@@ -75,6 +77,7 @@ impl Objects for Bucket {
         Ok(Some(ObjectStream {
             identity,
             uploaded_at: answer.last_modified.map(|time| time.secs()),
+            size: answer.content_length.and_then(|size| size.try_into().ok()).unwrap_or_default(),
             body: answer.body,
         }))
     }

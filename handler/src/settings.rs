@@ -22,7 +22,9 @@ pub struct Settings {
     pub count: BTreeSet<String>,
     /// The limits of a message's hour.
     pub limits: Limits,
-    /// Days after which a marker may expire; `None` if the bucket keeps its objects forever.
+    /// Whether objects with the same content count each.
+    pub counts_duplicates: bool,
+    /// Days after which a claim may expire; `None` if the bucket keeps its objects forever.
     pub ledger_ttl_days: Option<u32>,
 }
 
@@ -53,6 +55,7 @@ impl Settings {
             bucket_owner: required(env::BUCKET_OWNER)?,
             count: required(env::COUNT_TYPES)?.split(',').map(str::to_owned).collect(),
             limits: Limits { max_age_days: number(env::MAX_AGE_DAYS)?, max_ahead_hours: number(env::MAX_AHEAD_HOURS)? },
+            counts_duplicates: variable(env::DUPLICATES).is_some_and(|value| value == env::DUPLICATES_COUNT),
             ledger_ttl_days: number(env::LEDGER_TTL_DAYS)?,
         })
     }

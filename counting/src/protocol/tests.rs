@@ -1,194 +1,408 @@
-//! Tests of the protocol against a store with failures, lost responses and random interleaving.
+//! Simulations of the protocol: handlers in changing company, killed at any call, over a store that loses requests and
+//! answers. Each rule of the protocol is also broken once, to show that the simulation notices it.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Mutex;
+use std::task::Poll;
 
 use fastrand::Rng;
 use futures_util::future::join_all;
 
 use super::*;
 
-/// The two tables with the semantics of DynamoDB: a put and its additions happen together or not at all.
+/// The rule that a store breaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Broken {
+    Nothing,
+    /// The claims of a plan are written one by one.
+    ClaimsTogether,
+    /// A claim replaces an earlier one.
+    ClaimOnce,
+    /// A chunk is added although it has a marker.
+    MarkerOnce,
+    /// A content is taken back by deleting its claim.
+    ClaimReplaced,
+    /// A content is taken back together with the marker.
+    MarkerStays,
+    /// A content that is not added yet is taken back without a marker.
+    MarkerPut,
+}
+
+/// The tables with the semantics of DynamoDB: a transaction happens as a whole or not at all.
 #[derive(Default)]
 struct Memory {
-    ledger: BTreeMap<u32, Marker>,
+    claims: BTreeMap<(String, u32), Claim>,
+    plans: BTreeMap<String, Vec<u8>>,
+    markers: BTreeSet<(String, u32)>,
     counts: BTreeMap<(String, String), i64>,
-    puts: usize,
+    records: BTreeMap<String, Record>,
 }
 
-/// The failure injected into a put: none, before it is applied, or after (the response is lost).
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    None,
-    Before,
-    After,
+impl Memory {
+    fn add(&mut self, pairs: &[Pair], sign: i64) {
+        for (event, hour, count) in pairs {
+            *self.counts.entry((event.clone(), hour.clone())).or_default() += sign * count;
+        }
+    }
 }
 
-/// The fault of the n-th put.
-type Weather<'a> = dyn Fn(usize) -> Fault + Sync + 'a;
-
-struct Unreliable<'a> {
+struct Tables {
     memory: Mutex<Memory>,
-    weather: Box<Weather<'a>>,
+    broken: Broken,
+    /// Of 100 calls, those that fail: half of them before and half of them after they are applied.
+    faults: u64,
 }
 
 thread_local! {
     static RANDOM: RefCell<Rng> = const { RefCell::new(Rng::with_seed(1)) };
 }
 
+fn below(limit: usize) -> usize {
+    RANDOM.with(|random| random.borrow_mut().usize(0..limit))
+}
+
 /// Yields a random number of times, so that other handlers run first.
-async fn yield_randomly() {
-    let turns = RANDOM.with(|random| random.borrow_mut().usize(0..4));
-    for _ in 0..turns {
+async fn others() {
+    for _ in 0..below(4) {
         tokio::task::yield_now().await;
     }
 }
 
-impl<'a> Unreliable<'a> {
-    fn new(weather: impl Fn(usize) -> Fault + Sync + 'a) -> Self {
-        Self { memory: Mutex::default(), weather: Box::new(weather) }
+impl Tables {
+    /// Applies a call, which may fail before or after, and during which other handlers run.
+    async fn call<T>(&self, apply: impl FnOnce(&mut Memory) -> T + Send) -> Result<T, StoreError> {
+        others().await;
+        let fault = RANDOM.with(|random| random.borrow_mut().u64(0..200));
+        if fault < self.faults {
+            return Err(StoreError::new("not applied"));
+        }
+        let result = apply(&mut self.memory.lock().expect("unpoisoned"));
+        others().await;
+        if fault < 2 * self.faults { Err(StoreError::new("the answer was lost")) } else { Ok(result) }
+    }
+}
+
+impl Ledger for Tables {
+    type Error = StoreError;
+
+    async fn claims(&self, content: &str) -> Result<Vec<Claim>, StoreError> {
+        let of =
+            |memory: &mut Memory| memory.claims.values().filter(|claim| claim.content == content).cloned().collect();
+        self.call(of).await
     }
 
-    fn counts(&self) -> BTreeMap<(String, String), i64> {
-        let mut counts = self.memory.lock().expect("unpoisoned").counts.clone();
-        counts.retain(|_, count| *count != 0);
-        counts
+    async fn plan(&self, plan: &str) -> Result<Vec<u8>, StoreError> {
+        self.call(|memory| memory.plans.get(plan).cloned().unwrap_or_default()).await
     }
 
-    async fn attempt(&self, totals: &Totals) -> Result<Counted, StoreError> {
-        let ledger = Ledger::new(self.markers("o").await?);
-        count(self, &ObjectId { name: "o".to_owned(), uploaded_at: None, overflowed: 0 }, totals, ledger).await
+    async fn chunks(&self, plan: &str) -> Result<BTreeSet<u32>, StoreError> {
+        let of = |memory: &mut Memory| memory.markers.iter().filter(|(of, _)| of == plan).map(|(_, n)| *n).collect();
+        self.call(of).await
+    }
+}
+
+impl Store for Tables {
+    async fn is_recorded(&self, object: &str) -> Result<bool, StoreError> {
+        self.call(|memory| memory.records.contains_key(object)).await
     }
 
-    /// Repeats the attempt until it succeeds, as Lambda does.
-    async fn retry_until_done(&self, totals: &Totals) {
-        for _ in 0..500 {
-            if self.attempt(totals).await.is_ok() {
-                return;
+    async fn put_plan(&self, plan: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.call(|memory| memory.plans.insert(plan.to_owned(), bytes.to_vec())).await.map(|_| ())
+    }
+
+    async fn claim(&self, claims: &[Claim]) -> Result<Put, StoreError> {
+        let key = |claim: &Claim| (claim.content.clone(), claim.generation);
+        if self.broken == Broken::ClaimsTogether {
+            let mut put = Put::Exists;
+            for claim in claims {
+                let insert = |memory: &mut Memory| *memory.claims.entry(key(claim)).or_insert(claim.clone()) == *claim;
+                put = if self.call(insert).await? { Put::Written } else { put };
+            }
+            return Ok(put);
+        }
+        self.call(|memory| {
+            let exists = claims.iter().any(|claim| memory.claims.contains_key(&key(claim)));
+            if exists && self.broken != Broken::ClaimOnce {
+                return Put::Exists;
+            }
+            memory.claims.extend(claims.iter().map(|claim| (key(claim), claim.clone())));
+            Put::Written
+        })
+        .await
+    }
+
+    async fn add(&self, plan: &str, chunk: u32, pairs: &[Pair]) -> Result<Put, StoreError> {
+        self.call(|memory| {
+            let is_new = memory.markers.insert((plan.to_owned(), chunk));
+            if !is_new && self.broken != Broken::MarkerOnce {
+                return Put::Exists;
+            }
+            memory.add(pairs, 1);
+            Put::Written
+        })
+        .await
+    }
+
+    async fn record(&self, record: &Record) -> Result<(), StoreError> {
+        self.call(|memory| memory.records.insert(record.object.clone(), record.clone())).await.map(|_| ())
+    }
+}
+
+impl Undo for Tables {
+    async fn replace(&self, claim: &Claim, is_added: bool, pairs: &[Pair]) -> Result<Put, StoreError> {
+        self.call(|memory| {
+            let key = (claim.content.clone(), claim.generation);
+            let marker = (claim.plan.clone(), 0);
+            if memory.claims.get(&key) != Some(claim) || !is_added && memory.markers.contains(&marker) {
+                return Put::Exists;
+            }
+            memory.claims.remove(&key);
+            if self.broken != Broken::ClaimReplaced {
+                memory.claims.insert(key, Claim { plan: String::new(), chunks: 0, ..claim.clone() });
+            }
+            if is_added {
+                memory.add(pairs, -1);
+            } else if self.broken != Broken::MarkerPut {
+                memory.markers.insert(marker.clone());
+            }
+            if self.broken == Broken::MarkerStays {
+                memory.markers.remove(&marker);
+            }
+            Put::Written
+        })
+        .await
+    }
+
+    async fn claim_nothing(&self, content: &str, object: &str) -> Result<Put, StoreError> {
+        let claim = Claim {
+            content: content.to_owned(),
+            generation: 0,
+            plan: String::new(),
+            chunks: 0,
+            object: object.to_owned(),
+            has_expired: false,
+        };
+        Store::claim(self, &[claim]).await
+    }
+}
+
+/// Polls a future until it is ready or the handler is killed.
+async fn killed_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    for _ in 0..polls {
+        let polled = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
+        match polled {
+            Poll::Ready(result) => return Some(result),
+            Poll::Pending => tokio::task::yield_now().await,
+        }
+    }
+    None
+}
+
+fn pair(event: usize, hour: usize) -> (String, String) {
+    (format!("event {event:03}"), format!("2015-08-{:02}T{:02}:00:00Z", 1 + hour / 24, hour % 24))
+}
+
+/// A content, as two versions of the parser count it.
+fn versions(shared: usize) -> [Totals; 2] {
+    let pairs = [1, 3, 40, 120][below(4)];
+    let old: Totals = (0..pairs).map(|n| (pair(below(shared), n % 50), 1 + n as i64 % 3)).collect();
+    let mut new = old.clone();
+    new.extend((0..below(9)).map(|n| (pair(below(shared), n), 5)));
+    new.retain(|_, _| below(9) > 0);
+    [old, new]
+}
+
+fn object(name: usize, content: usize, totals: &Totals) -> Object {
+    let record = Record { object: format!("o{name}"), content: format!("c{content}"), ..Record::default() };
+    Object { totals: totals.clone(), record }
+}
+
+const FAILS: &str = "a call that failed before and after";
+/// The object of `verify`, with a content of its own, which is taken back.
+const TEST: (&str, &str) = ("test", "content of test");
+
+/// One handler's work: attempts in changing company, most of them killed or failed.
+async fn work(store: &Tables, contents: &[[Totals; 2]], objects: &[usize], test: &Totals, recounts: bool) {
+    for _ in 0..=below(4) {
+        let version = below(2);
+        let mut company: Vec<Object> = (0..objects.len())
+            .filter(|_| below(2) == 0)
+            .map(|name| object(name, objects[name], &contents[objects[name]][version]))
+            .collect();
+        RANDOM.with(|random| random.borrow_mut().shuffle(&mut company));
+        let polls = below(120);
+        match below(8) {
+            0 => drop(killed_after(polls, take_back(store, TEST.1, TEST.0)).await),
+            1 | 2 => {
+                let record = Record { object: TEST.0.to_owned(), content: TEST.1.to_owned(), ..Record::default() };
+                let alone = [Object { totals: test.clone(), record }];
+                drop(killed_after(polls, count(store, &alone, false)).await);
+            }
+            kind => drop(killed_after(polls, count(store, &company, recounts && kind == 3)).await),
+        }
+    }
+}
+
+/// Runs handlers at random and then until everything is counted. Returns the difference from the right counts.
+async fn simulate(seed: u64, broken: Broken) -> Result<(), String> {
+    RANDOM.with(|random| random.borrow_mut().seed(seed));
+    let (shared, faults) = (1 + below(30), [0, 2, 10][below(3)]);
+    let store = Tables { memory: Mutex::default(), broken, faults };
+    let contents: Vec<[Totals; 2]> = (0..=below(5)).map(|_| versions(shared)).collect();
+    // Some contents are in several objects.
+    let objects: Vec<usize> = (0..contents.len() + below(3)).map(|name| name % contents.len()).collect();
+    let test: Totals = [(pair(0, 0), 1)].into();
+    let recounts = below(2) == 0;
+    join_all((0..=below(4)).map(|_| work(&store, &contents, &objects, &test, recounts))).await;
+
+    // A recorded object is counted, whatever was killed since.
+    {
+        let memory = store.memory.lock().expect("unpoisoned");
+        for record in memory.records.values() {
+            let claim = memory.claims.get(&(record.content.clone(), 0));
+            let Some(claim) = claim.filter(|claim| !claim.plan.is_empty()) else { continue };
+            if !(0..claim.chunks).all(|chunk| memory.markers.contains(&(claim.plan.clone(), chunk))) {
+                return Err(format!("{} is recorded and not counted", record.object));
             }
         }
-        panic!("no attempt succeeded");
+    }
+    // In the end, every object is told until it is counted, and with `recounts`, counted again by the new version.
+    let all: Vec<Object> = (0..objects.len()).map(|n| object(n, objects[n], &contents[objects[n]][1])).collect();
+    let mut is_done = false;
+    for _ in 0..200 {
+        is_done = count(&store, &all, recounts).await.is_ok() && take_back(&store, TEST.1, TEST.0).await.is_ok();
+        if is_done {
+            break;
+        }
+    }
+    if !is_done {
+        return Err(FAILS.to_owned());
+    }
+    let memory = store.memory.lock().expect("unpoisoned");
+    let mut expected: BTreeMap<(String, String), i64> = BTreeMap::new();
+    for (content, [old, new]) in contents.iter().enumerate() {
+        // Without a recount, the first claim decides which version's totals count.
+        let claim = memory.claims.get(&(format!("c{content}"), 0));
+        let plan = claim.and_then(|claim| Plan::decode(&claim.plan, memory.plans.get(&claim.plan)?).ok());
+        let share = plan.and_then(|plan| plan.shares.into_iter().find(|share| share.content == format!("c{content}")));
+        let added: Totals =
+            share.map(|share| share.pairs.into_iter().map(|(e, h, n)| ((e, h), n)).collect()).unwrap_or_default();
+        let totals = if recounts || added == *new { new } else { old };
+        if !recounts && added != *totals {
+            return Err(format!("c{content} is claimed with the totals of no version"));
+        }
+        for (pair, count) in totals {
+            *expected.entry(pair.clone()).or_default() += count;
+        }
+    }
+    let counts: BTreeMap<_, _> = memory.counts.clone().into_iter().filter(|(_, count)| *count != 0).collect();
+    if counts != expected {
+        return Err(format!("counts are {counts:?}, and not {expected:?}"));
+    }
+    if memory.records.len() < objects.len() {
+        return Err("an object is not recorded".to_owned());
+    }
+    Ok(())
+}
+
+/// The number of random runs: a few in the usual tests, and as many as the variable says.
+fn runs() -> u64 {
+    std::env::var("SIMULATIONS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(2_000)
+}
+
+#[tokio::test]
+async fn counts_are_exact_after_kills_faults_duplicates_recounts_and_other_versions_in_any_company() {
+    for seed in 0..runs() {
+        if let Err(wrong) = simulate(seed, Broken::Nothing).await {
+            panic!("seed {seed}: {wrong}");
+        }
     }
 }
 
-impl Store for Unreliable<'_> {
-    async fn markers(&self, _object: &str) -> Result<Vec<Marker>, StoreError> {
-        yield_randomly().await;
-        Ok(self.memory.lock().expect("unpoisoned").ledger.values().cloned().collect())
-    }
-
-    async fn put(&self, _object: &ObjectId, marker: &Marker) -> Result<Put, StoreError> {
-        yield_randomly().await;
-        let (put, fault) = {
-            let mut memory = self.memory.lock().expect("unpoisoned");
-            memory.puts += 1;
-            let fault = (self.weather)(memory.puts);
-            if fault == Fault::Before {
-                return Err(StoreError::new("failed before the write"));
+#[tokio::test]
+async fn simulation_notices_each_broken_rule() {
+    for broken in [
+        Broken::ClaimsTogether,
+        Broken::ClaimOnce,
+        Broken::MarkerOnce,
+        Broken::ClaimReplaced,
+        Broken::MarkerStays,
+        Broken::MarkerPut,
+    ] {
+        let mut noticed = false;
+        for seed in 0..5_000 {
+            noticed = simulate(seed, broken).await.is_err();
+            if noticed {
+                break;
             }
-            if memory.ledger.contains_key(&marker.chunk) {
-                (Put::Exists, fault)
-            } else {
-                for (event, hour, count) in &marker.pairs {
-                    *memory.counts.entry((event.clone(), hour.clone())).or_default() += count;
-                }
-                memory.ledger.insert(marker.chunk, marker.clone());
-                (Put::Written, fault)
-            }
-        };
-        yield_randomly().await;
-        if fault == Fault::After { Err(StoreError::new("the response was lost")) } else { Ok(put) }
+        }
+        assert!(noticed, "{broken:?} is broken and nothing is wrong");
     }
 }
 
-fn totals(pairs: usize, each: i64) -> Totals {
-    (0..pairs).map(|n| ((format!("event {n}"), "2015-08-04T12:00:00Z".to_owned()), each + n as i64 % 3)).collect()
+fn still(faults: u64) -> Tables {
+    Tables { memory: Mutex::default(), broken: Broken::Nothing, faults }
+}
+
+fn totals(pairs: usize) -> Totals {
+    (0..pairs).map(|n| (pair(n, 0), 1)).collect()
 }
 
 #[tokio::test]
 async fn repeated_attempt_adds_nothing() {
-    for pairs in [0, 1, 99, 100, 1000] {
-        let store = Unreliable::new(|_| Fault::None);
-        let totals = totals(pairs, 1);
-        let first = store.attempt(&totals).await.expect("nothing fails");
-        // Each pair is two additions: one to its hour and one to its day.
-        assert_eq!(first.transactions, pairs.div_ceil(49).max(1));
-        for _ in 0..5 {
-            assert_eq!(store.attempt(&totals).await.expect("nothing fails").transactions, 0);
+    for pairs in [0, 1, 49, 50, 1000] {
+        let store = still(0);
+        let objects = [object(0, 0, &totals(pairs))];
+        let first = count(&store, &objects, false).await.expect("nothing fails");
+        // A claim, and chunks of 49 pairs, each of which is added to its hour and to its day.
+        assert_eq!(first.transactions, if pairs == 0 { 0 } else { 1 + pairs.div_ceil(49) });
+        for recounts in [false, true] {
+            assert_eq!(count(&store, &objects, recounts).await.expect("nothing fails"), Counted::default());
         }
-        assert_eq!(store.counts(), totals);
+        assert_eq!(store.memory.lock().expect("unpoisoned").counts, totals(pairs));
     }
 }
 
 #[tokio::test]
-async fn concurrent_attempts_add_once() {
-    for handlers in [2, 5, 50] {
-        for seed in 0..20 {
-            RANDOM.with(|random| random.borrow_mut().seed(seed));
-            let store = Unreliable::new(|_| Fault::None);
-            let totals = totals(500, 1);
-            join_all((0..handlers).map(|_| store.retry_until_done(&totals))).await;
-            assert_eq!(store.counts(), totals, "seed {seed}");
+async fn group_adds_shared_pairs_once() {
+    let store = still(0);
+    let objects: Vec<Object> = (0..MOST_OBJECTS).map(|name| object(name, name, &totals(60))).collect();
+    let counted = count(&store, &objects, false).await.expect("nothing fails");
+    assert_eq!(counted, Counted { transactions: 3, ..Counted::default() });
+    let memory = store.memory.lock().expect("unpoisoned");
+    assert!(memory.counts.values().all(|count| *count == 100));
+}
+
+#[tokio::test]
+async fn same_content_counts_once_and_its_record_names_the_counted_object() {
+    let store = still(0);
+    let objects: Vec<Object> = (0..3).map(|name| object(name, 0, &totals(7))).collect();
+    for group in [&objects[..2], &objects[2..], &objects[1..]] {
+        count(&store, group, false).await.expect("nothing fails");
+    }
+    let memory = store.memory.lock().expect("unpoisoned");
+    assert_eq!(memory.counts, totals(7));
+    let duplicates: Vec<Option<&str>> = memory.records.values().map(|record| record.duplicate_of.as_deref()).collect();
+    assert_eq!(duplicates, [None, Some("o0"), Some("o0")]);
+}
+
+#[tokio::test]
+async fn claim_without_its_plan_is_an_error_unless_it_has_expired() {
+    for has_expired in [false, true] {
+        let store = still(0);
+        let objects = [object(0, 0, &totals(7))];
+        count(&store, &objects, false).await.expect("nothing fails");
+        {
+            let mut memory = store.memory.lock().expect("unpoisoned");
+            memory.plans.clear();
+            memory.markers.clear();
+            memory.claims.values_mut().for_each(|claim| claim.has_expired = has_expired);
         }
+        let result = count(&store, &objects, false).await;
+        assert_eq!(result.is_ok(), has_expired, "{result:?}");
+        assert_eq!(store.memory.lock().expect("unpoisoned").counts, totals(7));
     }
-}
-
-#[tokio::test]
-async fn attempt_failed_at_any_write_and_repeated_adds_once() {
-    let totals = totals(1000, 1);
-    for fault in [Fault::Before, Fault::After] {
-        for at in 1..=12 {
-            let store = Unreliable::new(move |put| if put >= at && put < at + 20 { fault } else { Fault::None });
-            store.retry_until_done(&totals).await;
-            assert_eq!(store.counts(), totals, "put {at}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn version_with_other_totals_adds_only_the_difference() {
-    // The old version has other counts and an event of its own, and fails before any one of its writes.
-    let (mut old, new) = (totals(700, 2), totals(650, 1));
-    old.insert(("only the old one counts this".to_owned(), "2015-08-04T12:00:00Z".to_owned()), 7);
-    for at in 1..=8 {
-        let store = Unreliable::new(|put| if put >= at && put < at + 8 { Fault::Before } else { Fault::None });
-        let done = store.attempt(&old).await.is_ok();
-        store.retry_until_done(&new).await;
-        // A complete object keeps its counts: no version reads it again.
-        assert_eq!(store.counts(), if done { old.clone() } else { new.clone() }, "failed before write {at}");
-    }
-}
-
-#[tokio::test]
-async fn concurrent_versions_with_faults_end_with_the_counts_of_one() {
-    for seed in 0..300 {
-        RANDOM.with(|random| random.borrow_mut().seed(seed));
-        let (old, new) = (totals(450, 2), totals(400, 1));
-        let rate = seed % 3;
-        let weather = move |put: usize| match (Rng::with_seed(seed * 7919 + put as u64).u64(0..10), rate) {
-            (0, 1..) => Fault::Before,
-            (1, 2) => Fault::After,
-            _ => Fault::None,
-        };
-        let store = Unreliable::new(weather);
-        let handlers = (0..6).map(|n| store.retry_until_done(if n % 2 == 0 { &old } else { &new }));
-        join_all(handlers).await;
-        let counts = store.counts();
-        assert!(counts == old || counts == new, "seed {seed}");
-        let ledger = Ledger::new(store.markers("o").await.expect("a ledger"));
-        assert!(ledger.is_complete(), "seed {seed}");
-        // The ledger and the counts agree.
-        let applied: BTreeMap<_, _> = ledger.applied(u32::MAX).into_iter().filter(|(_, count)| *count != 0).collect();
-        assert!(counts.iter().all(|((event, hour), count)| applied[&(event.as_str(), hour.as_str())] == *count));
-    }
-}
-
-#[tokio::test]
-async fn attempts_of_alternating_versions_terminate() {
-    // Two versions alternate on one object: each attempt terminates, by success or by giving up.
-    let (old, new) = (totals(300, 2), totals(300, 1));
-    let store = Unreliable::new(|_| Fault::None);
-    let results = join_all([store.attempt(&old), store.attempt(&new), store.attempt(&old), store.attempt(&new)]).await;
-    assert!(results.iter().any(Result::is_ok));
 }

@@ -35,6 +35,7 @@ fn tables(answers: &[(u16, Value)]) -> (Tables, StaticReplayClient) {
         bucket_owner: "123456789012".to_owned(),
         count: BTreeSet::new(),
         limits: Limits::default(),
+        counts_duplicates: false,
         ledger_ttl_days: Some(97),
     };
     (Tables::new(aws_sdk_dynamodb::Client::from_conf(config), &settings), replay)
@@ -52,39 +53,43 @@ fn rejected_with(code: &str) -> (u16, Value) {
 
 const WRITTEN: (u16, fn() -> Value) = (200, || json!({}));
 
-fn marker() -> Marker {
-    Marker {
-        chunk: 0,
-        run: "run".to_owned(),
-        first: 0,
-        end: 1,
-        pairs: vec![("e".to_owned(), "2015-08-04T12:00:00Z".to_owned(), 7)],
+fn pairs() -> Vec<Pair> {
+    vec![("e".to_owned(), "2015-08-04T12:00:00Z".to_owned(), 7)]
+}
+
+fn claim(content: &str) -> Claim {
+    Claim {
+        content: format!("content:{content}"),
+        generation: 0,
+        plan: "plan".to_owned(),
+        chunks: 1,
+        object: "bucket/key#etag".to_owned(),
+        has_expired: false,
     }
 }
 
-fn object() -> ObjectId {
-    ObjectId { name: "bucket/key#etag".to_owned(), uploaded_at: Some(1_438_689_296), overflowed: 0 }
-}
-
-async fn put(answers: &[(u16, Value)]) -> (Result<Put, StoreError>, usize) {
+async fn add(answers: &[(u16, Value)]) -> (Result<Put, StoreError>, usize) {
     let (tables, replay) = tables(answers);
-    let result = tables.put(&object(), &marker()).await;
+    let result = tables.add("plan", 0, &pairs()).await;
     (result, replay.actual_requests().count())
 }
 
-#[tokio::test]
-async fn put_of_a_chunk_is_one_transaction_with_a_conditional_marker() {
-    let (tables, replay) = tables(&[(WRITTEN.0, WRITTEN.1())]);
-    assert_eq!(tables.put(&object(), &marker()).await, Ok(Put::Written));
+fn body(replay: &StaticReplayClient) -> Value {
     let request = replay.actual_requests().next().expect("one request");
-    let body: Value = serde_json::from_slice(request.body().bytes().expect("a body")).expect("JSON");
+    serde_json::from_slice(request.body().bytes().expect("a body")).expect("JSON")
+}
+
+#[tokio::test]
+async fn chunk_is_one_transaction_with_a_conditional_marker() {
+    let (tables, replay) = tables(&[(WRITTEN.0, WRITTEN.1())]);
+    assert_eq!(tables.add("plan", 3, &pairs()).await, Ok(Put::Written));
+    let body = body(&replay);
     let items = body["TransactItems"].as_array().expect("items");
     assert_eq!(items.len(), 3);
-    assert_eq!(items[0]["Put"]["TableName"], "ledger");
-    assert_eq!(items[0]["Put"]["ConditionExpression"], "attribute_not_exists(#object)");
-    assert!(items[0]["Put"]["Item"]["expires_at"]["N"].is_string());
-    assert_eq!(items[0]["Put"]["Item"]["uploaded_at"], json!({ "N": "1438689296" }));
-    assert!(items[0]["Put"]["Item"]["counted_hour"]["S"].as_str().is_some_and(|hour| hour.ends_with(":00:00Z")));
+    let put = &items[0]["Put"];
+    assert_eq!(put["TableName"], "ledger");
+    assert_eq!(put["ConditionExpression"], "attribute_not_exists(#object)");
+    assert_eq!((&put["Item"]["object"], &put["Item"]["chunk"]), (&json!({ "S": "plan:plan" }), &json!({ "N": "3" })));
     let keys = [
         ("counts", json!({ "event": { "S": "e" }, "hour": { "S": "2015-08-04T12:00:00Z" } })),
         ("daily", json!({ "day": { "S": "2015-08-04" }, "event": { "S": "e" } })),
@@ -98,28 +103,53 @@ async fn put_of_a_chunk_is_one_transaction_with_a_conditional_marker() {
 }
 
 #[tokio::test]
-async fn put_records_the_counted_hour_only_on_the_last_chunk_of_a_run() {
-    for (end, run, recorded) in [(1, "run", true), (2, "run", false), (1, "seal", false)] {
-        let (tables, replay) = tables(&[(WRITTEN.0, WRITTEN.1())]);
-        let marker = Marker { end, run: run.to_owned(), ..marker() };
-        assert_eq!(tables.put(&object(), &marker).await, Ok(Put::Written));
-        let request = replay.actual_requests().next().expect("one request");
-        let body: Value = serde_json::from_slice(request.body().bytes().expect("a body")).expect("JSON");
-        let item = &body["TransactItems"][0]["Put"]["Item"];
-        let has = |name: &str| item[name].is_object();
-        assert_eq!((has("counted_hour"), has("uploaded_at")), (recorded, recorded), "{end} {run}");
+async fn claims_are_one_transaction_and_expire_before_the_plan() {
+    let (tables, replay) = tables(&[(WRITTEN.0, WRITTEN.1()), (WRITTEN.0, WRITTEN.1())]);
+    assert_eq!(tables.claim(&[claim("a"), claim("b")]).await, Ok(Put::Written));
+    tables.put_plan("plan", b"bytes").await.expect("a plan");
+    let bodies: Vec<Value> = replay
+        .actual_requests()
+        .map(|request| serde_json::from_slice(request.body().bytes().expect("a body")).expect("JSON"))
+        .collect();
+    let items = bodies[0]["TransactItems"].as_array().expect("items");
+    assert_eq!(items.len(), 2);
+    for item in items {
+        assert_eq!(item["Put"]["ConditionExpression"], "attribute_not_exists(#object)");
+        assert_eq!(item["Put"]["Item"]["plan"], json!({ "S": "plan" }));
+    }
+    let part = &bodies[1]["Item"];
+    assert_eq!((&part["object"], &part["chunk"]), (&json!({ "S": "plan:plan" }), &json!({ "N": "-1" })));
+    let expires =
+        |item: &Value| item["expires_at"]["N"].as_str().and_then(|text| text.parse::<u64>().ok()).expect("a time");
+    let days = (expires(part) - expires(&items[0]["Put"]["Item"])) / DAY_SECONDS;
+    assert!((29..=30).contains(&days), "{days}");
+}
+
+#[tokio::test]
+async fn record_lists_the_object_among_the_recently_counted_ones() {
+    let (tables, replay) = tables(&[(WRITTEN.0, WRITTEN.1())]);
+    let record = Record {
+        object: "bucket/key#etag".to_owned(),
+        uploaded_at: Some(1_438_689_296),
+        first_skipped: vec![(3, "not_json".to_owned())],
+        ..Record::default()
+    };
+    tables.record(&record).await.expect("a record");
+    let item = &body(&replay)["Item"];
+    assert_eq!(item["uploaded_at"], json!({ "N": "1438689296" }));
+    assert!(item["counted_hour"]["S"].as_str().is_some_and(|hour| hour.ends_with(":00:00Z")));
+    assert_eq!(item["first_skipped"], json!({ "L": [{ "L": [{ "N": "3" }, { "S": "not_json" }] }] }));
+}
+
+#[tokio::test]
+async fn chunk_with_a_marker_is_not_an_error_despite_other_conflicts() {
+    for reasons in [["ConditionalCheckFailed", "None"], ["TransactionConflict", "ConditionalCheckFailed"]] {
+        assert_eq!(add(&[cancelled_for(&reasons)]).await, (Ok(Put::Exists), 1));
     }
 }
 
 #[tokio::test]
-async fn put_of_an_existing_marker_is_not_an_error_despite_other_conflicts() {
-    for reasons in [["ConditionalCheckFailed", "None"], ["ConditionalCheckFailed", "TransactionConflict"]] {
-        assert_eq!(put(&[cancelled_for(&reasons)]).await, (Ok(Put::Exists), 1));
-    }
-}
-
-#[tokio::test]
-async fn put_is_retried_after_transient_errors() {
+async fn chunk_is_retried_after_transient_errors() {
     let answers = [
         cancelled_for(&["None", "TransactionConflict"]),
         cancelled_for(&["TransactionConflict", "None"]),
@@ -130,11 +160,11 @@ async fn put_is_retried_after_transient_errors() {
         rejected_with("ProvisionedThroughputExceededException"),
         (WRITTEN.0, WRITTEN.1()),
     ];
-    assert_eq!(put(&answers).await, (Ok(Put::Written), answers.len()));
+    assert_eq!(add(&answers).await, (Ok(Put::Written), answers.len()));
 }
 
 #[tokio::test]
-async fn put_fails_without_retry_after_a_permanent_error() {
+async fn chunk_fails_without_retry_after_a_permanent_error() {
     for answer in [
         cancelled_for(&["None", "ValidationError"]),
         cancelled_for(&["None", "ItemCollectionSizeLimitExceeded"]),
@@ -144,37 +174,43 @@ async fn put_fails_without_retry_after_a_permanent_error() {
         rejected_with("ResourceNotFoundException"),
         rejected_with("ValidationException"),
     ] {
-        let (result, requests) = put(std::slice::from_ref(&answer)).await;
+        let (result, requests) = add(std::slice::from_ref(&answer)).await;
         assert!(result.is_err(), "{answer:?}");
         assert_eq!(requests, 1, "{answer:?}");
     }
 }
 
 #[tokio::test]
-async fn markers_on_several_pages_are_read_as_written() {
-    let item = |chunk: u32| {
+async fn claims_on_several_pages_are_read_as_written() {
+    let item = |generation: u32| {
         json!({
-            "object": { "S": "o" }, "chunk": { "N": chunk.to_string() }, "run": { "S": "run" },
-            "first": { "N": "0" }, "end": { "N": "2" }, "written_at": { "N": "1" },
-            "pairs": { "L": [{ "L": [{ "S": "e" }, { "S": "2015-08-04T12:00:00Z" }, { "N": "-3" }] }] },
+            "object": { "S": "content:a" }, "chunk": { "N": generation.to_string() }, "plan": { "S": "plan" },
+            "chunks": { "N": "1" }, "claimed_with": { "S": "bucket/key#etag" }, "written_at": { "N": "1" },
         })
     };
-    let key = json!({ "object": { "S": "o" }, "chunk": { "N": "0" } });
+    let key = json!({ "object": { "S": "content:a" }, "chunk": { "N": "0" } });
     let (tables, replay) = tables(&[
         (200, json!({ "Items": [item(0)], "Count": 1, "ScannedCount": 1, "LastEvaluatedKey": key })),
         (200, json!({ "Items": [item(1)], "Count": 1, "ScannedCount": 1 })),
     ]);
-    let markers = tables.markers("o").await.expect("markers");
-    assert_eq!(markers.iter().map(|marker| marker.chunk).collect::<Vec<_>>(), [0, 1]);
-    assert_eq!(markers[1].pairs, [("e".to_owned(), "2015-08-04T12:00:00Z".to_owned(), -3)]);
-    let first = replay.actual_requests().next().expect("a request");
-    let body: Value = serde_json::from_slice(first.body().bytes().expect("a body")).expect("JSON");
-    assert_eq!(body["ConsistentRead"], true);
+    let claims = tables.claims("content:a").await.expect("claims");
+    assert_eq!(claims, [claim("a"), Claim { generation: 1, ..claim("a") }]);
+    assert_eq!(body(&replay)["ConsistentRead"], true);
 }
 
 #[tokio::test]
-async fn markers_with_an_invalid_item_are_an_error() {
-    let item = json!({ "object": { "S": "o" }, "chunk": { "N": "0" } });
-    let (tables, _) = tables(&[(200, json!({ "Items": [item], "Count": 1, "ScannedCount": 1 }))]);
-    assert!(tables.markers("o").await.is_err());
+async fn plan_is_the_parts_in_order() {
+    let part = |part: &str| json!({ "part": { "B": part } });
+    let (tables, replay) =
+        tables(&[(200, json!({ "Items": [part("YQ=="), part("Yg==")], "Count": 2, "ScannedCount": 2 }))]);
+    assert_eq!(tables.plan("plan").await, Ok(b"ab".to_vec()));
+    assert_eq!(body(&replay)["ScanIndexForward"], false);
+}
+
+#[tokio::test]
+async fn item_of_another_form_is_an_error() {
+    let item = json!({ "object": { "S": "content:a" }, "chunk": { "N": "0" } });
+    let answer = (200, json!({ "Items": [item], "Count": 1, "ScannedCount": 1 }));
+    assert!(tables(std::slice::from_ref(&answer)).0.claims("content:a").await.is_err());
+    assert!(tables(&[answer]).0.plan("plan").await.is_err());
 }

@@ -1,5 +1,6 @@
 //! `provisioner rollup`
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -76,9 +77,16 @@ fn rules(named: &[String], global: &Global) -> Result<Rollup, Error> {
 /// Returns the totals of all readable files, and the errors of the others. Reports skipped lines on stderr.
 fn count_files(files: &[PathBuf], rules: &Rollup, output: &Output) -> (Totals, Vec<Error>) {
     let (mut totals, mut failed) = (Totals::new(), Vec::new());
+    let mut contents: HashMap<String, &PathBuf> = HashMap::new();
     for path in files {
         match count_file(path, rules) {
             Ok((added, stats)) => {
+                let first = contents.insert(stats.digest.clone(), path).filter(|_| !added.is_empty());
+                if let Some(first) = first.filter(|_| !rules.counts_duplicates) {
+                    let [name, first] = [path, first].map(|path| printable(&path.display().to_string()));
+                    output.progress(&format!("{name}: not counted, as it has the same content as {first}"));
+                    continue;
+                }
                 for (pair, count) in added {
                     *totals.entry(pair).or_default() += count;
                 }

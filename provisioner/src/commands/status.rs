@@ -6,7 +6,7 @@ use super::args::Global;
 use crate::aws::Session;
 use crate::error::Error;
 use crate::operations::function_log::LogLine;
-use crate::operations::status::{Counted, Deployed, Status};
+use crate::operations::status::{Counted, Deployed, Skipped, Status};
 use crate::output::{Output, TextOrJson};
 use crate::text::{counted, grouped, printable};
 
@@ -19,6 +19,8 @@ pub(crate) struct Args {
 
 /// The exit code of a pipeline that cannot count, has failures, or cannot be read.
 const NOT_WORKING: u8 = 3;
+/// The most objects with skipped lines that are listed; JSON has all.
+const MOST_SKIPS: usize = 5;
 
 pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
     let pipeline = global.load()?;
@@ -31,8 +33,9 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
 }
 
 fn text(status: &Status) -> String {
-    let Status { pipeline, region, account, at, function, last_hour, last_day, failures, errors, findings, .. } =
-        status;
+    let Status {
+        pipeline, region, account, at, function, last_hour, last_day, skips, failures, errors, findings, ..
+    } = status;
     let mut out = format!("{pipeline} in {region}, account {account}, at {at}\n\n");
     out.push_str(&match function {
         // The findings tell missing and unknown apart.
@@ -52,6 +55,11 @@ fn text(status: &Status) -> String {
     });
     let objects = |span: &Option<Counted>| span.as_ref().map_or_else(|| "unknown".to_owned(), counted_text);
     out.push_str(&format!("last hour   {}\nlast day    {}\n", objects(last_hour), objects(last_day)));
+    out.push_str(&match skips.as_deref() {
+        None => "skips       unknown\n".to_owned(),
+        Some([]) => "skips       no lines of the last day\n".to_owned(),
+        Some(skips) => skips_text(skips),
+    });
     out.push_str(&match failures {
         None => "failures    unknown\n".to_owned(),
         Some(0) => "failures    none\n".to_owned(),
@@ -75,6 +83,20 @@ fn text(status: &Status) -> String {
     out
 }
 
+/// Lists the latest objects with skipped lines.
+fn skips_text(skips: &[Skipped]) -> String {
+    let sum: u64 = skips.iter().flat_map(|object| object.skipped.values()).sum();
+    let [lines, objects] = [counted(sum, "line"), counted(skips.len() as u64, "object")];
+    let mut out = format!("skips       {lines} in {objects} of the last day, in the latest:\n");
+    for Skipped { object, lines, skipped, first_skipped } in skips.iter().take(MOST_SKIPS) {
+        let reasons: Vec<String> = skipped.iter().map(|(reason, count)| format!("{reason}={count}")).collect();
+        let first: Vec<String> = first_skipped.iter().map(|(line, reason)| format!("{line}:{reason}")).collect();
+        let (reasons, first) = (printable(&reasons.join(" ")), printable(&first.join(" ")));
+        out.push_str(&format!("            {} of {lines} lines: {reasons}; first: {first}\n", printable(object)));
+    }
+    out
+}
+
 fn counted_text(span: &Counted) -> String {
     let lag = match (span.median_seconds, span.longest_seconds) {
         (Some(median), Some(longest)) => {
@@ -87,5 +109,9 @@ fn counted_text(span: &Counted) -> String {
         }
         _ => String::new(),
     };
-    format!("{} counted{lag}", counted(span.objects as u64, "object"))
+    let duplicates = match span.duplicates as u64 {
+        0 => String::new(),
+        n => format!("; {} with the content of another", counted(n, "object")),
+    };
+    format!("{} counted{lag}{duplicates}", counted(span.objects as u64, "object"))
 }

@@ -30,6 +30,20 @@ pub(crate) struct Bucket {
     pub(crate) kms_key: Option<String>,
 }
 
+/// A claim must outlive its objects: S3 expires objects at the midnight after their last day, and deletes them with a
+/// delay.
+const LEDGER_MARGIN_DAYS: u32 = 7;
+
+impl Bucket {
+    /// Returns the days after which what the ledger knows of an object may expire, if objects do.
+    pub(crate) fn ledger_ttl_days(&self) -> Option<u32> {
+        // An object of a bucket with versions is kept for the same time again as a noncurrent version. Somebody may
+        // enable versioning, so the ledger of every bucket lasts that long.
+        let days = u32::try_from(self.expire_days?).ok()?;
+        Some(days.saturating_mul(2).saturating_add(LEDGER_MARGIN_DAYS))
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Raw {

@@ -25,11 +25,18 @@ pub(crate) struct Rollup {
     pub(crate) max_age_days: i32,
     /// The most hours by which it may be after that; 0 for any number.
     pub(crate) max_ahead_hours: i32,
+    /// True if each of several objects with the same content counts; otherwise only the first does.
+    pub(crate) counts_duplicates: bool,
 }
 
 impl Default for Rollup {
     fn default() -> Self {
-        Self { count: vec!["track".to_owned()], max_age_days: MAX_AGE_DAYS, max_ahead_hours: MAX_AHEAD_HOURS }
+        Self {
+            count: vec!["track".to_owned()],
+            max_age_days: MAX_AGE_DAYS,
+            max_ahead_hours: MAX_AHEAD_HOURS,
+            counts_duplicates: false,
+        }
     }
 }
 
@@ -47,6 +54,7 @@ pub(super) struct Raw {
     count: Maybe<Vec<Spanned<String>>>,
     max_age_days: Maybe<i64>,
     max_ahead_hours: Maybe<i64>,
+    duplicates: Maybe<String>,
 }
 
 pub(super) const KEYS: &[Key] = &[
@@ -68,6 +76,12 @@ pub(super) const KEYS: &[Key] = &[
         "24",
         "Hours after `receivedAt` beyond which a message counts in the hour of `receivedAt`; 0 for no limit.",
     ),
+    key(
+        "rollup.duplicates",
+        "duplicates = \"once\"",
+        "once",
+        "\"once\": objects with the same content count once; \"count\": each counts.",
+    ),
 ];
 
 impl Raw {
@@ -79,8 +93,19 @@ impl Raw {
             count: self.count.map_or(default.count, |count| check_types(check, count)),
             max_age_days: max_age_days.unwrap_or(default.max_age_days),
             max_ahead_hours: max_ahead_hours.unwrap_or(default.max_ahead_hours),
+            counts_duplicates: check_duplicates(check, self.duplicates),
         }
     }
+}
+
+fn check_duplicates(check: &mut Check<'_>, value: Maybe<String>) -> bool {
+    let Some(value) = value else { return false };
+    if !matches!(value.get_ref().as_str(), "once" | "count") {
+        let label = format!("`{}` is neither", value.get_ref().escape_debug());
+        let help = "write duplicates = \"once\" or duplicates = \"count\"";
+        check.mistake(value.span(), "`rollup.duplicates` is unknown", label, help);
+    }
+    value.get_ref() == "count"
 }
 
 fn check_types(check: &mut Check<'_>, count: Spanned<Vec<Spanned<String>>>) -> Vec<String> {

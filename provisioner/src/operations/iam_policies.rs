@@ -146,8 +146,8 @@ fn verification(context: &Context<'_>) -> Vec<Json> {
         ),
         statement(
             "ReadLedger",
-            // `verify` removes its own count. An index has no such action.
-            &["dynamodb:Query", "dynamodb:BatchGetItem", "dynamodb:DeleteItem"],
+            // `verify` takes its own count back. An index has no such actions.
+            &["dynamodb:Query", "dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"],
             &[ledger, index],
         ),
         statement("Uncount", &["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"], &sums),

@@ -1,11 +1,9 @@
-//! Reads the ledger: the objects that are counted, and their markers.
+//! Reads the ledger: which objects are recorded as counted.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
-use counting::item::Item;
-use counting::ledger::{Ledger, Marker};
 use counting::names::ledger;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -39,16 +37,7 @@ fn is_throttle(error: &AwsError) -> bool {
 
 pub(super) type Attributes = HashMap<String, AttributeValue>;
 
-/// Parses an item of the ledger.
-fn item(attributes: Attributes) -> Option<Item> {
-    serde_dynamo::from_item(attributes).ok()
-}
-
 impl Session<'_> {
-    fn incomplete(&self) -> Error {
-        Error::incomplete_answer(format!("read table {}", self.pipeline.table.ledger), "marker")
-    }
-
     fn reading(&self) -> String {
         format!("read table {}", self.pipeline.table.ledger)
     }
@@ -66,7 +55,7 @@ impl Session<'_> {
         let distinct: HashSet<&String> = names.iter().collect();
         let distinct: Vec<&String> = distinct.into_iter().collect();
         let counted: HashSet<String> = stream::iter(distinct.chunks(KEYS_PER_BATCH))
-            .map(|batch| self.counted_in_batch(batch, consistency))
+            .map(|batch| self.recorded(batch, consistency))
             .buffer_unordered(AT_ONCE)
             .try_concat()
             .await?
@@ -75,30 +64,13 @@ impl Session<'_> {
         Ok(names.iter().map(|name| counted.contains(name)).collect())
     }
 
-    /// Returns the ledger keys of the counted objects among at most [`KEYS_PER_BATCH`] objects.
-    async fn counted_in_batch(&self, names: &[&String], consistency: Consistency) -> Result<Vec<String>, Error> {
-        let first = self.first_markers(names, consistency).await?;
-        let check = |(name, marker): (String, Marker)| async move {
-            let single = Ledger::new(vec![marker]);
-            // Most objects have one chunk; the completeness of the others follows from all of their markers.
-            let complete = single.is_complete() || Ledger::new(self.markers(&name).await?).is_complete();
-            Ok::<_, Error>(complete.then_some(name))
-        };
-        let complete: Vec<Option<String>> =
-            stream::iter(first).map(check).buffer_unordered(AT_ONCE).try_collect().await?;
-        Ok(complete.into_iter().flatten().collect())
-    }
-
-    /// Returns the marker of the first chunk of each object that has one.
-    async fn first_markers(&self, names: &[&String], consistency: Consistency) -> Result<Vec<(String, Marker)>, Error> {
+    /// Returns the names of the recorded objects among at most [`KEYS_PER_BATCH`] names.
+    async fn recorded(&self, names: &[&String], consistency: Consistency) -> Result<Vec<String>, Error> {
         let table = &self.pipeline.table.ledger;
         let mut keys = KeysAndAttributes::builder()
             .consistent_read(consistency == Consistency::Strong)
-            .projection_expression("#object, #chunk, #run, #first, #end");
-        let attributes = [ledger::OBJECT, ledger::CHUNK, ledger::RUN, ledger::FIRST, ledger::END];
-        for name in attributes {
-            keys = keys.expression_attribute_names(format!("#{name}"), name);
-        }
+            .projection_expression("#object")
+            .expression_attribute_names("#object", ledger::OBJECT);
         for name in names {
             keys = keys.keys(HashMap::from([
                 (ledger::OBJECT.to_owned(), AttributeValue::S((*name).clone())),
@@ -127,30 +99,11 @@ impl Session<'_> {
             }
             pauses.next(last.as_deref()).await?;
         }
-        found
-            .into_iter()
-            .map(|attributes| {
-                let item = item(attributes).ok_or_else(|| self.incomplete())?;
-                Ok((item.object().to_owned(), item.into_marker_without_pairs()))
-            })
-            .collect()
-    }
-
-    /// Returns all markers of an object, by its key in the ledger.
-    pub(super) async fn markers(&self, name: &str) -> Result<Vec<Marker>, Error> {
-        let request = self
-            .aws
-            .dynamodb
-            .query()
-            .table_name(&self.pipeline.table.ledger)
-            .consistent_read(true)
-            .key_condition_expression("#object = :object")
-            .expression_attribute_names("#object", ledger::OBJECT)
-            .expression_attribute_values(":object", AttributeValue::S(name.to_owned()));
-        let items: Result<Vec<Attributes>, _> = request.into_paginator().items().send().collect().await;
-        let items = items.call("dynamodb:Query").map_err(failed(self.reading()))?;
-        let marker = |attributes| item(attributes)?.into_marker();
-        items.into_iter().map(|attributes| marker(attributes).ok_or_else(|| self.incomplete())).collect()
+        let name = |mut item: Attributes| match item.remove(ledger::OBJECT) {
+            Some(AttributeValue::S(name)) => Ok(name),
+            _ => Err(Error::incomplete_answer(self.reading(), "object")),
+        };
+        found.into_iter().map(name).collect()
     }
 }
 
@@ -170,20 +123,13 @@ mod tests {
     use crate::aws::{Account, Aws};
     use crate::config;
 
-    /// Returns a client and its log of requests. Batch reads return the given responses in order; a query returns two
-    /// markers for the object "whole" and one for any other.
+    /// Returns a client and its log of requests. Batch reads return the given responses in order.
     fn scripted_client(answers: Vec<(u16, Json)>) -> (Aws, Arc<Mutex<Vec<Json>>>) {
         let (asked, answers) = (Arc::new(Mutex::new(Vec::new())), Mutex::new(answers.into_iter()));
         let log = Arc::clone(&asked);
         let client = infallible_client_fn(move |request: http::Request<SdkBody>| {
             let asked: Json = request.body().bytes().map(serde_json::from_slice).expect("a body").expect("JSON");
-            let (status, body) = match asked["ExpressionAttributeValues"][":object"]["S"].as_str() {
-                Some(name) if name.contains("whole") => {
-                    (200, json!({ "Items": [json_item("whole", 0, 2), json_item("whole", 1, 2)] }))
-                }
-                Some(_) => (200, json!({ "Items": [json_item("half", 0, 2)] })),
-                None => answers.lock().expect("answers").next().expect("an answer"),
-            };
+            let (status, body) = answers.lock().expect("answers").next().expect("an answer");
             log.lock().expect("a log").push(asked);
             http::Response::builder().status(status).body(body.to_string()).expect("a response")
         });
@@ -197,15 +143,9 @@ mod tests {
         (Aws::new(&config), asked)
     }
 
-    fn json_item(key: &str, chunk: u32, end: u32) -> Json {
-        json!({
-            "object": { "S": format!("events/{key}#tag") }, "chunk": { "N": chunk.to_string() }, "run": { "S": "run" },
-            "first": { "N": "0" }, "end": { "N": end.to_string() }, "pairs": { "L": [] },
-        })
-    }
-
     #[tokio::test]
-    async fn batch_read_repeats_unprocessed_keys_and_checks_all_chunks_of_an_object() {
+    async fn batch_read_repeats_unprocessed_keys_and_calls_that_a_busy_table_rejects() {
+        let record = |key: &str| json!({ "object": { "S": format!("events/{key}#tag") } });
         let key = |key: &str| json!({ "object": { "S": format!("events/{key}#tag") }, "chunk": { "N": "0" } });
         let busy = json!({
             "__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException", "message": "slow down",
@@ -215,17 +155,17 @@ mod tests {
             (
                 200,
                 json!({
-                    "Responses": { "events-ledger": [json_item("one", 0, 1), json_item("half", 0, 2)] },
-                    "UnprocessedKeys": { "events-ledger": { "Keys": [key("whole"), key("none")] } },
+                    "Responses": { "events-ledger": [record("one")] },
+                    "UnprocessedKeys": { "events-ledger": { "Keys": [key("two"), key("none")] } },
                 }),
             ),
-            (200, json!({ "Responses": { "events-ledger": [json_item("whole", 0, 2)] } })),
+            (200, json!({ "Responses": { "events-ledger": [record("two")] } })),
         ]);
         let text = "[pipeline]\nname = \"events\"\nregion = \"us-east-1\"\naccount = \"123456789012\"";
         let pipeline = config::parse("pipeline.toml", text, None).expect("a pipeline");
         let account = Account::declared(&pipeline).expect("an account");
         let session = Session { aws, account, pipeline: &pipeline };
-        let objects = ["one", "half", "whole", "none"].map(|key| Object {
+        let objects = ["one", "other", "two", "none"].map(|key| Object {
             key: key.to_owned(),
             version: None,
             identity: "tag".to_owned(),
@@ -240,6 +180,5 @@ mod tests {
             asked.iter().filter_map(|asked| asked["RequestItems"]["events-ledger"]["Keys"].as_array().map(Vec::len));
         assert_eq!(batches.collect::<Vec<_>>(), [4, 4, 2]);
         assert_eq!(asked[1]["RequestItems"]["events-ledger"]["ConsistentRead"], false);
-        assert_eq!(asked.iter().filter(|asked| asked["KeyConditionExpression"].is_string()).count(), 2);
     }
 }

@@ -10,6 +10,7 @@ mod objects;
 pub(crate) mod permissions;
 pub(crate) mod replay;
 pub(crate) mod status;
+mod take_back;
 pub(crate) mod verify;
 
 use std::time::Duration;

@@ -1,9 +1,10 @@
 //! The status of a deployment: the function, recent counts, and recent failures.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use counting::names::ledger;
+use counting::record::{Record, RecordItem};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -35,6 +36,8 @@ pub(crate) struct Status {
     pub(crate) last_hour: Option<Counted>,
     /// Objects counted in the last 24 hours.
     pub(crate) last_day: Option<Counted>,
+    /// The objects of the last 24 hours with lines that should be counted but are not, latest first.
+    pub(crate) skips: Option<Vec<Skipped>>,
     /// The approximate number of messages in the failure queue.
     pub(crate) failures: Option<u64>,
     /// The queue's name.
@@ -64,36 +67,63 @@ pub(crate) struct Deployed {
 /// The number of counted objects, and the delays from upload to count.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Counted {
+    /// All objects, duplicates included.
     pub(crate) objects: usize,
+    /// Objects that were not counted, as others have the same content.
+    pub(crate) duplicates: usize,
     /// The median delay in seconds.
     pub(crate) median_seconds: Option<i64>,
     /// The longest delay in seconds.
     pub(crate) longest_seconds: Option<i64>,
 }
 
-/// An entry of the ledger's index, with times in epoch seconds.
-pub(super) struct CountedObject {
-    /// The object's name in the ledger.
-    pub(super) object: String,
-    pub(super) written_at: i64,
-    uploaded_at: Option<i64>,
+/// An object with lines that should be counted but are not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Skipped {
+    /// Bucket, key and identity.
+    pub(crate) object: String,
+    /// The number of its messages, and of texts that are none.
+    pub(crate) lines: u64,
+    /// The number of skipped lines by reason.
+    pub(crate) skipped: BTreeMap<String, u64>,
+    /// The first skipped lines: line number and reason.
+    pub(crate) first_skipped: Vec<(u64, String)>,
 }
 
 impl Counted {
-    /// Summarises the objects that were counted at or after `since`, each object once.
-    fn since(entries: &[CountedObject], since: i64) -> Self {
-        let mut lags: HashMap<&str, Option<i64>> = HashMap::new();
-        for entry in entries.iter().filter(|entry| entry.written_at >= since) {
-            // The clocks of S3 and Lambda may differ slightly.
-            let lag = entry.uploaded_at.map(|uploaded| (entry.written_at - uploaded).max(0));
-            let known = lags.entry(&entry.object).or_default();
-            *known = (*known).max(lag);
-        }
-        let objects = lags.len();
-        let mut lags: Vec<i64> = lags.into_values().flatten().collect();
+    /// Summarises the objects that were counted at or after `since`.
+    fn since(records: &[RecordItem], since: i64) -> Self {
+        let recent: Vec<&RecordItem> = records.iter().filter(|item| seconds(item) >= since).collect();
+        // The clocks of S3 and Lambda may differ slightly.
+        let lag = |item: &&RecordItem| item.record.uploaded_at.map(|uploaded| (seconds(item) - uploaded).max(0));
+        let mut lags: Vec<i64> = recent.iter().filter_map(lag).collect();
         lags.sort_unstable();
-        Self { objects, median_seconds: lags.get(lags.len() / 2).copied(), longest_seconds: lags.last().copied() }
+        Self {
+            objects: recent.len(),
+            duplicates: recent.iter().filter(|item| item.record.duplicate_of.is_some()).count(),
+            median_seconds: lags.get(lags.len() / 2).copied(),
+            longest_seconds: lags.last().copied(),
+        }
     }
+}
+
+/// Returns the time at which an object was recorded, in epoch seconds.
+pub(super) fn seconds(item: &RecordItem) -> i64 {
+    i64::try_from(item.written_at).unwrap_or(i64::MAX)
+}
+
+/// Returns the objects with skips, latest first. A duplicate's skips are those of the counted object.
+fn skips(records: &[RecordItem]) -> Vec<Skipped> {
+    let has_skips = |item: &&RecordItem| item.record.skips() > 0 && item.record.duplicate_of.is_none();
+    let mut items: Vec<&RecordItem> = records.iter().filter(has_skips).collect();
+    items.sort_by_key(|item| std::cmp::Reverse(item.written_at));
+    let skipped = |Record { object, lines, skipped, first_skipped, .. }: &Record| Skipped {
+        object: object.clone(),
+        lines: *lines,
+        skipped: skipped.clone(),
+        first_skipped: first_skipped.clone(),
+    };
+    items.into_iter().map(|item| skipped(&item.record)).collect()
 }
 
 /// Collects what is known of the parts of a status.
@@ -151,6 +181,7 @@ impl Session<'_> {
             function,
             last_hour: counted(now - HOUR),
             last_day: counted(now - DAY),
+            skips: entries.as_deref().map(skips),
             failures,
             failure_queue: queue,
             errors,
@@ -177,8 +208,8 @@ impl Session<'_> {
         }))
     }
 
-    /// Returns the ledger's entries written between two times, in epoch seconds.
-    pub(super) async fn counted_since(&self, since: i64, now: i64) -> Result<Vec<CountedObject>, Error> {
+    /// Returns the records that were written between two times, in epoch seconds.
+    pub(super) async fn counted_since(&self, since: i64, now: i64) -> Result<Vec<RecordItem>, Error> {
         let table = &self.pipeline.table.ledger;
         let of_hour = |hour: i64| async move {
             let number = |n: i64| AttributeValue::N(n.to_string());
@@ -204,16 +235,8 @@ impl Session<'_> {
         };
         let items: Vec<Vec<HashMap<String, AttributeValue>>> =
             stream::iter(since / HOUR..=now / HOUR).map(of_hour).buffer_unordered(AT_ONCE).try_collect().await?;
-        let entry = |item: &HashMap<String, AttributeValue>| {
-            let number = |name: &str| item.get(name)?.as_n().ok()?.parse::<i64>().ok();
-            Some(CountedObject {
-                object: item.get(ledger::OBJECT)?.as_s().ok()?.clone(),
-                written_at: number(ledger::WRITTEN_AT)?,
-                uploaded_at: number(ledger::UPLOADED_AT),
-            })
-        };
-        let entries = items.iter().flatten().map(entry).collect::<Option<Vec<CountedObject>>>();
-        entries.ok_or_else(|| Error::incomplete_answer(format!("read table {table} by its index"), "marker"))
+        let records = items.into_iter().flatten().map(|item| serde_dynamo::from_item(item).ok()).collect::<Option<_>>();
+        records.ok_or_else(|| Error::incomplete_answer(format!("read table {table} by its index"), "record"))
     }
 }
 
@@ -221,23 +244,39 @@ impl Session<'_> {
 mod tests {
     use super::*;
 
+    fn item(object: &str, written_at: u64, record: Record) -> RecordItem {
+        RecordItem::new(Record { object: object.to_owned(), ..record }, written_at, None)
+    }
+
+    fn uploaded(at: i64) -> Record {
+        Record { uploaded_at: Some(at), ..Record::default() }
+    }
+
     #[test]
-    fn object_of_several_chunks_counts_once_with_its_longest_lag() {
-        let entry = |object: &str, written_at, uploaded_at| CountedObject {
-            object: object.to_owned(),
-            written_at,
-            uploaded_at,
-        };
-        let entries = [
-            entry("a", 100, Some(98)),
-            entry("b", 101, Some(102)),
-            entry("c", 102, Some(92)),
-            entry("c", 103, Some(92)),
-            entry("d", 104, None),
-            entry("old", 10, Some(0)),
+    fn recent_objects_are_counted_with_their_lags() {
+        let duplicate = Record { duplicate_of: Some("a".to_owned()), ..uploaded(92) };
+        let records = [
+            item("a", 100, uploaded(98)),
+            item("b", 101, uploaded(102)),
+            item("c", 103, duplicate),
+            item("d", 104, Record::default()),
+            item("old", 10, uploaded(0)),
         ];
-        let counted = Counted { objects: 4, median_seconds: Some(2), longest_seconds: Some(11) };
-        assert_eq!(Counted::since(&entries, 100), counted);
-        assert_eq!(Counted::since(&entries, 200), Counted::default());
+        let counted = Counted { objects: 4, duplicates: 1, median_seconds: Some(2), longest_seconds: Some(11) };
+        assert_eq!(Counted::since(&records, 100), counted);
+        assert_eq!(Counted::since(&records, 200), Counted::default());
+    }
+
+    #[test]
+    fn objects_with_skips_are_listed_once_and_latest_first() {
+        let skipping = || Record { skipped: [("not_json".to_owned(), 2)].into(), ..Record::default() };
+        let duplicate = Record { duplicate_of: Some("a".to_owned()), ..skipping() };
+        let records = [
+            item("a", 1, skipping()),
+            item("b", 2, Record::default()),
+            item("c", 3, duplicate),
+            item("d", 4, skipping()),
+        ];
+        assert_eq!(skips(&records).iter().map(|skipped| skipped.object.as_str()).collect::<Vec<_>>(), ["d", "a"]);
     }
 }

@@ -5,13 +5,11 @@
 //! later run removes the leftovers of a killed one. If the object is not counted in time, every resource in the chain
 //! is checked.
 
-use std::collections::HashMap;
 use std::io::Write as _;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use aws_sdk_dynamodb::types::{AttributeValue, Delete, TransactWriteItem, Update};
-use counting::ledger::{Marker, days};
-use counting::names::{counts, daily, ledger, log_message, verify as reserved};
+use counting::names::{counts, ledger, log_message, verify as reserved};
+use counting::protocol::take_back;
 use flate2::{Compression, write::GzEncoder};
 use futures_util::stream::TryStreamExt;
 use jiff::Timestamp;
@@ -21,9 +19,11 @@ use serde_json::json;
 
 use super::checks::{Check, Passes};
 use super::failed;
-use super::ledger::{Attributes, Consistency};
+use super::ledger::Consistency;
 use super::objects::Object;
-use crate::aws::{AwsError, Call, Pauses, ResourceError, Session, Wait, absent_on, retry_while};
+use super::status::seconds;
+use super::take_back::hour_key;
+use crate::aws::{Call, Pauses, Session, Wait, absent_on};
 use crate::error::{Error, ErrorKind};
 use crate::shutdown::{Shutdown, Signal};
 
@@ -31,12 +31,6 @@ use crate::shutdown::{Shutdown, Signal};
 const LEFTOVER_AGE: Duration = Duration::from_secs(60 * 60);
 /// The time, in seconds, for which the ledger is searched for counts without objects.
 const LEFTOVER_SECONDS: i64 = 48 * 60 * 60;
-/// The time for which a write is repeated that conflicts with a transaction.
-const CONFLICT_LIMIT: Duration = Duration::from_secs(30);
-/// The error code of a transaction that was not applied; its message lists the reasons.
-const CANCELLED: &str = "TransactionCanceledException";
-/// The description of the removal of a count, for errors.
-const UNCOUNT: &str = "remove the counts of object";
 /// The interval at which another object is uploaded while none is counted.
 const UPLOAD_INTERVAL: Duration = Duration::from_secs(30);
 /// The subject of the check of the function's log.
@@ -100,10 +94,6 @@ enum Waited {
     Counted(String, Duration),
     Late,
     Stopped(Signal),
-}
-
-fn text(value: &str) -> AttributeValue {
-    AttributeValue::S(value.to_owned())
 }
 
 impl Session<'_> {
@@ -203,38 +193,22 @@ impl Session<'_> {
         }
     }
 
-    /// Returns the key of an item of the counts table.
-    fn hour_key(event: &str, hour: &str) -> Attributes {
-        HashMap::from([(counts::EVENT.to_owned(), text(event)), (counts::HOUR.to_owned(), text(hour))])
-    }
-
-    /// Returns the items to which a marker's chunk was added, with the counts: table, key, count.
-    fn additions<'b>(&'b self, marker: &'b Marker) -> Vec<(&'b str, Attributes, i64)> {
-        let table = &self.pipeline.table;
-        let hours = marker.pairs.iter().map(|(event, hour, n)| (&*table.counts, Self::hour_key(event, hour), *n));
-        let days = days(&marker.pairs).map(|(day, event, n)| {
-            let key = [(daily::DAY, day), (daily::EVENT, event)];
-            (&*table.daily, key.map(|(name, key)| (name.to_owned(), text(key))).into(), n)
-        });
-        hours.chain(days).collect()
-    }
-
     /// Returns the count of an event in the reserved hour.
     async fn count(&self, event: &str) -> Result<i64, Error> {
         let table = &self.pipeline.table.counts;
         let request = self.aws.dynamodb.get_item().table_name(table).consistent_read(true);
-        let answer = request.set_key(Some(Self::hour_key(event, reserved::HOUR))).send().await.call("dynamodb:GetItem");
+        let answer = request.set_key(Some(hour_key(event, reserved::HOUR))).send().await.call("dynamodb:GetItem");
         let item = answer.map_err(failed(format!("read table {table}")))?.item.unwrap_or_default();
         let number = item.get(counts::COUNT).and_then(|count| count.as_n().ok()).and_then(|digits| digits.parse().ok());
         Ok(number.unwrap_or(0))
     }
 
-    /// Removes the count, the object, and a count that a repeated notification added in between. Afterwards a late
-    /// notification finds no object to count.
+    /// Takes the count back and removes the object. A notification that comes in between or later finds that its content
+    /// is not to be counted, or no object.
     async fn remove(&self, object: &Object) -> Result<(), Error> {
         let bucket = &self.pipeline.bucket.name;
         let name = ledger::object_key(bucket, &object.key, &object.identity);
-        self.uncount(&name).await?;
+        take_back(self, &ledger::content(&name), &name).await?;
         let delete = |version: Option<String>| async {
             let request = self.aws.s3.delete_object().bucket(bucket).key(&object.key).set_version_id(version);
             let request = request.expected_bucket_owner(&self.account.id);
@@ -246,74 +220,7 @@ impl Session<'_> {
         if let Some(marker) = answer.filter(|answer| answer.delete_marker == Some(true) && object.version.is_none()) {
             delete(marker.version_id).await?;
         }
-        self.uncount(&name).await
-    }
-
-    /// Reverses the counting of an object by the same rule: one transaction deletes a marker and subtracts its counts.
-    async fn uncount(&self, name: &str) -> Result<(), Error> {
-        let ledger_table = &self.pipeline.table.ledger;
-        for marker in self.markers(name).await? {
-            let delete = Delete::builder()
-                .table_name(ledger_table)
-                .key(ledger::OBJECT, text(name))
-                .key(ledger::CHUNK, AttributeValue::N(marker.chunk.to_string()))
-                .condition_expression("attribute_exists(#object)")
-                .expression_attribute_names("#object", ledger::OBJECT)
-                .build()?;
-            let mut items = vec![TransactWriteItem::builder().delete(delete).build()];
-            let additions = self.additions(&marker);
-            for (table, key, count) in &additions {
-                let update = Update::builder()
-                    .table_name(*table)
-                    .set_key(Some(key.clone()))
-                    .update_expression("ADD #count :less")
-                    .expression_attribute_names("#count", counts::COUNT)
-                    .expression_attribute_values(":less", AttributeValue::N(count.saturating_neg().to_string()))
-                    .build()?;
-                items.push(TransactWriteItem::builder().update(update).build());
-            }
-            let token = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-            let uncounted = self.settled(|| async {
-                let request = self.aws.dynamodb.transact_write_items().set_transact_items(Some(items.clone()));
-                request.client_request_token(&token).send().await.call("dynamodb:TransactWriteItems")
-            });
-            match uncounted.await {
-                // Another run has removed the marker, and the count with it.
-                Err(ResourceError::Call(error)) if error.says(CANCELLED, "ConditionalCheckFailed") => continue,
-                result => result.map_err(|error| error.on(UNCOUNT, &name))?,
-            };
-            for (table, key, _) in &additions {
-                // Another run may have counted an object in the meantime.
-                let deleted = self.settled(|| async {
-                    let request = self
-                        .aws
-                        .dynamodb
-                        .delete_item()
-                        .table_name(*table)
-                        .set_key(Some(key.clone()))
-                        .condition_expression("#count = :zero")
-                        .expression_attribute_names("#count", counts::COUNT)
-                        .expression_attribute_values(":zero", AttributeValue::N("0".to_owned()));
-                    absent_on(request.send().await.call("dynamodb:DeleteItem"), &["ConditionalCheckFailedException"])
-                });
-                deleted.await.map_err(|error| error.on(UNCOUNT, &name))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Repeats a write while another transaction holds one of its items. The SDK does not.
-    async fn settled<T, F>(&self, write: impl FnMut() -> F + Send) -> Result<T, ResourceError>
-    where
-        F: Future<Output = Result<T, AwsError>> + Send,
-    {
-        let what = "another transaction to end".to_owned();
-        let waiting = Wait { what, deadline: CONFLICT_LIMIT, on_wait: &|_, _| {} };
-        let is_conflict = |error: &AwsError| {
-            matches!(error.code(), Some("TransactionConflictException" | "TransactionInProgressException"))
-                || error.says(CANCELLED, "TransactionConflict") && !error.says(CANCELLED, "ConditionalCheckFailed")
-        };
-        retry_while(waiting, is_conflict, write).await
+        self.forget(&name).await
     }
 
     /// Removes the counts whose objects are gone: those of a run that was killed, or of a notification that came while
@@ -326,8 +233,10 @@ impl Session<'_> {
         let now = Timestamp::now().as_second();
         let limit = now - i64::try_from(LEFTOVER_AGE.as_secs()).unwrap_or_default();
         for counted in self.counted_since(now - LEFTOVER_SECONDS, now).await? {
-            if counted.object.starts_with(&prefix) && counted.written_at < limit {
-                self.uncount(&counted.object).await?;
+            let object = &counted.record.object;
+            if object.starts_with(&prefix) && seconds(&counted) < limit {
+                take_back(self, &ledger::content(object), object).await?;
+                self.forget(object).await?;
             }
         }
         Ok(())

@@ -30,8 +30,12 @@ const HOURS: f64 = 730.0;
 const PAIRS_A_FILE: f64 = 100.0;
 /// The number of pairs in a transaction, in addition to their marker: each is added to its hour and to its day.
 const PAIRS_A_CHUNK: f64 = 49.0;
-/// The size of a pair in a marker, about 60 bytes. A write unit is one kilobyte.
-const PAIR_KILOBYTES: f64 = 0.06;
+/// The size of a pair in a plan, compressed: about 15 bytes. A write unit is one kilobyte.
+const PAIR_KILOBYTES: f64 = 0.015;
+/// The other writes to the ledger: a claim in a transaction, and a record with its entry in the index.
+const CLAIM_AND_RECORD: f64 = TRANSACTION + 2.0;
+/// The reads of the ledger: the record and the claims.
+const READS_A_FILE: f64 = 2.0;
 /// A transactional write costs double. The indexes are written outside of transactions.
 const TRANSACTION: f64 = 2.0;
 /// Capacity units are provisioned separately for a table and its index. The daily table has none.
@@ -130,9 +134,8 @@ impl Settings {
             requests.max(0.0) / 1e6 * LAMBDA_MILLION_REQUESTS + gb_seconds.max(0.0) * gb_second
         };
 
-        // Each marker is a write, and the last one of a file also a write to the index. Each pair is a write to the
-        // counts table, one to its index, and one to the daily table.
-        let markers = files * (chunks * (pairs / chunks * PAIR_KILOBYTES).ceil() * TRANSACTION + 1.0);
+        // Each pair is a write to the counts table, one to its index, and one to the daily table; each chunk has a marker.
+        let ledger_writes = files * ((pairs * PAIR_KILOBYTES).ceil() + CLAIM_AND_RECORD + chunks * TRANSACTION);
         let requests =
             |reads: f64, writes: f64| reads / 1e6 * DYNAMODB_MILLION_READS + writes / 1e6 * DYNAMODB_MILLION_WRITES;
         let mut dynamodb = Dollars { list: 0.0, billed: 0.0 };
@@ -141,7 +144,7 @@ impl Settings {
         for (billing, parts, reads, writes) in [
             (counts, TABLE_AND_INDEX, 0.0, files * pairs * (TRANSACTION + 1.0)),
             (daily, TABLE, 0.0, files * pairs * TRANSACTION),
-            (ledger, TABLE_AND_INDEX, files, markers),
+            (ledger, TABLE_AND_INDEX, files * READS_A_FILE, ledger_writes),
         ] {
             match billing {
                 Billing::OnDemand => {
@@ -200,11 +203,11 @@ mod tests {
 
     #[test]
     fn costs_equal_a_calculation_by_hand() {
-        // 10,000 files of 10,000 events, 100 pairs each: 300 units for their hours, 200 for their days, 12 for three
-        // markers of 2 KB (doubled), and 1 for the index.
-        let writes = 10_000.0 * (300.0 + 200.0 + 12.0 + 1.0);
+        // 10,000 files of 10,000 events, 100 pairs each: 300 units for their hours, 200 for their days, 2 for the plan, 2
+        // for its claim, 6 for three markers, and 2 for the record.
+        let writes = 10_000.0 * (300.0 + 200.0 + 2.0 + 2.0 + 6.0 + 2.0);
         let [(_, lambda), (_, dynamodb), (_, s3), (_, logs)] = SMALL.costs(VOLUME);
-        assert_eq!(dynamodb.list, cents(writes / 1e6 * 0.625 + 10_000.0 / 1e6 * 0.125));
+        assert_eq!(dynamodb.list, cents(writes / 1e6 * 0.625 + 20_000.0 / 1e6 * 0.125));
         assert_eq!(s3.list, 0.05);
         // 0.16 s, and 10,000 events at 1.3 µs, on a seventh of a processor and a quarter of a GB.
         let seconds = 10_000.0 * (0.16 + 0.013 * 1_769.0 / 256.0);

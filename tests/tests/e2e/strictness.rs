@@ -235,7 +235,7 @@ async fn live_state_after_apply_has_no_undeclared_settings() -> Result<()> {
             format!("{name}-ledger"),
             json!([["object", "HASH"], ["chunk", "RANGE"]]),
             json!([["chunk", "N"], ["counted_hour", "S"], ["object", "S"], ["written_at", "N"]]),
-            json!([["by-counted-hour", [["counted_hour", "HASH"], ["written_at", "RANGE"]], "INCLUDE"]]),
+            json!([["by-counted-hour", [["counted_hour", "HASH"], ["written_at", "RANGE"]], "ALL"]]),
             json!(["ENABLED", "expires_at"]),
         ),
     ] {

@@ -45,10 +45,12 @@ async fn uploaded_files_are_counted_and_queryable() -> Result<()> {
 async fn keys_with_special_characters_are_counted() -> Result<()> {
     let pipeline = pipeline()?;
     pipeline.expect(0, &["apply", "--yes"])?;
-    let line = json!({ "type": "track", "event": "e", "timestamp": "2015-08-04T12:34:56.789Z" }).to_string();
+    let line = |key: &str| {
+        json!({ "type": "track", "event": "e", "timestamp": "2015-08-04T12:34:56.789Z", "messageId": key }).to_string()
+    };
     let keys = ["a b", "a+b", "a%2Bb", "ä/注文", "q?x=1&y=2", "#", "'\"", "a\u{301}"];
     for key in keys {
-        pipeline.upload(&format!("segment-logs/{key}.gz"), &gzip(line.as_bytes())).await?;
+        pipeline.upload(&format!("segment-logs/{key}.gz"), &gzip(line(key).as_bytes())).await?;
     }
     let count = keys.len() as u64;
     pipeline.wait_for_counts(&Counts::from([(("e".to_owned(), "2015-08-04T12:00:00Z".to_owned()), count)])).await
@@ -64,7 +66,8 @@ async fn files_in_any_compression_are_counted() -> Result<()> {
     // Gzip with a content encoding, plain text named .gz, several members, an empty file, and Segment's test file.
     let request = s3.put_object().bucket(&pipeline.name).key("segment-logs/encoded.gz").content_encoding("gzip");
     request.body(zipped.clone().into()).send().await?;
-    pipeline.upload("segment-logs/plain.gz", line.as_bytes()).await?;
+    // Of other content than the first.
+    pipeline.upload("segment-logs/plain.gz", format!("{line}\n").as_bytes()).await?;
     pipeline.upload("segment-logs/members.gz", &[zipped.clone(), gzip(b"\n"), zipped.clone()].concat()).await?;
     pipeline.upload("segment-logs/empty.gz", b"").await?;
     pipeline.upload("segment-logs/dummy-object.txt.gz", b"This is a test.").await?;

@@ -12,9 +12,6 @@ use crate::config::Function;
 use crate::reconcile::diff::Diff;
 use crate::resources::Context;
 
-/// A marker must outlive its object: S3 expires objects at the midnight after their last day, and deletes them with a
-/// delay.
-const LEDGER_MARGIN_DAYS: i32 = 7;
 const DESCRIPTION: &str = "Counts the events of Segment's files per event and hour";
 
 /// The settings that UpdateFunctionConfiguration changes. The architecture is changed with the code.
@@ -160,11 +157,11 @@ fn desired_environment(context: &Context<'_>, declared: &Function) -> BTreeMap<S
     let limits = [(env::MAX_AGE_DAYS, limits.max_age_days), (env::MAX_AHEAD_HOURS, limits.max_ahead_hours)];
     environment
         .extend(limits.into_iter().filter_map(|(name, limit)| limit.map(|limit| (name.to_owned(), limit.to_string()))));
-    if let Some(days) = pipeline.bucket.expire_days {
-        // An object of a bucket with versions is kept for the same time again as a noncurrent version. Somebody may
-        // enable versioning, so the markers of every bucket last that long.
-        let lifetime = days.saturating_mul(2).saturating_add(LEDGER_MARGIN_DAYS);
-        environment.insert(env::LEDGER_TTL_DAYS.to_owned(), lifetime.to_string());
+    if let Some(days) = pipeline.bucket.ledger_ttl_days() {
+        environment.insert(env::LEDGER_TTL_DAYS.to_owned(), days.to_string());
+    }
+    if pipeline.rollup.counts_duplicates {
+        environment.insert(env::DUPLICATES.to_owned(), env::DUPLICATES_COUNT.to_owned());
     }
     environment
 }

@@ -380,9 +380,9 @@ impl Function {
 }
 
 /// Returns the addresses of the tables that the function writes to, for resources that cause invocations.
-pub(super) fn table_addresses(context: &Context<'_>) -> [Address; 2] {
+pub(super) fn table_addresses(context: &Context<'_>) -> [Address; 3] {
     let declared = &context.pipeline.table;
-    [Address::of::<table::Table>(&declared.counts), Address::of::<table::Table>(&declared.ledger)]
+    [&declared.counts, &declared.daily, &declared.ledger].map(Address::of::<table::Table>)
 }
 
 #[cfg(test)]

@@ -52,12 +52,11 @@ impl Kind for Table {
             tags: context.pipeline.tags.clone(),
         };
         let (event, hour) = ((counts::EVENT, "S"), (counts::HOUR, "S"));
-        let by_hour = Index { name: counts::BY_HOUR, hash: hour, range: event, include: None };
+        let by_hour = Index { name: counts::BY_HOUR, hash: hour, range: event };
         let by_counted_hour = Index {
             name: ledger::BY_COUNTED_HOUR,
             hash: (ledger::COUNTED_HOUR, "S"),
             range: (ledger::WRITTEN_AT, "N"),
-            include: Some(ledger::UPLOADED_AT),
         };
         let (object, chunk) = ((ledger::OBJECT, "S"), (ledger::CHUNK, "N"));
         vec![

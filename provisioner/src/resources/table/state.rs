@@ -32,25 +32,17 @@ pub(in crate::resources) struct Table {
     pub(super) tags: BTreeMap<String, String>,
 }
 
-/// A global secondary index.
+/// A global secondary index of all attributes.
 #[derive(Debug, Clone)]
 pub(super) struct Index {
     pub(super) name: &'static str,
     pub(super) hash: Attribute,
     pub(super) range: Attribute,
-    /// The attribute that it includes besides the keys; `None` includes all attributes.
-    pub(super) include: Option<&'static str>,
 }
 
 impl Index {
     pub(super) fn projection(&self) -> Projection {
-        let projection = Projection::builder();
-        match self.include {
-            None => projection.projection_type(ProjectionType::All).build(),
-            Some(attribute) => {
-                projection.projection_type(ProjectionType::Include).non_key_attributes(attribute).build()
-            }
-        }
+        Projection::builder().projection_type(ProjectionType::All).build()
     }
 
     pub(super) fn to_json(&self) -> Json {

@@ -1,0 +1,219 @@
+//! A plan: the totals of one or several contents, cut into chunks of additions.
+//!
+//! A plan is immutable, and its name is the digest of its bytes. Whoever knows the name can therefore write any of its
+//! chunks, whatever totals its own version of the parser finds.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::names::daily::day_of;
+use crate::rollup::Totals;
+
+/// Additions in a chunk. DynamoDB allows 100 actions in a transaction (API reference, TransactWriteItems); one of them is
+/// the marker.
+pub const ADDITIONS_PER_CHUNK: usize = 99;
+/// The level of zstd, its default: the bytes of a plan are few beside the units of its additions.
+const LEVEL: i32 = 3;
+
+/// A pair of event and hour, with what is added to its count.
+pub type Pair = (String, String, i64);
+
+/// The part of a plan that is added for one content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// The content's name, see [`crate::names::ledger::content`].
+    pub content: String,
+    /// The number of the claim that this share belongs to: 0, and one more for each recount.
+    pub generation: u32,
+    /// The additions, sorted.
+    pub pairs: Vec<Pair>,
+}
+
+impl Share {
+    /// Creates the share that adds the difference between `totals` and the pairs that were added before.
+    #[must_use]
+    pub fn new(content: String, generation: u32, totals: &Totals, before: &[Pair]) -> Self {
+        let mut sums: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+        for ((event, hour), count) in totals {
+            *sums.entry((event, hour)).or_default() += count;
+        }
+        for (event, hour, count) in before {
+            *sums.entry((event, hour)).or_default() -= count;
+        }
+        Self { content, generation, pairs: pairs(sums) }
+    }
+}
+
+/// A plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The shares, of different contents.
+    pub shares: Vec<Share>,
+    /// The number of pairs in each chunk. It is a part of the plan, so that a version with another limit cuts the same.
+    cut: Vec<usize>,
+}
+
+/// The reason why bytes are not a plan.
+#[derive(Debug, thiserror::Error)]
+#[error("it is damaged: {0}")]
+pub struct PlanError(String);
+
+impl Plan {
+    /// Creates the plan of these shares.
+    #[must_use]
+    pub fn new(mut shares: Vec<Share>) -> Self {
+        shares.sort_by(|a, b| a.content.cmp(&b.content));
+        let cut = cut(&merged(&shares));
+        Self { shares, cut }
+    }
+
+    /// Returns the additions of each chunk. Those to the daily table follow from them, see [`days`].
+    #[must_use]
+    pub fn chunks(&self) -> Vec<Vec<Pair>> {
+        let mut pairs = merged(&self.shares).into_iter();
+        self.cut.iter().map(|length| pairs.by_ref().take(*length).collect()).collect()
+    }
+
+    /// Returns the plan as bytes: JSON, compressed with zstd.
+    ///
+    /// # Errors
+    /// An error of the compressor; there is none in memory.
+    pub fn encode(&self) -> io::Result<Vec<u8>> {
+        zstd::encode_all(serde_json::to_vec(self)?.as_slice(), LEVEL)
+    }
+
+    /// Parses the bytes of the plan with this name.
+    ///
+    /// # Errors
+    /// [`PlanError`] if they are not its bytes.
+    pub fn decode(name: &str, bytes: &[u8]) -> Result<Self, PlanError> {
+        if self::name(bytes) != name {
+            return Err(PlanError("its digest is not its name".to_owned()));
+        }
+        let json = zstd::decode_all(bytes).map_err(|error| PlanError(error.to_string()))?;
+        serde_json::from_slice(&json).map_err(|error| PlanError(error.to_string()))
+    }
+}
+
+/// Returns the name of the plan with these bytes: the first 128 bits of their SHA-256, in hexadecimal digits.
+#[must_use]
+pub fn name(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Returns the sums of the shares, sorted, without those that are zero.
+fn merged(shares: &[Share]) -> Vec<Pair> {
+    let mut sums: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+    for (event, hour, count) in shares.iter().flat_map(|share| &share.pairs) {
+        let sum = sums.entry((event, hour)).or_default();
+        *sum = sum.saturating_add(*count);
+    }
+    pairs(sums)
+}
+
+fn pairs(sums: BTreeMap<(&str, &str), i64>) -> Vec<Pair> {
+    let pair = |((event, hour), count): ((&str, &str), i64)| (event.to_owned(), hour.to_owned(), count);
+    sums.into_iter().filter(|(_, count)| *count != 0).map(pair).collect()
+}
+
+/// Returns the additions to the daily table that belong to sorted pairs: day, event, count.
+pub fn days(pairs: &[Pair]) -> impl Iterator<Item = (&str, &str, i64)> {
+    by_day(pairs).filter_map(|pairs| {
+        let (event, hour, _) = pairs.first()?;
+        let count = pairs.iter().fold(0, |sum: i64, (_, _, count)| sum.saturating_add(*count));
+        Some((day_of(hour), event.as_str(), count))
+    })
+}
+
+/// Divides sorted pairs by event and day.
+fn by_day(pairs: &[Pair]) -> impl Iterator<Item = &[Pair]> {
+    pairs.chunk_by(|a, b| a.0 == b.0 && day_of(&a.1) == day_of(&b.1))
+}
+
+/// Cuts sorted pairs into chunks of at most [`ADDITIONS_PER_CHUNK`] additions to both tables; returns their lengths. The
+/// hours of a day, at most 24, stay together: no two chunks, which are written concurrently, then add to the same item.
+fn cut(pairs: &[Pair]) -> Vec<usize> {
+    let (mut lengths, mut length, mut additions) = (Vec::new(), 0, 0);
+    for day in by_day(pairs) {
+        if additions + day.len() + 1 > ADDITIONS_PER_CHUNK {
+            lengths.push(length);
+            (length, additions) = (0, 0);
+        }
+        additions += day.len() + 1;
+        length += day.len();
+    }
+    if length > 0 {
+        lengths.push(length);
+    }
+    lengths
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn share(content: &str, pairs: Vec<Pair>) -> Share {
+        Share { content: content.to_owned(), generation: 0, pairs }
+    }
+
+    fn pair(event: usize, day: u32, hour: u32) -> Pair {
+        (format!("event {event:03}"), format!("2015-08-{day:02}T{hour:02}:00:00Z"), 1)
+    }
+
+    #[test]
+    fn chunk_has_few_enough_additions_and_divides_no_day() {
+        for hours in [1, 2, 7, 23, 24] {
+            let mut pairs: Vec<Pair> = Vec::new();
+            for (event, day) in (0..40).flat_map(|event| (1..4).map(move |day| (event, day))) {
+                pairs.extend((0..hours).map(|hour| pair(event, day, hour)));
+            }
+            let chunks = Plan::new(vec![share("a", pairs.clone())]).chunks();
+            assert_eq!(chunks.concat(), pairs);
+            let mut keys = BTreeSet::new();
+            for chunk in &chunks {
+                assert!(chunk.len() + days(chunk).count() <= ADDITIONS_PER_CHUNK);
+                for (day, event, count) in days(chunk) {
+                    assert_eq!(count, i64::from(hours));
+                    assert!(keys.insert((day.to_owned(), event.to_owned())), "{day} of {event} is divided");
+                }
+            }
+            assert_eq!(keys.len(), 120);
+        }
+    }
+
+    #[test]
+    fn plan_adds_the_sum_of_its_shares_and_omits_zeros() {
+        let (mut a, b, mut c) = (pair(1, 1, 1), pair(2, 1, 1), pair(2, 1, 1));
+        (a.2, c.2) = (3, -1);
+        let plan = Plan::new(vec![share("b", vec![a.clone(), b]), share("a", vec![a.clone(), c])]);
+        a.2 = 6;
+        assert_eq!(plan.chunks(), [[a]]);
+        assert_eq!(plan.shares.iter().map(|share| share.content.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert!(Plan::new(vec![share("a", Vec::new())]).chunks().is_empty());
+    }
+
+    #[test]
+    fn plan_is_read_as_written_and_a_changed_byte_is_an_error() {
+        let plan = Plan::new(vec![share("a", (0..100).map(|event| pair(event, 1, 1)).collect())]);
+        let mut bytes = plan.encode().expect("bytes");
+        let name = name(&bytes);
+        assert_eq!(Plan::decode(&name, &bytes).expect("the plan"), plan);
+        bytes[20] ^= 1;
+        assert!(Plan::decode(&name, &bytes).is_err());
+    }
+
+    #[test]
+    fn share_of_a_recount_is_the_difference() {
+        let key = |event: &str| (event.to_owned(), "2015-08-04T12:00:00Z".to_owned());
+        let totals: Totals = [(key("a"), 3), (key("b"), 1)].into();
+        let before = [("a", 1), ("b", 1), ("c", 2)].map(|(event, count)| (event.to_owned(), key(event).1, count));
+        let share = Share::new("content".to_owned(), 1, &totals, &before);
+        let pairs: Vec<(&str, i64)> = share.pairs.iter().map(|(event, _, count)| (event.as_str(), *count)).collect();
+        assert_eq!(pairs, [("a", 2), ("c", -2)]);
+    }
+}
