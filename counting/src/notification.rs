@@ -56,6 +56,10 @@ struct Key {
 pub struct Message {
     /// The message's ID in the queue; empty without a queue.
     pub id: String,
+    /// The message's text and the ARN of its queue; empty without a queue.
+    pub body: String,
+    /// See [`Message::body`].
+    pub queue_arn: String,
     /// Whether it was delivered before.
     pub is_repeated: bool,
     /// Whether its objects are counted again although they are recorded.
@@ -76,6 +80,8 @@ struct Delivered {
     #[serde(rename = "messageId")]
     id: String,
     body: String,
+    #[serde(rename = "eventSourceARN", default)]
+    queue_arn: String,
     #[serde(default)]
     attributes: Attributes,
 }
@@ -96,16 +102,19 @@ pub fn messages(event: Value) -> Result<(bool, Vec<Message>), NotificationError>
     if !is_batch {
         let recounts = recounts(&event);
         let objects = Ok(objects(event)?);
-        return Ok((false, vec![Message { id: String::new(), is_repeated: false, recounts, objects }]));
+        let (id, body, queue_arn) = (String::new(), String::new(), String::new());
+        return Ok((false, vec![Message { id, body, queue_arn, is_repeated: false, recounts, objects }]));
     }
     let batch: Batch = serde_json::from_value(event).map_err(|error| NotificationError(error.to_string()))?;
     let message = |delivered: Delivered| {
         let body = serde_json::from_str(&delivered.body).map_err(|error| NotificationError(error.to_string()));
         Message {
             id: delivered.id,
+            queue_arn: delivered.queue_arn,
             is_repeated: delivered.attributes.receive_count.parse::<u32>().is_ok_and(|count| count > 1),
             recounts: body.as_ref().is_ok_and(recounts),
             objects: body.and_then(objects),
+            body: delivered.body,
         }
     };
     Ok((true, batch.records.into_iter().map(message).collect()))

@@ -342,4 +342,6 @@ pub async fn take_back<U: Undo>(store: &U, content: &str, object: &str) -> Resul
 }
 
 #[cfg(test)]
+mod burst;
+#[cfg(test)]
 mod tests;

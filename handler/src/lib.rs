@@ -9,6 +9,7 @@ pub mod error;
 pub mod group;
 pub mod s3;
 pub mod settings;
+pub mod sqs;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use error::Error;
 use group::Counter;
 use s3::Objects;
 use settings::Settings;
+use sqs::PutBack;
 
 /// The time before the end of the invocation from which no object is opened any more: enough to write what was read. It
 /// is at most a quarter of the invocation's time.
@@ -46,6 +48,7 @@ pub async fn handle(
     settings: &Settings,
     objects: &impl Objects,
     store: &(impl Store + Attempts),
+    queue: &impl PutBack,
 ) -> Result<Value, Error> {
     let (is_batch, messages) = notification::messages(payload)?;
     let opens_until = left.and_then(|left| Instant::now().checked_add(left - RESERVE.min(left / MOST_OF_TIME)));
@@ -63,15 +66,25 @@ pub async fn handle(
             _ => Err(Error::Several { all, errors }),
         };
     }
-    let has_failed = |message: &&Message| match &message.objects {
-        Ok(objects) => objects.iter().any(|object| failures.contains_key(object)),
-        Err(unknown) => {
-            log(&unknown.clone().into(), None);
-            true
+    let mut failed = Vec::new();
+    for message in &messages {
+        let is_done = match &message.objects {
+            Ok(objects) => {
+                let errors: Vec<&Error> = objects.iter().filter_map(|object| failures.get(object)).collect();
+                let is_early = |error: &&Error| matches!(error, Error::OutOfTime { .. });
+                // A new message has all of its deliveries before it. In each batch at least one object is read, so this
+                // ends.
+                errors.is_empty() || errors.iter().all(is_early) && queue.put_back(message).await.is_ok()
+            }
+            Err(unknown) => {
+                log(&unknown.clone().into(), None);
+                false
+            }
+        };
+        if !is_done {
+            failed.push(json!({ "itemIdentifier": message.id }));
         }
-    };
-    let failed = messages.iter().filter(has_failed);
-    let failed: Vec<Value> = failed.map(|message| json!({ "itemIdentifier": message.id })).collect();
+    }
     Ok(json!({ "batchItemFailures": failed }))
 }
 

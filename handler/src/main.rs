@@ -11,6 +11,7 @@ use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use handler::dynamodb::Tables;
 use handler::s3::Bucket;
 use handler::settings::Settings;
+use handler::sqs::Queues;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
 
@@ -73,14 +74,17 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         aws_smithy_http_client::Builder::new().tls_provider(tls::Provider::Rustls(CryptoMode::Ring)).build_https();
     // A custom endpoint has no host name per bucket.
     let s3 = config!(aws_sdk_s3, "S3", http.clone()).force_path_style(endpoint("S3").is_some()).build();
-    let dynamodb = config!(aws_sdk_dynamodb, "DYNAMODB", http).build();
+    let dynamodb = config!(aws_sdk_dynamodb, "DYNAMODB", http.clone()).build();
+    let queues = Queues::new(aws_sdk_sqs::Client::from_conf(config!(aws_sdk_sqs, "SQS", http).build()));
     let bucket = Bucket::new(aws_sdk_s3::Client::from_conf(s3), &settings);
     let tables = Tables::new(aws_sdk_dynamodb::Client::from_conf(dynamodb), &settings);
 
-    let (settings, bucket, tables) = (&settings, &bucket, &tables);
+    let (settings, bucket, tables, queues) = (&settings, &bucket, &tables, &queues);
     lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| {
         let left = time_left(event.context.deadline);
-        async move { handler::handle(event.payload, left, settings, bucket, tables).await.map_err(Diagnostic::from) }
+        async move {
+            handler::handle(event.payload, left, settings, bucket, tables, queues).await.map_err(Diagnostic::from)
+        }
     }))
     .await
 }

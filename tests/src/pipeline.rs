@@ -12,8 +12,20 @@ use crate::local_aws::{LocalAws, REGION, RecordedCall, built_program, root};
 use crate::recount::Counts;
 
 /// The resources of a pipeline that declares nothing optional, by kind, in the order in which a plan lists them.
-pub const KINDS: [&str; 10] =
-    ["bucket", "table", "table", "table", "role", "log group", "queue", "function", "permission", "notification"];
+pub const KINDS: [&str; 12] = [
+    "bucket",
+    "table",
+    "table",
+    "table",
+    "role",
+    "log group",
+    "queue",
+    "queue",
+    "function",
+    "permission",
+    "event source mapping",
+    "notification",
+];
 /// The number of resources of such a pipeline.
 pub const RESOURCES: usize = KINDS.len();
 /// The number of these that hold data initially (bucket and tables), which `destroy` keeps by default.

@@ -509,7 +509,22 @@ async def _on_user(call: Call, world: World) -> list[Check]:
     return [Check(f"iam:{call.operation}", resource, shown=f"user {call.params['UserName']}")]
 
 
+async def _on_mapping(call: Call, world: World) -> list[Check]:
+    """A mapping is authorised by its own ARN, under the condition of its function."""
+    params = call.params
+    if "FunctionName" in params:
+        function = function_arn(call)
+    else:
+        answer = await world.send(call.account, "lambda", "GetEventSourceMapping", {"UUID": params["UUID"]}, call.region)
+        function = answer["FunctionArn"]
+    mapping = arn(call, "lambda", f"event-source-mapping:{params.get('UUID', '*')}")
+    return [Check(f"lambda:{call.operation}", mapping, {"lambda:FunctionArn": function})]
+
+
 _FURTHER: dict[tuple[str, str], Rule] = {
+    ("lambda", "CreateEventSourceMapping"): _on_mapping,
+    ("lambda", "UpdateEventSourceMapping"): _on_mapping,
+    ("lambda", "DeleteEventSourceMapping"): _on_mapping,
     ("s3", "CreateBucket"): _create_bucket,
     ("s3", "PutObject"): _put_object,
     ("s3", "CreateMultipartUpload"): _put_object,

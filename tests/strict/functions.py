@@ -15,6 +15,8 @@ MOST_TAGS = 50
 # Seconds. On AWS a role becomes assumable within ten, and a function active within a few. MiniStack's own transition
 # takes half a second, so the states here last longer.
 ROLE_SECONDS, PENDING_SECONDS, UPDATE_SECONDS = 1.5, 0.7, 0.6
+# Seconds for which a mapping is being created or changed.
+MAPPING_SECONDS = 0.7
 
 INVALID, CONFLICT = "InvalidParameterValueException", "ResourceConflictException"
 UPDATES = ("UpdateFunctionCode", "UpdateFunctionConfiguration")
@@ -347,4 +349,84 @@ async def failures_are_lost_without_key_rights(call: Call, proceed: Proceed, wor
             lost = world.state(call.account).memory.setdefault("lost_failures", [])
             lost.append({"function": name_of(call.params["FunctionName"]), "queue": arn, "key": key})
             world.fired(call, failures_are_lost_without_key_rights)
+    return answer
+
+
+# Event source mappings
+
+
+@behaviour(
+    service="lambda",
+    operations=["CreateEventSourceMapping", "UpdateEventSourceMapping"],
+    source="Lambda developer guide, using Lambda with SQS (rights of the execution role, visibility timeout)",
+    certainty="certain",
+)
+async def mappings_need_a_readable_queue(call: Call, proceed: Proceed, world: World) -> Answer:
+    """The function's role must have the rights to take messages, and the queue hide them as long as the function runs."""
+    source = call.params.get("EventSourceArn") or ""
+    function = await configuration_of(call, world) if source.split(":")[2:3] == ["sqs"] else {}
+    role = function.get("Role", "").rsplit("/", 1)[-1]
+    why = None
+    for action in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes") if role else ():
+        if not await role_allows(world, call.account, role, f"sqs:{action}", source, {}):
+            why = f"The function execution role does not have permissions to call {action} on SQS"
+            break
+    if role and why is None:
+        hidden = int(((await queue_attributes(call, world, source)) or {}).get("VisibilityTimeout", 0))
+        if hidden < function.get("Timeout", 0):
+            timeout = function["Timeout"]
+            why = f"Queue visibility timeout: {hidden} seconds is less than Function timeout: {timeout} seconds"
+    if why is not None:
+        world.fired(call, mappings_need_a_readable_queue)
+        return Answer.error(call, 400, INVALID, why)
+    return await proceed(call)
+
+
+@behaviour(
+    service="lambda",
+    operations=["CreateEventSourceMapping", "DeleteEventSourceMapping"],
+    source="Lambda API reference, CreateEventSourceMapping (ResourceConflictException)",
+    certainty="certain",
+)
+async def mappings_are_unique(call: Call, proceed: Proceed, world: World) -> Answer:
+    """A queue and a function have at most one mapping."""
+    known = world.state(call.account).memory.setdefault("mappings_are_unique", {})
+    if call.operation == "DeleteEventSourceMapping":
+        answer = await proceed(call)
+        if answer.ok:
+            for pair in [pair for pair, identity in known.items() if identity == call.params["UUID"]]:
+                del known[pair]
+        return answer
+    pair = (call.params.get("EventSourceArn"), name_of(call.params["FunctionName"]))
+    if pair in known:
+        world.fired(call, mappings_are_unique)
+        why = f"An event source mapping with SQS arn ({pair[0]}) and function ({pair[1]}) already exists."
+        return Answer.error(call, 409, CONFLICT, why)
+    # Before the call, so that a concurrent one is refused.
+    known[pair] = ""
+    answer = await proceed(call)
+    if answer.ok:
+        known[pair] = answer.parsed(call).get("UUID", "")
+    else:
+        del known[pair]
+    return answer
+
+
+@behaviour(
+    service="lambda",
+    operations=["CreateEventSourceMapping", "UpdateEventSourceMapping", "DeleteEventSourceMapping"],
+    source="Lambda API reference, UpdateEventSourceMapping (states, ResourceInUseException)",
+    certainty="certain",
+)
+async def mappings_change_slowly(call: Call, proceed: Proceed, world: World) -> Answer:
+    """A mapping that is being created or changed refuses other changes."""
+    changed = world.state(call.account).memory.setdefault("mappings_change_slowly", {})
+    identity = call.params.get("UUID", "")
+    if world.now() - changed.get(identity, -MAPPING_SECONDS) < MAPPING_SECONDS:
+        world.fired(call, mappings_change_slowly)
+        why = "Cannot update the event source mapping because it is in use."
+        return Answer.error(call, 400, "ResourceInUseException", why)
+    answer = await proceed(call)
+    if answer.ok:
+        changed[answer.parsed(call).get("UUID", identity)] = world.now()
     return answer

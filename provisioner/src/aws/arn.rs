@@ -49,6 +49,11 @@ impl Account {
         self.arn("lambda", &format!("function:{name}"))
     }
 
+    /// Returns the ARN of an event source mapping, by its id.
+    pub(crate) fn mapping_arn(&self, id: &str) -> String {
+        self.arn("lambda", &format!("event-source-mapping:{id}"))
+    }
+
     /// Returns the ARN of an SQS queue.
     pub(crate) fn queue_arn(&self, name: &str) -> String {
         self.arn("sqs", name)

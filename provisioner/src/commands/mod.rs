@@ -7,6 +7,7 @@ mod completions;
 mod dashboard;
 mod destroy;
 mod events;
+mod pause;
 mod plan;
 mod policy;
 mod query;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::error::Error;
+use crate::operations::pause::Counting;
 use crate::output::Output;
 use args::Global;
 
@@ -62,6 +64,10 @@ pub(crate) enum Command {
     Backfill(backfill::Args),
     /// Reprocess the messages in the failure queue
     Replay(replay::Args),
+    /// Let notifications wait in the queue, uncounted
+    Pause(pause::Args),
+    /// Count the notifications that wait, and all later ones
+    Resume(pause::Args),
     /// Print event counts over time
     Query(query::Args),
     /// List the most frequent events, compared with the previous period
@@ -100,6 +106,8 @@ impl Command {
             | Self::Verify(_)
             | Self::Backfill(_)
             | Self::Replay(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
             | Self::Dashboard(_) => false,
         }
     }
@@ -120,6 +128,8 @@ pub(crate) async fn run(cli: &Cli, output: &Output) -> Result<ExitCode, Error> {
         Command::Verify(args) => verify::run(args, global, output).await,
         Command::Backfill(args) => backfill::run(args, global, output).await,
         Command::Replay(args) => replay::run(args, global, output).await,
+        Command::Pause(_) => pause::run(Counting::Paused, global, output).await,
+        Command::Resume(_) => pause::run(Counting::Running, global, output).await,
         Command::Query(args) => query::run(args, global, output).await,
         Command::Top(args) => top::run(args, global, output).await,
         Command::Events(args) => events::run(args, global, output).await,

@@ -70,11 +70,14 @@ fn failure_text(failure: &Failure) -> String {
         [] => format!("message {}\n", printable(message)),
         some => some.iter().map(|key| printable(key) + "\n").collect(),
     };
-    if !error.is_empty() {
-        out.push_str(&format!("    {}\n", printable(error)));
-    }
+    let error = if error.is_empty() { "the reason is in the function's log" } else { error };
+    out.push_str(&format!("    {}\n", printable(error)));
     if !when.is_empty() {
-        out.push_str(&format!("    failed {} after {}\n", printable(when), counted(*attempts, "attempt")));
+        let after = match attempts {
+            0 => String::new(),
+            n => format!(" after {}", counted(*n, "attempt")),
+        };
+        out.push_str(&format!("    failed {}{after}\n", printable(when)));
     }
     out + &format!("    {}\n", printable(&state.to_string()))
 }

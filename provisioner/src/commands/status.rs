@@ -33,9 +33,8 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
 }
 
 fn text(status: &Status) -> String {
-    let Status {
-        pipeline, region, account, at, function, last_hour, last_day, skips, failures, errors, findings, ..
-    } = status;
+    let Status { pipeline, region, account, at, function, last_hour, last_day, .. } = status;
+    let Status { skips, waiting, failures, errors, findings, .. } = status;
     let mut out = format!("{pipeline} in {region}, account {account}, at {at}\n\n");
     out.push_str(&match function {
         // The findings tell missing and unknown apart.
@@ -60,6 +59,9 @@ fn text(status: &Status) -> String {
         Some([]) => "skips       no lines of the last day\n".to_owned(),
         Some(skips) => skips_text(skips),
     });
+    if let Some(waiting) = waiting {
+        out.push_str(&format!("waiting     {}\n", counted(*waiting, "notification")));
+    }
     out.push_str(&match failures {
         None => "failures    unknown\n".to_owned(),
         Some(0) => "failures    none\n".to_owned(),

@@ -157,11 +157,16 @@ pub(super) fn check(
         check.rule(span, "pipeline.name", rules::derived_bucket_name(name));
     }
     let bucket = raw.bucket.check(&mut check, &base, region.as_deref());
-    let notification = raw.notification.check(&mut check);
+    let queue_span = raw.notification.queue_span();
+    let notification = raw.notification.check(&mut check, &base);
     let has_segment_role = raw.segment.is_declared();
     let role = raw.role.check(&mut check, &base, has_segment_role);
     let table = raw.table.check(&mut check, &base, region.as_deref());
-    let function = raw.function.check(&mut check, &base, region.as_deref());
+    let function = raw.function.check(&mut check, &base, region.as_deref(), notification.via);
+    if notification.queue == function.failure_queue {
+        let message = "`notification.queue` is the failure queue";
+        check.mistake(queue_span.unwrap_or(0..0), message, "", "give each queue a name of its own");
+    }
     let rollup = raw.rollup.check(&mut check);
     let segment_workspace_id = raw.segment.check(&mut check, region.as_deref());
     let estimate = raw.estimate.check(&mut check);
@@ -199,6 +204,7 @@ pub(super) fn check_shared_names(all: &[(&str, Range<usize>, Pipeline)], found: 
                 ("table.daily_name", elsewhere, &one.table.daily, &other.table.daily),
                 ("table.ledger_name", elsewhere, &one.table.ledger, &other.table.ledger),
                 ("function.name", elsewhere, &one.function.name, &other.function.name),
+                ("notification.queue", elsewhere, &one.notification.queue, &other.notification.queue),
                 ("function.failure_queue", elsewhere, &one.function.failure_queue, &other.function.failure_queue),
             ];
             for (key, _, value, _) in keys.into_iter().filter(|(_, apart, one, other)| !apart && one == other) {

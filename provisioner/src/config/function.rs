@@ -8,6 +8,7 @@ use toml::Spanned;
 
 use super::check::{Check, Maybe};
 use super::key::{Key, key};
+use super::notification::Via;
 use super::rules;
 use super::setting::Setting;
 
@@ -54,6 +55,13 @@ pub(crate) struct Function {
     pub(crate) failure_queue_kms_key: Option<String>,
 }
 
+/// The retries of an asynchronous invocation, at most and by default (API reference, PutFunctionEventInvokeConfig).
+pub(crate) const INVOKE_RETRIES: i32 = 2;
+/// The retries of a message of the queue: by default those of a minor disturbance, and at most one less than the receive
+/// count of SQS (API reference, SetQueueAttributes).
+const QUEUE_RETRIES: i32 = 4;
+const MOST_QUEUE_RETRIES: i32 = 999;
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Raw {
@@ -85,7 +93,7 @@ pub(super) const KEYS: &[Key] = &[
     key("function.architecture", "architecture = \"x86_64\"", "x86_64", "\"x86_64\" or \"arm64\"."),
     key("function.log_retention_days", "log_retention_days = 30", "30", "Days for which the log is kept."),
     key("function.max_concurrency", "max_concurrency = 10", "", "Limit of concurrent invocations."),
-    key("function.retries", "retries = 2", "2", "Retries of a failed notification."),
+    key("function.retries", "retries = 4", "4", "Retries of a failed notification; without a queue at most 2."),
     key(
         "function.max_event_age_seconds",
         "max_event_age_seconds = 21600",
@@ -119,7 +127,11 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 impl Raw {
-    pub(super) fn check(self, check: &mut Check<'_>, base: &str, region: Option<&str>) -> Function {
+    pub(super) fn check(self, check: &mut Check<'_>, base: &str, region: Option<&str>, via: Via) -> Function {
+        let (retries, most_retries) = match via {
+            Via::Queue => (QUEUE_RETRIES, MOST_QUEUE_RETRIES),
+            Via::Function => (INVOKE_RETRIES, INVOKE_RETRIES),
+        };
         Function {
             name: check
                 .text(self.name, "function.name", rules::function_name)
@@ -132,7 +144,9 @@ impl Raw {
             architecture: check_architecture(check, self.architecture),
             log_retention_days: check_retention(check, self.log_retention_days),
             max_concurrency: check.number(self.max_concurrency, "function.max_concurrency", 1, 100_000, "invocations"),
-            retries: check.number(self.retries, "function.retries", 0, 2, "retries").unwrap_or(2),
+            retries: check
+                .number(self.retries, "function.retries", 0, most_retries.into(), "retries")
+                .unwrap_or(retries),
             max_event_age_seconds: check
                 .number(self.max_event_age_seconds, "function.max_event_age_seconds", 60, SIX_HOURS, "seconds")
                 .unwrap_or(21_600),

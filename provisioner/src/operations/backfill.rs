@@ -1,6 +1,6 @@
-//! Counts objects that are already in the bucket, by sending the function the notifications that S3 would have sent.
+//! Counts objects that are already in the bucket, by sending the notifications that S3 would have sent.
 //!
-//! Each object is one asynchronous invocation. The ledger is read before and after, so a backfill is idempotent: a
+//! Each object is a message in the queue, or one asynchronous invocation. The ledger is read before and after, so a backfill is idempotent: a
 //! run that was stopped, or started twice, neither counts an object twice nor loses one, and the next run sends the
 //! missing objects. Memory holds one page of the listing and at most [`WINDOW`] objects in flight.
 
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use aws_sdk_lambda::types::InvocationType;
+use aws_sdk_sqs::types::{BatchResultErrorEntry, SendMessageBatchRequestEntry};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -20,6 +21,7 @@ use super::failed;
 use super::ledger::Consistency;
 use super::objects::Object;
 use crate::aws::{Call, Pauses, Session, Wait, absent_on, policy};
+use crate::config::Via;
 use crate::error::{Error, ErrorKind};
 use crate::resources::role::{FUNCTION_POLICY, earlier_prefix};
 use crate::shutdown::{Shutdown, Signal};
@@ -32,6 +34,8 @@ const WINDOW: usize = 500;
 const BATCH: usize = 50;
 /// The maximum number of concurrent invocation requests.
 const AT_ONCE: usize = 16;
+/// The maximum number of messages in a call (API reference, SendMessageBatch).
+const MESSAGES_PER_CALL: usize = 10;
 /// The time that counting an object may take beyond the function's timeout, since its invocation may be queued.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The number of objects in a poll: one batch read of the ledger.
@@ -135,6 +139,8 @@ struct Run<'a> {
     progress: &'a Progress<'a>,
     ticks: Mutex<Interval>,
     patience: Duration,
+    /// The URL of the queue of notifications, unless they go to the function directly.
+    queue_url: Option<String>,
     /// Objects that are sent and not counted yet, each with the time of its invocation.
     in_flight: Vec<(Object, Instant)>,
     late: u64,
@@ -211,6 +217,7 @@ pub(crate) async fn backfill(
         progress: &progress,
         ticks: Mutex::new(ticks),
         patience: Duration::from_secs(seconds) + PATIENCE,
+        queue_url: None,
         in_flight: Vec::new(),
         late: 0,
         late_in_a_row: 0,
@@ -282,6 +289,10 @@ impl Run<'_> {
 
     async fn run(&mut self) -> Result<(), End> {
         let (session, options) = (self.session, self.options);
+        let notification = &session.pipeline.notification;
+        if notification.via == Via::Queue && !options.dry_run {
+            self.queue_url = Some(session.url_of(&notification.queue).await?);
+        }
         let mut pages = pin!(session.pages(&options.prefix, options.after.clone()));
         let mut before: Option<String> = None;
         while let Some(page) = self.shutdown.or_shutdown(pages.next()).await? {
@@ -345,33 +356,81 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Sends a batch, and records the objects whose invocation Lambda accepted.
+    /// Sends a batch, and records the objects whose notifications were accepted.
     async fn send(&mut self, objects: Vec<Object>) -> Result<(), End> {
         let this = &*self;
-        let send_one = |object: Object| async move {
-            this.shutdown.or_shutdown(async { this.ticks.lock().await.tick().await }).await?;
-            let notification = this.notification(&object);
-            let doing = || format!("send object {} to function {}", object.key, this.session.pipeline.function.name);
-            let sent = this.session.invoke(&notification, InvocationType::Event).await;
-            sent.map_err(|error| failed(doing())(error))?;
-            Ok::<_, End>(object)
+        let sent: Vec<(Vec<Object>, Result<(), End>)> = match this.queue_url.as_deref() {
+            None => {
+                let send = |object: Object| async move {
+                    let result = this.invoke(&object).await;
+                    if result.is_ok() { (vec![object], result) } else { (Vec::new(), result) }
+                };
+                stream::iter(objects).map(send).buffer_unordered(AT_ONCE).collect().await
+            }
+            Some(url) => {
+                let groups = objects.chunks(MESSAGES_PER_CALL);
+                stream::iter(groups).map(|group| this.enqueue(url, group)).buffer_unordered(AT_ONCE).collect().await
+            }
         };
-        let sent: Vec<Result<Object, End>> =
-            stream::iter(objects).map(send_one).buffer_unordered(AT_ONCE).collect().await;
-        // Accepted invocations are recorded even if others failed.
+        // Accepted notifications are recorded even if others failed.
         let mut ended = Ok(());
-        for result in sent {
-            match result {
-                Ok(object) => {
-                    self.tally.sent += 1;
-                    if self.options.wait {
-                        self.in_flight.push((object, Instant::now()));
-                    }
-                }
-                Err(end) => ended = Err(end),
+        for (accepted, result) in sent {
+            self.tally.sent += number(accepted.len());
+            if self.options.wait {
+                self.in_flight.extend(accepted.into_iter().map(|object| (object, Instant::now())));
+            }
+            if let Err(end) = result {
+                ended = Err(end);
             }
         }
         ended
+    }
+
+    async fn invoke(&self, object: &Object) -> Result<(), End> {
+        self.shutdown.or_shutdown(async { self.ticks.lock().await.tick().await }).await?;
+        let doing = || format!("send object {} to function {}", object.key, self.session.pipeline.function.name);
+        let sent = self.session.invoke(&self.notification(object), InvocationType::Event).await;
+        sent.map_err(|error| failed(doing())(error))?;
+        Ok(())
+    }
+
+    /// Puts the notifications of at most [`MESSAGES_PER_CALL`] objects into the queue. Returns the objects whose messages
+    /// SQS accepted.
+    async fn enqueue(&self, url: &str, objects: &[Object]) -> (Vec<Object>, Result<(), End>) {
+        match self.try_enqueue(url, objects).await {
+            Err(end) => (Vec::new(), Err(end)),
+            Ok(refused) => {
+                let is_accepted = |index: usize| refused.iter().all(|(refused, _)| *refused != index);
+                let accepted = objects.iter().enumerate().filter(|(index, _)| is_accepted(*index));
+                let accepted = accepted.map(|(_, object)| object.clone()).collect();
+                let queue = &self.session.pipeline.notification.queue;
+                let error = refused.into_iter().next().map(|(_, why)| {
+                    let help = "run the same command again, which sends the missing objects";
+                    Error::new(ErrorKind::Aws, format!("failed to send to queue {queue}: SQS answered {why}"), help)
+                });
+                (accepted, error.map_or(Ok(()), |error| Err(End::Failed(error))))
+            }
+        }
+    }
+
+    /// Returns the index of each object whose message SQS refused, with the reason.
+    async fn try_enqueue(&self, url: &str, objects: &[Object]) -> Result<Vec<(usize, String)>, End> {
+        let mut entries = Vec::with_capacity(objects.len());
+        for (index, object) in objects.iter().enumerate() {
+            self.shutdown.or_shutdown(async { self.ticks.lock().await.tick().await }).await?;
+            let body = self.notification(object).to_string();
+            let entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(body);
+            entries.push(entry.build().map_err(Error::from)?);
+        }
+        let request = self.session.aws.sqs.send_message_batch().queue_url(url).set_entries(Some(entries));
+        let answer = request.send().await.call("sqs:SendMessage");
+        let queue = &self.session.pipeline.notification.queue;
+        let refused = answer.map_err(failed(format!("send to queue {queue}")))?.failed;
+        let why = |entry: BatchResultErrorEntry| {
+            let message = entry.message.map(|message| format!(": {message}")).unwrap_or_default();
+            (entry.id.parse().unwrap_or(0), format!("{}{message}", entry.code))
+        };
+        Ok(refused.into_iter().map(why).collect())
     }
 
     fn notification(&self, object: &Object) -> Json {

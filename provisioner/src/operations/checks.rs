@@ -13,12 +13,14 @@ use crate::resources::{self, Context};
 
 /// The settings without which nothing is counted, by the kind of resource. Every resource must also exist and work; a
 /// difference in another setting is shown by `plan`.
-const NEEDED: [(&str, &[&str]); 5] = [
+const NEEDED: [(&str, &[&str]); 7] = [
     ("table", &["key_schema"]),
     ("role", &["trust_policy", "policy", "permissions_boundary"]),
     ("function", &["handler", "runtime", "architecture", "role", "environment", "failure_queue"]),
     ("permission", &["statement"]),
-    ("notification", &["function", "events", "prefix", "suffix"]),
+    ("queue", &["redrive", "policy"]),
+    ("event source mapping", &["function", "reports_failures"]),
+    ("notification", &["destination", "events", "prefix", "suffix"]),
 ];
 
 /// The result of a check.

@@ -27,11 +27,11 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// The keys of the objects in its notification.
     pub(crate) objects: Vec<String>,
-    /// The error's type and text, as the function returned them.
+    /// The error's type and text, as the function returned them; empty if it is only in the function's log.
     pub(crate) error: String,
     /// The time at which Lambda gave up, RFC 3339.
     pub(crate) when: String,
-    /// The number of invocations.
+    /// The number of invocations; 0 if it is not known.
     pub(crate) attempts: u64,
     /// The outcome of this run.
     pub(crate) state: State,
@@ -82,7 +82,7 @@ impl fmt::Display for State {
 }
 
 /// The record that Lambda sends to a failure destination (Lambda developer guide, asynchronous invocation records).
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Record {
     #[serde(default)]
@@ -139,7 +139,13 @@ impl Received {
         };
         let mut notified = None;
         let unknown = |reason: String| State::Unknown(reason);
-        match serde_json::from_str::<Record>(&body) {
+        // A message of the queue of notifications comes as S3 sent it: SQS adds no reason.
+        let moved = serde_json::from_str::<Json>(&body).ok().filter(|body| body.get("Records").is_some());
+        let record = match moved {
+            Some(request_payload) => Ok(Record { request_payload, ..Record::default() }),
+            None => serde_json::from_str::<Record>(&body),
+        };
+        match record {
             Err(error) => failure.state = unknown(format!("not Lambda's record of a failed invocation ({error})")),
             Ok(record) => {
                 // A function that timed out or never ran has no response; the record then has only the condition.
@@ -169,10 +175,15 @@ impl Session<'_> {
         &self.pipeline.function.failure_queue
     }
 
-    /// Returns the URL of the queue.
+    /// Returns the URL of the failure queue.
     pub(super) async fn queue_url(&self) -> Result<String, Error> {
-        let doing = || format!("find queue {}", self.queue());
-        let answer = self.aws.sqs.get_queue_url().queue_name(self.queue()).send().await;
+        self.url_of(self.queue()).await
+    }
+
+    /// Returns the URL of a queue.
+    pub(super) async fn url_of(&self, queue: &str) -> Result<String, Error> {
+        let doing = || format!("find queue {queue}");
+        let answer = self.aws.sqs.get_queue_url().queue_name(queue).send().await;
         let answer = answer.call("sqs:GetQueueUrl").map_err(|error| failed(doing())(error))?;
         answer.queue_url.ok_or_else(|| Error::incomplete_answer(doing(), "URL"))
     }
@@ -206,13 +217,21 @@ impl Session<'_> {
     /// # Errors
     /// An SQS error.
     pub(crate) async fn failures_waiting(&self) -> Result<u64, Error> {
+        self.messages_in(self.queue()).await
+    }
+
+    /// Returns the approximate number of messages in a queue, including those in flight.
+    ///
+    /// # Errors
+    /// An SQS error.
+    pub(super) async fn messages_in(&self, queue: &str) -> Result<u64, Error> {
         use aws_sdk_sqs::types::QueueAttributeName as Name;
 
-        let url = self.queue_url().await?;
+        let url = self.url_of(queue).await?;
         let names = [Name::ApproximateNumberOfMessages, Name::ApproximateNumberOfMessagesNotVisible];
         let request = self.aws.sqs.get_queue_attributes().queue_url(url).set_attribute_names(Some(names.to_vec()));
         let answer = request.send().await.call("sqs:GetQueueAttributes");
-        let doing = format!("read queue {}", self.pipeline.function.failure_queue);
+        let doing = format!("read queue {queue}");
         let attributes = answer.map_err(failed(doing))?.attributes.unwrap_or_default();
         Ok(names.iter().filter_map(|name| attributes.get(name)?.parse::<u64>().ok()).sum())
     }
@@ -262,6 +281,15 @@ mod tests {
         let mut unanswered = body;
         unanswered["responsePayload"] = json!(null);
         assert_eq!(received(&unanswered.to_string()).error, "RetriesExhausted");
+    }
+
+    #[test]
+    fn notification_moved_by_sqs_has_its_objects() {
+        let body = json!({ "Records": [
+            { "eventName": "ObjectCreated:Put", "s3": { "bucket": { "name": "b" }, "object": { "key": "in/a.gz" } } },
+        ] });
+        let failure = received(&body.to_string());
+        assert_eq!((failure.objects.as_slice(), failure.state), (&["in/a.gz".to_owned()][..], State::Waiting));
     }
 
     #[test]

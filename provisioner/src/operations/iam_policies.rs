@@ -23,11 +23,12 @@ fn owned(context: &Context<'_>, mut statement: Json) -> Json {
 }
 
 /// Actions that MiniStack, the local AWS, evaluates without their resource; it also omits the paths of roles.
-const LOCAL_UNBOUND: [&str; 5] = [
+const LOCAL_UNBOUND: [&str; 6] = [
     "dynamodb:GetResourcePolicy",
     "dynamodb:ListTagsOfResource",
     "dynamodb:TagResource",
     "dynamodb:UntagResource",
+    "lambda:CreateEventSourceMapping",
     "lambda:CreateFunction",
 ];
 
@@ -54,9 +55,22 @@ pub(crate) fn deployer_policy(context: &Context<'_>) -> Json {
     policy_of(statements)
 }
 
-/// Returns the policy of these statements, without the actions of each that another allows on all of its resources. It
-/// keeps a policy within the length that IAM allows.
-fn policy_of(mut statements: Vec<Json>) -> Json {
+/// Returns the policy of these statements: those on the same resources as one, without the actions of each that another
+/// allows on all of its resources. It keeps a policy within the length that IAM allows.
+fn policy_of(all: Vec<Json>) -> Json {
+    let mut statements: Vec<Json> = Vec::new();
+    for statement in all {
+        let is_like =
+            |other: &&mut Json| ["Resource", "Condition"].iter().all(|field| other.get(field) == statement.get(field));
+        match statements.iter_mut().find(is_like) {
+            Some(like) => {
+                let actions = [&like["Action"], &statement["Action"]].map(|actions| actions.as_array().cloned());
+                let actions: Vec<Json> = actions.into_iter().flatten().flatten().collect();
+                like["Action"] = json!(actions);
+            }
+            None => statements.push(statement),
+        }
+    }
     for index in (0..statements.len()).rev() {
         let mut statement = statements.remove(index);
         let others = json!(statements);
@@ -179,7 +193,19 @@ pub(crate) fn reader_policy(context: &Context<'_>) -> Json {
     policy_of(statements)
 }
 
-/// Returns the policy for `status`, `backfill`, `replay` and `verify`. It includes the permissions to read the declared
+/// Returns the statement to pause and to resume: to change the function's event source mapping, which `status` lists.
+fn pausing(context: &Context<'_>) -> Json {
+    let account = context.account;
+    let mut statement = statement("PauseCounting", &["lambda:UpdateEventSourceMapping"], &[account.mapping_arn("*")]);
+    // The simulation of the local AWS does not evaluate conditions.
+    if context.pipeline.environment.as_deref() != Some(LOCAL) {
+        let function = account.function_arn(&context.pipeline.function.name);
+        statement["Condition"] = json!({ "StringEquals": { "lambda:FunctionArn": function } });
+    }
+    statement
+}
+
+/// Returns the policy for `status`, `backfill`, `replay`, `pause`, `resume` and `verify`. It includes the permissions to read the declared
 /// resources, which `status` and a failed `verify` check.
 pub(crate) fn operator_policy(context: &Context<'_>) -> Json {
     let (account, pipeline) = (context.account, context.pipeline);
@@ -192,6 +218,16 @@ pub(crate) fn operator_policy(context: &Context<'_>) -> Json {
     statements.extend([
         owned(context, statement("KnowObjects", &READ_OBJECTS, &[objects])),
         statement("RunFunction", &["lambda:InvokeFunction"], &[function]),
+        statement(
+            "SendNotifications",
+            // The local AWS knows the call by its own name.
+            match pipeline.environment.as_deref() {
+                Some(LOCAL) => &["sqs:GetQueueUrl", "sqs:GetQueueAttributes", "sqs:SendMessageBatch"],
+                _ => &["sqs:GetQueueUrl", "sqs:GetQueueAttributes", "sqs:SendMessage"],
+            },
+            &[account.queue_arn(&pipeline.notification.queue)],
+        ),
+        pausing(context),
         statement(
             "HandleFailures",
             &[
@@ -218,10 +254,11 @@ mod tests {
     use crate::resources::tests::{FILES, in_context};
 
     /// Actions without resource-level permissions (service authorization reference).
-    const UNBOUND: [&str; 5] = [
+    const UNBOUND: [&str; 6] = [
         "application-autoscaling:DescribeScalableTargets",
         "iam:ListRoles",
         "lambda:GetAccountSettings",
+        "lambda:ListEventSourceMappings",
         "logs:DescribeLogGroups",
         "tag:GetResources",
     ];
@@ -277,6 +314,11 @@ mod tests {
                             assert_eq!(actions, ["sqs:GetQueueUrl"]);
                         }
                         arn if arn.ends_with(":s3:::*") => assert_eq!(actions, ["s3:GetBucketTagging"]),
+                        // Lambda chooses the id of a mapping; the condition names the function.
+                        arn if arn.ends_with(":event-source-mapping:*") => {
+                            let condition = &statement["Condition"]["StringEquals"]["lambda:FunctionArn"];
+                            assert!(condition.as_str().is_some_and(|arn| arn.contains("events")), "{statement}");
+                        }
                         // A role that does not exist has no path, and can only be read.
                         arn if arn.contains(":role/events-") => {
                             let reads = |action: &&str| action.starts_with("iam:Get") || action.starts_with("iam:List");

@@ -7,6 +7,7 @@ pub(crate) mod function_log;
 pub(crate) mod iam_policies;
 mod ledger;
 mod objects;
+pub(crate) mod pause;
 pub(crate) mod permissions;
 pub(crate) mod replay;
 pub(crate) mod status;

@@ -13,6 +13,7 @@ use super::checks::{Check, Passes};
 use super::failed;
 use super::function_log::LogLine;
 use crate::aws::{Call, Session, absent_on};
+use crate::config::Via;
 use crate::error::Error;
 use crate::resources::function::REVISION_TAG;
 
@@ -38,6 +39,8 @@ pub(crate) struct Status {
     pub(crate) last_day: Option<Counted>,
     /// The objects of the last 24 hours with lines that should be counted but are not, latest first.
     pub(crate) skips: Option<Vec<Skipped>>,
+    /// The approximate number of notifications in the queue, waiting or being counted; `None` without a queue.
+    pub(crate) waiting: Option<u64>,
     /// The approximate number of messages in the failure queue.
     pub(crate) failures: Option<u64>,
     /// The queue's name.
@@ -150,10 +153,11 @@ impl Session<'_> {
     /// Reads all parts concurrently. Returns the errors of the parts that could not be read.
     pub(crate) async fn status(&self) -> (Status, Vec<Error>) {
         let now = Timestamp::now().as_second();
-        let (checked, function, entries, failures, errors) = tokio::join!(
+        let (checked, function, entries, waiting, failures, errors) = tokio::join!(
             self.check_resources(),
             self.deployed(),
             self.counted_since(now - DAY, now),
+            self.notifications_waiting(),
             self.failures_waiting(),
             self.last_errors()
         );
@@ -163,6 +167,7 @@ impl Session<'_> {
         let mut known = Parts { findings: &mut findings, unread: &mut unread };
         let function = known.part("function", function).flatten();
         let entries = known.part("counted objects", entries);
+        let waiting = known.part("notifications", waiting).flatten();
         let failures = known.part("failures", failures);
         let errors = known.part("errors", errors);
         if let Some(waiting) = failures.filter(|waiting| *waiting > 0) {
@@ -182,6 +187,7 @@ impl Session<'_> {
             last_hour: counted(now - HOUR),
             last_day: counted(now - DAY),
             skips: entries.as_deref().map(skips),
+            waiting,
             failures,
             failure_queue: queue,
             errors,
@@ -189,6 +195,15 @@ impl Session<'_> {
             findings,
         };
         (status, unread)
+    }
+
+    /// Returns the number of notifications in the queue, if there is one.
+    async fn notifications_waiting(&self) -> Result<Option<u64>, Error> {
+        let notification = &self.pipeline.notification;
+        match notification.via {
+            Via::Function => Ok(None),
+            Via::Queue => self.messages_in(&notification.queue).await.map(Some),
+        }
     }
 
     async fn deployed(&self) -> Result<Option<Deployed>, Error> {

@@ -32,7 +32,7 @@ pub(crate) fn plan(document: &PlanDocument) -> String {
         let _ = writeln!(end, "<details><summary>Cost: {}</summary>\n", html(&cost(estimate)));
         let _ = writeln!(end, "| service | a month |\n| --- | --- |");
         for (name, price) in cost_lines(estimate) {
-            let _ = writeln!(end, "| {} | {} |", text(name), text(&price));
+            let _ = writeln!(end, "| {} | {} |", text(&name), text(&price));
         }
         let _ = writeln!(end, "\n</details>");
     }

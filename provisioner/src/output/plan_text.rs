@@ -66,7 +66,7 @@ pub(crate) fn plan(document: &PlanDocument) -> String {
     if let Some(estimate) = &document.estimate {
         let _ = writeln!(out, "{BOLD}cost:{BOLD:#} {}", cost(estimate));
         for (name, price) in cost_lines(estimate) {
-            let _ = writeln!(out, "        {name:16} {price}");
+            let _ = writeln!(out, "        {name:26} {price}");
         }
     }
     let _ = writeln!(out, "{}", document.verdict());
@@ -87,9 +87,11 @@ pub(super) fn cost(estimate: &Estimate) -> String {
     )
 }
 
-/// Returns the name and the price of each service.
-pub(super) fn cost_lines(estimate: &Estimate) -> impl Iterator<Item = (&str, String)> {
-    estimate.services.iter().map(|cost| (cost.service.as_str(), price(cost.current, cost.planned)))
+/// Returns the name and the price of each service, and the total with the other way of delivery.
+pub(super) fn cost_lines(estimate: &Estimate) -> impl Iterator<Item = (String, String)> {
+    let services = estimate.services.iter().map(|cost| (cost.service.clone(), price(cost.current, cost.planned)));
+    let other = &estimate.other_way;
+    services.chain([(format!("all with via = \"{}\"", other.via), price(None, other.planned))])
 }
 
 fn price(current: Option<Dollars>, planned: Dollars) -> String {

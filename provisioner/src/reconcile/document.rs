@@ -49,6 +49,17 @@ pub(crate) struct Estimate {
     pub(crate) current: Option<Dollars>,
     /// The total cost of the planned pipeline.
     pub(crate) planned: Dollars,
+    /// The same with the other way of delivery.
+    pub(crate) other_way: OtherWay,
+}
+
+/// The cost with the other value of a setting.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(crate) struct OtherWay {
+    /// The value of `notification.via`.
+    pub(crate) via: String,
+    /// The total cost.
+    pub(crate) planned: Dollars,
 }
 
 /// A plan as it is shown.

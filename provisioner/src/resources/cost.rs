@@ -1,8 +1,8 @@
 //! The estimate of a pipeline's monthly cost at a declared volume. All prices and assumptions are in this file.
 
-use crate::config::{Billing, Pipeline, Volume};
+use crate::config::{Billing, Pipeline, Via, Volume};
 use crate::reconcile::diff::Value;
-use crate::reconcile::document::{Dollars, Estimate, ServiceCost};
+use crate::reconcile::document::{Dollars, Estimate, OtherWay, ServiceCost};
 use crate::reconcile::plan::{Action, Plan};
 
 /// Region and month of the prices below, in dollars, from AWS's public price lists of Lambda, DynamoDB, S3 and
@@ -18,14 +18,21 @@ const DYNAMODB_READ_UNIT_HOUR: f64 = 0.000_13;
 const S3_THOUSAND_PUTS: f64 = 0.005;
 const S3_THOUSAND_GETS: f64 = 0.000_4;
 const LOGS_GB: f64 = 0.50;
+const SQS_MILLION_REQUESTS: f64 = 0.40;
 
 /// The monthly free tier that does not expire.
 const FREE_REQUESTS: f64 = 1_000_000.0;
 const FREE_GB_SECONDS: f64 = 400_000.0;
 const FREE_CAPACITY_UNITS: f64 = 25.0;
 const FREE_LOGS_GB: f64 = 5.0;
+const FREE_SQS_REQUESTS: f64 = 1_000_000.0;
 
 const HOURS: f64 = 730.0;
+/// The requests to SQS per notification: S3 sends it, Lambda receives and deletes it.
+const SQS_REQUESTS_A_FILE: f64 = 3.0;
+/// The requests of an idle month: Lambda polls with five long polls of 20 seconds at the same time (Lambda developer
+/// guide, using Lambda with SQS).
+const SQS_REQUESTS_IDLE: f64 = 5.0 * 3.0 * 60.0 * HOURS;
 /// The maximum number of pairs of event and hour in a file; a file with fewer events has one pair per event.
 const PAIRS_A_FILE: f64 = 100.0;
 /// The number of pairs in a transaction, in addition to their marker: each is added to its hour and to its day.
@@ -54,6 +61,9 @@ const LOG_BYTES_A_FILE: f64 = 700.0;
 /// The settings that determine the price, together with the volume.
 #[derive(Debug, Clone, Copy)]
 struct Settings {
+    via: Via,
+    /// The most files that are counted together.
+    batch_size: f64,
     memory_mb: f64,
     is_arm: bool,
     /// The billing of the counts, daily and ledger tables; each index is billed like its table.
@@ -63,7 +73,10 @@ struct Settings {
 /// Returns the estimate of a plan, if the file declares a volume.
 pub(crate) fn estimate(pipeline: &Pipeline, plan: &Plan) -> Option<Estimate> {
     let volume = pipeline.estimate?;
+    let notification = &pipeline.notification;
     let declared = Settings {
+        via: notification.via,
+        batch_size: notification.batch_size.into(),
         memory_mb: pipeline.function.memory_mb.into(),
         is_arm: pipeline.function.architecture == "arm64",
         billing: [pipeline.table.billing; 3],
@@ -75,6 +88,7 @@ pub(crate) fn estimate(pipeline: &Pipeline, plan: &Plan) -> Option<Estimate> {
         list: cents(costs.iter().map(|(_, dollars)| dollars.list).sum()),
         billed: cents(costs.iter().map(|(_, dollars)| dollars.billed).sum()),
     };
+    let other = Settings { via: declared.via.other(), ..declared };
     let services = planned.iter().enumerate().map(|(i, (service, planned))| ServiceCost {
         service: (*service).to_owned(),
         current: current.as_ref().map(|current| current[i].1),
@@ -87,6 +101,7 @@ pub(crate) fn estimate(pipeline: &Pipeline, plan: &Plan) -> Option<Estimate> {
         services: services.collect(),
         current: current.as_ref().map(|current| sum(current)),
         planned: sum(&planned),
+        other_way: OtherWay { via: other.via.name().to_owned(), planned: sum(&other.costs(volume)) },
     })
 }
 
@@ -120,30 +135,43 @@ impl Settings {
         Some(before)
     }
 
-    fn costs(&self, volume: Volume) -> [(&'static str, Dollars); 4] {
+    /// Returns the number of files that are counted together: those of an hour arrive at its end, and share their pairs,
+    /// as the files of one source do.
+    fn files_together(&self, files: f64) -> f64 {
+        match self.via {
+            Via::Queue => (files / HOURS).clamp(1.0, self.batch_size.max(1.0)),
+            Via::Function => 1.0,
+        }
+    }
+
+    fn costs(&self, volume: Volume) -> [(&'static str, Dollars); 5] {
         let (events, files) = (count(volume.events_per_month), count(volume.files_per_month));
         let events_a_file = events / files;
         let pairs = events_a_file.ceil().min(PAIRS_A_FILE);
         let chunks = (pairs / PAIRS_A_CHUNK).ceil();
+        let together = self.files_together(files);
+        let groups = files / together;
 
         let slowness = (MB_A_PROCESSOR / self.memory_mb).max(1.0);
-        let seconds = SECONDS_A_FILE + chunks * SECONDS_A_CHUNK + events_a_file * SECONDS_AN_EVENT * slowness;
-        let gb_seconds = files * seconds * self.memory_mb / 1024.0;
+        let seconds = SECONDS_A_FILE + events_a_file * SECONDS_AN_EVENT * slowness;
+        let seconds = files * seconds + groups * chunks * SECONDS_A_CHUNK;
+        let gb_seconds = seconds * self.memory_mb / 1024.0;
         let gb_second = if self.is_arm { LAMBDA_GB_SECOND_ARM } else { LAMBDA_GB_SECOND_X86 };
         let lambda = |requests: f64, gb_seconds: f64| {
             requests.max(0.0) / 1e6 * LAMBDA_MILLION_REQUESTS + gb_seconds.max(0.0) * gb_second
         };
 
         // Each pair is a write to the counts table, one to its index, and one to the daily table; each chunk has a marker.
-        let ledger_writes = files * ((pairs * PAIR_KILOBYTES).ceil() + CLAIM_AND_RECORD + chunks * TRANSACTION);
+        let plan = (together * pairs * PAIR_KILOBYTES).ceil();
+        let ledger_writes = files * CLAIM_AND_RECORD + groups * (plan + chunks * TRANSACTION);
         let requests =
             |reads: f64, writes: f64| reads / 1e6 * DYNAMODB_MILLION_READS + writes / 1e6 * DYNAMODB_MILLION_WRITES;
         let mut dynamodb = Dollars { list: 0.0, billed: 0.0 };
         let mut free = (FREE_CAPACITY_UNITS, FREE_CAPACITY_UNITS);
         let [counts, daily, ledger] = self.billing;
         for (billing, parts, reads, writes) in [
-            (counts, TABLE_AND_INDEX, 0.0, files * pairs * (TRANSACTION + 1.0)),
-            (daily, TABLE, 0.0, files * pairs * TRANSACTION),
+            (counts, TABLE_AND_INDEX, 0.0, groups * pairs * (TRANSACTION + 1.0)),
+            (daily, TABLE, 0.0, groups * pairs * TRANSACTION),
             (ledger, TABLE_AND_INDEX, files * READS_A_FILE, ledger_writes),
         ] {
             match billing {
@@ -165,12 +193,21 @@ impl Settings {
         }
 
         let s3 = files / 1e3 * (S3_THOUSAND_PUTS + S3_THOUSAND_GETS);
+        let messages = match self.via {
+            Via::Queue => SQS_REQUESTS_IDLE + files * SQS_REQUESTS_A_FILE,
+            Via::Function => 0.0,
+        };
+        let sqs = |requests: f64| requests.max(0.0) / 1e6 * SQS_MILLION_REQUESTS;
         let gigabytes = files * LOG_BYTES_A_FILE / 1e9;
         let rounded = |list: f64, billed: f64| Dollars { list: cents(list), billed: cents(billed) };
         [
-            ("Lambda", rounded(lambda(files, gb_seconds), lambda(files - FREE_REQUESTS, gb_seconds - FREE_GB_SECONDS))),
+            (
+                "Lambda",
+                rounded(lambda(groups, gb_seconds), lambda(groups - FREE_REQUESTS, gb_seconds - FREE_GB_SECONDS)),
+            ),
             ("DynamoDB", rounded(dynamodb.list, dynamodb.billed)),
             ("S3 requests", rounded(s3, s3)),
+            ("SQS", rounded(sqs(messages), sqs(messages - FREE_SQS_REQUESTS))),
             ("CloudWatch Logs", rounded(gigabytes * LOGS_GB, (gigabytes - FREE_LOGS_GB).max(0.0) * LOGS_GB)),
         ]
     }
@@ -191,7 +228,13 @@ mod tests {
     use super::*;
 
     const VOLUME: Volume = Volume { events_per_month: 100_000_000, files_per_month: 10_000 };
-    const SMALL: Settings = Settings { memory_mb: 256.0, is_arm: false, billing: [Billing::OnDemand; 3] };
+    const SMALL: Settings = Settings {
+        via: Via::Function,
+        batch_size: 100.0,
+        memory_mb: 256.0,
+        is_arm: false,
+        billing: [Billing::OnDemand; 3],
+    };
 
     fn total(settings: Settings, volume: Volume) -> Dollars {
         let costs = settings.costs(volume);
@@ -206,13 +249,23 @@ mod tests {
         // 10,000 files of 10,000 events, 100 pairs each: 300 units for their hours, 200 for their days, 2 for the plan, 2
         // for its claim, 6 for three markers, and 2 for the record.
         let writes = 10_000.0 * (300.0 + 200.0 + 2.0 + 2.0 + 6.0 + 2.0);
-        let [(_, lambda), (_, dynamodb), (_, s3), (_, logs)] = SMALL.costs(VOLUME);
+        let [(_, lambda), (_, dynamodb), (_, s3), (_, sqs), (_, logs)] = SMALL.costs(VOLUME);
         assert_eq!(dynamodb.list, cents(writes / 1e6 * 0.625 + 20_000.0 / 1e6 * 0.125));
         assert_eq!(s3.list, 0.05);
         // 0.16 s, and 10,000 events at 1.3 µs, on a seventh of a processor and a quarter of a GB.
         let seconds = 10_000.0 * (0.16 + 0.013 * 1_769.0 / 256.0);
         assert_eq!(lambda.list, cents(0.01 * 0.2 + seconds * 0.25 * 0.000_016_666_7));
-        assert_eq!((lambda.billed, logs.billed), (0.0, 0.0));
+        assert_eq!((lambda.billed, logs.billed, sqs.list), (0.0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn files_that_are_counted_together_cost_less_and_an_idle_queue_nothing() {
+        let queue = Settings { via: Via::Queue, ..SMALL };
+        // 14 files an hour, together: the additions of one, and a claim and a record each.
+        let (alone, together) = (SMALL.costs(VOLUME)[1].1.list, queue.costs(VOLUME)[1].1.list);
+        assert!(together < alone / 10.0, "{together} {alone}");
+        let idle = queue.costs(Volume { events_per_month: 1, files_per_month: 1 });
+        assert_eq!(idle.iter().map(|(_, dollars)| dollars.billed).sum::<f64>(), 0.0);
     }
 
     #[test]

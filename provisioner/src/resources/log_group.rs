@@ -50,6 +50,14 @@ fn age(millis: i64) -> Duration {
     created.elapsed().unwrap_or_default()
 }
 
+/// The time limit in seconds for a change that another one delays.
+const SETTLE_DEADLINE: u64 = 60;
+
+/// Returns whether CloudWatch Logs has aborted one of two concurrent changes of a group.
+fn is_aborted(error: &AwsError) -> bool {
+    error.code() == Some("OperationAbortedException")
+}
+
 impl LogGroup {
     /// Returns whether a function has written to the group. The group's size would tell too, but only hours later.
     async fn has_function_stream(&self, aws: &Aws) -> Result<bool, AwsError> {
@@ -61,9 +69,7 @@ impl LogGroup {
     }
 
     async fn put_retention(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
-        // CloudWatch Logs aborts one of two concurrent changes of a group.
-        let aborted = |error: &AwsError| error.code() == Some("OperationAbortedException");
-        retry_while(step.wait("the log group to accept a change", 60), aborted, || async {
+        retry_while(step.wait("the log group to accept a change", SETTLE_DEADLINE), is_aborted, || async {
             let request = step.aws.logs.put_retention_policy().log_group_name(&self.name);
             request.retention_in_days(self.retention_days.value).send().await.call("logs:PutRetentionPolicy")
         })
@@ -191,7 +197,12 @@ impl Resource for LogGroup {
     async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
         let request = step.aws.logs.create_log_group().log_group_name(&self.name);
         let request = request.set_tags(Some(self.tags.clone().into_iter().collect()));
-        let created = absent_on(request.send().await.call("logs:CreateLogGroup"), &["ResourceAlreadyExistsException"])?;
+        let waiting = step.wait("CloudWatch Logs to accept the new group", SETTLE_DEADLINE);
+        let created = retry_while(waiting, is_aborted, || async {
+            let created = request.clone().send().await.call("logs:CreateLogGroup");
+            absent_on(created, &["ResourceAlreadyExistsException"])
+        })
+        .await?;
         created.ok_or(ResourceError::AlreadyExists)?;
         self.put_retention(step).await
     }

@@ -3,6 +3,7 @@
 mod bucket;
 pub(crate) mod cost;
 pub(crate) mod discover;
+mod event_source_mapping;
 pub(crate) mod function;
 mod log_group;
 mod notification;
@@ -70,7 +71,7 @@ fn at_arns_of<K: Kind>(context: &Context<'_>, arns: &[String]) -> Resources {
 }
 
 /// Every kind, in the order of plans.
-const KINDS: [RegisteredKind; 8] = [
+const KINDS: [RegisteredKind; 9] = [
     kind::<bucket::Bucket>(),
     kind::<table::Table>(),
     kind::<role::Role>(),
@@ -78,6 +79,7 @@ const KINDS: [RegisteredKind; 8] = [
     kind::<queue::Queue>(),
     kind::<function::Function>(),
     kind::<permission::Permission>(),
+    kind::<event_source_mapping::EventSourceMapping>(),
     kind::<notification::Notification>(),
 ];
 

@@ -8,15 +8,17 @@ use std::collections::BTreeSet;
 use aws_sdk_s3::operation::get_bucket_notification_configuration::GetBucketNotificationConfigurationOutput;
 use aws_sdk_s3::types::{
     Event, FilterRule, FilterRuleName, LambdaFunctionConfiguration, NotificationConfiguration,
-    NotificationConfigurationFilter, S3KeyFilter,
+    NotificationConfigurationFilter, QueueConfiguration, S3KeyFilter,
 };
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::bucket::Bucket;
+use super::event_source_mapping::EventSourceMapping;
 use super::function;
 use super::permission::Permission;
 use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, listing, retry_while, wait_until};
+use crate::config::Via;
 use crate::error::{Error, ErrorKind};
 use crate::reconcile::diff::{Diff, SettingChange};
 use crate::reconcile::ownership::Ownership;
@@ -37,7 +39,9 @@ pub(super) struct Notification {
     bucket_arn: String,
     account: String,
     id: String,
-    function_arn: String,
+    via: Via,
+    /// The ARN of the queue or the function.
+    destination: String,
     prefix: String,
     suffix: String,
     depends_on: Vec<Address>,
@@ -54,10 +58,17 @@ pub(super) struct Live {
 /// The live state of the owned entry.
 #[derive(Debug, Default)]
 struct Entry {
-    function_arn: String,
+    destination: String,
     events: BTreeSet<String>,
     prefix: Option<String>,
     suffix: Option<String>,
+}
+
+/// The owned entry, as S3 is told it.
+#[derive(Debug, Clone)]
+enum OwnedEntry {
+    Function(LambdaFunctionConfiguration),
+    Queue(QueueConfiguration),
 }
 
 /// An unmanaged entry, for a function, a queue or a topic.
@@ -108,19 +119,35 @@ fn rule(rules: &[FilterRule], name: &str) -> Option<String> {
 }
 
 impl Notification {
-    fn entry(&self) -> Result<LambdaFunctionConfiguration, Error> {
+    fn entry(&self) -> Result<OwnedEntry, Error> {
         let rule = |name, value: &str| FilterRule::builder().name(name).value(value).build();
         let key = S3KeyFilter::builder()
             .filter_rules(rule(FilterRuleName::Prefix, &encoded(&self.prefix)))
             .filter_rules(rule(FilterRuleName::Suffix, &encoded(&self.suffix)))
             .build();
-        LambdaFunctionConfiguration::builder()
-            .id(&self.id)
-            .lambda_function_arn(&self.function_arn)
-            .events(Event::from(CREATED))
-            .filter(NotificationConfigurationFilter::builder().key(key).build())
-            .build()
-            .map_err(Error::from)
+        let filter = NotificationConfigurationFilter::builder().key(key).build();
+        Ok(match self.via {
+            Via::Function => OwnedEntry::Function(
+                LambdaFunctionConfiguration::builder()
+                    .id(&self.id)
+                    .lambda_function_arn(&self.destination)
+                    .events(Event::from(CREATED))
+                    .filter(filter)
+                    .build()?,
+            ),
+            Via::Queue => OwnedEntry::Queue(
+                QueueConfiguration::builder()
+                    .id(&self.id)
+                    .queue_arn(&self.destination)
+                    .events(Event::from(CREATED))
+                    .filter(filter)
+                    .build()?,
+            ),
+        })
+    }
+
+    fn is_owned(&self, id: Option<&String>) -> bool {
+        id == Some(&self.id)
     }
 
     async fn get(&self, aws: &Aws) -> Result<GetBucketNotificationConfigurationOutput, AwsError> {
@@ -138,13 +165,14 @@ impl Notification {
         all: &'a GetBucketNotificationConfigurationOutput,
     ) -> impl Iterator<Item = UnmanagedEntry<'a>> {
         let functions = all.lambda_function_configurations().iter();
-        let functions = functions.filter(|entry| entry.id.as_ref() != Some(&self.id)).map(|e| UnmanagedEntry {
+        let functions = functions.filter(|entry| !self.is_owned(entry.id.as_ref())).map(|e| UnmanagedEntry {
             id: e.id.as_deref(),
             destination: &e.lambda_function_arn,
             events: &e.events,
             filter: e.filter.as_ref(),
         });
-        let queues = all.queue_configurations().iter().map(|e| UnmanagedEntry {
+        let queues = all.queue_configurations().iter();
+        let queues = queues.filter(|entry| !self.is_owned(entry.id.as_ref())).map(|e| UnmanagedEntry {
             id: e.id.as_deref(),
             destination: &e.queue_arn,
             events: &e.events,
@@ -175,23 +203,22 @@ impl Notification {
     }
 
     fn owned_entry(&self, all: &GetBucketNotificationConfigurationOutput) -> Option<Entry> {
-        let entries = all.lambda_function_configurations();
-        let entry = entries.iter().find(|entry| entry.id.as_ref() == Some(&self.id))?;
-        let rules = rules(entry.filter.as_ref());
+        let functions = all.lambda_function_configurations().iter();
+        let functions = functions.map(|e| (e.id.as_ref(), &e.lambda_function_arn, &e.events, e.filter.as_ref()));
+        let queues = all.queue_configurations().iter();
+        let queues = queues.map(|e| (e.id.as_ref(), &e.queue_arn, &e.events, e.filter.as_ref()));
+        let (_, destination, events, filter) = functions.chain(queues).find(|(id, ..)| self.is_owned(*id))?;
+        let rules = rules(filter);
         Some(Entry {
-            function_arn: entry.lambda_function_arn.clone(),
-            events: entry.events.iter().map(|event| event.as_str().to_owned()).collect(),
+            destination: destination.clone(),
+            events: events.iter().map(|event| event.as_str().to_owned()).collect(),
             prefix: rule(rules, "prefix").map(normalized),
             suffix: rule(rules, "suffix").map(normalized),
         })
     }
 
     /// Puts the current configuration with `entry` in place of the owned entry.
-    async fn put(
-        &self,
-        step: &StepContext<'_>,
-        entry: Option<LambdaFunctionConfiguration>,
-    ) -> Result<(), ResourceError> {
+    async fn put(&self, step: &StepContext<'_>, entry: Option<OwnedEntry>) -> Result<(), ResourceError> {
         // S3 validates that it may invoke the function. It returns the same error for a permission that it does not see
         // yet and for a missing destination, which may belong to an unmanaged entry; the error names no destination.
         let is_unseen = |error: &AwsError| {
@@ -202,15 +229,21 @@ impl Notification {
         };
         // A deleted bucket has no entry left to remove.
         let absent: &[&str] = if entry.is_none() { &["NoSuchBucket"] } else { &[] };
-        let waiting = step.wait("S3 to see the permission to invoke the function", PERMISSION_DEADLINE);
+        let waiting = step.wait("S3 to see the permission to notify", PERMISSION_DEADLINE);
         retry_while(waiting, is_unseen, || async {
             let Some(current) = absent_on(self.get(step.aws).await, absent)? else { return Ok(()) };
             let mut functions = current.lambda_function_configurations.unwrap_or_default();
-            functions.retain(|other| other.id.as_ref() != Some(&self.id));
-            functions.extend(entry.clone());
+            let mut queues = current.queue_configurations.unwrap_or_default();
+            functions.retain(|other| !self.is_owned(other.id.as_ref()));
+            queues.retain(|other| !self.is_owned(other.id.as_ref()));
+            match entry.clone() {
+                Some(OwnedEntry::Function(entry)) => functions.push(entry),
+                Some(OwnedEntry::Queue(entry)) => queues.push(entry),
+                None => {}
+            }
             let all = NotificationConfiguration::builder()
                 .set_lambda_function_configurations(Some(functions))
-                .set_queue_configurations(current.queue_configurations)
+                .set_queue_configurations(Some(queues))
                 .set_topic_configurations(current.topic_configurations)
                 .set_event_bridge_configuration(current.event_bridge_configuration)
                 .build();
@@ -288,6 +321,10 @@ impl Kind for Notification {
         let pipeline = context.pipeline;
         let mut depends_on =
             vec![Address::of::<Bucket>(&pipeline.bucket.name), Address::of::<Permission>(&pipeline.function.name)];
+        let notification = &pipeline.notification;
+        if notification.via == Via::Queue {
+            depends_on.push(Address::of::<EventSourceMapping>(&notification.queue));
+        }
         // S3 sends notifications as soon as the entry exists, so the tables must exist before it.
         depends_on.extend(function::table_addresses(context));
         vec![Self {
@@ -295,7 +332,11 @@ impl Kind for Notification {
             bucket_arn: context.account.s3_arn(&pipeline.bucket.name),
             account: context.account.id.clone(),
             id: format!("{}-objects", pipeline.name),
-            function_arn: context.account.function_arn(&pipeline.function.name),
+            via: notification.via,
+            destination: match notification.via {
+                Via::Queue => context.account.queue_arn(&notification.queue),
+                Via::Function => context.account.function_arn(&pipeline.function.name),
+            },
             prefix: pipeline.notification.prefix.clone(),
             suffix: pipeline.notification.suffix.clone(),
             depends_on,
@@ -351,7 +392,7 @@ impl Resource for Notification {
     fn compare(&self, live: Option<&Live>) -> Diff {
         let live = live.and_then(|live| live.owned.as_ref());
         Diff::new()
-            .compare("function", live.map(|l| &l.function_arn), &self.function_arn)
+            .compare("destination", live.map(|l| &l.destination), &self.destination)
             .compare("events", live.map(|l| &l.events), &BTreeSet::from([CREATED.to_owned()]))
             .compare("prefix", live.and_then(|l| l.prefix.as_ref()), encoded(&self.prefix))
             .compare("suffix", live.and_then(|l| l.suffix.as_ref()), encoded(&self.suffix))
@@ -384,7 +425,7 @@ mod tests {
     fn notification_as_created_is_in_sync() {
         assert_in_sync::<Notification>(|spec| Live {
             owned: Some(Entry {
-                function_arn: spec.function_arn.clone(),
+                destination: spec.destination.clone(),
                 events: BTreeSet::from([CREATED.to_owned()]),
                 prefix: Some(spec.prefix.clone()),
                 suffix: Some(spec.suffix.clone()),
@@ -442,7 +483,7 @@ mod tests {
         let spec = declared::<Notification>("[notification]\nprefix = \"year=2026/\"").remove(0);
         let live = |prefix: &str| Live {
             owned: Some(Entry {
-                function_arn: spec.function_arn.clone(),
+                destination: spec.destination.clone(),
                 events: BTreeSet::from([CREATED.to_owned()]),
                 prefix: Some(normalized(prefix.to_owned())),
                 suffix: Some(spec.suffix.clone()),
@@ -456,13 +497,13 @@ mod tests {
     #[test]
     fn capitalized_filter_names_are_no_drift() {
         let spec = declared::<Notification>("").remove(0);
-        let mut entry = spec.entry().expect("an entry");
+        let OwnedEntry::Queue(mut entry) = spec.entry().expect("an entry") else { panic!("an entry for a queue") };
         for (name, rule) in ["Prefix", "Suffix"].into_iter().zip(
             entry.filter.as_mut().and_then(|f| f.key.as_mut()).and_then(|k| k.filter_rules.as_mut()).expect("rules"),
         ) {
             rule.name = Some(FilterRuleName::from(name));
         }
-        let all = GetBucketNotificationConfigurationOutput::builder().lambda_function_configurations(entry).build();
+        let all = GetBucketNotificationConfigurationOutput::builder().queue_configurations(entry).build();
         assert_eq!(spec.diff(Some(&spec.live(&all))), []);
     }
 }

@@ -233,6 +233,10 @@ const ROLE: [Recorded; 5] = [
          %22arn%3Aaws%3Alogs%3Aeu-central-1%3A123456789012%3Alog-group%3A%2Faws%2Flambda%2Fevents-handler%3A%2A%22%7D%2C\
          %7B%22Sid%22%3A%22KeepFailures%22%2C%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%22sqs%3ASendMessage%22%2C\
          %22Resource%22%3A%22arn%3Aaws%3Asqs%3Aeu-central-1%3A123456789012%3Aevents-failures%22%7D%2C\
+         %7B%22Sid%22%3A%22TakeNotifications%22%2C%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%5B\
+         %22sqs%3AReceiveMessage%22%2C%22sqs%3ADeleteMessage%22%2C%22sqs%3AGetQueueAttributes%22%2C\
+         %22sqs%3AGetQueueUrl%22%2C%22sqs%3ASendMessage%22%5D%2C%22Resource%22%3A\
+         %22arn%3Aaws%3Asqs%3Aeu-central-1%3A123456789012%3Aevents-notifications%22%7D%2C\
          %7B%22Sid%22%3A%22AddCounts%22%2C%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%22dynamodb%3AUpdateItem%22%2C\
          %22Resource%22%3A%5B%22arn%3Aaws%3Adynamodb%3Aeu-central-1%3A123456789012%3Atable%2Fevents-daily%22%2C\
          %22arn%3Aaws%3Adynamodb%3Aeu-central-1%3A123456789012%3Atable%2Fevents-counts%22%5D%7D%2C\
@@ -371,7 +375,7 @@ const NOTIFICATION: [Recorded; 1] = [(
 
 #[tokio::test]
 async fn recorded_notification_is_a_no_op() {
-    assert_no_op::<notification::Notification>("", &NOTIFICATION).await;
+    assert_no_op::<notification::Notification>("[notification]\nvia = \"function\"", &NOTIFICATION).await;
 }
 
 /// Returns the error of a table's update, and the number of UpdateTable requests.

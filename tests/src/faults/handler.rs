@@ -15,8 +15,10 @@ use crate::samples::gzip;
 /// The time within which all retries finish, even on a busy machine.
 const RETRIES_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// A time longer than the longest pause between two attempts plus an attempt.
-const QUIET_TIME: Duration = Duration::from_secs(6);
+/// The function's timeout in seconds. The queue hides a message for six of them.
+const TIMEOUT_SECONDS: u64 = 3;
+/// A time longer than the pause between two attempts plus an attempt.
+const QUIET_TIME: Duration = Duration::from_secs(7 * TIMEOUT_SECONDS);
 
 /// Returns the key of the n-th object.
 fn key(n: usize) -> String {
@@ -38,6 +40,7 @@ pub async fn fail_at_random(objects: usize, seed: u64) -> Result<Outcome> {
     let aws = LocalAws::start_behind(&format!("http://127.0.0.1:{port}"))?;
     let weather = Weather::start_at(port, &aws.endpoint(), seed)?;
     let pipeline = pipeline(&aws)?;
+    pipeline.declare(&format!("[function]\ntimeout_seconds = {TIMEOUT_SECONDS}\nretries = 3"))?;
     pipeline.expect(0, &["apply", "--yes"])?;
 
     let fault_rules = |service: &str, code: &str, status: u16| {
@@ -74,7 +77,7 @@ pub async fn fail_at_random(objects: usize, seed: u64) -> Result<Outcome> {
         let messages = sqs.receive_message().set_queue_url(url.clone()).max_number_of_messages(10).send().await?;
         for message in messages.messages.unwrap_or_default() {
             let body: Value = serde_json::from_str(message.body.as_deref().unwrap_or_default())?;
-            let records = body["requestPayload"]["Records"].as_array().cloned().unwrap_or_default();
+            let records = body["Records"].as_array().cloned().unwrap_or_default();
             queued
                 .extend(records.iter().filter_map(|record| record["s3"]["object"]["key"].as_str().map(str::to_owned)));
         }

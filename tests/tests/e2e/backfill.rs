@@ -150,8 +150,9 @@ async fn backfill_after_interruption_continues() -> Result<()> {
 async fn change_of_the_prefix_loses_no_file_below_the_old_one() -> Result<()> {
     let pipeline = strict_pipeline()?;
     let declare = |prefix: &str| {
-        pipeline
-            .declare(&format!("[notification]\nprefix = \"{prefix}\"\n[function]\nretries = 0\nmax_concurrency = 5"))
+        pipeline.declare(&format!(
+            "[notification]\nvia = \"function\"\nprefix = \"{prefix}\"\n[function]\nretries = 0\nmax_concurrency = 5"
+        ))
     };
     declare("segment-logs/")?;
     pipeline.expect(0, &["apply", "--yes"])?;

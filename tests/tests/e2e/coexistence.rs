@@ -40,7 +40,7 @@ async fn unmanaged_notifications_survive_apply_and_destroy() -> Result<()> {
     let get = async || {
         s3.get_bucket_notification_configuration().bucket(&pipeline.name).send().await.context("failed to read")
     };
-    let owned = get().await?.lambda_function_configurations.context("the pipeline's entry")?;
+    let owned = get().await?.queue_configurations.context("the pipeline's entry")?;
     ensure!(owned.len() == 1, "{owned:?}");
     // Another tool overwrites the whole configuration, without the pipeline's entry.
     s3.put_bucket_notification_configuration()
@@ -60,23 +60,20 @@ async fn unmanaged_notifications_survive_apply_and_destroy() -> Result<()> {
     ensure!(steps(&plan.out) == [format!("  + notification {}", pipeline.name)], "{}", plan.out);
     pipeline.expect(0, &["apply", "--yes"])?;
     let both = get().await?;
-    ensure!(both.queue_configurations == before.queue_configurations, "{both:?}");
+    ensure!(both.lambda_function_configurations == before.lambda_function_configurations, "{both:?}");
     ensure!(both.event_bridge_configuration == before.event_bridge_configuration, "{both:?}");
-    let functions = both.lambda_function_configurations();
-    ensure!(functions.len() == 2 && functions.contains(&owned[0]), "{functions:?}");
-    ensure!(functions.contains(&before.lambda_function_configurations()[0]), "{functions:?}");
+    let queues = both.queue_configurations();
+    ensure!(queues.len() == 2 && queues.contains(&owned[0]), "{queues:?}");
+    ensure!(queues.contains(&before.queue_configurations()[0]), "{queues:?}");
     ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "not in sync");
 
     // They also survive an update of the pipeline's entry.
     pipeline.declare("[notification]\nprefix = \"other/\"")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let updated = get().await?;
-    ensure!(updated.queue_configurations == before.queue_configurations, "{updated:?}");
+    ensure!(updated.lambda_function_configurations == before.lambda_function_configurations, "{updated:?}");
     ensure!(updated.event_bridge_configuration == before.event_bridge_configuration, "{updated:?}");
-    ensure!(
-        updated.lambda_function_configurations().contains(&before.lambda_function_configurations()[0]),
-        "{updated:?}"
-    );
+    ensure!(updated.queue_configurations().contains(&before.queue_configurations()[0]), "{updated:?}");
 
     pipeline.expect(0, &["destroy", "--yes"])?;
     let after = get().await?;

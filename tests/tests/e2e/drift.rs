@@ -355,6 +355,7 @@ async fn function_architecture_drift_is_shown_and_corrected() -> Result<()> {
 #[tokio::test]
 async fn permission_and_notification_drift_is_shown_and_corrected() -> Result<()> {
     let pipeline = pipeline()?;
+    pipeline.declare("[notification]\nvia = \"function\"")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let (sdk, name) = (pipeline.sdk().await?, &pipeline.name);
     let (lambda, s3) = (aws_sdk_lambda::Client::new(&sdk), pipeline.s3().await?);
@@ -406,6 +407,6 @@ async fn permission_and_notification_drift_is_shown_and_corrected() -> Result<()
     put(arn(&function), Event::S3ObjectRemoved, "segment-logs/", ".gz")?.await?;
     corrected(&pipeline, &notification, "events", "s3:ObjectRemoved:*", "s3:ObjectCreated:*")?;
     put(arn("other"), created, "segment-logs/", ".gz")?.await?;
-    corrected(&pipeline, &notification, "function", "function:other", &arn(&function))?;
+    corrected(&pipeline, &notification, "destination", "function:other", &arn(&function))?;
     Ok(())
 }

@@ -148,6 +148,7 @@ async fn versions_of_one_object_are_counted_separately() -> Result<()> {
 #[tokio::test]
 async fn uncountable_object_ends_in_the_failure_queue() -> Result<()> {
     let pipeline = pipeline()?;
+    pipeline.declare("[notification]\nvia = \"function\"\n")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let (good, expected) = file_of(200);
     let cut = &good[..good.len() - 20];
@@ -243,7 +244,7 @@ async fn forged_notification_counts_nothing_twice_and_no_other_bucket() -> Resul
 #[tokio::test]
 async fn object_that_ends_the_process_does_not_starve_the_others() -> Result<()> {
     let pipeline = pipeline()?;
-    pipeline.declare("[function]\ntimeout_seconds = 1\nretries = 0")?;
+    pipeline.declare("[notification]\nvia = \"function\"\n[function]\ntimeout_seconds = 1\nretries = 0")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     remove_notification(&pipeline).await?;
     // Inflating it takes several times the timeout.

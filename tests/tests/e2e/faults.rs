@@ -17,17 +17,17 @@ fn assert_kept(outcome: &Outcome) -> Result<()> {
 
 #[test]
 fn apply_killed_at_any_call_is_completed_by_the_next() -> Result<()> {
-    assert_kept(&killed::kill_at_each_call(aws()?, Operation::Create, Sampling::one_in(11))?)
+    assert_kept(&killed::kill_at_each_call(aws()?, Operation::Create, Sampling::one_in(17))?)
 }
 
 #[test]
 fn update_killed_at_any_call_is_completed_by_the_next() -> Result<()> {
-    assert_kept(&killed::kill_at_each_call(aws()?, Operation::Update, Sampling::one_in(11))?)
+    assert_kept(&killed::kill_at_each_call(aws()?, Operation::Update, Sampling::one_in(17))?)
 }
 
 #[test]
 fn destroy_killed_at_any_call_is_completed_by_the_next() -> Result<()> {
-    assert_kept(&killed::kill_at_each_call(aws()?, Operation::Destroy, Sampling::one_in(11))?)
+    assert_kept(&killed::kill_at_each_call(aws()?, Operation::Destroy, Sampling::one_in(17))?)
 }
 
 /// Returns the fault proxy; the first call starts it.
@@ -38,7 +38,7 @@ pub(crate) fn weather() -> Result<&'static Weather> {
 
 #[test]
 fn call_failing_once_is_recovered_by_the_next_run() -> Result<()> {
-    assert_kept(&calls::fail_each_call_once(aws()?, weather()?, Sampling::one_in(83))?)
+    assert_kept(&calls::fail_each_call_once(aws()?, weather()?, Sampling::one_in(127))?)
 }
 
 #[test]

@@ -83,7 +83,7 @@ async fn messages_in_every_readable_form_are_counted() -> Result<()> {
 #[tokio::test]
 async fn object_without_messages_fails_and_skipped_lines_are_reported() -> Result<()> {
     let pipeline = pipeline()?;
-    pipeline.declare("[function]\nretries = 0")?;
+    pipeline.declare("[notification]\nvia = \"function\"\n[function]\nretries = 0")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     // Lines that are no messages are skipped, and `status` says so.
     let text = format!("{}\nnot json\n{}\n", track("good"), json!({ "type": "page", "name": "Home" }));

@@ -13,6 +13,8 @@ use crate::pipeline;
 #[tokio::test]
 async fn function_without_any_one_of_its_permissions_counts_nothing() -> Result<()> {
     let pipeline = pipeline()?;
+    // The queue repeats a failed notification after six timeouts.
+    pipeline.declare("[function]\ntimeout_seconds = 2")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let iam = aws_sdk_iam::Client::new(&pipeline.sdk().await?);
     let role = format!("{}-function", pipeline.name);

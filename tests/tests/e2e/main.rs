@@ -18,6 +18,7 @@ mod common;
 mod concurrency;
 mod counts;
 mod dashboard;
+mod delivery;
 mod destroy;
 mod drift;
 mod exactly_once;

@@ -81,7 +81,7 @@ fn transient_errors() -> Vec<(Value, &'static str)> {
                 400,
                 "Unable to validate the following destination configurations",
             ),
-            "S3 to see the permission to invoke the function",
+            "S3 to see the permission to notify",
         ),
         (
             dynamodb(
@@ -179,17 +179,19 @@ async fn failed_step_skips_its_dependents_only() -> Result<()> {
         &format!("failed to create queue {name}-failures: sqs:CreateQueue answered 403"),
         "help: allow the caller sqs:CreateQueue",
         &format!("function {name}-handler: skipped, because queue {name}-failures failed"),
+        &format!("queue {name}-notifications: skipped, because queue {name}-failures failed"),
+        &format!("event source mapping {name}-notifications: skipped, because queue {name}-failures failed"),
         &format!("permission {name}-handler: skipped, because queue {name}-failures failed"),
         &format!("notification {name}: skipped, because queue {name}-failures failed"),
         &format!("bucket {name}: created"),
         &format!("table {name}-counts: created"),
-        &format!("1 of {RESOURCES} steps failed, 3 were skipped"),
+        &format!("1 of {RESOURCES} steps failed, 5 were skipped"),
         "fix the cause and run the command again",
     ] {
         ensure!(applied.err.contains(part), "{part} is not in {}", applied.err);
     }
     let plan = pipeline.expect(0, &["plan"])?;
-    ensure!(verdict(&plan.out)? == "Plan: 4 to create, 0 to update, 0 to delete.", "{}", plan.out);
+    ensure!(verdict(&plan.out)? == "Plan: 6 to create, 0 to update, 0 to delete.", "{}", plan.out);
     pipeline.expect(0, &["apply", "--yes"])?;
     Ok(())
 }

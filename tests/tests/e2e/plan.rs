@@ -13,6 +13,8 @@ use crate::{pipeline, steps, verdict};
 #[tokio::test]
 async fn plan_of_one_edit_shows_one_change() -> Result<()> {
     let pipeline = pipeline()?;
+    // With a queue, timeout and retries of the function are settings of the queue too.
+    pipeline.declare("[notification]\nvia = \"function\"")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     for (edit, shown) in [
         ("[function]\nmemory_mb = 512", vec!["  ~ function", "memory_mb  256 -> 512"]),
@@ -23,7 +25,7 @@ async fn plan_of_one_edit_shows_one_change() -> Result<()> {
             vec!["  ~ function", "retries          2 -> 1", "max_concurrency  (not set) -> 5"],
         ),
     ] {
-        pipeline.declare(edit)?;
+        pipeline.declare(&format!("[notification]\nvia = \"function\"\n{edit}"))?;
         let plan = pipeline.expect(2, &["plan", "--detailed-exitcode"])?;
         ensure!(
             steps(&plan.out).len() == 1 && shown.iter().all(|part| plan.out.contains(part)),
@@ -159,7 +161,7 @@ async fn saved_plan_keeps_its_prune_option() -> Result<()> {
     let refused = pipeline.expect(1, &["apply", "plan.json", "--yes"])?;
     ensure!(refused.err.contains("the plan was saved with --prune"), "{}", refused.err);
     let applied = pipeline.expect(0, &["apply", "plan.json", "--prune", "--yes"])?;
-    ensure!(applied.out.contains("1 created, 2 updated, 1 deleted"), "{}", applied.out);
+    ensure!(applied.out.contains("1 created, 3 updated, 1 deleted"), "{}", applied.out);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use aws_sdk_s3::types::{
 use serde_json::{Value, json};
 use tests::pipeline::{CommandOutput, Pipeline};
 
-use crate::common::{file_of, remove_notification, wait_for_a_failure};
+use crate::common::{file_of, remove_notification, s3_notification, wait_for_a_failure};
 use crate::{pipeline, strict_pipeline, verdict};
 
 /// An IAM user with one policy, which can be replaced.
@@ -75,11 +75,13 @@ const SUBSTITUTES: [(&str, &str); 4] = [
 /// Actions that AWS requires and the local AWS does not, so their need cannot be tested here. By AWS's service
 /// authorization references, CreateFunction requires `iam:PassRole`, GetFunction `lambda:ListTags` and CreateBucket
 /// `s3:TagResource`. The strict local AWS checks them.
-const NOT_CHECKED_LOCALLY: [&str; 6] = [
+const NOT_CHECKED_LOCALLY: [&str; 8] = [
     "iam:PassRole",
+    "lambda:DeleteEventSourceMapping",
     "lambda:GetAccountSettings",
     "lambda:ListFunctionUrlConfigs",
     "lambda:ListTags",
+    "lambda:UpdateEventSourceMapping",
     "s3:GetBucketAbac",
     "s3:TagResource",
 ];
@@ -101,7 +103,8 @@ const UNNAMED: [&str; 2] = ["lambda:ListTags", "s3:ListBucket"];
 const DECLARATIONS: [&str; 3] = [
     "[function]\nmax_concurrency = 3\n[segment]\nworkspace_id = \"abc123\"",
     "[function]\nmemory_mb = 512\nretries = 1\nlog_retention_days = 7\n[notification]\nprefix = \"other/\"\n\
-     [table]\nbilling = { read = 5, write = 5 }\npoint_in_time_recovery = false\n[bucket]\nversioning = true\n\
+     batch_size = 50\n[table]\nbilling = { read = 5, write = 5 }\npoint_in_time_recovery = false\n\
+     [bucket]\nversioning = true\n\
      kms_key = \"AES256\"\n     expire_days = 30\n[tags]\nteam = \"data\"\n[segment]\nworkspace_id = \"other\"",
     "[segment]\nworkspace_id = \"other\"",
 ];
@@ -208,11 +211,12 @@ async fn plan_by_a_restricted_caller_reports_missing_permissions() -> Result<()>
     let note = |address: String, action: &str| format!("note: the caller lacks permissions for {address}: {action}");
     for expected in [
         note(format!("queue {name}-failures"), "sqs:CreateQueue"),
+        note(format!("queue {name}-notifications"), "sqs:CreateQueue"),
         note(format!("permission {name}-handler"), "lambda:AddPermission"),
     ] {
         ensure!(denied.contains(&expected.as_str()), "{expected} is not in {}", plan.out);
     }
-    ensure!(denied.len() == 2, "{denied:#?}");
+    ensure!(denied.len() == 3, "{denied:#?}");
     Ok(())
 }
 
@@ -298,6 +302,8 @@ async fn planner_reader_and_operator_policies_are_minimal_on_the_strict_aws() ->
     wait_for_status(0)?;
     operator.grant_until_success(&["status"]).await?;
     operator.grant_until_success(&["verify", "--timeout", "60"]).await?;
+    operator.grant_until_success(&["pause"]).await?;
+    operator.grant_until_success(&["resume"]).await?;
     // SQS makes the messages visible later if the denial of this action leaves them in flight.
     operator.granted.insert("sqs:ChangeMessageVisibility".to_owned());
     for command in [["replay"].as_slice(), &["replay", "--purge", "--yes"]] {
@@ -307,7 +313,9 @@ async fn planner_reader_and_operator_policies_are_minimal_on_the_strict_aws() ->
                 break;
             }
             // A replay that was denied may have left its messages invisible.
-            pipeline.upload(&format!("segment-logs/x/1/broken{round}.gz"), b"\x1f\x8b broken").await?;
+            let key = format!("segment-logs/x/1/broken{round}.gz");
+            pipeline.upload(&key, b"\x1f\x8b broken").await?;
+            send_failure(&pipeline, &key).await?;
             wait_for_a_failure(&pipeline).await?;
             last = operator.grant_more(command).await?;
         }
@@ -319,6 +327,19 @@ async fn planner_reader_and_operator_policies_are_minimal_on_the_strict_aws() ->
     unused.retain(|action| !["s3:GetObject", "s3:DeleteObject", "lambda:GetAccountSettings"].contains(&&**action));
     unused.retain(|action| !UNNAMED.contains(&&**action) && !OTHER_CASES.contains(&&**action));
     ensure!(unused.is_empty(), "printed for the operator, but never required: {unused:?}");
+    Ok(())
+}
+
+/// Sends the notification of an object to the failure queue, as SQS does after its last delivery.
+async fn send_failure(pipeline: &Pipeline<'_>, key: &str) -> Result<()> {
+    let sqs = aws_sdk_sqs::Client::new(&pipeline.sdk().await?);
+    let url = sqs.get_queue_url().queue_name(format!("{}-failures", pipeline.name)).send().await?.queue_url;
+    let mut body = s3_notification(&pipeline.name, &[key]);
+    let object = pipeline.s3().await?.head_object().bucket(&pipeline.name).key(key).send().await?;
+    if let Some(version) = object.version_id {
+        body["Records"][0]["s3"]["object"]["versionId"] = json!(version);
+    }
+    sqs.send_message().set_queue_url(url).message_body(body.to_string()).send().await?;
     Ok(())
 }
 
@@ -406,7 +427,8 @@ async fn reader_and_operator_policies_are_sufficient_and_separate() -> Result<()
         &["events"],
         &["dashboard", "--out", "report.html", "--from", "2015-08-04", "--to", "2015-08-05"],
     ];
-    let operates: [&[&str]; 4] = [&["backfill"], &["replay"], &["status"], &["verify", "--timeout", "30"]];
+    let operates: [&[&str]; 6] =
+        [&["backfill"], &["replay"], &["status"], &["verify", "--timeout", "30"], &["pause"], &["resume"]];
 
     let reader = User::new(&pipeline, "reader").await?;
     reader.allow(&policy("reader")?).await?;

@@ -13,7 +13,7 @@ use crate::pipeline;
 #[tokio::test]
 async fn replay_of_failures_deletes_the_counted_ones() -> Result<()> {
     let pipeline = pipeline()?;
-    pipeline.declare("[function]\nretries = 0")?;
+    pipeline.declare("[notification]\nvia = \"function\"\n[function]\nretries = 0")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let empty = pipeline.expect(0, &["replay"])?;
     ensure!(empty.out == "The failure queue is empty.\n", "{}", empty.out);

@@ -13,7 +13,7 @@ async fn status_of_a_working_pipeline_shows_counts_lag_and_failures() -> Result<
     let before = pipeline.expect(3, &["status"])?;
     ensure!(before.err.contains("run `provisioner apply` first"), "{}", before.err);
     ensure!(before.out.contains(&format!("FAILED   bucket {}: missing", pipeline.name)), "{}", before.out);
-    pipeline.declare("[function]\nretries = 0")?;
+    pipeline.declare("[notification]\nvia = \"function\"\n[function]\nretries = 0")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let fresh = run_json(&pipeline, 0, &["status"])?;
     ensure!(fresh["last_day"]["objects"] == 0 && fresh["failures"] == 0 && fresh["errors"] == json!([]), "{fresh}");

@@ -55,7 +55,7 @@ async fn live(pipeline: &Pipeline<'_>) -> Result<()> {
     pipeline.wait_for_counts(&expected).await?;
 
     pipeline.declare(
-        "[function]\nmemory_mb = 512\nretries = 0\nlog_retention_days = 7\nenvironment = { LOG_LEVEL = \"debug\" }\n\
+        "[function]\nmemory_mb = 512\ntimeout_seconds = 3\nretries = 0\nlog_retention_days = 7\nenvironment = { LOG_LEVEL = \"debug\" }\n\
          [bucket]\nversioning = true\nexpire_days = 30\n[table]\nbilling = { read = 5, write = 5 }\n\
          [tags]\nteam = \"data\"\n[segment]\nworkspace_id = \"abc123\"",
     )?;
@@ -75,7 +75,7 @@ async fn live(pipeline: &Pipeline<'_>) -> Result<()> {
     let started = std::time::Instant::now();
     loop {
         let read = s3.get_bucket_notification_configuration().bucket(&pipeline.name).send().await?;
-        if read.lambda_function_configurations().is_empty() {
+        if read.lambda_function_configurations().is_empty() && read.queue_configurations().is_empty() {
             break;
         }
         ensure!(started.elapsed() < tests::pipeline::COUNT_TIMEOUT, "the notification is still there");

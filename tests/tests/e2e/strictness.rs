@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -54,11 +54,11 @@ async fn bucket(pipeline: &Pipeline<'_>) -> Result<Value> {
         "object_lock": unset(s3.get_object_lock_configuration().bucket(name).send().await),
         "logging": s3.get_bucket_logging().bucket(name).send().await?.logging_enabled.is_some(),
         "notification": {
-            "queues": notification.queue_configurations().len(),
+            "functions": notification.lambda_function_configurations().len(),
             "topics": notification.topic_configurations().len(),
             "event_bridge": notification.event_bridge_configuration.is_some(),
-            "functions": notification.lambda_function_configurations().iter().map(|entry| json!({
-                "id": entry.id, "function": entry.lambda_function_arn,
+            "queues": notification.queue_configurations().iter().map(|entry| json!({
+                "id": entry.id, "queue": entry.queue_arn,
                 "events": entry.events.iter().map(|event| event.as_str().to_owned()).collect::<Vec<_>>(),
                 "filter": entry.filter.as_ref().and_then(|f| f.key.as_ref()).map(|key| key.filter_rules().iter().map(|rule| {
                     (rule.name.as_ref().map(|name| name.as_str().to_lowercase()), rule.value.clone())
@@ -149,37 +149,57 @@ async fn function(pipeline: &Pipeline<'_>, name: &str) -> Result<Value> {
     }))
 }
 
-async fn queue_and_log_group(pipeline: &Pipeline<'_>) -> Result<(Value, Value)> {
+async fn queue(pipeline: &Pipeline<'_>, name: &str) -> Result<Value> {
     use aws_sdk_sqs::types::QueueAttributeName as Attribute;
 
-    let sdk = pipeline.sdk().await?;
-    let (sqs, logs) = (aws_sdk_sqs::Client::new(&sdk), aws_sdk_cloudwatchlogs::Client::new(&sdk));
-    let url = sqs.get_queue_url().queue_name(format!("{}-failures", pipeline.name)).send().await?.queue_url;
+    let sqs = aws_sdk_sqs::Client::new(&pipeline.sdk().await?);
+    let url = sqs.get_queue_url().queue_name(name).send().await?.queue_url;
     let request = sqs.get_queue_attributes().set_queue_url(url.clone()).attribute_names(Attribute::All);
     let attributes = request.send().await?.attributes.unwrap_or_default();
     let attribute = |name: Attribute| attributes.get(&name).cloned();
+    let document = |name: Attribute| {
+        attribute(name).map(|text| serde_json::from_str::<Value>(&text)).transpose().context("not JSON")
+    };
     let tagged = sqs.list_queue_tags().set_queue_url(url).send().await?.tags;
-    let queue = json!({
+    Ok(json!({
         "retention": attribute(Attribute::MessageRetentionPeriod),
         "encrypted": attribute(Attribute::SqsManagedSseEnabled),
         "key": attribute(Attribute::KmsMasterKeyId),
         "visibility": attribute(Attribute::VisibilityTimeout),
         "delay": attribute(Attribute::DelaySeconds),
-        "policy": attribute(Attribute::Policy),
-        "redrive": attribute(Attribute::RedrivePolicy),
+        "policy": document(Attribute::Policy)?,
+        "redrive": document(Attribute::RedrivePolicy)?,
         "fifo": attribute(Attribute::FifoQueue),
         "tags": tags(tagged.unwrap_or_default()),
-    });
+    }))
+}
+
+async fn mapping(pipeline: &Pipeline<'_>, function: &str) -> Result<Value> {
+    let lambda = aws_sdk_lambda::Client::new(&pipeline.sdk().await?);
+    let mappings = lambda.list_event_source_mappings().function_name(function).send().await?;
+    let [mapping] = mappings.event_source_mappings() else { bail!("{mappings:?}") };
+    Ok(json!({
+        "source": mapping.event_source_arn,
+        "state": mapping.state,
+        "batch_size": mapping.batch_size,
+        "window": mapping.maximum_batching_window_in_seconds,
+        "concurrency": mapping.scaling_config.as_ref().and_then(|scaling| scaling.maximum_concurrency),
+        "responses": mapping.function_response_types().iter().map(|kind| kind.as_str()).collect::<Vec<_>>(),
+        "filters": mapping.filter_criteria.is_some(),
+    }))
+}
+
+async fn log_group(pipeline: &Pipeline<'_>) -> Result<Value> {
+    let logs = aws_sdk_cloudwatchlogs::Client::new(&pipeline.sdk().await?);
     let name = format!("/aws/lambda/{}-handler", pipeline.name);
     let groups = logs.describe_log_groups().log_group_name_prefix(&name).send().await?.log_groups.unwrap_or_default();
     let arn = format!("arn:aws:logs:us-east-1:{}:log-group:{name}", pipeline.account);
     let tagged = logs.list_tags_for_resource().resource_arn(arn).send().await?.tags;
-    let group = json!({
+    Ok(json!({
         "retention": groups.first().and_then(|group| group.retention_in_days),
         "key": groups.first().and_then(|group| group.kms_key_id.clone()),
         "tags": tags(tagged.unwrap_or_default()),
-    });
-    Ok((queue, group))
+    }))
 }
 
 #[tokio::test]
@@ -188,7 +208,8 @@ async fn live_state_after_apply_has_no_undeclared_settings() -> Result<()> {
     pipeline.expect(0, &["apply", "--yes"])?;
     let (name, account) = (&pipeline.name, &pipeline.account);
     let owner_tags = json!({ "managed-by": "provisioner", "pipeline": name });
-    let function_arn = format!("arn:aws:lambda:us-east-1:{account}:function:{name}-handler");
+    let queue_arn = format!("arn:aws:sqs:us-east-1:{account}:{name}-notifications");
+    let failures_arn = format!("arn:aws:sqs:us-east-1:{account}:{name}-failures");
     let compare = |what: &str, found: &Value, expected: &Value| -> Result<()> {
         for (key, value) in expected.as_object().context("an object")? {
             ensure!(found[key] == *value, "{what} {key}: {} is not {value}", found[key]);
@@ -209,8 +230,8 @@ async fn live_state_after_apply_has_no_undeclared_settings() -> Result<()> {
             "lifecycle": "NoSuchLifecycleConfiguration", "policy": "NoSuchBucketPolicy", "cors": "NoSuchCORSConfiguration",
             "website": "NoSuchWebsiteConfiguration", "replication": "ReplicationConfigurationNotFoundError",
             "object_lock": "ObjectLockConfigurationNotFoundError", "logging": false,
-            "notification": { "queues": 0, "topics": 0, "event_bridge": false, "functions": [{
-                "id": format!("{name}-objects"), "function": function_arn, "events": ["s3:ObjectCreated:*"],
+            "notification": { "functions": 0, "topics": 0, "event_bridge": false, "queues": [{
+                "id": format!("{name}-objects"), "queue": queue_arn, "events": ["s3:ObjectCreated:*"],
                 "filter": [["prefix", "segment-logs/"], ["suffix", ".gz"]],
             }]},
         }),
@@ -277,15 +298,40 @@ async fn live_state_after_apply_has_no_undeclared_settings() -> Result<()> {
             "on_success": null, "concurrency": null, "tags": owner_tags,
         }),
     )?;
-    let (queue, group) = queue_and_log_group(&pipeline).await?;
     compare(
-        "queue",
-        &queue,
+        "failure queue",
+        &queue(&pipeline, &format!("{name}-failures")).await?,
         &json!({
             "retention": "1209600", "encrypted": "true", "key": null, "visibility": "30", "delay": "0", "policy": null,
             "redrive": null, "fifo": null, "tags": owner_tags,
         }),
     )?;
-    compare("log group", &group, &json!({ "retention": 30, "key": null, "tags": owner_tags }))?;
+    let statement = json!({
+        "Sid": "S3Notifications", "Effect": "Allow", "Principal": { "Service": ["s3.amazonaws.com"] },
+        "Action": ["sqs:SendMessage"], "Resource": [queue_arn],
+        "Condition": {
+            "ArnEquals": { "aws:SourceArn": [format!("arn:aws:s3:::{name}")] },
+            "StringEquals": { "aws:SourceAccount": [account] },
+        },
+    });
+    compare(
+        "queue of notifications",
+        &queue(&pipeline, &format!("{name}-notifications")).await?,
+        &json!({
+            "retention": "1209600", "encrypted": "true", "key": null, "visibility": "360", "delay": "0",
+            "policy": { "Version": "2012-10-17", "Statement": [statement] },
+            "redrive": { "deadLetterTargetArn": failures_arn, "maxReceiveCount": 5 },
+            "fifo": null, "tags": owner_tags,
+        }),
+    )?;
+    compare(
+        "event source mapping",
+        &mapping(&pipeline, &format!("{name}-handler")).await?,
+        &json!({
+            "source": queue_arn, "state": "Enabled", "batch_size": 100, "window": 1, "concurrency": 8,
+            "responses": ["ReportBatchItemFailures"], "filters": false,
+        }),
+    )?;
+    compare("log group", &log_group(&pipeline).await?, &json!({ "retention": 30, "key": null, "tags": owner_tags }))?;
     Ok(())
 }

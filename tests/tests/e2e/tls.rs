@@ -33,7 +33,8 @@ async fn pipeline_over_tls_counts() -> Result<()> {
 #[tokio::test]
 async fn function_over_plain_http_is_denied_and_the_plan_warns() -> Result<()> {
     let pipeline = pipeline()?;
-    pipeline.declare(REQUIRE)?;
+    // Lambda adds the error to the message of an asynchronous invocation.
+    pipeline.declare(&format!("[notification]\nvia = \"function\"\n{REQUIRE}"))?;
     let plan = pipeline.expect(0, &["plan"])?;
     ensure!(plan.out.contains("note: the endpoint uses plain HTTP"), "{}", plan.out);
     pipeline.expect(0, &["apply", "--yes"])?;

@@ -64,7 +64,7 @@ async fn concurrent_verify_runs_do_not_affect_counts() -> Result<()> {
 #[tokio::test]
 async fn verify_of_a_broken_pipeline_names_the_failed_checks() -> Result<()> {
     let pipeline = pipeline()?;
-    pipeline.declare("[function]\nretries = 0")?;
+    pipeline.declare("[notification]\nvia = \"function\"\n[function]\nretries = 0")?;
     pipeline.expect(0, &["apply", "--yes"])?;
     let failed_checks = |run: &CommandOutput| -> BTreeSet<String> {
         let lines = run.err.lines().filter_map(|line| line.trim().strip_prefix("FAILED"));

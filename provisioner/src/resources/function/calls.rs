@@ -16,7 +16,7 @@ use crate::reconcile::diff::SettingChange;
 use crate::reconcile::resource::{Resource as _, StepContext};
 
 /// The time limit in seconds. A new role is usually assumable within ten.
-pub(super) const ROLE_DEADLINE: u64 = 90;
+pub(in crate::resources) const ROLE_DEADLINE: u64 = 90;
 /// The time limit in seconds. Lambda usually deploys a new version within a few.
 pub(super) const UPDATE_DEADLINE: u64 = 180;
 /// The tag with the git revision of the deployed code. It is written with the code and not compared, because many

@@ -11,7 +11,7 @@ use aws_sdk_lambda::types::{FunctionCode, LastUpdateStatus, PackageType, State};
 use super::{log_group, queue, role, table};
 use crate::aws::{Answer, Aws, AwsError, Call, ResourceError, absent_on, function_name, log_group_name, retry_while};
 use crate::config;
-use crate::config::dropped_tags;
+use crate::config::{Via, dropped_tags};
 use crate::error::Error;
 use crate::reconcile::diff::{Code, Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
@@ -19,8 +19,8 @@ use crate::reconcile::protection::Refusal;
 use crate::reconcile::resource::{Address, Condition, IamActions, Resource, StepContext};
 use crate::resources::{Context, Kind};
 pub(crate) use calls::REVISION_TAG;
-pub(super) use calls::is_busy;
-use calls::{CODE, ROLE_DEADLINE, UPDATE_DEADLINE, is_role_propagating};
+use calls::{CODE, UPDATE_DEADLINE, is_role_propagating};
+pub(super) use calls::{ROLE_DEADLINE, is_busy};
 use configuration::{CONFIGURATION, Configuration};
 pub(super) use state::Function;
 use state::Live;
@@ -38,18 +38,24 @@ fn failure(state: Option<&State>, update: Option<&LastUpdateStatus>, reason: Opt
 impl Kind for Function {
     fn desired(context: &Context<'_>) -> Vec<Self> {
         let pipeline = context.pipeline;
+        // A queue must hide its messages for at least the function's timeout, so it is changed first.
+        let source = (pipeline.notification.via == Via::Queue).then_some(&pipeline.notification.queue);
         let function = |declared: &config::Function| Self {
             name: declared.name.clone(),
             arn: context.account.function_arn(&declared.name),
             every_function: context.account.function_arn("*"),
-            depends_on: vec![
+            depends_on: [
                 Address::of::<role::Role>(&pipeline.role.name),
                 Address::of::<log_group::LogGroup>(log_group_name(&declared.name)),
                 Address::of::<queue::Queue>(&declared.failure_queue),
-            ],
+            ]
+            .into_iter()
+            .chain(source.map(Address::of::<queue::Queue>))
+            .collect(),
             artifact: context.artifacts.and_then(|artifacts| artifacts.get(&declared.name)).cloned(),
             configuration: Configuration::desired(context, declared),
-            retries: declared.retries,
+            // Of direct invocations. The queue repeats those of its batches.
+            retries: declared.retries.min(config::INVOKE_RETRIES),
             max_event_age_seconds: declared.max_event_age_seconds,
             failure_queue_arn: context.account.queue_arn(&declared.failure_queue),
             max_concurrency: declared.max_concurrency,

@@ -43,6 +43,16 @@ pub(super) fn function_policy(context: &Context<'_>) -> Json {
             "Action": "dynamodb:UpdateItem",
             "Resource": [account.table_arn(&pipeline.table.counts), account.table_arn(&pipeline.table.daily)],
         }),
+        // Lambda takes notifications from the queue with the permissions of the function's role (developer guide, using
+        // Lambda with SQS); the function puts back those for which a batch leaves no time. The statement stays without
+        // the queue, so that a change of the way leaves no notification uncounted.
+        json!({
+            "Sid": "TakeNotifications", "Effect": "Allow",
+            "Action": [
+                "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage",
+            ],
+            "Resource": account.queue_arn(&notification.queue),
+        }),
         // Lambda sends failed events to the queue with the permissions of the function's role.
         json!({
             "Sid": "KeepFailures", "Effect": "Allow",
