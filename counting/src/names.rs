@@ -86,6 +86,8 @@ pub mod ledger {
     pub const PLAN: &str = "plan";
     /// Attribute (B) of a part: the bytes.
     pub const PART: &str = "part";
+    /// Attribute (S) of a record, and field of a notification: the name of the recount that counted the object last.
+    pub const RECOUNT: &str = "recount";
     /// Attribute (N): the time at which the item was written, in epoch seconds.
     pub const WRITTEN_AT: &str = "written_at";
     /// Attribute (N) of an [`attempt`]: the time at which it began, in epoch milliseconds.

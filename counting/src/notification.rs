@@ -4,6 +4,8 @@ use percent_encoding::percent_decode;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::names;
+
 /// An object that S3 reports as created.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NotifiedObject {
@@ -62,8 +64,8 @@ pub struct Message {
     pub queue_arn: String,
     /// Whether it was delivered before.
     pub is_repeated: bool,
-    /// Whether its objects are counted again although they are recorded.
-    pub recounts: bool,
+    /// The name of the recount for which its objects are counted again although they are recorded.
+    pub recount: Option<String>,
     /// The objects in the notification's order, without duplicates.
     pub objects: Result<Vec<NotifiedObject>, NotificationError>,
 }
@@ -100,10 +102,10 @@ struct Attributes {
 pub fn messages(event: Value) -> Result<(bool, Vec<Message>), NotificationError> {
     let is_batch = event["Records"].as_array().is_some_and(|all| all.iter().any(|one| one["eventSource"] == "aws:sqs"));
     if !is_batch {
-        let recounts = recounts(&event);
+        let recount = recount(&event);
         let objects = Ok(objects(event)?);
         let (id, body, queue_arn) = (String::new(), String::new(), String::new());
-        return Ok((false, vec![Message { id, body, queue_arn, is_repeated: false, recounts, objects }]));
+        return Ok((false, vec![Message { id, body, queue_arn, is_repeated: false, recount, objects }]));
     }
     let batch: Batch = serde_json::from_value(event).map_err(|error| NotificationError(error.to_string()))?;
     let message = |delivered: Delivered| {
@@ -112,7 +114,7 @@ pub fn messages(event: Value) -> Result<(bool, Vec<Message>), NotificationError>
             id: delivered.id,
             queue_arn: delivered.queue_arn,
             is_repeated: delivered.attributes.receive_count.parse::<u32>().is_ok_and(|count| count > 1),
-            recounts: body.as_ref().is_ok_and(recounts),
+            recount: body.as_ref().ok().and_then(recount),
             objects: body.and_then(objects),
             body: delivered.body,
         }
@@ -120,9 +122,9 @@ pub fn messages(event: Value) -> Result<(bool, Vec<Message>), NotificationError>
     Ok((true, batch.records.into_iter().map(message).collect()))
 }
 
-/// Returns whether a notification asks for a recount. S3's own never do.
-fn recounts(notification: &Value) -> bool {
-    notification["recount"] == true
+/// Returns the recount that a notification asks for. S3's own never do.
+fn recount(notification: &Value) -> Option<String> {
+    notification[names::ledger::RECOUNT].as_str().map(str::to_owned)
 }
 
 /// Returns the objects of a notification in its order, without duplicates.
@@ -210,7 +212,7 @@ mod tests {
                 "attributes": { "ApproximateReceiveCount": received },
             })
         };
-        let again = json!({ "Records": [record("b")], "recount": true });
+        let again = json!({ "Records": [record("b")], "recount": "today" });
         let (is_batch, messages) = messages(json!({ "Records": [
             message("1", "1", json!({ "Records": [record("a")] }).to_string()),
             message("2", "2", again.to_string()),
@@ -218,8 +220,9 @@ mod tests {
         ] }))
         .expect("a batch");
         assert!(is_batch);
-        let of =
-            |message: &Message| (message.id.clone(), message.is_repeated, message.recounts, message.objects.is_ok());
+        let of = |message: &Message| {
+            (message.id.clone(), message.is_repeated, message.recount.is_some(), message.objects.is_ok())
+        };
         let known: Vec<_> = messages.iter().map(of).collect();
         let expected = [("1", false, false, true), ("2", true, true, true), ("3", false, false, false)];
         assert_eq!(known, expected.map(|(id, repeated, recounts, ok)| (id.to_owned(), repeated, recounts, ok)));
@@ -228,7 +231,7 @@ mod tests {
     #[test]
     fn event_that_is_no_batch_is_one_notification() {
         let (is_batch, messages) = messages(json!({ "Records": [record("a")] })).expect("a notification");
-        assert!(!is_batch && !messages[0].recounts && !messages[0].is_repeated);
+        assert!(!is_batch && messages[0].recount.is_none() && !messages[0].is_repeated);
         assert_eq!(messages[0].objects.as_ref().map(Vec::len), Ok(1));
         assert!(super::messages(json!({ "Records": [{ "eventSource": "aws:sqs" }] })).is_err());
     }

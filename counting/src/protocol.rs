@@ -114,8 +114,8 @@ pub trait Ledger: Sync {
 
 /// The tables, as [`count`] writes them.
 pub trait Store: Ledger<Error = StoreError> {
-    /// Returns whether an object is recorded as counted.
-    fn is_recorded(&self, object: &str) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    /// Reads the record of an object, if it is counted.
+    fn recorded(&self, object: &str) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
 
     /// Writes the bytes of a plan. Writing them again changes nothing.
     fn put_plan(&self, plan: &str, bytes: &[u8]) -> impl Future<Output = Result<(), StoreError>> + Send;
@@ -215,7 +215,10 @@ fn is_taken_back(claims: &[Claim]) -> bool {
 /// Returns what is still to be added for an object's content.
 async fn share(store: &impl Store, object: &Object, claims: &[Claim]) -> Result<Share, StoreError> {
     let mut before = Vec::new();
-    for claim in claims {
+    for (generation, claim) in (0..).zip(claims) {
+        if claim.generation != generation {
+            return Err(broken(claim, format_args!("claim {generation} does not exist")));
+        }
         let plan = read_plan(store, claim).await?;
         let own = |share: &Share| share.content == claim.content && share.generation == claim.generation;
         let share = plan.shares.into_iter().find(own);

@@ -22,6 +22,9 @@ pub struct Record {
     /// The object with the same content that was counted in its place, by its name in the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duplicate_of: Option<String>,
+    /// The name of the recount that counted it last, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recount: Option<String>,
     /// The time at which S3 received it, in epoch seconds, if S3 returned one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uploaded_at: Option<i64>,

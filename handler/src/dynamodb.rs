@@ -261,9 +261,12 @@ impl Ledger for Tables {
 }
 
 impl Store for Tables {
-    async fn is_recorded(&self, object: &str) -> Result<bool, StoreError> {
+    async fn recorded(&self, object: &str) -> Result<Option<Record>, StoreError> {
         let request = self.query(object).limit(1).send().await;
-        Ok(!request.map_err(|error| sdk_error("dynamodb:Query", &error))?.items().is_empty())
+        let items = request.map_err(|error| sdk_error("dynamodb:Query", &error))?.items.unwrap_or_default();
+        let record = |item| serde_dynamo::from_item::<_, RecordItem>(item).map(|item| item.record);
+        let broken = |error| StoreError::new(format!("the ledger has no record in {object}: {error}"));
+        items.into_iter().next().map(record).transpose().map_err(broken)
     }
 
     async fn put_plan(&self, plan: &str, bytes: &[u8]) -> Result<(), StoreError> {

@@ -51,11 +51,11 @@ type Failed = (NotifiedObject, Error);
 impl<'a, O: Objects, S: Store> Counter<'a, O, S> {
     /// Counts objects in groups that are limited by their number and by the memory of their pairs. Returns those that
     /// failed.
-    pub(crate) async fn count(&self, objects: Vec<&'a NotifiedObject>, recounts: bool) -> Vec<Failed> {
+    pub(crate) async fn count(&self, objects: Vec<&'a NotifiedObject>, recount: Option<&str>) -> Vec<Failed> {
         let mut failed = Vec::new();
         let mut group = Group::default();
         let mut reading = stream::iter(objects)
-            .map(|object| async move { (object, self.read(object, recounts).await) })
+            .map(|object| async move { (object, self.read(object, recount).await) })
             .buffer_unordered(READ_AT_ONCE);
         while let Some((notified, result)) = reading.next().await {
             let (read, object) = match result {
@@ -68,18 +68,18 @@ impl<'a, O: Objects, S: Store> Counter<'a, O, S> {
             };
             if read.is_test {
                 let alone = Group { read: vec![read], objects: vec![object], bytes: 0 };
-                failed.extend(self.write(&alone, recounts).await);
+                failed.extend(self.write(&alone, recount.is_some()).await);
                 continue;
             }
             let bytes = rollup::pair_bytes(&object.totals);
             if group.objects.len() == MOST_OBJECTS || group.bytes + bytes > MOST_PAIR_BYTES {
-                failed.extend(self.write(&std::mem::take(&mut group), recounts).await);
+                failed.extend(self.write(&std::mem::take(&mut group), recount.is_some()).await);
             }
             group.bytes += bytes;
             group.read.push(read);
             group.objects.push(object);
         }
-        failed.extend(self.write(&group, recounts).await);
+        failed.extend(self.write(&group, recount.is_some()).await);
         failed
     }
 
@@ -87,7 +87,7 @@ impl<'a, O: Objects, S: Store> Counter<'a, O, S> {
     async fn read(
         &self,
         object: &'a NotifiedObject,
-        recounts: bool,
+        recount: Option<&str>,
     ) -> Result<Option<(ReadObject<'a>, Object)>, Error> {
         let began = Instant::now();
         let settings = self.settings;
@@ -117,9 +117,9 @@ impl<'a, O: Objects, S: Store> Counter<'a, O, S> {
         };
         let ObjectStream { identity, uploaded_at, size, mut body } = opened;
         let ledger_name = names::ledger::object_key(&object.bucket, &object.key, &identity);
-        let is_recorded = self.store.is_recorded(&ledger_name).await;
         let count_error = |error: StoreError| Error::Count { object: name.clone(), why: error.to_string() };
-        if is_recorded.map_err(count_error)? && !recounts {
+        let recorded = self.store.recorded(&ledger_name).await.map_err(count_error)?;
+        if recorded.is_some() && recount.is_none() {
             info!(bucket = object.bucket, key = object.key, "{}", log_message::COUNTED_BEFORE);
             return Ok(None);
         }
@@ -133,8 +133,13 @@ impl<'a, O: Objects, S: Store> Counter<'a, O, S> {
         }
         let (totals, stats) = totals.finish().map_err(rollup_error)?;
         let own_content = is_test || settings.counts_duplicates;
-        let content = names::ledger::content(if own_content { &ledger_name } else { &stats.digest });
-        let record = Record { object: ledger_name, content, uploaded_at, size, ..Record::default() };
+        let content = match recorded.filter(|record| record.duplicate_of.is_none()) {
+            // Another name would be counted in addition, if the setting has changed since.
+            Some(record) => record.content,
+            None => names::ledger::content(if own_content { &ledger_name } else { &stats.digest }),
+        };
+        let recount = recount.map(str::to_owned);
+        let record = Record { object: ledger_name, content, recount, uploaded_at, size, ..Record::default() };
         let to_count = Object { totals, record: record.with_stats(&stats) };
         Ok(Some((ReadObject { notified: object, stats, is_test, began }, to_count)))
     }

@@ -108,24 +108,24 @@ async fn count<O: Objects, S: Store + Attempts>(
 ) -> Failures {
     let mut failures = Failures::new();
     // A repeated notification without a queue does not say so; if it has one object, there are no others.
-    let mut groups: BTreeMap<(bool, bool), Vec<&NotifiedObject>> = BTreeMap::new();
+    let mut groups: BTreeMap<(bool, Option<&str>), Vec<&NotifiedObject>> = BTreeMap::new();
     for message in messages {
         for object in message.objects.iter().flatten() {
             let is_alone = if is_batch { message.is_repeated } else { message.objects.iter().flatten().count() > 1 };
-            let group = groups.entry((is_alone, message.recounts)).or_default();
+            let group = groups.entry((is_alone, message.recount.as_deref())).or_default();
             if !group.contains(&object) {
                 group.push(object);
             }
         }
     }
-    for ((is_alone, recounts), objects) in groups {
+    for ((is_alone, recount), objects) in groups {
         if !is_alone {
-            failures.extend(counter.count(objects, recounts).await);
+            failures.extend(counter.count(objects, recount).await);
             continue;
         }
         for object in unfinished_last(objects, counter.store).await {
             counter.store.begin(&attempt(object)).await;
-            failures.extend(counter.count(vec![object], recounts).await);
+            failures.extend(counter.count(vec![object], recount).await);
         }
     }
     failures

@@ -28,7 +28,7 @@ struct Memory {
     plans: BTreeMap<String, Vec<u8>>,
     markers: BTreeSet<(String, u32)>,
     counts: BTreeMap<(String, String), i64>,
-    records: BTreeSet<String>,
+    records: BTreeMap<String, Record>,
     /// The items of the transactions that are running, each with the transaction's number.
     held: BTreeMap<String, usize>,
     /// The running transactions that met another.
@@ -112,8 +112,8 @@ impl Ledger for Conflicting {
 }
 
 impl Store for Conflicting {
-    async fn is_recorded(&self, object: &str) -> Result<bool, StoreError> {
-        Ok(self.with(|memory| memory.records.contains(object)))
+    async fn recorded(&self, object: &str) -> Result<Option<Record>, StoreError> {
+        Ok(self.with(|memory| memory.records.get(object).cloned()))
     }
 
     async fn put_plan(&self, plan: &str, bytes: &[u8]) -> Result<(), StoreError> {
@@ -159,7 +159,7 @@ impl Store for Conflicting {
     async fn record(&self, record: &Record) -> Result<(), StoreError> {
         self.with(|memory| {
             memory.units += 2;
-            memory.records.insert(record.object.clone());
+            memory.records.insert(record.object.clone(), record.clone());
         });
         Ok(())
     }

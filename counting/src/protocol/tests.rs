@@ -104,8 +104,8 @@ impl Ledger for Tables {
 }
 
 impl Store for Tables {
-    async fn is_recorded(&self, object: &str) -> Result<bool, StoreError> {
-        self.call(|memory| memory.records.contains_key(object)).await
+    async fn recorded(&self, object: &str) -> Result<Option<Record>, StoreError> {
+        self.call(|memory| memory.records.get(object).cloned()).await
     }
 
     async fn put_plan(&self, plan: &str, bytes: &[u8]) -> Result<(), StoreError> {
@@ -405,4 +405,21 @@ async fn claim_without_its_plan_is_an_error_unless_it_has_expired() {
         assert_eq!(result.is_ok(), has_expired, "{result:?}");
         assert_eq!(store.memory.lock().expect("unpoisoned").counts, totals(7));
     }
+}
+
+#[tokio::test]
+async fn recount_fails_if_an_earlier_claim_is_missing() {
+    let store = still(0);
+    for pairs in [7, 8] {
+        count(&store, &[object(0, 0, &totals(pairs))], true).await.expect("nothing fails");
+    }
+    {
+        let mut memory = store.memory.lock().expect("unpoisoned");
+        memory.claims.retain(|_, claim| claim.generation > 0);
+    }
+    let objects = [object(0, 0, &totals(9))];
+    let error = count(&store, &objects, true).await.expect_err("the first share is unknown").to_string();
+    assert!(error.contains("the ledger is broken") && error.contains("claim 0 does not exist"), "{error}");
+    // It is counted nonetheless, and its record says so.
+    assert_eq!(count(&store, &objects, false).await, Ok(Counted::default()));
 }

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use jiff::Timestamp;
+
 use super::args::{Global, listen};
 use crate::aws::Session;
 use crate::counts::moment::moment;
@@ -31,6 +33,9 @@ pub(crate) struct Args {
     /// Maximum number of objects per second
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
+    /// Count objects again that are counted, and add the difference
+    #[arg(long)]
+    recount: bool,
     /// Report the objects without counting them
     #[arg(long)]
     dry_run: bool,
@@ -53,6 +58,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
         to: time("--to", &args.to)?,
         after: args.start_after.clone(),
         rate: args.rate,
+        recount: args.recount.then(|| Timestamp::now().to_string()),
         dry_run: args.dry_run,
         wait: !args.no_wait,
     };
@@ -87,19 +93,24 @@ fn text(tally: &Tally, options: &Options, is_complete: bool) -> String {
     };
     line(tally.left_out, "left out: uploaded at another time, or outside the notification's filter");
     line(tally.counted_before, "counted before");
+    line(
+        tally.forgotten,
+        "left out: perhaps counted; bucket.expire_days was shorter, and the ledger has forgotten that time",
+    );
     line(tally.archived, "left out: archived; restore them, then run the command again");
     if options.dry_run {
         let bytes = indicatif::HumanBytes(tally.bytes);
-        line(tally.due, &format!("not counted, {bytes}: would be sent"));
+        let what = if options.recount.is_some() { "to count again" } else { "not counted" };
+        line(tally.due, &format!("{what}, {bytes}: would be sent"));
     } else {
         line(tally.counted, "counted now");
         line(tally.sent.saturating_sub(tally.counted), "sent, not counted yet");
         line(tally.due.saturating_sub(tally.sent), "not counted, not sent");
     }
-    for key in tally.archived_examples.iter().chain(&tally.examples) {
+    for key in tally.forgotten_examples.iter().chain(&tally.archived_examples).chain(&tally.examples) {
         out.push_str(&format!("               {}\n", printable(key)));
     }
-    if is_complete && tally.due == 0 && tally.archived == 0 {
+    if is_complete && tally.due + tally.archived + tally.forgotten == 0 {
         out.push_str("Everything is counted.\n");
     }
     out

@@ -10,6 +10,7 @@ use crate::counts::period::PeriodArgs;
 use crate::dashboard::{AcceptedHost, Dashboard, Settings, Token, View};
 use crate::error::Error;
 use crate::output::Output;
+use crate::output::progress::show_while;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -37,11 +38,12 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
     let pipeline = global.load()?;
-    let dashboard = Dashboard::new(Aws::connect(&pipeline).await?, &pipeline);
+    let dashboard = Dashboard::new(&Aws::connect(&pipeline).await?, &pipeline);
     let view = View::asked(&args.events, &args.period, args.compare);
     view.period()?;
     if let Some(file) = &args.out {
-        dashboard.write(&view, file).await?;
+        let progress = dashboard.progress();
+        show_while(output, "readings done:", || progress.now(), dashboard.write(&view, file)).await?;
         output.print(&format!("Wrote {}.\n", file.display()))?;
         return Ok(ExitCode::SUCCESS);
     }

@@ -8,9 +8,13 @@ use crate::counts::Reader;
 use crate::error::Error;
 use crate::output::Output;
 use crate::output::counts::{self, CountsFormat};
+use crate::output::progress::show_while;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// List all names that were ever counted: scans the daily table
+    #[arg(long)]
+    all: bool,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: CountsFormat,
@@ -19,8 +23,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
     let pipeline = global.load()?;
     let aws = Aws::connect(&pipeline).await?;
-    let reader =
-        Reader { aws: &aws, table: &pipeline.table.counts, daily: &pipeline.table.daily, is_consistent: false };
-    output.print(&counts::events(&reader.events().await?, args.format))?;
+    let reader = Reader::new(&aws, &pipeline);
+    let (progress, reading) = (reader.progress(), reader.names(args.all));
+    let names = show_while(output, "readings done:", || progress.now(), reading).await?;
+    output.print(&counts::events(&names.names, args.format))?;
+    output.notes(&counts::names_notes(&names));
     Ok(ExitCode::SUCCESS)
 }

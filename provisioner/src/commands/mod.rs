@@ -72,7 +72,7 @@ pub(crate) enum Command {
     Query(query::Args),
     /// List the most frequent events, compared with the previous period
     Top(top::Args),
-    /// List the names of all events
+    /// List the names of the events
     Events(events::Args),
     /// Count local files without AWS
     Rollup(rollup::Args),

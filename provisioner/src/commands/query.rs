@@ -9,6 +9,7 @@ use crate::counts::{Reader, add_event};
 use crate::error::Error;
 use crate::output::Output;
 use crate::output::counts::{self, CountsFormat};
+use crate::output::progress::show_while;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -32,17 +33,13 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     let (pipeline, period) = (global.load()?, Period::of(&args.period)?);
     let before = args.compare.then(|| period.before()).transpose()?;
     let aws = Aws::connect(&pipeline).await?;
-    let reader = Reader {
-        aws: &aws,
-        table: &pipeline.table.counts,
-        daily: &pipeline.table.daily,
-        is_consistent: args.consistent,
-    };
+    let reader = Reader::new(&aws, &pipeline).consistent(args.consistent);
     let mut events = Vec::new();
     for event in &args.events {
         add_event(&mut events, event);
     }
-    let series = reader.series(&events, &period, before.as_ref()).await?;
+    let (progress, reading) = (reader.progress(), reader.series(&events, &period, before.as_ref()));
+    let series = show_while(output, "readings done:", || progress.now(), reading).await?;
     output.print(&counts::series(&series, &period, before.as_ref(), args.format))?;
     output.notes(&counts::notes(&period, before.as_ref()));
     Ok(ExitCode::SUCCESS)

@@ -9,6 +9,7 @@ use crate::counts::period::{Period, PeriodArgs};
 use crate::error::Error;
 use crate::output::Output;
 use crate::output::counts::{self, CountsFormat};
+use crate::output::progress::show_while;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -26,9 +27,9 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     let (pipeline, period) = (global.load()?, Period::of(&args.period)?);
     let before = period.before()?;
     let aws = Aws::connect(&pipeline).await?;
-    let reader =
-        Reader { aws: &aws, table: &pipeline.table.counts, daily: &pipeline.table.daily, is_consistent: false };
-    let top = reader.top(&period, &before, args.limit).await?;
+    let reader = Reader::new(&aws, &pipeline);
+    let (progress, reading) = (reader.progress(), reader.top(&period, &before, args.limit));
+    let top = show_while(output, "readings done:", || progress.now(), reading).await?;
     output.print(&counts::top(&top, &period, &before, args.format))?;
     output.notes(&counts::notes(&period, Some(&before)));
     Ok(ExitCode::SUCCESS)

@@ -5,4 +5,6 @@ pub(crate) mod moment;
 pub(crate) mod period;
 mod reader;
 
-pub(crate) use reader::{AT_ONCE, Ranked, Reader, Series, Top, add_event, memory, similar};
+pub(crate) use reader::{
+    AT_ONCE, Names, Progress, RECENT_DAYS, Ranked, Reader, Series, Top, Which, add_event, memory, similar,
+};

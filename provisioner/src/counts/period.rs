@@ -72,13 +72,33 @@ pub(crate) struct Period {
     now: Timestamp,
 }
 
-/// A span of time for which one partition holds the counts of all events.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Span {
-    /// A UTC day, in the format of the daily table.
-    Day(String),
-    /// A UTC hour, in the format of the counts table.
-    Hour(String),
+/// A span of time for which one partition holds the counts of all events: a UTC hour, or a UTC day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Span {
+    /// Its start.
+    pub(crate) start: Timestamp,
+    /// True for a day of the daily table, false for an hour of the counts table.
+    pub(crate) is_day: bool,
+}
+
+impl Span {
+    /// Returns the partition key: a day in the format of the daily table, or an hour in the format of the counts table.
+    pub(crate) fn key(self) -> String {
+        let hour = self.start.to_string();
+        if self.is_day { day_of(&hour).to_owned() } else { hour }
+    }
+
+    /// Divides the time between two hours into whole UTC days, and the hours before and after them.
+    fn cover((first, end): (Timestamp, Timestamp)) -> impl Iterator<Item = Self> {
+        const DAY: i64 = 24 * HOUR;
+        let (mut second, end) = (first.as_second(), end.as_second());
+        std::iter::from_fn(move || {
+            let start = Timestamp::from_second(second).ok().filter(|_| second < end)?;
+            let is_day = second.rem_euclid(DAY) == 0 && end - second >= DAY;
+            second += if is_day { DAY } else { HOUR };
+            Some(Self { start, is_day })
+        })
+    }
 }
 
 impl Extent {
@@ -251,28 +271,14 @@ impl Period {
         self.by
     }
 
-    /// Returns every hour, in the format of the counts table.
-    pub(crate) fn hours(&self) -> impl Iterator<Item = String> + use<> {
-        let (first, end) = self.hour_bounds();
-        (first.as_second()..end.as_second())
-            .step_by(3600)
-            .filter_map(|second| Some(Timestamp::from_second(second).ok()?.to_string()))
+    /// Returns the fewest spans that cover the period.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = Span> {
+        Span::cover(self.hour_bounds())
     }
 
-    /// Returns the keys of the fewest items that cover the period: whole UTC days, and the hours before and after them.
-    pub(crate) fn days_and_hours(&self) -> Vec<Span> {
-        let (first, end) = self.hour_bounds();
-        let (mut spans, mut second, end) = (Vec::new(), first.as_second(), end.as_second());
-        while second < end {
-            let Ok(time) = Timestamp::from_second(second) else { break };
-            let is_day = second.rem_euclid(24 * HOUR) == 0 && end - second >= 24 * HOUR;
-            spans.push(match is_day {
-                true => Span::Day(day_of(&time.to_string()).to_owned()),
-                false => Span::Hour(time.to_string()),
-            });
-            second += if is_day { 24 * HOUR } else { HOUR };
-        }
-        spans
+    /// Returns the fewest spans of which each lies within one part.
+    pub(crate) fn spans_by_part(&self) -> impl Iterator<Item = Span> {
+        self.parts.iter().flat_map(|part| Span::cover(part.hours))
     }
 
     /// Returns the number of hours.
@@ -291,9 +297,8 @@ impl Period {
         self.parts.len()
     }
 
-    /// Returns the part to which an hour of the counts table belongs.
-    pub(crate) fn part_of(&self, hour: &str) -> Option<usize> {
-        let hour: Timestamp = hour.parse().ok()?;
+    /// Returns the part to which the hour that begins at `hour` belongs.
+    pub(crate) fn part_of(&self, hour: Timestamp) -> Option<usize> {
         let part = self.parts.partition_point(|part| part.hours.1 <= hour);
         self.parts.get(part).filter(|part| part.hours.0 <= hour).map(|_| part)
     }

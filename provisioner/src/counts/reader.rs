@@ -1,21 +1,27 @@
 //! Reads the counts table and the daily table.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
+use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use counting::names::counts::{BY_HOUR, COUNT, EVENT, HOUR};
 use counting::names::daily;
 use counting::rollup::{OVERFLOW, name_in_table};
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use jiff::{Timestamp, ToSpan};
+use tokio::task::JoinSet;
 
 use super::period::{Period, Span};
 use crate::aws::{Aws, AwsError, Call};
+use crate::config::Pipeline;
 use crate::error::Error;
 use crate::text::printable;
 
 /// The maximum number of concurrent calls.
 pub(crate) const AT_ONCE: usize = 16;
+/// The number of UTC days, with today, from which the names of recent events are read.
+pub(crate) const RECENT_DAYS: i64 = 30;
 /// The maximum number of suggestions for an unknown event.
 const SUGGESTIONS: usize = 3;
 /// The minimum Jaro-Winkler similarity of a suggestion.
@@ -114,19 +120,89 @@ pub(crate) fn similar<'a>(names: impl Iterator<Item = &'a str>, unknown: &str) -
     near.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
 }
 
-/// A reader of a pipeline's counts.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Reader<'a> {
-    pub(crate) aws: &'a Aws,
-    /// The counts table's name.
-    pub(crate) table: &'a str,
-    /// The daily table's name.
-    pub(crate) daily: &'a str,
-    /// True for strongly consistent reads, at twice the price. The index does not support them.
-    pub(crate) is_consistent: bool,
+/// Names of counted events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Names {
+    /// The names, sorted.
+    pub(crate) names: BTreeSet<String>,
+    /// Which of all names they are.
+    pub(crate) which: Which,
 }
 
-impl Reader<'_> {
+/// Which of all names a list has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// Those of the last [`RECENT_DAYS`] days.
+    #[default]
+    Recent,
+    /// The first ones found, since there are no recent ones.
+    Some,
+    /// All of them.
+    All,
+}
+
+/// How many partitions of the tables have been read, and how many were asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Progress {
+    /// Returns the numbers of partitions read and asked for.
+    pub(crate) fn now(&self) -> (u64, u64) {
+        (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+}
+
+/// A reader of a pipeline's counts.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader {
+    dynamodb: Client,
+    /// The counts table's name.
+    table: Arc<str>,
+    /// The daily table's name.
+    daily: Arc<str>,
+    is_consistent: bool,
+    progress: Arc<Progress>,
+}
+
+impl Reader {
+    /// Creates a reader of a pipeline's tables.
+    pub(crate) fn new(aws: &Aws, pipeline: &Pipeline) -> Self {
+        let (counts, daily) = (Arc::from(&*pipeline.table.counts), Arc::from(&*pipeline.table.daily));
+        Self { dynamodb: aws.dynamodb.clone(), table: counts, daily, is_consistent: false, progress: Arc::default() }
+    }
+
+    /// Reads the counts of single events strongly consistently, at twice the price. The index does not support it.
+    pub(crate) fn consistent(self, is_consistent: bool) -> Self {
+        Self { is_consistent, ..self }
+    }
+
+    /// Returns the progress of all readings of this reader.
+    pub(crate) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    /// Reads several partitions, [`AT_ONCE`] at a time and on all cores, and passes each result to `take`, in the order
+    /// in which they end. All readings end when this one does.
+    pub(crate) async fn each_of<T: Send + 'static>(
+        &self,
+        readings: impl ExactSizeIterator<Item = impl Future<Output = Result<T, Error>> + Send + 'static>,
+        mut take: impl FnMut(T) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.progress.total.fetch_add(readings.len() as u64, Ordering::Relaxed);
+        let (mut readings, mut running) = (readings, JoinSet::new());
+        loop {
+            for reading in readings.by_ref().take(AT_ONCE - running.len()) {
+                running.spawn(reading);
+            }
+            let Some(ended) = running.join_next().await else { return Ok(()) };
+            take(ended.map_err(|error| Error::internal("read a table", &error))??)?;
+            self.progress.done.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Returns the counts of events in each part of the period, and of the previous period if given.
     ///
     /// # Errors
@@ -137,18 +213,25 @@ impl Reader<'_> {
         period: &Period,
         before: Option<&Period>,
     ) -> Result<Vec<Series>, Error> {
-        let read = |event: String| async move {
-            let parts = self.event(&event, period);
-            let earlier = async {
-                match before {
-                    Some(before) => self.event(&event, before).await.map(Some),
-                    None => Ok(None),
-                }
-            };
-            let (parts, before) = tokio::try_join!(parts, earlier)?;
-            Ok::<_, Error>(Series { event, parts, before })
-        };
-        let all: Vec<Series> = stream::iter(events.to_vec()).map(read).buffered(AT_ONCE).try_collect().await?;
+        let readings = events.iter().enumerate().map(|(n, event)| {
+            let (reader, event, period, before) = (self.clone(), event.clone(), period.clone(), before.cloned());
+            async move {
+                let parts = reader.event(&event, &period).await?;
+                let before = match before {
+                    Some(before) => Some(reader.event(&event, &before).await?),
+                    None => None,
+                };
+                Ok((n, Series { event, parts, before }))
+            }
+        });
+        let mut all = Vec::with_capacity(events.len());
+        self.each_of(readings, |one| {
+            all.push(one);
+            Ok(())
+        })
+        .await?;
+        all.sort_unstable_by_key(|(n, _)| *n);
+        let all: Vec<Series> = all.into_iter().map(|(_, series)| series).collect();
         // An event without counts may be misspelled.
         let empty = all.iter().filter(|series| series.parts.iter().all(|count| *count == 0));
         for series in empty.filter(|series| series.total_before().unwrap_or(0) == 0) {
@@ -160,10 +243,9 @@ impl Reader<'_> {
     /// Returns the counts of one event in each part of the period.
     async fn event(&self, event: &str, period: &Period) -> Result<Vec<i64>, Error> {
         let request = self
-            .aws
             .dynamodb
             .query()
-            .table_name(self.table)
+            .table_name(&*self.table)
             .consistent_read(self.is_consistent)
             .key_condition_expression("#event = :event AND #hour BETWEEN :from AND :last")
             .expression_attribute_names("#event", EVENT)
@@ -175,8 +257,9 @@ impl Reader<'_> {
         let items = items.call("dynamodb:Query").map_err(|error| self.failed(&error))?;
         let mut parts = vec![0_i64; period.len()];
         for item in &items {
-            let count = self.number(item)?;
-            if let Some(part) = period.part_of(&self.text(item, HOUR)?).and_then(|part| parts.get_mut(part)) {
+            let count = number(&self.table, item)?;
+            let hour: Option<Timestamp> = text(&self.table, item, HOUR)?.parse().ok();
+            if let Some(part) = hour.and_then(|hour| period.part_of(hour)).and_then(|part| parts.get_mut(part)) {
                 *part = part.saturating_add(count);
             }
         }
@@ -186,10 +269,9 @@ impl Reader<'_> {
     /// Fails if an event was never counted.
     async fn ensure_known(&self, event: &str) -> Result<(), Error> {
         let request = self
-            .aws
             .dynamodb
             .query()
-            .table_name(self.table)
+            .table_name(&*self.table)
             .key_condition_expression("#event = :event")
             .expression_attribute_names("#event", EVENT)
             .expression_attribute_values(":event", AttributeValue::S(event.to_owned()))
@@ -198,52 +280,77 @@ impl Reader<'_> {
         if !any.items().is_empty() {
             return Ok(());
         }
-        let known = self.events().await?;
-        let near = similar(known.iter().map(String::as_str), event);
+        let known = self.names(false).await?;
+        let near = similar(known.names.iter().map(String::as_str), event);
         let near: Vec<String> = near.iter().map(|name| format!("`{}`", printable(name))).collect();
         let help = match near.is_empty() {
-            true => "run `provisioner events` to list all names".to_owned(),
-            false => format!("did you mean {}? `provisioner events` lists all names", near.join(" or ")),
+            true => "run `provisioner events --all` to list all names".to_owned(),
+            false => format!("did you mean {}? `provisioner events --all` lists all names", near.join(" or ")),
         };
         Err(Error::not_found(format!("event `{}` was never counted", printable(event)), help))
     }
 
-    /// Returns the sorted names of all events that were ever counted.
+    /// Returns the names of the events of the last [`RECENT_DAYS`] days, or of all events that were ever counted. If there
+    /// are no recent ones, the first page of the daily table has some: at most 1 MB.
     ///
     /// # Errors
     /// An AWS error; the table does not exist.
-    pub(crate) async fn events(&self) -> Result<BTreeSet<String>, Error> {
+    pub(crate) async fn names(&self, is_all: bool) -> Result<Names, Error> {
         /// Segments of the table that are scanned concurrently.
         const SEGMENTS: i32 = 4;
-        let segment = |segment: i32| async move {
-            let request = self
-                .aws
-                .dynamodb
-                .scan()
-                .table_name(self.table)
-                .consistent_read(self.is_consistent)
-                .projection_expression("#event")
-                .expression_attribute_names("#event", EVENT)
-                .segment(segment)
-                .total_segments(SEGMENTS);
-            let mut pages = request.into_paginator().send();
-            let mut names = BTreeSet::new();
-            while let Some(page) = pages.next().await {
-                let page = page.call("dynamodb:Scan").map_err(|error| self.failed(&error))?;
-                for item in page.items() {
-                    names.insert(self.text(item, EVENT)?);
-                }
+        if is_all {
+            return Ok(Names { names: self.scan(SEGMENTS, usize::MAX).await?, which: Which::All });
+        }
+        let today = Timestamp::now();
+        let mut names = BTreeSet::new();
+        let days = (0..RECENT_DAYS).filter_map(|n| today.checked_sub((24 * n).hours()).ok());
+        let days: Vec<Span> = days.map(|start| Span { start, is_day: true }).collect();
+        self.each_of(days.into_iter().map(|day| self.clone().events_in(day)), |counts| {
+            names.extend(counts.into_iter().map(|(event, _)| event));
+            Ok(())
+        })
+        .await?;
+        if names.is_empty() {
+            return Ok(Names { names: self.scan(1, 1).await?, which: Which::Some });
+        }
+        Ok(Names { names, which: Which::Recent })
+    }
+
+    /// Returns the names in the first pages of each segment of the daily table.
+    async fn scan(&self, segments: i32, pages: usize) -> Result<BTreeSet<String>, Error> {
+        let readings: Vec<_> = (0..segments).map(|segment| self.clone().segment(segment, segments, pages)).collect();
+        let mut all = BTreeSet::new();
+        self.each_of(readings.into_iter(), |names| {
+            all.extend(names);
+            Ok(())
+        })
+        .await?;
+        Ok(all)
+    }
+
+    /// Returns the names in the first pages of a segment of the daily table.
+    async fn segment(self, segment: i32, segments: i32, most: usize) -> Result<BTreeSet<String>, Error> {
+        let request = self
+            .dynamodb
+            .scan()
+            .table_name(&*self.daily)
+            .projection_expression("#event")
+            .expression_attribute_names("#event", EVENT)
+            .segment(segment)
+            .total_segments(segments);
+        let mut pages = request.into_paginator().send();
+        let mut names = BTreeSet::new();
+        for _ in 0..most {
+            let Some(page) = pages.next().await else { break };
+            let page = page.call("dynamodb:Scan").map_err(|error| failed(&self.daily, &error))?;
+            for item in page.items() {
+                names.insert(text(&self.daily, item, EVENT)?);
             }
-            Ok::<_, Error>(names)
-        };
-        stream::iter(0..SEGMENTS)
-            .map(segment)
-            .buffer_unordered(AT_ONCE)
-            .try_fold(BTreeSet::new(), |mut all, names| async move {
-                all.extend(names);
-                Ok(all)
-            })
-            .await
+            for counter in [&self.progress.done, &self.progress.total] {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(names)
     }
 
     /// Returns the `limit` most frequent events, with their counts in the previous period.
@@ -251,7 +358,22 @@ impl Reader<'_> {
     /// # Errors
     /// An AWS error; the table does not exist.
     pub(crate) async fn top(&self, period: &Period, before: &Period, limit: usize) -> Result<Top, Error> {
-        let (current, earlier) = tokio::try_join!(self.sums(period), self.sums(before))?;
+        let (mut current, mut earlier) = (HashMap::<String, i64>::new(), HashMap::<String, i64>::new());
+        let spans: Vec<_> =
+            before.spans().map(|span| (false, span)).chain(period.spans().map(|span| (true, span))).collect();
+        let readings = spans.into_iter().map(|(is_current, span)| {
+            let reader = self.clone();
+            async move { Ok((is_current, reader.events_in(span).await?)) }
+        });
+        self.each_of(readings, |(is_current, counts)| {
+            let sums = if is_current { &mut current } else { &mut earlier };
+            for (event, count) in counts {
+                let sum = sums.entry(event).or_default();
+                *sum = sum.saturating_add(count);
+            }
+            Ok(())
+        })
+        .await?;
         let (distinct, total) = (current.len(), sum(current.values().copied()));
         let total_before = sum(earlier.values().copied());
         let mut events: Vec<Ranked> = current
@@ -263,36 +385,15 @@ impl Reader<'_> {
         Ok(Top { events, distinct, total, total_before })
     }
 
-    /// Returns the total of each event in the period.
-    async fn sums(&self, period: &Period) -> Result<HashMap<String, i64>, Error> {
-        let read = |span| async move {
-            match span {
-                Span::Day(day) => self.day(&day).await,
-                Span::Hour(hour) => self.each_in_hour(&hour, |_| ()).await,
-            }
-        };
-        stream::iter(period.days_and_hours())
-            .map(read)
-            .buffer_unordered(AT_ONCE)
-            .try_fold(HashMap::<String, i64>::new(), |mut sums, counts| async move {
-                for (event, count) in counts {
-                    let sum = sums.entry(event).or_default();
-                    *sum = sum.saturating_add(count);
-                }
-                Ok(sums)
-            })
-            .await
-    }
-
-    /// Returns the counts of the most frequent events in one hour, formatted as in the counts table, and whether there
-    /// are others, which are counted together as [`OVERFLOW`]. The events use at most `most` bytes of [`memory`].
+    /// Returns the counts of the most frequent events in an hour or day, and whether there are others, which are counted
+    /// together as [`OVERFLOW`]. The events use at most `most` bytes of [`memory`].
     ///
     /// # Errors
     /// An AWS error; the table does not exist.
-    pub(crate) async fn most_frequent(&self, hour: &str, most: usize) -> Result<(Vec<(String, i64)>, bool), Error> {
+    pub(crate) async fn most_frequent(&self, span: Span, most: usize) -> Result<(Vec<(String, i64)>, bool), Error> {
         let (mut bytes, mut others) = (0, None);
         let mut counts = self
-            .each_in_hour(hour, |counts: &mut Vec<(String, i64)>| {
+            .each(span, |counts: &mut Vec<(String, i64)>| {
                 bytes += counts.last().map_or(0, |(event, _)| memory(event));
                 if bytes > 2 * most {
                     bytes = keep_most_frequent(counts, most, &mut others);
@@ -312,57 +413,54 @@ impl Reader<'_> {
         Ok((counts, is_cut))
     }
 
-    /// Returns the count of each event on one UTC day.
-    async fn day(&self, day: &str) -> Result<Vec<(String, i64)>, Error> {
-        let request = self.aws.dynamodb.query().table_name(self.daily);
-        self.each(self.daily, request, (daily::DAY, day), |_| ()).await
+    /// Returns the count of each event in an hour or day.
+    async fn events_in(self, span: Span) -> Result<Vec<(String, i64)>, Error> {
+        self.each(span, |_| ()).await
     }
 
-    /// Returns the count of each event in one hour. After each, `each` may remove some.
-    async fn each_in_hour(
-        &self,
-        hour: &str,
-        each: impl FnMut(&mut Vec<(String, i64)>),
-    ) -> Result<Vec<(String, i64)>, Error> {
-        let request = self.aws.dynamodb.query().table_name(self.table).index_name(BY_HOUR);
-        self.each(self.table, request, (HOUR, hour), each).await
-    }
-
-    /// Returns the count of each event in one partition of a table or index. After each, `each` may remove some.
+    /// Returns the count of each event in an hour or day. After each, `each` may remove some.
     async fn each(
         &self,
-        table: &str,
-        request: QueryFluentBuilder,
-        (attribute, value): (&str, &str),
+        span: Span,
         mut each: impl FnMut(&mut Vec<(String, i64)>),
     ) -> Result<Vec<(String, i64)>, Error> {
-        let request = request
+        let (table, index, key) = match span.is_day {
+            true => (&*self.daily, None, daily::DAY),
+            false => (&*self.table, Some(BY_HOUR.to_owned()), HOUR),
+        };
+        let request = self
+            .dynamodb
+            .query()
+            .table_name(table)
+            .set_index_name(index)
             .key_condition_expression("#key = :key")
-            .expression_attribute_names("#key", attribute)
-            .expression_attribute_values(":key", AttributeValue::S(value.to_owned()));
+            .expression_attribute_names("#key", key)
+            .expression_attribute_values(":key", AttributeValue::S(span.key()));
         let mut items = request.into_paginator().items().send();
         let mut counts = Vec::new();
         while let Some(item) = items.next().await {
             let item = item.call("dynamodb:Query").map_err(|error| failed(table, &error))?;
-            counts.push((self.text(&item, EVENT)?, self.number(&item)?));
+            counts.push((text(table, &item, EVENT)?, number(table, &item)?));
             each(&mut counts);
         }
         Ok(counts)
     }
 
     fn failed(&self, error: &AwsError) -> Error {
-        failed(self.table, error)
+        failed(&self.table, error)
     }
+}
 
-    fn text(&self, item: &Item, attribute: &'static str) -> Result<String, Error> {
-        let found = item.get(attribute).and_then(|value| value.as_s().ok());
-        found.cloned().ok_or_else(|| Error::incomplete_answer(format!("read table {}", self.table), attribute))
-    }
+/// Returns a text attribute of an item.
+fn text(table: &str, item: &Item, attribute: &'static str) -> Result<String, Error> {
+    let found = item.get(attribute).and_then(|value| value.as_s().ok());
+    found.cloned().ok_or_else(|| Error::incomplete_answer(format!("read table {table}"), attribute))
+}
 
-    fn number(&self, item: &Item) -> Result<i64, Error> {
-        let found = item.get(COUNT).and_then(|value| value.as_n().ok()).and_then(|digits| digits.parse().ok());
-        found.ok_or_else(|| Error::incomplete_answer(format!("read table {}", self.table), COUNT))
-    }
+/// Returns the count of an item.
+fn number(table: &str, item: &Item) -> Result<i64, Error> {
+    let found = item.get(COUNT).and_then(|value| value.as_n().ok()).and_then(|digits| digits.parse().ok());
+    found.ok_or_else(|| Error::incomplete_answer(format!("read table {table}"), COUNT))
 }
 
 /// Returns the error of a call that reads a table.
@@ -374,6 +472,17 @@ fn failed(table: &str, error: &AwsError) -> Error {
         );
     }
     error.while_doing(format!("read table {table}"))
+}
+
+#[cfg(test)]
+impl Reader {
+    /// Returns a reader that cannot reach AWS.
+    pub(crate) fn example() -> Self {
+        let config = aws_config::SdkConfig::builder().behavior_version(aws_config::BehaviorVersion::latest()).build();
+        let text = "[pipeline]\nname = \"events\"\nregion = \"us-east-1\"\naccount = \"123456789012\"";
+        let pipeline = crate::config::parse("pipeline.toml", text, None).expect("a pipeline");
+        Self::new(&Aws::new(&config), &pipeline)
+    }
 }
 
 #[cfg(test)]

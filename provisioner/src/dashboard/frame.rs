@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::cache::{Hours, too_large};
+use super::cache::{Spans, too_large};
 use crate::counts::Series;
 use crate::counts::period::Period;
 use crate::error::Error;
@@ -31,7 +31,7 @@ pub(crate) struct Frame {
     pub(crate) before: Option<i64>,
     /// The number of parts of the period.
     length: usize,
-    /// The number of hours of which only the most frequent events are known.
+    /// The number of spans of which only the most frequent events are known.
     pub(crate) cut: usize,
 }
 
@@ -42,10 +42,10 @@ fn sum(counts: &[i64]) -> i64 {
 /// The maximum number of events times parts. The counts of 5,000 events fit into the longest chart.
 const MOST_CELLS: usize = 8_000_000;
 
-fn by_event(hours: &Hours, period: &Period) -> Result<HashMap<Arc<str>, Vec<i64>>, Error> {
+fn by_event(spans: &Spans, period: &Period) -> Result<HashMap<Arc<str>, Vec<i64>>, Error> {
     let mut events: HashMap<Arc<str>, Vec<i64>> = HashMap::new();
-    for (hour, counts) in &hours.counts {
-        let Some(part) = period.part_of(hour) else { continue };
+    for (span, counts) in &spans.counts {
+        let Some(part) = period.part_of(span.start) else { continue };
         for (event, count) in counts.iter() {
             if events.len() * period.len() > MOST_CELLS {
                 return Err(too_large("choose a shorter period, or longer parts"));
@@ -95,13 +95,13 @@ impl From<&Event> for Series {
 }
 
 impl Frame {
-    /// Sums the hours of a period and, for a comparison, of the previous one.
+    /// Sums the spans of a period and, for a comparison, of the previous one.
     ///
     /// # Errors
     /// There are too many events.
-    pub(crate) fn new(hours: &Hours, period: &Period, before: Option<(&Hours, &Period)>) -> Result<Self, Error> {
-        let current = by_event(hours, period)?;
-        let sums = |(hours, period): (&Hours, &Period)| Ok::<_, Error>((by_event(hours, period)?, period.len()));
+    pub(crate) fn new(spans: &Spans, period: &Period, before: Option<(&Spans, &Period)>) -> Result<Self, Error> {
+        let current = by_event(spans, period)?;
+        let sums = |(spans, period): (&Spans, &Period)| Ok::<_, Error>((by_event(spans, period)?, period.len()));
         let mut previous = before.map(sums).transpose()?;
         let mut events: Vec<Event> = current
             .into_iter()
@@ -122,7 +122,7 @@ impl Frame {
         let total = events.iter().fold(0_i64, |all, event| all.saturating_add(event.total));
         let sums = events.iter().filter_map(Event::total_before);
         let before = before.map(|_| sums.fold(0_i64, i64::saturating_add));
-        let cut = hours.cut;
+        let cut = spans.cut;
         Ok(Self { events, total, before, length: period.len(), cut })
     }
 
@@ -148,29 +148,33 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::counts::period::Span;
     use crate::dashboard::view::View;
 
     #[test]
     fn events_are_summed_by_part_and_ranked() {
         let period = View::of("from=2015-08-02&to=2015-08-04&by=day").period().expect("a period");
         let previous_period = period.before().expect("a period");
-        let hours = |counts: &[(&str, &str, i64)]| Hours {
+        let spans = |counts: &[(&str, &str, i64)]| Spans {
             counts: counts
                 .iter()
-                .map(|(hour, event, count)| ((*hour).to_owned(), Arc::from([(Arc::from(*event), *count)])))
+                .map(|(hour, event, count)| {
+                    let span = Span { start: hour.parse().expect("a time"), is_day: false };
+                    (span, Arc::from([(Arc::from(*event), *count)]))
+                })
                 .collect(),
             age: Duration::ZERO,
             is_fresh: true,
             cut: 0,
         };
-        let current = hours(&[
+        let current = spans(&[
             ("2015-08-02T00:00:00Z", "a", 1),
             ("2015-08-02T23:00:00Z", "a", 2),
             ("2015-08-03T00:00:00Z", "a", 4),
             ("2015-08-03T05:00:00Z", "b", 9),
             ("2015-08-04T00:00:00Z", "c", 99),
         ]);
-        let previous = hours(&[("2015-08-01T00:00:00Z", "a", 5), ("2015-08-01T00:00:00Z", "old", 6)]);
+        let previous = spans(&[("2015-08-01T00:00:00Z", "a", 5), ("2015-08-01T00:00:00Z", "old", 6)]);
         let frame = Frame::new(&current, &period, Some((&previous, &previous_period))).expect("few events");
         let names: Vec<&str> = frame.events.iter().map(|event| &*event.name).collect();
         assert_eq!(names, ["b", "a", "old"]);

@@ -376,10 +376,12 @@ fn notes(period: &Period, before: Option<&Period>, lines: usize, events: usize) 
     notes
 }
 
-/// Returns the note on hours with so many events that only the most frequent ones are known.
+/// Returns the note on hours and days with so many events that only the most frequent ones are known.
 fn cut(frame: &Frame) -> Option<String> {
-    let hours = counted(u64::try_from(frame.cut).unwrap_or_default(), "hour");
-    let text = format!("{hours} with very many different events: the less frequent ones are counted as {OVERFLOW}.");
+    let readings = counted(u64::try_from(frame.cut).unwrap_or_default(), "reading");
+    let text = format!(
+        "{readings} of an hour or a day had very many different events: the less frequent ones are counted as {OVERFLOW}."
+    );
     (frame.cut > 0).then_some(text)
 }
 

@@ -30,7 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use super::cache::{Cache, Hours, Trigger};
+use super::cache::{Cache, Spans, Trigger};
 use super::frame::Frame;
 use super::page::{self, Found, SCRIPT, STYLE, Source};
 use super::token::Token;
@@ -38,6 +38,7 @@ use super::view::View;
 use crate::aws::Aws;
 use crate::config::Pipeline;
 use crate::counts::period::Period;
+use crate::counts::{Progress, Reader};
 use crate::error::{Error, ErrorKind};
 use crate::private_file;
 use crate::shutdown::Shutdown;
@@ -142,9 +143,9 @@ impl Read {
 }
 
 impl Dashboard {
-    pub(crate) fn new(aws: Aws, pipeline: &Pipeline) -> Self {
+    pub(crate) fn new(aws: &Aws, pipeline: &Pipeline) -> Self {
         Self {
-            cache: Cache::new(aws, pipeline.table.counts.clone(), pipeline.table.daily.clone()),
+            cache: Cache::new(Reader::new(aws, pipeline)),
             pipeline: pipeline.name.clone(),
             region: pipeline.region.clone(),
             hosts: Vec::new(),
@@ -152,17 +153,22 @@ impl Dashboard {
         }
     }
 
+    /// Returns the progress of all readings.
+    pub(crate) fn progress(&self) -> Arc<Progress> {
+        self.cache.progress()
+    }
+
     /// Reads the counts of a view.
     async fn read(&self, view: &View, trigger: Trigger) -> Result<Read, Error> {
         let period = view.period()?;
         let before = view.compare.then(|| period.before()).transpose()?;
         // One read of both periods, so that both have the same age.
-        let length = period.hours().count();
-        let hours = period.hours().chain(before.iter().flat_map(Period::hours)).collect();
-        let mut hours = self.cache.read(hours, trigger).await?;
-        let previous = Hours { counts: hours.counts.split_off(length), ..hours };
-        let Hours { age, is_fresh, .. } = hours;
-        let frame = Frame::new(&hours, &period, before.as_ref().map(|before| (&previous, before)))?;
+        let length = period.spans_by_part().count();
+        let spans = period.spans_by_part().chain(before.iter().flat_map(Period::spans_by_part)).collect();
+        let mut spans = self.cache.read(spans, trigger).await?;
+        let previous = Spans { counts: spans.counts.split_off(length), ..spans };
+        let Spans { age, is_fresh, .. } = spans;
+        let frame = Frame::new(&spans, &period, before.as_ref().map(|before| (&previous, before)))?;
         Ok(Read { period, before, frame, age_seconds: age.as_secs(), is_fresh })
     }
 
@@ -206,7 +212,7 @@ impl Dashboard {
         let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
         if let Ok(period) = View::of(WARM).period() {
             let cache = Arc::clone(&self.cache);
-            let warm = tokio::spawn(async move { cache.read(period.hours().collect(), Trigger::Start).await });
+            let warm = tokio::spawn(async move { cache.read(period.spans_by_part().collect(), Trigger::Start).await });
             // After this time, reading continues while pages are served, which show any failure.
             let _ = tokio::time::timeout(WARMING, warm).await;
         }
@@ -409,16 +415,12 @@ async fn csv(State(dashboard): State<Arc<Dashboard>>, RawQuery(query): RawQuery)
 
 #[cfg(test)]
 mod tests {
-    use aws_config::BehaviorVersion;
-
     use super::*;
 
     #[tokio::test]
     async fn request_under_an_unknown_host_name_is_refused() {
-        let config = aws_config::SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build();
-        let aws = Aws::new(&config);
         let dashboard = Dashboard {
-            cache: Cache::new(aws, "counts".to_owned(), "daily".to_owned()),
+            cache: Cache::new(Reader::example()),
             pipeline: "p".to_owned(),
             region: "r".to_owned(),
             hosts: ["counts.example.com", "Bücher.example", "other.example.com:8443"]

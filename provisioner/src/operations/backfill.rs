@@ -1,8 +1,9 @@
 //! Counts objects that are already in the bucket, by sending the notifications that S3 would have sent.
 //!
-//! Each object is a message in the queue, or one asynchronous invocation. The ledger is read before and after, so a backfill is idempotent: a
-//! run that was stopped, or started twice, neither counts an object twice nor loses one, and the next run sends the
-//! missing objects. Memory holds one page of the listing and at most [`WINDOW`] objects in flight.
+//! Each object is a message in the queue, or one asynchronous invocation. The ledger is read before and after, so a
+//! backfill is idempotent: a run that was stopped, or started twice, neither counts an object twice nor loses one, and the
+//! next run sends the missing objects. A recount sends counted objects too; the function adds the difference between
+//! what it counts today and what was added before. Memory holds one page of the listing and at most [`WINDOW`] objects in flight.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,10 +11,11 @@ use std::time::Duration;
 
 use aws_sdk_lambda::types::InvocationType;
 use aws_sdk_sqs::types::{BatchResultErrorEntry, SendMessageBatchRequestEntry};
+use counting::names::ledger;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
@@ -23,6 +25,7 @@ use super::objects::Object;
 use crate::aws::{Call, Pauses, Session, Wait, absent_on, policy};
 use crate::config::Via;
 use crate::error::{Error, ErrorKind};
+use crate::resources::life::{LEDGER_LIFE, Life};
 use crate::resources::role::{FUNCTION_POLICY, earlier_prefix};
 use crate::shutdown::{Shutdown, Signal};
 use crate::text::printable;
@@ -59,6 +62,8 @@ pub(crate) struct Options {
     pub(crate) after: Option<String>,
     /// The maximum number of objects a second.
     pub(crate) rate: u32,
+    /// The name of the recount, to count objects again that are counted.
+    pub(crate) recount: Option<String>,
     /// Report the objects without sending them.
     pub(crate) dry_run: bool,
     /// Wait until the sent objects are counted.
@@ -72,13 +77,17 @@ pub(crate) struct Tally {
     pub(crate) listed: u64,
     /// Listed objects outside the time range or the notification's filter.
     pub(crate) left_out: u64,
-    /// Selected objects that were counted before the run.
+    /// Selected objects that were counted before the run, and that it does not recount.
     pub(crate) counted_before: u64,
-    /// Selected objects that were not counted before the run and are archived, so that they cannot be read.
+    /// Other selected objects that are archived, so that they cannot be read.
     pub(crate) archived: u64,
+    /// Other selected objects that the ledger may have forgotten, as its items lived shorter before: they may be counted.
+    pub(crate) forgotten: u64,
+    /// Keys of some of them.
+    pub(crate) forgotten_examples: Vec<String>,
     /// Keys of some archived objects.
     pub(crate) archived_examples: Vec<String>,
-    /// Selected objects that were not counted before the run.
+    /// The other selected objects: those that were not counted before the run, or all in a recount.
     pub(crate) due: u64,
     /// The size of the due objects in bytes.
     pub(crate) bytes: u64,
@@ -139,6 +148,8 @@ struct Run<'a> {
     progress: &'a Progress<'a>,
     ticks: Mutex<Interval>,
     patience: Duration,
+    /// The life of the ledger's items, if they expire or did.
+    life: Option<Life>,
     /// The URL of the queue of notifications, unless they go to the function directly.
     queue_url: Option<String>,
     /// Objects that are sent and not counted yet, each with the time of its invocation.
@@ -167,6 +178,23 @@ impl From<Signal> for End {
 }
 
 impl Session<'_> {
+    /// Returns the life of the ledger's items, if they expire or did.
+    async fn ledger_life(&self) -> Result<Option<Life>, Error> {
+        let table = &self.pipeline.table.ledger;
+        let mut request = self.aws.dynamodb.list_tags_of_resource().resource_arn(self.account.table_arn(table));
+        loop {
+            let answer = request.clone().send().await.call("dynamodb:ListTagsOfResource");
+            let page = answer.map_err(failed(format!("read the tags of table {table}")))?;
+            if let Some(tag) = page.tags().iter().find(|tag| tag.key == LEDGER_LIFE) {
+                return Ok(Life::of(&tag.value));
+            }
+            match page.next_token {
+                Some(token) => request = request.next_token(token),
+                None => return Ok(None),
+            }
+        }
+    }
+
     /// Fails if the function may not read the objects below a prefix: they must be below the notification's prefix, or
     /// below an earlier one that the role still has.
     ///
@@ -217,6 +245,7 @@ pub(crate) async fn backfill(
         progress: &progress,
         ticks: Mutex::new(ticks),
         patience: Duration::from_secs(seconds) + PATIENCE,
+        life: None,
         queue_url: None,
         in_flight: Vec::new(),
         late: 0,
@@ -278,13 +307,13 @@ impl Run<'_> {
     }
 
     fn progress(&self) {
-        let Tally { left_out, counted_before, archived, due, sent, counted, .. } = self.tally;
+        let Tally { left_out, counted_before, forgotten, archived, due, sent, counted, .. } = self.tally;
         let done = match (self.options.dry_run, self.options.wait) {
             (true, _) => due,
             (false, true) => counted + self.late,
             (false, false) => sent,
         };
-        self.progress.set_done(left_out + counted_before + archived + done);
+        self.progress.set_done(left_out + counted_before + forgotten + archived + done);
     }
 
     async fn run(&mut self) -> Result<(), End> {
@@ -293,6 +322,7 @@ impl Run<'_> {
         if notification.via == Via::Queue && !options.dry_run {
             self.queue_url = Some(session.url_of(&notification.queue).await?);
         }
+        self.life = session.ledger_life().await?;
         let mut pages = pin!(session.pages(&options.prefix, options.after.clone()));
         let mut before: Option<String> = None;
         while let Some(page) = self.shutdown.or_shutdown(pages.next()).await? {
@@ -308,12 +338,15 @@ impl Run<'_> {
             }
             page.retain(|object| self.is_wanted(object));
             let wanted = number(page.len());
-            let Tally { listed, counted_before, archived, due, .. } = self.tally;
-            self.tally.left_out = listed - (counted_before + archived + due + wanted);
-            let counted = self.shutdown.or_shutdown(session.counted(&page, Consistency::Eventual)).await??;
+            let Tally { listed, counted_before, forgotten, archived, due, .. } = self.tally;
+            self.tally.left_out = listed - (counted_before + forgotten + archived + due + wanted);
+            let recount = options.recount.as_deref();
+            let counted = session.counted_by(recount, &page, Consistency::Eventual);
+            let counted = self.shutdown.or_shutdown(counted).await??;
             let due: Vec<Object> =
                 page.into_iter().zip(counted).filter(|(_, counted)| !counted).map(|(object, _)| object).collect();
             self.tally.counted_before += wanted - number(due.len());
+            let due = self.without_forgotten(due);
             let due = self.without_archived(due).await?;
             self.tally.due += number(due.len());
             self.tally.bytes += due.iter().map(|object| u64::try_from(object.size).unwrap_or_default()).sum::<u64>();
@@ -326,6 +359,18 @@ impl Run<'_> {
             self.tally.last_key = completed;
         }
         self.drain(0).await
+    }
+
+    /// Leaves out the objects that may be counted although the ledger does not know them.
+    fn without_forgotten(&mut self, due: Vec<Object>) -> Vec<Object> {
+        let Some(life) = &self.life else { return due };
+        let now = Timestamp::now();
+        let (forgotten, due): (Vec<_>, Vec<_>) =
+            due.into_iter().partition(|object| life.has_forgotten(object.uploaded, now));
+        self.tally.forgotten += number(forgotten.len());
+        let more = EXAMPLES.saturating_sub(self.tally.forgotten_examples.len());
+        self.tally.forgotten_examples.extend(forgotten.into_iter().take(more).map(|object| object.key));
+        due
     }
 
     /// Leaves out the archived objects: the function could not read them, and their notifications would only fill the
@@ -434,7 +479,11 @@ impl Run<'_> {
     }
 
     fn notification(&self, object: &Object) -> Json {
-        self.session.notification([(object.key.as_str(), object.version.as_deref())])
+        let mut notification = self.session.notification([(object.key.as_str(), object.version.as_deref())]);
+        if let Some(recount) = &self.options.recount {
+            notification[ledger::RECOUNT] = json!(recount);
+        }
+        notification
     }
 
     /// Reads the ledger for the oldest objects in flight, and removes those that are counted or late.
@@ -442,7 +491,9 @@ impl Run<'_> {
         // The objects at the front were polled longest ago.
         let polled = self.in_flight.len().min(POLL_BATCH);
         let objects = self.in_flight.iter().take(POLL_BATCH).map(|(object, _)| object);
-        let counted = self.shutdown.or_shutdown(self.session.counted(objects, Consistency::Eventual)).await??;
+        let recount = self.options.recount.as_deref();
+        let counted = self.session.counted_by(recount, objects, Consistency::Eventual);
+        let counted = self.shutdown.or_shutdown(counted).await??;
         let rest = self.in_flight.split_off(polled);
         let in_flight = std::mem::replace(&mut self.in_flight, rest);
         for ((object, sent), counted) in in_flight.into_iter().zip(counted) {

@@ -186,8 +186,8 @@ pub(crate) fn reader_policy(context: &Context<'_>) -> Json {
     let index = context.account.index_arn(&context.pipeline.table.counts, counts::BY_HOUR);
     let daily = context.account.table_arn(&context.pipeline.table.daily);
     let mut statements = vec![
-        statement("ReadCounts", &["dynamodb:Query"], &[counts.clone(), index, daily]),
-        statement("ReadNames", &["dynamodb:Scan"], &[counts]),
+        statement("ReadCounts", &["dynamodb:Query"], &[counts, index, daily.clone()]),
+        statement("ReadNames", &["dynamodb:Scan"], &[daily]),
     ];
     statements.extend(decrypt_items(context));
     policy_of(statements)

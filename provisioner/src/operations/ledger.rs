@@ -48,6 +48,16 @@ impl Session<'_> {
         objects: impl IntoIterator<Item = &'o Object> + Send,
         consistency: Consistency,
     ) -> Result<Vec<bool>, Error> {
+        self.counted_by(None, objects, consistency).await
+    }
+
+    /// Returns whether each object is counted, and by this recount if one is given, in the order of the objects.
+    pub(super) async fn counted_by<'o>(
+        &self,
+        recount: Option<&str>,
+        objects: impl IntoIterator<Item = &'o Object> + Send,
+        consistency: Consistency,
+    ) -> Result<Vec<bool>, Error> {
         let bucket = &self.pipeline.bucket.name;
         let names: Vec<String> =
             objects.into_iter().map(|object| ledger::object_key(bucket, &object.key, &object.identity)).collect();
@@ -55,7 +65,7 @@ impl Session<'_> {
         let distinct: HashSet<&String> = names.iter().collect();
         let distinct: Vec<&String> = distinct.into_iter().collect();
         let counted: HashSet<String> = stream::iter(distinct.chunks(KEYS_PER_BATCH))
-            .map(|batch| self.recorded(batch, consistency))
+            .map(|batch| self.recorded(batch, recount, consistency))
             .buffer_unordered(AT_ONCE)
             .try_concat()
             .await?
@@ -64,13 +74,20 @@ impl Session<'_> {
         Ok(names.iter().map(|name| counted.contains(name)).collect())
     }
 
-    /// Returns the names of the recorded objects among at most [`KEYS_PER_BATCH`] names.
-    async fn recorded(&self, names: &[&String], consistency: Consistency) -> Result<Vec<String>, Error> {
+    /// Returns the names of the recorded objects among at most [`KEYS_PER_BATCH`] names; with a recount, of those that it
+    /// counted last.
+    async fn recorded(
+        &self,
+        names: &[&String],
+        recount: Option<&str>,
+        consistency: Consistency,
+    ) -> Result<Vec<String>, Error> {
         let table = &self.pipeline.table.ledger;
         let mut keys = KeysAndAttributes::builder()
             .consistent_read(consistency == Consistency::Strong)
-            .projection_expression("#object")
-            .expression_attribute_names("#object", ledger::OBJECT);
+            .projection_expression("#object, #recount")
+            .expression_attribute_names("#object", ledger::OBJECT)
+            .expression_attribute_names("#recount", ledger::RECOUNT);
         for name in names {
             keys = keys.keys(HashMap::from([
                 (ledger::OBJECT.to_owned(), AttributeValue::S((*name).clone())),
@@ -103,7 +120,11 @@ impl Session<'_> {
             Some(AttributeValue::S(name)) => Ok(name),
             _ => Err(Error::incomplete_answer(self.reading(), "object")),
         };
-        found.into_iter().map(name).collect()
+        let is_wanted = |item: &Attributes| {
+            let last = item.get(ledger::RECOUNT).and_then(|last| last.as_s().ok());
+            recount.is_none_or(|recount| last.is_some_and(|last| last == recount))
+        };
+        found.into_iter().filter(is_wanted).map(name).collect()
     }
 }
 

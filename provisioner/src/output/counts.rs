@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::delimited;
 use super::table::{Column, narrowest, table, terminal_width, wrapped};
 use crate::counts::period::{Extent, Period};
-use crate::counts::{Ranked, Series, Top};
+use crate::counts::{Names, RECENT_DAYS, Ranked, Series, Top, Which};
 use crate::text::{grouped, printable};
 
 /// The format of counts.
@@ -241,6 +241,19 @@ pub(crate) fn events(names: &BTreeSet<String>, format: CountsFormat) -> String {
         CountsFormat::Tsv => delimited::tsv(rows()),
         CountsFormat::Table => names.iter().map(|name| printable(name) + "\n").collect(),
     }
+}
+
+/// Returns what a reader of a list of names must know: which of all names it has.
+pub(crate) fn names_notes(names: &Names) -> Vec<String> {
+    let note = match names.which {
+        Which::All => return Vec::new(),
+        Which::Recent => format!("these are the events of the last {RECENT_DAYS} days; --all lists all names"),
+        Which::Some if names.names.is_empty() => "no event was counted yet".to_owned(),
+        Which::Some => {
+            format!("no event of the last {RECENT_DAYS} days; these are some older ones; --all lists all names")
+        }
+    };
+    vec![note]
 }
 
 /// Formats the change since the previous period: `+1,200 (+12.5 %)`.

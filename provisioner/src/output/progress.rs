@@ -3,10 +3,12 @@
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::time::timeout;
 
 use super::{Output, error_text, plan_text};
 use crate::reconcile::plan::Action;
@@ -18,6 +20,8 @@ use crate::text::printable;
 const TICK: Duration = Duration::from_millis(100);
 /// Without a terminal, shorter waits are not reported, and progress is reported at this interval.
 const LONG_WAIT: Duration = Duration::from_secs(5);
+/// The time after which the progress of a reading is shown.
+const LONG_READING: Duration = Duration::from_secs(1);
 
 /// Returns the reporter for stderr: interactive on a terminal, otherwise plain.
 pub(crate) fn for_stderr(output: &Output) -> Box<dyn Reporter + '_> {
@@ -134,6 +138,28 @@ impl Reporter for Interactive<'_> {
     }
 }
 
+/// Awaits a reading, and shows its progress from [`LONG_READING`] on: `now` returns the numbers of finished parts and of
+/// all parts.
+pub(crate) async fn show_while<T>(
+    output: &Output,
+    what: &'static str,
+    now: impl Fn() -> (u64, u64),
+    reading: impl Future<Output = T>,
+) -> T {
+    let mut reading = pin!(reading);
+    if let Ok(result) = timeout(LONG_READING, &mut reading).await {
+        return result;
+    }
+    let bar = Bar::for_stderr(output, what).overdue();
+    loop {
+        let (done, total) = now();
+        bar.set(done, Some(total));
+        if let Ok(result) = timeout(TICK, &mut reading).await {
+            return result;
+        }
+    }
+}
+
 /// The progress of one long operation on stderr: a bar on a terminal, an occasional line elsewhere.
 pub(crate) struct Bar<'a> {
     output: &'a Output,
@@ -153,6 +179,13 @@ impl<'a> Bar<'a> {
             bar
         });
         Self { output, what, bar, printed: Mutex::new(Instant::now()) }
+    }
+
+    /// Shows the first line at once, for an operation that already takes long.
+    fn overdue(mut self) -> Self {
+        let printed = Instant::now().checked_sub(LONG_WAIT);
+        self.printed = Mutex::new(printed.unwrap_or_else(Instant::now));
+        self
     }
 
     /// Shows the number of finished parts, and the total once it is known.

@@ -12,6 +12,7 @@ mod permission;
 mod queue;
 pub(crate) mod role;
 mod table;
+pub(crate) use table::life;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

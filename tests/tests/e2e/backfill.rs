@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use serde_json::Value;
-use tests::pipeline::{COUNT_TIMEOUT, CommandOutput, Pipeline};
+use tests::pipeline::{COUNT_TIMEOUT, CommandOutput, Pipeline, by_day};
 use tests::recount::{self, Counts};
 use tests::samples::{self, gzip};
 use tokio::task::JoinSet;
@@ -182,5 +182,90 @@ async fn change_of_the_prefix_loses_no_file_below_the_old_one() -> Result<()> {
     pipeline.wait_for_counts(&expected).await?;
     let wrong = pipeline.expect(1, &["backfill", "--prefix", "elsewhere/"])?;
     ensure!(wrong.err.contains("begin it with events/ or segment-logs/"), "{}", wrong.err);
+    Ok(())
+}
+
+#[tokio::test]
+async fn recount_adds_the_difference_of_another_rule_once() -> Result<()> {
+    let pipeline = strict_pipeline()?;
+    let declare = |types: &str| pipeline.declare(&format!("[rollup]\ncount = [{types}]"));
+    let line = |kind: &str, n: usize| {
+        format!(
+            "{{\"type\":\"{kind}\",\"event\":\"Signed Up\",\"messageId\":\"{n}\",\"timestamp\":\"2015-08-04T12:34:56Z\"}}\n"
+        )
+    };
+    let counts = |track: u64, page: u64| {
+        let of = |event: &str, count| ((event.to_owned(), "2015-08-04T12:00:00Z".to_owned()), count);
+        Counts::from([of("Signed Up", track), of("page", page)])
+    };
+    let without_zeros = |mut counts: Counts| {
+        counts.retain(|_, count| *count != 0);
+        counts
+    };
+    declare("\"track\"")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    // Two files have the same content.
+    for (n, key) in ["1/0", "1/1", "1/2", "1/3", "2/4", "2/copy"].into_iter().enumerate() {
+        let n = n.min(4);
+        let bytes = gzip([line("track", n), line("page", n)].concat().as_bytes());
+        pipeline.upload(&format!("segment-logs/x/{key}.gz"), &bytes).await?;
+    }
+    pipeline.wait_for_counts(&without_zeros(counts(5, 0))).await?;
+    run_json(&pipeline, 0, &["backfill"])?;
+
+    // Another rule changes nothing of what is counted, until a recount.
+    declare("\"track\", \"page\"")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let none = run_json(&pipeline, 0, &["backfill"])?;
+    ensure!(none["due"] == 0, "{none}");
+    let dry = run_json(&pipeline, 0, &["backfill", "--recount", "--dry-run"])?;
+    ensure!(dry["due"] == 6 && dry["sent"] == 0, "{dry}");
+    let part = run_json(&pipeline, 0, &["backfill", "--recount", "--prefix", "segment-logs/x/1/"])?;
+    ensure!(part["due"] == 4 && part["counted"] == 4, "{part}");
+    ensure!(pipeline.counts().await? == counts(5, 4), "the difference of a part is wrong");
+    for _ in 0..2 {
+        let all = run_json(&pipeline, 0, &["backfill", "--recount", "--from", "yesterday"])?;
+        ensure!(all["due"] == 6 && all["counted"] == 6, "{all}");
+        ensure!(pipeline.counts().await? == counts(5, 5), "the difference is wrong");
+    }
+    // Less is counted, too.
+    declare("\"page\"")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let text = pipeline.expect(0, &["backfill", "--recount"])?.out;
+    ensure!(text.contains("6  counted now"), "{text}");
+    ensure!(without_zeros(pipeline.counts().await?) == without_zeros(counts(0, 5)), "the difference is wrong");
+    ensure!(without_zeros(pipeline.daily().await?) == by_day(&without_zeros(counts(0, 5))), "the days are wrong");
+    Ok(())
+}
+
+#[tokio::test]
+async fn object_that_the_ledger_may_have_forgotten_is_left_out_by_name() -> Result<()> {
+    let pipeline = strict_pipeline()?;
+    pipeline.declare("[bucket]\nexpire_days = 30")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    // Objects that live longer from now on are older than what the ledger knows of them.
+    pipeline.declare("[bucket]\nexpire_days = 90")?;
+    let plan = pipeline.expect(0, &["plan"])?.out;
+    ensure!(plan.contains("ledger-life") && plan.contains("95 until "), "{plan}");
+    pipeline.expect(0, &["apply", "--yes"])?;
+    ensure!(verdict(&pipeline.expect(0, &["plan"])?.out)? == "No changes.", "the memory is drift");
+
+    remove_notification(&pipeline).await?;
+    pipeline.upload("segment-logs/x/1/new.gz", &gzip(track("new").as_bytes())).await?;
+    let dry = run_json(&pipeline, 0, &["backfill", "--dry-run"])?;
+    ensure!(dry["due"] == 1 && dry["forgotten"] == 0, "{dry}");
+    // As if the object were older than the earlier life.
+    let dynamodb = aws_sdk_dynamodb::Client::new(&pipeline.sdk().await?);
+    let arn = format!("arn:aws:dynamodb:us-east-1:{}:table/{}-ledger", pipeline.account, pipeline.name);
+    let tag =
+        aws_sdk_dynamodb::types::Tag::builder().key("ledger-life").value("0 until 2099-01-01 then 215").build()?;
+    dynamodb.tag_resource().resource_arn(arn).tags(tag).send().await?;
+    for recount in [&[][..], &["--recount"]] {
+        let tally = run_json(&pipeline, 0, &[&["backfill"], recount].concat())?;
+        ensure!(tally["due"] == 0 && tally["forgotten"] == 1, "{tally}");
+        ensure!(tally["forgotten_examples"] == serde_json::json!(["segment-logs/x/1/new.gz"]), "{tally}");
+    }
+    let text = pipeline.expect(0, &["backfill"])?.out;
+    ensure!(text.contains("left out: perhaps counted") && !text.contains("Everything is counted"), "{text}");
     Ok(())
 }

@@ -1,16 +1,18 @@
 //! `provisioner query`, `top` and `events`: every number equals that of an independent recount of the files.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Duration, FixedOffset, SecondsFormat, TimeZone as _, Utc};
 use fastrand::Rng;
 use serde_json::{Value, json};
+use tests::faults::proxy::Proxy;
 use tests::pipeline::Pipeline;
 use tests::recount::{self, Counts};
 use tests::samples::gzip;
 
-use crate::pipeline;
+use crate::{aws, pipeline};
 
 /// A name with special meaning to a terminal, a spreadsheet and HTML. Its escape sequence has no end.
 const HOSTILE_NAME: &str = "=cmd|'/c calc'!A1,\u{1b}]0;<script>alert(\"x\")</script>\u{202e}";
@@ -153,6 +155,63 @@ async fn query_and_top_equal_the_recount() -> Result<()> {
     // All event names.
     let names: BTreeSet<String> = serde_json::from_value(json(&["events"])?)?;
     ensure!(names == expected.keys().map(|(event, _)| event.clone()).collect(), "{names:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn twelve_months_of_two_hundred_events_take_at_most_a_thousand_calls() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let mut rng = Rng::with_seed(12);
+    let mut expected = Counts::new();
+    let mut text = String::new();
+    let now = Utc::now();
+    for n in 0..2_000 {
+        let time = now - Duration::seconds(rng.i64(0..800 * 24 * 3600));
+        let time = time.to_rfc3339_opts(SecondsFormat::Millis, true);
+        text.push_str(
+            &json!({ "type": "track", "event": format!("Event {:03}", n % 200), "timestamp": time }).to_string(),
+        );
+        text.push('\n');
+    }
+    let bytes = gzip(text.as_bytes());
+    recount::add(&mut expected, &bytes)?;
+    pipeline.upload("segment-logs/x/1/year.gz", &bytes).await?;
+    pipeline.wait_for_counts(&expected).await?;
+
+    let proxy = Proxy::start(&aws()?.endpoint())?;
+    let calls = |args: &[&str]| -> Result<usize> { Ok(proxy.run(pipeline.command(args)?, None)?.0) };
+    let args = ["top", "--last", "12mo", "-n", "500", "--format", "json"];
+    let of_two_years = calls(&args)?;
+    ensure!((700..=1_000).contains(&of_two_years), "{of_two_years} calls");
+    let top = pipeline.expect(0, &args)?.out;
+    let top: Value = serde_json::from_str(&top)?;
+    let at = |time: &Value| DateTime::parse_from_rfc3339(time.as_str().unwrap_or_default());
+    let (from, to) = (at(&top["from"])?, at(&top["to"])?);
+    let wanted = sum(&expected, |_, time| time >= from && time < to);
+    ensure!(top["total"] == wanted, "{} is not {wanted} from {from} to {to}", top["total"]);
+    for event in top["events"].as_array().context("events")? {
+        let wanted = sum(&expected, |name, time| event["event"] == name && time >= from && time < to);
+        ensure!(event["count"] == wanted, "{event} is not {wanted}");
+    }
+
+    let of_a_page = calls(&["dashboard", "--out", "year.html", "--last", "12mo"])?;
+    ensure!((300..=500).contains(&of_a_page), "{of_a_page} calls");
+    let page = std::fs::read_to_string(pipeline.config().with_file_name("year.html"))?;
+    let total = page.split_once("id=\"total\"").and_then(|(_, rest)| rest.split_once('>')).context("a total")?.1;
+    let total = total.split('<').next().unwrap_or_default().replace(',', "");
+    ensure!(total == wanted.to_string(), "{total} is not {wanted}");
+
+    // The names of the last days need no scan, and all names one of the daily table.
+    let since = now - Duration::days(28);
+    for (args, scans) in [(&["events", "--format", "json"][..], 0), (&["events", "--all", "--format", "json"], 4)] {
+        let started = SystemTime::now();
+        let names: BTreeSet<String> = serde_json::from_str(&pipeline.expect(0, args)?.out)?;
+        let wanted = expected.keys().filter(|(_, time)| scans > 0 || **time >= *since.to_rfc3339());
+        ensure!(wanted.clone().count() > 0 && wanted.clone().all(|(event, _)| names.contains(event)), "{names:?}");
+        let scanned = pipeline.calls(started)?.iter().filter(|call| call.name.ends_with("Scan")).count();
+        ensure!(scanned == scans, "{scanned} scans for {args:?}");
+    }
     Ok(())
 }
 

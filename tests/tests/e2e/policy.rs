@@ -449,6 +449,6 @@ async fn reader_and_operator_policies_are_sufficient_and_separate() -> Result<()
         ensure!(refused.code == Some(code) && refused.err.contains("AccessDenied"), "{args:?}: {refused:?}");
     }
     let refused = operator.run(&["events"])?;
-    ensure!(refused.code == Some(1) && refused.err.contains("allow the caller dynamodb:Scan"), "{refused:?}");
+    ensure!(refused.code == Some(1) && refused.err.contains("allow the caller dynamodb:Query"), "{refused:?}");
     Ok(())
 }

@@ -23,28 +23,41 @@ fn expected(from: &str, to: &str, parts: usize) -> (String, String, usize) {
     (from.to_owned(), to.to_owned(), parts)
 }
 
+fn at(text: &str) -> Timestamp {
+    text.parse().expect("a time")
+}
+
+/// Returns the start of every hour of some spans.
+fn hours(spans: impl Iterator<Item = Span>) -> Vec<Timestamp> {
+    let each = |span: Span| (0..if span.is_day { 24 } else { 1 }).map(move |n| span.start.checked_add(n.hours()));
+    spans.flat_map(each).collect::<Result<_, _>>().expect("times")
+}
+
 fn labels(period: &Period) -> Vec<String> {
     (0..period.len()).map(|part| period.label(part)).collect()
 }
 
 #[test]
 fn span_is_a_day_only_if_the_period_has_all_of_it() {
-    let spans = of("2015-08-01T22:00:00Z", "2015-08-04T02:00:00Z", By::Hour, "UTC").days_and_hours();
-    let (day, hour) = (|day: &str| Span::Day(day.to_owned()), |hour: &str| Span::Hour(hour.to_owned()));
+    let keys = |spans: &mut dyn Iterator<Item = Span>| spans.map(Span::key).collect::<Vec<_>>();
+    let around = of("2015-08-01T22:00:00Z", "2015-08-04T02:00:00Z", By::Month, "UTC");
     let expected = [
-        hour("2015-08-01T22:00:00Z"),
-        hour("2015-08-01T23:00:00Z"),
-        day("2015-08-02"),
-        day("2015-08-03"),
-        hour("2015-08-04T00:00:00Z"),
-        hour("2015-08-04T01:00:00Z"),
+        "2015-08-01T22:00:00Z",
+        "2015-08-01T23:00:00Z",
+        "2015-08-02",
+        "2015-08-03",
+        "2015-08-04T00:00:00Z",
+        "2015-08-04T01:00:00Z",
     ];
-    assert_eq!(spans, expected);
+    assert_eq!(keys(&mut around.spans()), expected);
+    assert_eq!(keys(&mut around.spans_by_part()), expected);
     // A day of a zone is not one of UTC.
-    let spans = of("2015-08-01", "2015-08-02", By::Day, "Asia/Tokyo").days_and_hours();
-    assert!(spans.len() == 24 && spans.iter().all(|span| matches!(span, Span::Hour(_))), "{spans:?}");
+    let tokyo = of("2015-08-01", "2015-08-03", By::Day, "Asia/Tokyo");
+    assert_eq!(keys(&mut tokyo.spans()).iter().filter(|key| *key == "2015-08-01").count(), 1);
+    assert!(tokyo.spans_by_part().count() == 48 && tokyo.spans_by_part().all(|span| !span.is_day));
     // A whole year, and the hours of today.
-    assert_eq!(period(Some("12mo"), None, None, By::Month, "UTC").expect("a period").days_and_hours().len(), 337 + 13);
+    let year = period(Some("12mo"), None, None, By::Month, "UTC").expect("a period");
+    assert_eq!((year.spans().count(), year.spans_by_part().count()), (337 + 13, 337 + 13));
 }
 
 #[test]
@@ -82,7 +95,7 @@ fn default_parts_depend_on_the_length_of_the_period() {
 fn dates_and_words_are_read_in_the_zone_with_an_exclusive_end() {
     let of = |from, to, tz| {
         let period = of(from, to, By::Day, tz);
-        (period.first_hour(), period.hours().last().expect("an hour"), period.len())
+        (period.first_hour(), period.last_hour(), period.len())
     };
     assert_eq!(of("2015-08-03", "2015-08-04", "UTC"), expected("2015-08-03T00:00:00Z", "2015-08-03T23:00:00Z", 1));
     assert_eq!(of("yesterday", "today", "UTC"), of("2015-08-03", "2015-08-04", "UTC"));
@@ -120,9 +133,9 @@ fn hour_that_occurs_twice_has_two_labels() {
 fn day_of_the_clock_change_has_23_hours() {
     let period = of("2015-03-28", "2015-03-31", By::Day, "Europe/Berlin");
     assert_eq!(period.len(), 3);
-    assert_eq!(period.hours().count(), 24 + 23 + 24);
-    assert_eq!(period.part_of("2015-03-28T22:00:00Z"), Some(0));
-    assert_eq!(period.part_of("2015-03-28T23:00:00Z"), Some(1));
+    assert_eq!(period.hour_count(), 24 + 23 + 24);
+    assert_eq!(period.part_of(at("2015-03-28T22:00:00Z")), Some(0));
+    assert_eq!(period.part_of(at("2015-03-28T23:00:00Z")), Some(1));
     assert_eq!(period.label(1), "2015-03-29 Sun");
 }
 
@@ -157,8 +170,11 @@ fn hour_that_a_boundary_divides_belongs_to_the_part_in_which_it_begins() {
         ("2015-08-01T00:00:00+05:30", "2015-07-31T19:00:00Z")
     );
     let days = of("2015-08-01", "2015-08-03", By::Day, "Asia/Kolkata");
-    assert_eq!((days.part_of("2015-08-01T18:00:00Z"), days.part_of("2015-08-01T19:00:00Z")), (Some(0), Some(1)));
-    assert_eq!((days.part_of("2015-07-31T18:00:00Z"), days.part_of("2015-08-02T19:00:00Z")), (None, None));
+    assert_eq!(
+        (days.part_of(at("2015-08-01T18:00:00Z")), days.part_of(at("2015-08-01T19:00:00Z"))),
+        (Some(0), Some(1))
+    );
+    assert_eq!((days.part_of(at("2015-07-31T18:00:00Z")), days.part_of(at("2015-08-02T19:00:00Z"))), (None, None));
     assert!(!of("2015-08-01", "2015-09-01", By::Month, "Europe/Berlin").divides_hours());
     // Hours are those of UTC, in every zone.
     assert_eq!(of("2015-08-01", "2015-08-02", By::Hour, "Asia/Kolkata").label(0), "2015-08-01 00:30");
@@ -230,16 +246,21 @@ proptest::proptest! {
         };
         let [a, b, c] = [start, start + first, start + first + second].map(time);
         let of = |from: &ZonedDateTime, to: &ZonedDateTime| Period::new(from, to, by, By::Hour, Timestamp::UNIX_EPOCH);
-        let hours = |period: Result<Period, Error>| {
-            period.map(|period| { assert_partition(&period); period.hours().collect::<Vec<_>>() }).unwrap_or_default()
+        let all = |period: Result<Period, Error>| {
+            period.map(|period| { assert_partition(&period); hours(period.spans()) }).unwrap_or_default()
         };
-        let both = [hours(of(&a, &b)), hours(of(&b, &c))].concat();
-        proptest::prop_assert_eq!(&both, &hours(of(&a, &c)));
+        let both = [all(of(&a, &b)), all(of(&b, &c))].concat();
+        proptest::prop_assert_eq!(&both, &all(of(&a, &c)));
         let Ok(period) = of(&a, &c) else { return Ok(()) };
+        proptest::prop_assert_eq!(&both, &hours(period.spans_by_part()));
         for hour in both.iter().step_by(7) {
-            let part = period.part_of(hour).and_then(|part| period.parts.get(part)).expect("a part");
-            let hour: Timestamp = hour.parse().expect("a time");
-            proptest::prop_assert!(part.bounds.0 <= hour && hour < part.bounds.1);
+            let part = period.part_of(*hour).and_then(|part| period.parts.get(part)).expect("a part");
+            proptest::prop_assert!(part.bounds.0 <= *hour && *hour < part.bounds.1);
+        }
+        for span in period.spans_by_part() {
+            let ends = hours(std::iter::once(span));
+            let parts = [ends.first(), ends.last()].map(|hour| period.part_of(*hour.expect("an hour")));
+            proptest::prop_assert!(parts[0].is_some() && parts[0] == parts[1]);
         }
     }
 

@@ -429,8 +429,8 @@ mod tests {
             declared::<Function>(file).remove(0).configuration.environment.get(env::LEDGER_TTL_DAYS).cloned()
         };
         assert_eq!(days(""), None);
-        assert_eq!(days("[bucket]\nexpire_days = 90").as_deref(), Some("187"));
-        assert_eq!(days("[bucket]\nexpire_days = 90\nversioning = true").as_deref(), Some("187"));
+        assert_eq!(days("[bucket]\nexpire_days = 90").as_deref(), Some("215"));
+        assert_eq!(days("[bucket]\nexpire_days = 90\nversioning = true").as_deref(), Some("215"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::types::{
     ProvisionedThroughput, ScalarAttributeType, SseSpecification, SseType, TableDescription, TableStatus, Tag,
     TimeToLiveSpecification, UpdateGlobalSecondaryIndexAction,
 };
-
+use jiff::Timestamp;
 use serde_json::Value as Json;
 
 use crate::aws::{
@@ -20,6 +20,7 @@ use crate::config::Billing;
 use crate::error::Error;
 use crate::reconcile::resource::StepContext;
 
+use super::life::{LEDGER_LIFE, Life};
 use super::state::{Attribute, Live, Table, billing_json};
 
 /// The time limit in seconds. DynamoDB creates a table, or an index of an empty table, within seconds. An index of a
@@ -76,8 +77,20 @@ impl Table {
         }
     }
 
-    pub(super) fn aws_tags(&self) -> Result<Vec<Tag>, Error> {
-        self.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build().map_err(Error::from)).collect()
+    /// Returns the desired tags beside the live ones.
+    pub(super) fn tags_beside(&self, live: Option<&Live>) -> BTreeMap<String, String> {
+        let mut tags = self.tags.clone();
+        if self.ttl.is_some() {
+            let live = live.and_then(|live| live.tags.get(LEDGER_LIFE));
+            let life = Life::beside(self.life, live.map(String::as_str), Timestamp::now());
+            tags.extend(life.map(|life| (LEDGER_LIFE.to_owned(), life.to_string())));
+        }
+        tags
+    }
+
+    pub(super) fn aws_tags(&self, live: Option<&Live>) -> Result<Vec<Tag>, Error> {
+        let tag = |(key, value)| Tag::builder().key(key).value(value).build().map_err(Error::from);
+        self.tags_beside(live).into_iter().map(tag).collect()
     }
 
     pub(super) async fn describe(&self, aws: &Aws) -> Result<Option<TableDescription>, AwsError> {

@@ -2,6 +2,7 @@
 //! objects, by object and, in an index, by the hour of counting.
 
 mod calls;
+pub(crate) mod life;
 mod state;
 
 use aws_sdk_dynamodb::types::{
@@ -37,13 +38,15 @@ const DELETION_PROTECTION: Protection =
 impl Kind for Table {
     fn desired(context: &Context<'_>) -> Vec<Self> {
         let declared = &context.pipeline.table;
-        let table = |name: &str, hash, range, index, ttl| Self {
+        let life = context.pipeline.bucket.ledger_ttl_days();
+        let table = |name: &str, hash, range, index, ttl: Option<&'static str>| Self {
             name: name.to_owned(),
             arn: context.account.table_arn(name),
             hash,
             range,
             index,
             ttl,
+            life: life.filter(|_| ttl.is_some()),
             billing: declared.billing,
             point_in_time_recovery: declared.point_in_time_recovery,
             deletion_protection: declared.deletion_protection,
@@ -277,7 +280,7 @@ impl Resource for Table {
         diff.compare("time_to_live", live.and_then(|l| l.ttl.as_ref()), self.ttl)
             .protected(RECOVERY, live.map(|l| l.point_in_time_recovery), self.point_in_time_recovery)
             .protected(DELETION_PROTECTION, live.map(|l| l.deletion_protection), self.deletion_protection)
-            .tags(live.map(|l| &l.tags), &self.tags, &[])
+            .tags(live.map(|l| &l.tags), &self.tags_beside(live), &[])
     }
 
     fn refusal(&self, live: &Live) -> Option<Refusal> {
@@ -330,7 +333,7 @@ impl Resource for Table {
             .set_provisioned_throughput(self.throughput()?)
             .deletion_protection_enabled(self.deletion_protection.value)
             .set_sse_specification(self.encryption())
-            .set_tags(Some(self.aws_tags()?));
+            .set_tags(Some(self.aws_tags(None)?));
         let waiting = step.wait("DynamoDB to accept the new table", TABLE_DEADLINE);
         let is_in_use = |error: &AwsError| error.code() == Some("ResourceInUseException");
         let is_transient =
@@ -361,12 +364,13 @@ impl Resource for Table {
     ) -> Result<(), ResourceError> {
         self.wait_until_active(step, false).await?;
         if touches(changes, &["tags"]) {
-            let dropped = dropped_tags(&live.tags, &self.tags);
+            let dropped = dropped_tags(&live.tags, &self.tags_beside(Some(live)));
             if !dropped.is_empty() {
                 let request = step.aws.dynamodb.untag_resource().resource_arn(&self.arn).set_tag_keys(Some(dropped));
                 request.send().await.call("dynamodb:UntagResource")?;
             }
-            let request = step.aws.dynamodb.tag_resource().resource_arn(&self.arn).set_tags(Some(self.aws_tags()?));
+            let request =
+                step.aws.dynamodb.tag_resource().resource_arn(&self.arn).set_tags(Some(self.aws_tags(Some(live))?));
             request.send().await.call("dynamodb:TagResource")?;
         }
         // DynamoDB accepts one UpdateTable at a time.
@@ -443,7 +447,7 @@ mod tests {
             ttl: spec.ttl.map(str::to_owned),
             point_in_time_recovery: spec.point_in_time_recovery.value,
             deletion_protection: spec.deletion_protection.value,
-            tags: spec.tags.clone(),
+            tags: spec.tags_beside(None),
         }
     }
 
@@ -483,5 +487,19 @@ mod tests {
         let spec = declared::<Table>("").remove(0);
         let live = Live { kms_key: Some("arn:aws:kms:eu-central-1:123456789012:key/k".to_owned()), ..live_of(&spec) };
         assert_eq!((spec.diff(Some(&live)).len(), spec.problems(&live).len()), (0, 1));
+    }
+
+    #[test]
+    fn ledger_remembers_the_life_from_before_its_objects_live_longer() {
+        let tags = |file: &str, live: &[(&str, &str)]| {
+            let spec = declared::<Table>(file).remove(2);
+            let live = live.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            spec.tags_beside(Some(&Live { tags: live, ..live_of(&spec) })).remove(life::LEDGER_LIFE)
+        };
+        assert_eq!(tags("", &[]), None);
+        assert_eq!(tags("[bucket]\nexpire_days = 30", &[]).as_deref(), Some("95"));
+        let longer = tags("", &[(life::LEDGER_LIFE, "95")]).expect("a memory");
+        assert!(longer.starts_with("95 until ") && longer.ends_with(" then forever"), "{longer}");
+        assert!(declared::<Table>("[bucket]\nexpire_days = 30").iter().take(2).all(|table| table.life.is_none()));
     }
 }

@@ -22,6 +22,8 @@ pub(in crate::resources) struct Table {
     pub(super) range: Attribute,
     pub(super) index: Option<Index>,
     pub(super) ttl: Option<&'static str>,
+    /// The days after which its items expire, if they do.
+    pub(super) life: Option<u32>,
     pub(super) billing: Billing,
     pub(super) point_in_time_recovery: Setting<bool>,
     pub(super) deletion_protection: Setting<bool>,
