@@ -181,6 +181,7 @@ _TABLE: list[tuple[str, Resource, str]] = [
         DescribeContinuousBackups UpdateContinuousBackups GetItem PutItem UpdateItem DeleteItem
         """,
     ),
+    ("cloudwatch", _anything, "GetMetricStatistics"),
     ("dynamodb", _table_or_index, "Query Scan DescribeContributorInsights"),
     ("dynamodb", _member("ResourceArn"), "TagResource UntagResource ListTagsOfResource GetResourcePolicy"),
     ("dynamodb", _anything, "ListTables DescribeLimits DescribeEndpoints"),

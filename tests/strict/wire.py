@@ -35,6 +35,7 @@ SECRET = "test"
 # The services whose signatures have another name than botocore's models.
 SCOPES = {"tagging": "resourcegroupstaggingapi", "monitoring": "cloudwatch"}
 S3_CONTROL_PATH = "/v20180820/"
+CBOR = "smithy-rpc-v2-cbor"
 HOP_BY_HOP = frozenset(
     "connection expect keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
 )
@@ -108,7 +109,7 @@ def _loader() -> Loader:
 
 
 def protocol(service: str) -> str:
-    """Returns the protocol of the service: query, rest-xml, rest-json or json."""
+    """Returns the protocol of the service: query, rest-xml, rest-json, json or smithy-rpc-v2-cbor."""
     return model(service).metadata["protocol"]
 
 
@@ -209,7 +210,7 @@ def parse(request: HttpRequest, signed: Signature, account: str) -> Call | None:
         service = "s3control"
     if model(service) is None:
         return None
-    recognise = {"json": _target, "query": _action}.get(protocol(service), _route)
+    recognise = {"json": _target, "query": _action, CBOR: _operation_path}.get(protocol(service), _route)
     found = recognise(service, request)
     if found is None:
         return None
@@ -247,6 +248,13 @@ def _action(service: str, request: HttpRequest) -> Found | None:
     form = dict(_form(request))
     name = form.get("Action", "")
     return (_operation(service, name), {}) if name in model(service).operation_names else None
+
+
+def _operation_path(service: str, request: HttpRequest) -> Found | None:
+    known = model(service)
+    prefix, _, name = request.path.rpartition("/")
+    is_known = prefix == f"/service/{known.metadata['targetPrefix']}/operation" and name in known.operation_names
+    return (_operation(service, name), {}) if is_known else None
 
 
 def _form(request: HttpRequest) -> list[tuple[str, str]]:
@@ -289,7 +297,17 @@ def _params(operation: OperationModel, request: HttpRequest, uri: dict[str, str]
         return _query_params(shape, dict(_form(request)))
     if kind == "json":
         return _json_structure(shape, _json_body(request.body))
+    if kind == CBOR:
+        return _cbor_structure(shape, request.body)
     return _rest_params(shape, kind, request, uri)
+
+
+def _cbor_structure(shape: Shape, body: bytes) -> dict[str, Any]:
+    parser = create_parser(CBOR)
+    try:
+        return parser._parse_shape(shape, parser._initial_body_parse(body) or {})
+    except Exception as error:
+        raise Malformed("SerializationException", f"the body is not CBOR: {error}") from error
 
 
 def _rest_params(shape: Shape, kind: str, request: HttpRequest, uri: dict[str, str]) -> dict[str, Any]:
@@ -694,7 +712,24 @@ def error_answer(call: Call, status: int, code: str, message: str, members: dict
         identifiers = {"x-amz-request-id": request_id, "x-amz-id-2": request_id, "Content-Type": "application/xml"}
         body = b"" if call.request.method == "HEAD" else _xml_error(call, code, message, members, request_id)
         return Answer(status, identifiers, body)
+    if kind == CBOR:
+        body = _cbor_texts({"__type": code, "message": message})
+        return Answer(status, _cbor_headers(request_id), body)
     return _json_error(call, status, code, message, members, request_id)
+
+
+def _cbor_headers(request_id: str) -> dict[str, str]:
+    return {"x-amzn-RequestId": request_id, "Content-Type": "application/cbor", "smithy-protocol": "rpc-v2-cbor"}
+
+
+def _cbor_texts(members: dict[str, str]) -> bytes:
+    """Returns a map of texts as CBOR (RFC 8949, section 3)."""
+
+    def head(major: int, length: int) -> bytes:
+        return bytes([major << 5 | 25]) + length.to_bytes(2, "big")
+
+    texts = [text.encode() for item in members.items() for text in item]
+    return head(5, len(members)) + b"".join(head(3, len(text)) + text for text in texts)
 
 
 def _query_error(call: Call, status: int, code: str, message: str, request_id: str) -> bytes:
@@ -750,6 +785,9 @@ def result_answer(call: Call, result: dict[str, Any], status: int) -> Answer:
         version = model(call.service).metadata["jsonVersion"]
         headers = {"x-amzn-RequestId": request_id, "Content-Type": f"application/x-amz-json-{version}"}
         return Answer(status, headers, _json_text(shape, result) if shape else b"{}")
+    if kind == CBOR:
+        body = create_serializer(CBOR, include_validation=False)._serialize_body_params(result, shape) if shape else b""
+        return Answer(status, _cbor_headers(request_id), body)
     if kind == "query":
         headers = {"x-amzn-RequestId": request_id, "Content-Type": "text/xml"}
         return Answer(status, headers, _query_result(call, shape, result, request_id))

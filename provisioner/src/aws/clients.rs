@@ -59,6 +59,8 @@ pub(crate) struct Aws {
     pub(crate) lambda: aws_sdk_lambda::Client,
     /// IAM.
     pub(crate) iam: aws_sdk_iam::Client,
+    /// CloudWatch.
+    pub(crate) cloudwatch: aws_sdk_cloudwatch::Client,
     /// CloudWatch Logs.
     pub(crate) logs: aws_sdk_cloudwatchlogs::Client,
     /// Amazon S3 Control.
@@ -77,8 +79,9 @@ pub(crate) struct Aws {
 
 /// The suffixes of the variable `AWS_ENDPOINT_URL_...` of each service that the provisioner calls (AWS SDKs and tools
 /// reference guide, service-specific endpoints).
-const SERVICES: [&str; 10] = [
+const SERVICES: [&str; 11] = [
     "APPLICATION_AUTO_SCALING",
+    "CLOUDWATCH",
     "CLOUDWATCH_LOGS",
     "DYNAMODB",
     "IAM",
@@ -198,6 +201,7 @@ impl Aws {
             ),
             lambda: aws_sdk_lambda::Client::new(config),
             iam: aws_sdk_iam::Client::new(config),
+            cloudwatch: aws_sdk_cloudwatch::Client::new(config),
             logs: aws_sdk_cloudwatchlogs::Client::new(config),
             sqs: aws_sdk_sqs::Client::new(config),
             tagging: aws_sdk_resourcegroupstagging::Client::new(config),

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use super::args::Global;
 use crate::aws::Session;
+use crate::counts::Skipped;
 use crate::error::Error;
 use crate::operations::function_log::LogLine;
-use crate::operations::status::{Counted, Deployed, Skipped, Status};
+use crate::operations::status::{Counted, Deployed, Status};
 use crate::output::{Output, TextOrJson};
 use crate::text::{counted, grouped, printable};
 
@@ -34,7 +35,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
 
 fn text(status: &Status) -> String {
     let Status { pipeline, region, account, at, function, last_hour, last_day, .. } = status;
-    let Status { skips, waiting, failures, errors, findings, .. } = status;
+    let Status { skips, waiting, oldest_waiting_seconds, failures, errors, findings, .. } = status;
     let mut out = format!("{pipeline} in {region}, account {account}, at {at}\n\n");
     out.push_str(&match function {
         // The findings tell missing and unknown apart.
@@ -60,7 +61,9 @@ fn text(status: &Status) -> String {
         Some(skips) => skips_text(skips),
     });
     if let Some(waiting) = waiting {
-        out.push_str(&format!("waiting     {}\n", counted(*waiting, "notification")));
+        let oldest = oldest_waiting_seconds.and_then(|seconds| i64::try_from(seconds).ok()).map(grouped);
+        let oldest = oldest.map_or_else(String::new, |seconds| format!(", the oldest for {seconds} s"));
+        out.push_str(&format!("waiting     {}{oldest}\n", counted(*waiting, "notification")));
     }
     out.push_str(&match failures {
         None => "failures    unknown\n".to_owned(),
@@ -87,14 +90,13 @@ fn text(status: &Status) -> String {
 
 /// Lists the latest objects with skipped lines.
 fn skips_text(skips: &[Skipped]) -> String {
-    let sum: u64 = skips.iter().flat_map(|object| object.skipped.values()).sum();
+    let sum: u64 = skips.iter().map(Skipped::sum).sum();
     let [lines, objects] = [counted(sum, "line"), counted(skips.len() as u64, "object")];
     let mut out = format!("skips       {lines} in {objects} of the last day, in the latest:\n");
-    for Skipped { object, lines, skipped, first_skipped } in skips.iter().take(MOST_SKIPS) {
-        let reasons: Vec<String> = skipped.iter().map(|(reason, count)| format!("{reason}={count}")).collect();
-        let first: Vec<String> = first_skipped.iter().map(|(line, reason)| format!("{line}:{reason}")).collect();
-        let (reasons, first) = (printable(&reasons.join(" ")), printable(&first.join(" ")));
-        out.push_str(&format!("            {} of {lines} lines: {reasons}; first: {first}\n", printable(object)));
+    for skipped in skips.iter().take(MOST_SKIPS) {
+        let (reasons, first) = (printable(&skipped.reasons()), printable(&skipped.first()));
+        let (object, lines) = (printable(&skipped.object), skipped.lines);
+        out.push_str(&format!("            {object} of {lines} lines: {reasons}; first: {first}\n"));
     }
     out
 }

@@ -475,17 +475,6 @@ fn failed(table: &str, error: &AwsError) -> Error {
 }
 
 #[cfg(test)]
-impl Reader {
-    /// Returns a reader that cannot reach AWS.
-    pub(crate) fn example() -> Self {
-        let config = aws_config::SdkConfig::builder().behavior_version(aws_config::BehaviorVersion::latest()).build();
-        let text = "[pipeline]\nname = \"events\"\nregion = \"us-east-1\"\naccount = \"123456789012\"";
-        let pipeline = crate::config::parse("pipeline.toml", text, None).expect("a pipeline");
-        Self::new(&Aws::new(&config), &pipeline)
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
 

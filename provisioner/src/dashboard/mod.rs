@@ -1,7 +1,7 @@
 //! A web page of the counts over time and of the most frequent events, with a link to every view.
 //!
 //! ```text
-//! address -> View -> Period -> hours (cache) -> Frame -> Data -> chart, template -> page
+//! address -> View -> Period -> spans (cache) -> Frame -> Data -> chart, template -> page
 //! ```
 
 pub(crate) mod cache;
@@ -9,6 +9,7 @@ pub(crate) mod chart;
 pub(crate) mod frame;
 pub(crate) mod page;
 pub(crate) mod server;
+mod skips;
 mod token;
 pub(crate) mod view;
 

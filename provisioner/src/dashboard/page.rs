@@ -11,7 +11,7 @@ use super::chart::{self, COLOURS, Drawing, Drawn};
 use super::frame::{Event, Frame};
 use super::view::{Chart, ROWS, View};
 use crate::counts::period::{Extent, Period};
-use crate::counts::{Series, similar};
+use crate::counts::{Series, Skipped, similar};
 use crate::error::Error;
 use crate::output::counts::{self, CountsFormat, share};
 use crate::text::{counted, grouped, printable};
@@ -27,6 +27,8 @@ const DRAWN: usize = 5;
 const COMPARED: usize = 3;
 /// The maximum number of names suggested for the event field.
 const OFFERED: usize = 1_000;
+/// The maximum number of objects with skipped lines.
+const SKIPS: usize = 20;
 /// The maximum number of rows of a page.
 const MOST_ROWS: usize = 5_000;
 /// The options of the period field.
@@ -99,6 +101,26 @@ struct Part {
     counts: Vec<String>,
 }
 
+/// A row of the table of objects with skipped lines.
+struct Skip {
+    object: String,
+    lines: String,
+    reasons: String,
+    first: String,
+}
+
+impl Skip {
+    fn of(skipped: &Skipped) -> Self {
+        let lines = i64::try_from(skipped.lines).unwrap_or(i64::MAX);
+        Self {
+            object: printable(&skipped.object),
+            lines: grouped(lines),
+            reasons: printable(&skipped.reasons()),
+            first: printable(&skipped.first()),
+        }
+    }
+}
+
 /// The content of a page without an error.
 struct Data {
     from: String,
@@ -129,6 +151,9 @@ struct Data {
     csv_name: String,
     age_seconds: u64,
     is_fresh: bool,
+    skips: Vec<Skip>,
+    /// The number of objects with skipped lines that are not shown, or the reason why none is.
+    skips_note: Option<String>,
 }
 
 /// An error on a page.
@@ -176,6 +201,8 @@ pub(crate) struct Found<'a> {
     pub(crate) age_seconds: u64,
     /// True if all of them are fresh.
     pub(crate) is_fresh: bool,
+    /// The objects of the last day with skipped lines, latest first, if they were read.
+    pub(crate) skips: Option<Result<&'a [Skipped], &'a Error>>,
 }
 
 fn hash(text: &str) -> String {
@@ -275,7 +302,7 @@ fn previous(view: &View, events: &[(usize, Event)], length: usize) -> Vec<(usize
 
 impl Data {
     fn new(view: &View, found: &Found<'_>, standalone: bool) -> Result<Self, String> {
-        let Found { period, before, frame, age_seconds, is_fresh } = found;
+        let Found { period, before, frame, age_seconds, is_fresh, skips } = found;
         let events = drawn(view, frame, period.len());
         let series: Vec<Drawn<'_>> = events
             .iter()
@@ -349,6 +376,8 @@ impl Data {
             csv_name: csv_name(period),
             age_seconds: *age_seconds,
             is_fresh: *is_fresh,
+            skips: skips.and_then(Result::ok).unwrap_or_default().iter().take(SKIPS).map(Skip::of).collect(),
+            skips_note: skips.and_then(skips_note),
         })
     }
 }
@@ -383,6 +412,18 @@ fn cut(frame: &Frame) -> Option<String> {
         "{readings} of an hour or a day had very many different events: the less frequent ones are counted as {OVERFLOW}."
     );
     (frame.cut > 0).then_some(text)
+}
+
+/// Returns the note on the objects with skipped lines that are not shown.
+fn skips_note(skips: Result<&[Skipped], &Error>) -> Option<String> {
+    match skips {
+        Ok(skips) => {
+            let more = skips.len().saturating_sub(SKIPS);
+            let more = counted(u64::try_from(more).unwrap_or_default(), "older object");
+            (skips.len() > SKIPS).then(|| format!("{more} not shown; `provisioner status --format json` lists all."))
+        }
+        Err(error) => Some(format!("The skipped lines of the last day are unknown: {}.", error.summary())),
+    }
 }
 
 /// Describes the chart in words.

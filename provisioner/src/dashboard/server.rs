@@ -33,12 +33,13 @@ use tokio::time::{sleep, timeout};
 use super::cache::{Cache, Spans, Trigger};
 use super::frame::Frame;
 use super::page::{self, Found, SCRIPT, STYLE, Source};
+use super::skips::Skips;
 use super::token::Token;
 use super::view::View;
 use crate::aws::Aws;
 use crate::config::Pipeline;
 use crate::counts::period::Period;
-use crate::counts::{Progress, Reader};
+use crate::counts::{Progress, Reader, Records, Skipped};
 use crate::error::{Error, ErrorKind};
 use crate::private_file;
 use crate::shutdown::Shutdown;
@@ -120,6 +121,7 @@ impl FromStr for AcceptedHost {
 #[derive(Debug)]
 pub(crate) struct Dashboard {
     cache: Arc<Cache>,
+    skips: Skips,
     pipeline: String,
     region: String,
     hosts: Vec<AcceptedHost>,
@@ -133,12 +135,14 @@ struct Read {
     frame: Frame,
     age_seconds: u64,
     is_fresh: bool,
+    skips: Option<Result<Arc<[Skipped]>, Error>>,
 }
 
 impl Read {
     fn found(&self) -> Found<'_> {
-        let Self { period, before, frame, age_seconds, is_fresh } = self;
-        Found { period, before: before.as_ref(), frame, age_seconds: *age_seconds, is_fresh: *is_fresh }
+        let Self { period, before, frame, age_seconds, is_fresh, skips } = self;
+        let (before, skips) = (before.as_ref(), skips.as_ref().map(|skips| skips.as_deref()));
+        Found { period, before, frame, age_seconds: *age_seconds, is_fresh: *is_fresh, skips }
     }
 }
 
@@ -146,6 +150,7 @@ impl Dashboard {
     pub(crate) fn new(aws: &Aws, pipeline: &Pipeline) -> Self {
         Self {
             cache: Cache::new(Reader::new(aws, pipeline)),
+            skips: Skips::new(Records::new(aws, pipeline)),
             pipeline: pipeline.name.clone(),
             region: pipeline.region.clone(),
             hosts: Vec::new(),
@@ -158,18 +163,19 @@ impl Dashboard {
         self.cache.progress()
     }
 
-    /// Reads the counts of a view.
-    async fn read(&self, view: &View, trigger: Trigger) -> Result<Read, Error> {
+    /// Reads the counts of a view, and the skipped lines, if they are there soon or the page `waits`.
+    async fn read(&self, view: &View, trigger: Trigger, waits: bool) -> Result<Read, Error> {
         let period = view.period()?;
         let before = view.compare.then(|| period.before()).transpose()?;
         // One read of both periods, so that both have the same age.
         let length = period.spans_by_part().count();
         let spans = period.spans_by_part().chain(before.iter().flat_map(Period::spans_by_part)).collect();
-        let mut spans = self.cache.read(spans, trigger).await?;
+        let (spans, skips) = tokio::join!(self.cache.read(spans, trigger), self.skips.read(waits));
+        let mut spans = spans?;
         let previous = Spans { counts: spans.counts.split_off(length), ..spans };
         let Spans { age, is_fresh, .. } = spans;
         let frame = Frame::new(&spans, &period, before.as_ref().map(|before| (&previous, before)))?;
-        Ok(Read { period, before, frame, age_seconds: age.as_secs(), is_fresh })
+        Ok(Read { period, before, frame, age_seconds: age.as_secs(), is_fresh, skips })
     }
 
     fn source(&self, standalone: bool) -> Source<'_> {
@@ -181,7 +187,7 @@ impl Dashboard {
     /// # Errors
     /// An invalid view, a failed AWS call, or a file that cannot be written.
     pub(crate) async fn write(&self, view: &View, file: &Path) -> Result<(), Error> {
-        let read = self.read(view, Trigger::Visitor).await?;
+        let read = self.read(view, Trigger::Visitor, true).await?;
         let failed = |source| {
             Error::io(
                 format!("write {}", file.display()),
@@ -385,7 +391,7 @@ fn with_retry(mut response: Response, seconds: Option<u32>) -> Response {
 async fn page(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let view = View::of(&query.unwrap_or_default());
     let trigger = if headers.contains_key(REFRESH) { Trigger::Refresh } else { Trigger::Visitor };
-    let read = dashboard.read(&view, trigger).await;
+    let read = dashboard.read(&view, trigger, false).await;
     let (code, retry_after) = read.as_ref().map_or_else(status, |_| (StatusCode::OK, None));
     // Drawing is CPU-bound and would block the other requests of this thread.
     let drawn = tokio::task::spawn_blocking(move || {
@@ -400,7 +406,7 @@ async fn page(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, RawQu
 
 async fn csv(State(dashboard): State<Arc<Dashboard>>, RawQuery(query): RawQuery) -> Response {
     let view = View::of(&query.unwrap_or_default());
-    match dashboard.read(&view, Trigger::Visitor).await {
+    match dashboard.read(&view, Trigger::Visitor, false).await {
         Ok(read) => {
             let disposition = format!("attachment; filename=\"{}\"", page::csv_name(&read.period));
             let headers = [(CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (CONTENT_DISPOSITION, disposition)];
@@ -421,6 +427,7 @@ mod tests {
     async fn request_under_an_unknown_host_name_is_refused() {
         let dashboard = Dashboard {
             cache: Cache::new(Reader::example()),
+            skips: Skips::new(Records::example()),
             pipeline: "p".to_owned(),
             region: "r".to_owned(),
             hosts: ["counts.example.com", "Bücher.example", "other.example.com:8443"]

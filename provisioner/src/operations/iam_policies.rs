@@ -185,9 +185,12 @@ pub(crate) fn reader_policy(context: &Context<'_>) -> Json {
     let counts = context.account.table_arn(&context.pipeline.table.counts);
     let index = context.account.index_arn(&context.pipeline.table.counts, counts::BY_HOUR);
     let daily = context.account.table_arn(&context.pipeline.table.daily);
+    let records = context.account.index_arn(&context.pipeline.table.ledger, ledger::BY_COUNTED_HOUR);
     let mut statements = vec![
         statement("ReadCounts", &["dynamodb:Query"], &[counts, index, daily.clone()]),
         statement("ReadNames", &["dynamodb:Scan"], &[daily]),
+        // The dashboard shows the objects with skipped lines.
+        statement("ReadRecords", &["dynamodb:Query"], &[records]),
     ];
     statements.extend(decrypt_items(context));
     policy_of(statements)
@@ -227,6 +230,8 @@ pub(crate) fn operator_policy(context: &Context<'_>) -> Json {
             },
             &[account.queue_arn(&pipeline.notification.queue)],
         ),
+        // CloudWatch has no resource-level permissions for metrics.
+        statement("ReadMetrics", &["cloudwatch:GetMetricStatistics"], &["*".to_owned()]),
         pausing(context),
         statement(
             "HandleFailures",

@@ -1,11 +1,8 @@
 //! The status of a deployment: the function, recent counts, and recent failures.
 
-use std::collections::{BTreeMap, HashMap};
-
-use aws_sdk_dynamodb::types::AttributeValue;
-use counting::names::ledger;
-use counting::record::{Record, RecordItem};
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use aws_sdk_cloudwatch::primitives::DateTime;
+use aws_sdk_cloudwatch::types::{Dimension, Statistic};
+use counting::record::RecordItem;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -14,13 +11,16 @@ use super::failed;
 use super::function_log::LogLine;
 use crate::aws::{Call, Session, absent_on};
 use crate::config::Via;
+use crate::counts::{Records, Skipped, skips};
 use crate::error::Error;
 use crate::resources::function::REVISION_TAG;
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
-/// The maximum number of concurrent calls.
-const AT_ONCE: usize = 16;
+/// The seconds for which SQS's metrics are read: it sends one a minute, some minutes late (SQS developer guide,
+/// CloudWatch metrics).
+const METRIC_SECONDS: i64 = 900;
+const METRIC_PERIOD: i32 = 60;
 
 /// The status of a deployment. A part is `None` if it could not be read.
 #[derive(Debug, Clone, Serialize)]
@@ -41,6 +41,8 @@ pub(crate) struct Status {
     pub(crate) skips: Option<Vec<Skipped>>,
     /// The approximate number of notifications in the queue, waiting or being counted; `None` without a queue.
     pub(crate) waiting: Option<u64>,
+    /// The age in seconds of the oldest of them; `None` if there is none, or if CloudWatch does not know it yet.
+    pub(crate) oldest_waiting_seconds: Option<u64>,
     /// The approximate number of messages in the failure queue.
     pub(crate) failures: Option<u64>,
     /// The queue's name.
@@ -80,19 +82,6 @@ pub(crate) struct Counted {
     pub(crate) longest_seconds: Option<i64>,
 }
 
-/// An object with lines that should be counted but are not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Skipped {
-    /// Bucket, key and identity.
-    pub(crate) object: String,
-    /// The number of its messages, and of texts that are none.
-    pub(crate) lines: u64,
-    /// The number of skipped lines by reason.
-    pub(crate) skipped: BTreeMap<String, u64>,
-    /// The first skipped lines: line number and reason.
-    pub(crate) first_skipped: Vec<(u64, String)>,
-}
-
 impl Counted {
     /// Summarises the objects that were counted at or after `since`.
     fn since(records: &[RecordItem], since: i64) -> Self {
@@ -113,20 +102,6 @@ impl Counted {
 /// Returns the time at which an object was recorded, in epoch seconds.
 pub(super) fn seconds(item: &RecordItem) -> i64 {
     i64::try_from(item.written_at).unwrap_or(i64::MAX)
-}
-
-/// Returns the objects with skips, latest first. A duplicate's skips are those of the counted object.
-fn skips(records: &[RecordItem]) -> Vec<Skipped> {
-    let has_skips = |item: &&RecordItem| item.record.skips() > 0 && item.record.duplicate_of.is_none();
-    let mut items: Vec<&RecordItem> = records.iter().filter(has_skips).collect();
-    items.sort_by_key(|item| std::cmp::Reverse(item.written_at));
-    let skipped = |Record { object, lines, skipped, first_skipped, .. }: &Record| Skipped {
-        object: object.clone(),
-        lines: *lines,
-        skipped: skipped.clone(),
-        first_skipped: first_skipped.clone(),
-    };
-    items.into_iter().map(|item| skipped(&item.record)).collect()
 }
 
 /// Collects what is known of the parts of a status.
@@ -153,10 +128,11 @@ impl Session<'_> {
     /// Reads all parts concurrently. Returns the errors of the parts that could not be read.
     pub(crate) async fn status(&self) -> (Status, Vec<Error>) {
         let now = Timestamp::now().as_second();
+        let records = Records::new(&self.aws, self.pipeline);
         let (checked, function, entries, waiting, failures, errors) = tokio::join!(
             self.check_resources(),
             self.deployed(),
-            self.counted_since(now - DAY, now),
+            records.between(now - DAY, now),
             self.notifications_waiting(),
             self.failures_waiting(),
             self.last_errors()
@@ -168,6 +144,8 @@ impl Session<'_> {
         let function = known.part("function", function).flatten();
         let entries = known.part("counted objects", entries);
         let waiting = known.part("notifications", waiting).flatten();
+        let oldest_waiting_seconds = waiting.and_then(|(_, oldest)| oldest);
+        let waiting = waiting.map(|(messages, _)| messages);
         let failures = known.part("failures", failures);
         let errors = known.part("errors", errors);
         if let Some(waiting) = failures.filter(|waiting| *waiting > 0) {
@@ -188,6 +166,7 @@ impl Session<'_> {
             last_day: counted(now - DAY),
             skips: entries.as_deref().map(skips),
             waiting,
+            oldest_waiting_seconds,
             failures,
             failure_queue: queue,
             errors,
@@ -197,13 +176,39 @@ impl Session<'_> {
         (status, unread)
     }
 
-    /// Returns the number of notifications in the queue, if there is one.
-    async fn notifications_waiting(&self) -> Result<Option<u64>, Error> {
+    /// Returns the number of notifications in the queue, if there is one, and the age of the oldest.
+    async fn notifications_waiting(&self) -> Result<Option<(u64, Option<u64>)>, Error> {
         let notification = &self.pipeline.notification;
-        match notification.via {
-            Via::Function => Ok(None),
-            Via::Queue => self.messages_in(&notification.queue).await.map(Some),
+        if notification.via == Via::Function {
+            return Ok(None);
         }
+        let queue = &notification.queue;
+        let (messages, age) = tokio::try_join!(self.messages_in(queue), self.age_of_oldest(queue))?;
+        Ok(Some((messages, age.filter(|_| messages > 0))))
+    }
+
+    /// Returns the age in seconds of the oldest message in a queue, as CloudWatch knew it last. SQS itself does not tell.
+    async fn age_of_oldest(&self, queue: &str) -> Result<Option<u64>, Error> {
+        let now = Timestamp::now().as_second();
+        let dimension = Dimension::builder().name("QueueName").value(queue).build();
+        let request = self
+            .aws
+            .cloudwatch
+            .get_metric_statistics()
+            .namespace("AWS/SQS")
+            .metric_name("ApproximateAgeOfOldestMessage")
+            .dimensions(dimension)
+            .start_time(DateTime::from_secs(now - METRIC_SECONDS))
+            .end_time(DateTime::from_secs(now + i64::from(METRIC_PERIOD)))
+            .period(METRIC_PERIOD)
+            .statistics(Statistic::Maximum);
+        let answer = request.send().await.call("cloudwatch:GetMetricStatistics");
+        let mut points =
+            answer.map_err(failed(format!("read the metrics of queue {queue}")))?.datapoints.unwrap_or_default();
+        points.sort_by_key(|point| point.timestamp.map(|time| time.secs()));
+        let age = points.last().and_then(|point| point.maximum);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the conversion saturates")]
+        Ok(age.map(|seconds| seconds as u64))
     }
 
     async fn deployed(&self) -> Result<Option<Deployed>, Error> {
@@ -222,41 +227,12 @@ impl Session<'_> {
             changed: configuration.last_modified.unwrap_or_default(),
         }))
     }
-
-    /// Returns the records that were written between two times, in epoch seconds.
-    pub(super) async fn counted_since(&self, since: i64, now: i64) -> Result<Vec<RecordItem>, Error> {
-        let table = &self.pipeline.table.ledger;
-        let of_hour = |hour: i64| async move {
-            let number = |n: i64| AttributeValue::N(n.to_string());
-            let request = self
-                .aws
-                .dynamodb
-                .query()
-                .table_name(table)
-                .index_name(ledger::BY_COUNTED_HOUR)
-                .key_condition_expression("#hour = :hour AND #at >= :since")
-                .expression_attribute_names("#hour", ledger::COUNTED_HOUR)
-                .expression_attribute_names("#at", ledger::WRITTEN_AT)
-                .expression_attribute_values(":hour", AttributeValue::S(counting::hour::format(hour)))
-                .expression_attribute_values(":since", number(since));
-            let items: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
-            items.call("dynamodb:Query").map_err(|error| match error.says("ValidationException", "index") {
-                true => Error::not_found(
-                    format!("table {table} has no index {}, or is still building it", ledger::BY_COUNTED_HOUR),
-                    "run `provisioner apply` to add it, and wait until DynamoDB has filled it",
-                ),
-                false => failed(format!("read table {table} by its index"))(error),
-            })
-        };
-        let items: Vec<Vec<HashMap<String, AttributeValue>>> =
-            stream::iter(since / HOUR..=now / HOUR).map(of_hour).buffer_unordered(AT_ONCE).try_collect().await?;
-        let records = items.into_iter().flatten().map(|item| serde_dynamo::from_item(item).ok()).collect::<Option<_>>();
-        records.ok_or_else(|| Error::incomplete_answer(format!("read table {table} by its index"), "record"))
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use counting::record::Record;
+
     use super::*;
 
     fn item(object: &str, written_at: u64, record: Record) -> RecordItem {
@@ -280,18 +256,5 @@ mod tests {
         let counted = Counted { objects: 4, duplicates: 1, median_seconds: Some(2), longest_seconds: Some(11) };
         assert_eq!(Counted::since(&records, 100), counted);
         assert_eq!(Counted::since(&records, 200), Counted::default());
-    }
-
-    #[test]
-    fn objects_with_skips_are_listed_once_and_latest_first() {
-        let skipping = || Record { skipped: [("not_json".to_owned(), 2)].into(), ..Record::default() };
-        let duplicate = Record { duplicate_of: Some("a".to_owned()), ..skipping() };
-        let records = [
-            item("a", 1, skipping()),
-            item("b", 2, Record::default()),
-            item("c", 3, duplicate),
-            item("d", 4, skipping()),
-        ];
-        assert_eq!(skips(&records).iter().map(|skipped| skipped.object.as_str()).collect::<Vec<_>>(), ["d", "a"]);
     }
 }

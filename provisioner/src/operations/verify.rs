@@ -24,6 +24,7 @@ use super::objects::Object;
 use super::status::seconds;
 use super::take_back::hour_key;
 use crate::aws::{Call, Pauses, Session, Wait, absent_on};
+use crate::counts::Records;
 use crate::error::{Error, ErrorKind};
 use crate::shutdown::{Shutdown, Signal};
 
@@ -232,7 +233,7 @@ impl Session<'_> {
         let prefix = format!("{}/{}", self.pipeline.bucket.name, self.probe_prefix());
         let now = Timestamp::now().as_second();
         let limit = now - i64::try_from(LEFTOVER_AGE.as_secs()).unwrap_or_default();
-        for counted in self.counted_since(now - LEFTOVER_SECONDS, now).await? {
+        for counted in Records::new(&self.aws, self.pipeline).between(now - LEFTOVER_SECONDS, now).await? {
             let object = &counted.record.object;
             if object.starts_with(&prefix) && seconds(&counted) < limit {
                 take_back(self, &ledger::content(object), object).await?;

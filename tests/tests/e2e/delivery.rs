@@ -1,6 +1,7 @@
 //! The delivery of notifications: through the queue, in batches, and the change to the direct way and back.
 
 use anyhow::{Context, Result, ensure};
+use aws_sdk_cloudwatch::types::{Dimension, MetricDatum};
 use serde_json::json;
 use tests::pipeline::Pipeline;
 use tests::recount::Counts;
@@ -50,7 +51,16 @@ async fn paused_pipeline_keeps_notifications_until_it_resumes() -> Result<()> {
     ensure!(steps(&plan.out).is_empty() && plan.out.contains("is paused: notifications wait in queue"), "{}", plan.out);
     let status = run_json(&pipeline, 3, &["status"])?;
     ensure!(status["waiting"] == 3 && status["findings"].to_string().contains("is paused"), "{status}");
+    ensure!(status["oldest_waiting_seconds"].is_null(), "{status}");
     ensure!(pipeline.counts().await?.is_empty(), "a paused pipeline counts");
+    // SQS sends its metrics to CloudWatch, which the local one does not.
+    let queue = format!("{}-notifications", pipeline.name);
+    let age = MetricDatum::builder().metric_name("ApproximateAgeOfOldestMessage").value(272.0);
+    let age = age.dimensions(Dimension::builder().name("QueueName").value(queue).build()).build();
+    let cloudwatch = aws_sdk_cloudwatch::Client::new(&pipeline.sdk().await?);
+    cloudwatch.put_metric_data().namespace("AWS/SQS").metric_data(age).send().await?;
+    let status = run_json(&pipeline, 3, &["status"])?;
+    ensure!(status["oldest_waiting_seconds"] == 272, "{status}");
     // An apply neither resumes nor fails.
     pipeline.declare("[function]\nmemory_mb = 512")?;
     pipeline.expect(0, &["apply", "--yes"])?;

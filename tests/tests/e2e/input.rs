@@ -92,6 +92,9 @@ async fn object_without_messages_fails_and_skipped_lines_are_reported() -> Resul
     let status = run_json(&pipeline, 3, &["status"])?;
     let errors = status["errors"].to_string();
     ensure!(errors.contains("LinesSkipped") && errors.contains("skips.gz"), "{status}");
+    pipeline.expect(0, &["dashboard", "--out", "page.html"])?;
+    let page = std::fs::read_to_string(pipeline.config().with_file_name("page.html"))?;
+    ensure!(page.contains("Objects of the last day with skipped lines") && page.contains("/skips.gz#"), "{page}");
 
     let utf16: Vec<u8> = track("utf16").encode_utf16().flat_map(u16::to_le_bytes).collect();
     let files: [(&str, Vec<u8>); 6] = [
