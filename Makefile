@@ -100,6 +100,10 @@ bench-rollup: build handler $(VENV)-bench/.installed ## benchmark the rollup aga
 	RUSTFLAGS="-C target-cpu=$(CPU)" cargo build --locked --release --package provisioner --target-dir "$(TARGET)/bench"
 	$(VENV)-bench/bin/python bench/rollup.py "$(TARGET)/bench/release/provisioner" "$(TARGET)/debug/samples" $(BOOTSTRAP) docs/benchmarks.md
 
+.PHONY: bench-scale
+bench-scale: handler $(VENV)/.installed ## count bursts against a store that conflicts, and write docs/benchmarks.md
+	$(VENV)/bin/python bench/scale.py $(BOOTSTRAP) docs/benchmarks.md
+
 $(VENV)-bench/.installed: bench/requirements.txt
 	$(PYTHON) -m venv $(VENV)-bench
 	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement bench/requirements.txt

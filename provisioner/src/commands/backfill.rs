@@ -30,9 +30,9 @@ pub(crate) struct Args {
     /// Start after this key, as an earlier run printed it
     #[arg(long, value_name = "KEY")]
     start_after: Option<String>,
-    /// Maximum number of objects per second
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    rate: u32,
+    /// Maximum objects per second [default: 50, or what table.billing carries]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: Option<u32>,
     /// Count objects again that are counted, and add the difference
     #[arg(long)]
     recount: bool,
@@ -57,7 +57,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
         from: time("--from", &args.from)?,
         to: time("--to", &args.to)?,
         after: args.start_after.clone(),
-        rate: args.rate,
+        rate: args.rate.unwrap_or_else(|| pipeline.table.billing.objects_a_second()),
         recount: args.recount.then(|| Timestamp::now().to_string()),
         dry_run: args.dry_run,
         wait: !args.no_wait,

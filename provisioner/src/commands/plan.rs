@@ -81,6 +81,7 @@ pub(super) async fn make(pipeline: &Pipeline, options: PlanOptions) -> Result<Pl
                 .to_owned(),
         );
     }
+    plan.notes.extend(pipeline.table.billing.carries().map(|carries| format!("table.billing: {carries}")));
     let estimate = cost::estimate(pipeline, &plan);
     let document = PlanDocument::new(pipeline, &session.account, &plan, estimate);
     Ok(Planned { session, plan, document })

@@ -158,10 +158,10 @@ pub(super) fn check(
     }
     let bucket = raw.bucket.check(&mut check, &base, region.as_deref());
     let queue_span = raw.notification.queue_span();
-    let notification = raw.notification.check(&mut check, &base);
+    let table = raw.table.check(&mut check, &base, region.as_deref());
+    let notification = raw.notification.check(&mut check, &base, table.billing);
     let has_segment_role = raw.segment.is_declared();
     let role = raw.role.check(&mut check, &base, has_segment_role);
-    let table = raw.table.check(&mut check, &base, region.as_deref());
     let function = raw.function.check(&mut check, &base, region.as_deref(), notification.via);
     if notification.queue == function.failure_queue {
         let message = "`notification.queue` is the failure queue";

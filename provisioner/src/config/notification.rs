@@ -8,6 +8,7 @@ use toml::Spanned;
 use super::check::{Check, Maybe};
 use super::key::{Key, key};
 use super::rules;
+use super::table::Billing;
 
 /// The longest key of an object, in bytes (S3 user guide, object keys).
 const LONGEST_KEY: usize = 1024;
@@ -89,7 +90,12 @@ pub(super) const KEYS: &[Key] = &[
         "NAME-notifications",
         "Name of the queue of notifications.",
     ),
-    key("notification.max_concurrency", "max_concurrency = 8", "8", "Most batches that are counted at the same time."),
+    key(
+        "notification.max_concurrency",
+        "max_concurrency = 8",
+        "8, or what table.billing carries",
+        "Most batches that are counted at the same time.",
+    ),
     key("notification.batch_size", "batch_size = 100", "100", "Most notifications in a batch."),
     key("notification.batch_seconds", "batch_seconds = 1", "1", "Seconds to wait for a batch to fill."),
 ];
@@ -100,7 +106,7 @@ impl Raw {
         self.queue.as_ref().map(Spanned::span)
     }
 
-    pub(super) fn check(self, check: &mut Check<'_>, base: &str) -> Notification {
+    pub(super) fn check(self, check: &mut Check<'_>, base: &str, billing: Billing) -> Notification {
         if let Some(prefix) = self.prefix.as_ref().filter(|prefix| prefix.get_ref().starts_with('/')) {
             check.mistake(
                 prefix.span(),
@@ -124,7 +130,7 @@ impl Raw {
             // The bounds of Lambda (API reference, CreateEventSourceMapping and ScalingConfig).
             max_concurrency: check
                 .number(self.max_concurrency, "notification.max_concurrency", 2, 1_000, "batches")
-                .unwrap_or(8),
+                .unwrap_or_else(|| billing.batches_at_once()),
             batch_size: check
                 .number(self.batch_size, "notification.batch_size", 1, 10_000, "notifications")
                 .unwrap_or(100),

@@ -10,6 +10,7 @@ use super::check::{Check, Maybe};
 use super::key::{Key, key};
 use super::rules;
 use super::setting::Setting;
+use crate::text::grouped;
 
 /// DynamoDB's default quota of capacity units for a table, in every region (DynamoDB quotas).
 const MOST_UNITS: i64 = 40_000;
@@ -45,6 +46,60 @@ pub(crate) enum Billing {
         /// Write capacity units.
         write: i64,
     },
+}
+
+/// The write units of a table that one transaction needs: 49 pairs of two units.
+const UNITS_A_TRANSACTION: i64 = 98;
+/// The write units of a table for an object of 100 pairs that is counted alone: two for each pair.
+const UNITS_ALONE: i64 = 200;
+/// The write units of a table for an object in a batch of 50 that share these pairs, at most those of the ledger: two for
+/// the claim, one for the record, and a share of the plan (docs/scale.md).
+const UNITS_IN_A_BATCH: i64 = 5;
+/// The most batches at the same time that conflict rarely (docs/scale.md), and the least that Lambda accepts (API
+/// reference, ScalingConfig).
+const MOST_BATCHES: i64 = 8;
+const LEAST_BATCHES: i64 = 2;
+/// The objects a second of a backfill that leave room for new ones.
+const MOST_OBJECTS_A_SECOND: i64 = 50;
+
+impl Billing {
+    /// Returns the number of batches at the same time that the tables carry.
+    pub(crate) fn batches_at_once(self) -> i32 {
+        let batches = match self {
+            Self::OnDemand => MOST_BATCHES,
+            Self::Provisioned { write, .. } => (write / UNITS_A_TRANSACTION).clamp(LEAST_BATCHES, MOST_BATCHES),
+        };
+        i32::try_from(batches).unwrap_or(i32::MAX)
+    }
+
+    /// Returns the objects a second of a backfill that the tables carry.
+    pub(crate) fn objects_a_second(self) -> u32 {
+        let objects = match self {
+            Self::OnDemand => MOST_OBJECTS_A_SECOND,
+            Self::Provisioned { write, .. } => (write / UNITS_IN_A_BATCH).clamp(1, MOST_OBJECTS_A_SECOND),
+        };
+        u32::try_from(objects).unwrap_or(u32::MAX)
+    }
+
+    /// Returns in words what provisioned capacity carries.
+    pub(crate) fn carries(self) -> Option<String> {
+        let Self::Provisioned { write, .. } = self else { return None };
+        let hourly = |units: i64| grouped(3_600 * write / units);
+        let mut text = format!(
+            "{} write units a second carry about {} objects of 100 pairs an hour one by one, and {} in batches of 50 with \
+             the same pairs; the others wait",
+            grouped(write),
+            hourly(UNITS_ALONE),
+            hourly(UNITS_IN_A_BATCH),
+        );
+        if write < UNITS_A_TRANSACTION {
+            text.push_str(&format!(
+                "; a transaction needs up to {UNITS_A_TRANSACTION} at once, which DynamoDB takes from what the last five \
+                 minutes have left"
+            ));
+        }
+        Some(text)
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -262,3 +262,22 @@ fn segment_role_outside_its_partition_is_refused() {
     assert_eq!(of("eu-central-1"), []);
     assert!(of("cn-north-1")[0].label.contains("`aws-cn`"), "{:?}", of("cn-north-1"));
 }
+
+#[test]
+fn provisioned_capacity_bounds_batches_and_backfill() {
+    let of = |file: &str| {
+        let pipeline = parse("pipeline.toml", &format!("{GOOD}{file}"), None).expect("a pipeline");
+        let billing = pipeline.table.billing;
+        (pipeline.notification.max_concurrency, billing.objects_a_second(), billing.carries())
+    };
+    assert_eq!(of(""), (8, 50, None));
+    let (batches, objects, carries) = of("[table]\nbilling = { read = 5, write = 25 }\n");
+    assert_eq!((batches, objects), (2, 5));
+    let carries = carries.expect("a sentence");
+    assert!(carries.contains("450 objects of 100 pairs an hour one by one, and 18,000 in batches"), "{carries}");
+    assert!(carries.contains("up to 98 at once"), "{carries}");
+    let (batches, objects, carries) = of("[table]\nbilling = { read = 500, write = 500 }\n");
+    assert_eq!((batches, objects), (5, 50));
+    assert!(!carries.expect("a sentence").contains("at once"));
+    assert_eq!(of("[table]\nbilling = { read = 5, write = 5 }\n[notification]\nmax_concurrency = 30\n").0, 30);
+}

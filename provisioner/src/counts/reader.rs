@@ -440,8 +440,12 @@ impl Reader {
         let mut counts = Vec::new();
         while let Some(item) = items.next().await {
             let item = item.call("dynamodb:Query").map_err(|error| failed(table, &error))?;
-            counts.push((text(table, &item, EVENT)?, number(table, &item)?));
-            each(&mut counts);
+            let count = number(table, &item)?;
+            // A recount leaves zeros.
+            if count != 0 {
+                counts.push((text(table, &item, EVENT)?, count));
+                each(&mut counts);
+            }
         }
         Ok(counts)
     }

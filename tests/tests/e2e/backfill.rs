@@ -235,6 +235,8 @@ async fn recount_adds_the_difference_of_another_rule_once() -> Result<()> {
     ensure!(text.contains("6  counted now"), "{text}");
     ensure!(without_zeros(pipeline.counts().await?) == without_zeros(counts(0, 5)), "the difference is wrong");
     ensure!(without_zeros(pipeline.daily().await?) == by_day(&without_zeros(counts(0, 5))), "the days are wrong");
+    let top = run_json(&pipeline, 0, &["top", "--from", "2015-08-04", "--to", "2015-08-05"])?;
+    ensure!(top["distinct"] == 1 && top["total"] == 5, "{top}");
     Ok(())
 }
 
