@@ -7,6 +7,7 @@
 //! The crate has no runtime and no clients: the function implements [`protocol::Store`] over DynamoDB, and the tests
 //! implement it over a store with injected faults.
 
+pub mod amount;
 pub mod hour;
 pub mod line;
 pub mod names;

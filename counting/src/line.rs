@@ -1,4 +1,5 @@
-//! A scanner for one message: it validates the whole text, keeps six of its strings, and does not allocate.
+//! A scanner for one message: it validates the whole text, keeps six of its strings and the values at given paths, and
+//! does not allocate unless there are paths.
 //!
 //! Most of a message consists of values that are not needed. The scanner skips them, jumping from one string boundary
 //! to the next, but still validates them: it accepts a text if and only if it is JSON (RFC 8259, UTF-8, at most
@@ -34,6 +35,8 @@ pub enum Field<'a> {
     Null,
     /// A string.
     Text(Text<'a>),
+    /// A number, as it is written. Only the values at [`Paths`] are told apart from others.
+    Number(&'a [u8]),
     /// Any other value.
     Other,
     /// Present more than once, so its value is ambiguous.
@@ -109,6 +112,9 @@ pub struct Message<'a> {
     pub original_timestamp: Field<'a>,
 }
 
+/// The fields of [`Message`], which no path can name.
+pub const FIELDS: [&str; 6] = ["type", "event", "timestamp", "receivedAt", "sentAt", "originalTimestamp"];
+
 impl<'a> Message<'a> {
     fn field(&mut self, key: &[u8]) -> Option<&mut Field<'a>> {
         match key {
@@ -123,17 +129,65 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Scans one line, which is not blank.
+/// The paths of the fields to find in a message, such as `properties.revenue`: a tree of their keys.
+#[derive(Debug, Default)]
+pub struct Paths {
+    root: Node,
+    length: usize,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    key: Vec<u8>,
+    /// The number of the path that ends here.
+    path: Option<usize>,
+    children: Vec<Self>,
+}
+
+impl Node {
+    #[inline]
+    fn child(&self, key: Text<'_>) -> Option<&Self> {
+        if self.children.is_empty() {
+            return None;
+        }
+        let key = key.bytes()?;
+        self.children.iter().find(|child| child.key == *key)
+    }
+}
+
+impl Paths {
+    /// Creates the tree of these paths: keys, separated by dots.
+    pub fn new<'p>(paths: impl IntoIterator<Item = &'p str>) -> Self {
+        let mut this = Self::default();
+        for path in paths {
+            let mut node = &mut this.root;
+            for key in path.split('.').map(str::as_bytes) {
+                let at = node.children.iter().position(|child| child.key == key).unwrap_or_else(|| {
+                    node.children.push(Node { key: key.to_vec(), ..Node::default() });
+                    node.children.len() - 1
+                });
+                let Some(child) = node.children.get_mut(at) else { break };
+                node = child;
+            }
+            node.path.get_or_insert(this.length);
+            this.length += 1;
+        }
+        this
+    }
+}
+
+/// Scans one line, which is not blank. Returns the message, and the field at each path.
 ///
 /// # Errors
 /// [`Malformed`] if the line is not a JSON object.
-pub fn scan<'a>(line: &'a [u8], stops: &mut Stops) -> Result<Message<'a>, Malformed> {
+pub fn scan<'a>(line: &'a [u8], paths: &Paths, stops: &mut Stops) -> Result<(Message<'a>, Vec<Field<'a>>), Malformed> {
     stops.mark(line);
-    let mut scanner = Scanner { line, stops, at: 0 };
-    let scanned = scanner.message();
+    let found = vec![Field::Missing; paths.length];
+    let mut scanner = Scanner { line, stops, at: 0, found };
+    let scanned = scanner.message(&paths.root);
     let Ok(text) = simdutf8::basic::from_utf8(line) else { return Err(Malformed::NotJson) };
     match scanned {
-        Some(message) => Ok(message),
+        Some(message) => Ok((message, scanner.found)),
         // Malformed lines are rare, so parsing them again to find the reason costs little.
         None if text.trim_start().starts_with('{') || serde_json::from_str::<IgnoredAny>(text).is_err() => {
             Err(Malformed::NotJson)
@@ -146,6 +200,8 @@ struct Scanner<'a, 's> {
     line: &'a [u8],
     stops: &'s Stops,
     at: usize,
+    /// The field at each path.
+    found: Vec<Field<'a>>,
 }
 
 /// The bytes that end plain text within a string: one bit for each byte of a line, set for quotes, backslashes and
@@ -215,31 +271,39 @@ impl<'a> Scanner<'a, '_> {
     }
 
     /// Scans the whole line.
-    fn message(&mut self) -> Checked<Message<'a>> {
+    fn message(&mut self, root: &Node) -> Checked<Message<'a>> {
         let mut message = Message::default();
         self.space();
-        self.expect(b'{')?;
-        self.space();
-        if self.expect(b'}').is_none() {
-            loop {
-                self.member(&mut message)?;
-                self.space();
-                match self.peek()? {
-                    b',' => self.at += 1,
-                    b'}' => break,
-                    _ => return None,
-                }
-                self.space();
-            }
-            self.at += 1;
-        }
+        self.object(|scanner| scanner.member(&mut message, root))?;
         self.space();
         (self.at == self.line.len()).then_some(message)
     }
 
+    /// Scans an object, whose members `member` scans.
+    #[inline]
+    fn object(&mut self, mut member: impl FnMut(&mut Self) -> Checked<()>) -> Checked<()> {
+        self.expect(b'{')?;
+        self.space();
+        if self.expect(b'}').is_some() {
+            return Some(());
+        }
+        loop {
+            member(self)?;
+            self.space();
+            match self.peek()? {
+                b',' => self.at += 1,
+                b'}' => break,
+                _ => return None,
+            }
+            self.space();
+        }
+        self.at += 1;
+        Some(())
+    }
+
     /// Scans one key and its value in the outermost object.
     #[inline]
-    fn member(&mut self, message: &mut Message<'a>) -> Checked<()> {
+    fn member(&mut self, message: &mut Message<'a>, root: &Node) -> Checked<()> {
         let key = self.string()?;
         self.space();
         self.expect(b':')?;
@@ -248,16 +312,63 @@ impl<'a> Scanner<'a, '_> {
             false => message.field(key.raw),
             true => key.decode().and_then(|key| message.field(key.as_bytes())),
         };
-        let Some(field) = field else { return self.value() };
+        let Some(field) = field else {
+            return match root.child(key) {
+                None => self.value(0),
+                Some(node) => self.walk(node, 0),
+            };
+        };
         let found = match self.peek()? {
             b'"' => Field::Text(self.string()?),
             other => {
-                self.value()?;
+                self.value(0)?;
                 if other == b'n' { Field::Null } else { Field::Other }
             }
         };
         *field = if *field == Field::Missing { found } else { Field::Twice };
         Some(())
+    }
+
+    /// Scans a value below which paths lead, or at which one ends. `depth` is the number of brackets around it in the
+    /// outermost object, at most the number of keys of the longest path.
+    fn walk(&mut self, node: &Node, depth: u32) -> Checked<()> {
+        let start = self.at;
+        let found = match self.peek()? {
+            b'"' => Field::Text(self.string()?),
+            b'{' if !node.children.is_empty() => {
+                self.members(node, depth)?;
+                Field::Other
+            }
+            first => {
+                self.value(depth)?;
+                match first {
+                    b'n' => Field::Null,
+                    b'-' | b'0'..=b'9' => Field::Number(self.line.get(start..self.at)?),
+                    _ => Field::Other,
+                }
+            }
+        };
+        if let Some(field) = node.path.and_then(|path| self.found.get_mut(path)) {
+            *field = if *field == Field::Missing { found } else { Field::Twice };
+        }
+        Some(())
+    }
+
+    /// Scans an object below which paths lead.
+    fn members(&mut self, node: &Node, depth: u32) -> Checked<()> {
+        if depth + 1 >= DEEPEST {
+            return None;
+        }
+        self.object(|scanner| {
+            let key = scanner.string()?;
+            scanner.space();
+            scanner.expect(b':')?;
+            scanner.space();
+            match node.child(key) {
+                None => scanner.value(depth + 1),
+                Some(child) => scanner.walk(child, depth + 1),
+            }
+        })
     }
 
     /// Scans a string, from its opening quote to after its closing one.
@@ -335,8 +446,9 @@ impl<'a> Scanner<'a, '_> {
         Some(())
     }
 
-    /// Scans any value within the outermost object. Open brackets are kept as bits, so nesting uses no stack.
-    fn value(&mut self) -> Checked<()> {
+    /// Scans any value with `around` brackets around it in the outermost object. Open brackets are kept as bits, so
+    /// nesting uses no stack.
+    fn value(&mut self, around: u32) -> Checked<()> {
         let mut depth = 0;
         let mut objects: u128 = 0;
         loop {
@@ -345,7 +457,7 @@ impl<'a> Scanner<'a, '_> {
                 open @ (b'{' | b'[') => {
                     self.at += 1;
                     depth += 1;
-                    if depth >= DEEPEST {
+                    if around + depth >= DEEPEST {
                         return None;
                     }
                     let object = open == b'{';

@@ -24,12 +24,14 @@ pub mod env {
     pub const MAX_AGE_DAYS: &str = "MAX_AGE_DAYS";
     /// [`crate::rollup::Limits::max_ahead_hours`]. Absent if there is no limit.
     pub const MAX_AHEAD_HOURS: &str = "MAX_AHEAD_HOURS";
+    /// The paths of the fields that are summed, as a JSON list of texts. Absent if there are none.
+    pub const SUM: &str = "SUM";
     /// [`DUPLICATES_COUNT`] if objects with the same content count each, otherwise absent.
     pub const DUPLICATES: &str = "DUPLICATES";
     /// The value of [`DUPLICATES`].
     pub const DUPLICATES_COUNT: &str = "count";
     /// All variables of the function.
-    pub const ALL: [&str; 10] = [
+    pub const ALL: [&str; 11] = [
         COUNTS_TABLE,
         DAILY_TABLE,
         LEDGER_TABLE,
@@ -39,6 +41,7 @@ pub mod env {
         MAX_AGE_DAYS,
         MAX_AHEAD_HOURS,
         LEDGER_TTL_DAYS,
+        SUM,
         DUPLICATES,
     ];
 }
@@ -53,6 +56,18 @@ pub mod counts {
     pub const COUNT: &str = "count";
     /// Global secondary index with [`HOUR`] as partition and [`EVENT`] as sort key.
     pub const BY_HOUR: &str = "by-hour";
+
+    /// Returns the attribute (N) with the sum of a field, such as `sum:properties.revenue`.
+    #[must_use]
+    pub fn sum_of(field: &str) -> String {
+        format!("sum:{field}")
+    }
+
+    /// Returns the attribute (N) with the number of messages that have the field.
+    #[must_use]
+    pub fn values_of(field: &str) -> String {
+        format!("values:{field}")
+    }
 }
 
 /// The daily table: one item per UTC day and event, the sum of that day's items of the counts table.

@@ -9,6 +9,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::amount::Amount;
 use crate::names::daily::day_of;
 use crate::rollup::Totals;
 
@@ -18,8 +19,8 @@ pub const ADDITIONS_PER_CHUNK: usize = 99;
 /// The level of zstd, its default: the bytes of a plan are few beside the units of its additions.
 const LEVEL: i32 = 3;
 
-/// A pair of event and hour, with what is added to its count.
-pub type Pair = (String, String, i64);
+/// A pair of event and hour, with what is added to its item.
+pub type Pair = (String, String, Amount);
 
 /// The part of a plan that is added for one content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,12 +37,12 @@ impl Share {
     /// Creates the share that adds the difference between `totals` and the pairs that were added before.
     #[must_use]
     pub fn new(content: String, generation: u32, totals: &Totals, before: &[Pair]) -> Self {
-        let mut sums: BTreeMap<(&str, &str), i64> = BTreeMap::new();
-        for ((event, hour), count) in totals {
-            *sums.entry((event, hour)).or_default() += count;
+        let mut sums: BTreeMap<(&str, &str), Amount> = BTreeMap::new();
+        for ((event, hour), amount) in totals {
+            *sums.entry((event, hour)).or_default() += amount;
         }
-        for (event, hour, count) in before {
-            *sums.entry((event, hour)).or_default() -= count;
+        for (event, hour, amount) in before {
+            *sums.entry((event, hour)).or_default() -= amount;
         }
         Self { content, generation, pairs: pairs(sums) }
     }
@@ -106,25 +107,28 @@ pub fn name(bytes: &[u8]) -> String {
 
 /// Returns the sums of the shares, sorted, without those that are zero.
 fn merged(shares: &[Share]) -> Vec<Pair> {
-    let mut sums: BTreeMap<(&str, &str), i64> = BTreeMap::new();
-    for (event, hour, count) in shares.iter().flat_map(|share| &share.pairs) {
-        let sum = sums.entry((event, hour)).or_default();
-        *sum = sum.saturating_add(*count);
+    let mut sums: BTreeMap<(&str, &str), Amount> = BTreeMap::new();
+    for (event, hour, amount) in shares.iter().flat_map(|share| &share.pairs) {
+        *sums.entry((event, hour)).or_default() += amount;
     }
     pairs(sums)
 }
 
-fn pairs(sums: BTreeMap<(&str, &str), i64>) -> Vec<Pair> {
-    let pair = |((event, hour), count): ((&str, &str), i64)| (event.to_owned(), hour.to_owned(), count);
-    sums.into_iter().filter(|(_, count)| *count != 0).map(pair).collect()
+fn pairs(sums: BTreeMap<(&str, &str), Amount>) -> Vec<Pair> {
+    let pair =
+        |((event, hour), amount): ((&str, &str), Amount)| (event.to_owned(), hour.to_owned(), amount.without_zeros());
+    sums.into_iter().filter(|(_, amount)| !amount.is_zero()).map(pair).collect()
 }
 
-/// Returns the additions to the daily table that belong to sorted pairs: day, event, count.
-pub fn days(pairs: &[Pair]) -> impl Iterator<Item = (&str, &str, i64)> {
+/// Returns the additions to the daily table that belong to sorted pairs: day, event, amount.
+pub fn days(pairs: &[Pair]) -> impl Iterator<Item = (&str, &str, Amount)> {
     by_day(pairs).filter_map(|pairs| {
         let (event, hour, _) = pairs.first()?;
-        let count = pairs.iter().fold(0, |sum: i64, (_, _, count)| sum.saturating_add(*count));
-        Some((day_of(hour), event.as_str(), count))
+        let mut sum = Amount::default();
+        for (_, _, amount) in pairs {
+            sum += amount;
+        }
+        Some((day_of(hour), event.as_str(), sum.without_zeros()))
     })
 }
 
@@ -162,7 +166,7 @@ mod tests {
     }
 
     fn pair(event: usize, day: u32, hour: u32) -> Pair {
-        (format!("event {event:03}"), format!("2015-08-{day:02}T{hour:02}:00:00Z"), 1)
+        (format!("event {event:03}"), format!("2015-08-{day:02}T{hour:02}:00:00Z"), 1.into())
     }
 
     #[test]
@@ -177,8 +181,8 @@ mod tests {
             let mut keys = BTreeSet::new();
             for chunk in &chunks {
                 assert!(chunk.len() + days(chunk).count() <= ADDITIONS_PER_CHUNK);
-                for (day, event, count) in days(chunk) {
-                    assert_eq!(count, i64::from(hours));
+                for (day, event, amount) in days(chunk) {
+                    assert_eq!(amount, i64::from(hours).into());
                     assert!(keys.insert((day.to_owned(), event.to_owned())), "{day} of {event} is divided");
                 }
             }
@@ -189,9 +193,9 @@ mod tests {
     #[test]
     fn plan_adds_the_sum_of_its_shares_and_omits_zeros() {
         let (mut a, b, mut c) = (pair(1, 1, 1), pair(2, 1, 1), pair(2, 1, 1));
-        (a.2, c.2) = (3, -1);
+        (a.2, c.2) = (3.into(), (-1).into());
         let plan = Plan::new(vec![share("b", vec![a.clone(), b]), share("a", vec![a.clone(), c])]);
-        a.2 = 6;
+        a.2 = 6.into();
         assert_eq!(plan.chunks(), [[a]]);
         assert_eq!(plan.shares.iter().map(|share| share.content.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert!(Plan::new(vec![share("a", Vec::new())]).chunks().is_empty());
@@ -210,10 +214,12 @@ mod tests {
     #[test]
     fn share_of_a_recount_is_the_difference() {
         let key = |event: &str| (event.to_owned(), "2015-08-04T12:00:00Z".to_owned());
-        let totals: Totals = [(key("a"), 3), (key("b"), 1)].into();
-        let before = [("a", 1), ("b", 1), ("c", 2)].map(|(event, count)| (event.to_owned(), key(event).1, count));
+        let totals: Totals = [(key("a"), 3.into()), (key("b"), 1.into())].into();
+        let before =
+            [("a", 1), ("b", 1), ("c", 2)].map(|(event, count)| (event.to_owned(), key(event).1, Amount::from(count)));
         let share = Share::new("content".to_owned(), 1, &totals, &before);
-        let pairs: Vec<(&str, i64)> = share.pairs.iter().map(|(event, _, count)| (event.as_str(), *count)).collect();
+        let pairs: Vec<(&str, i64)> =
+            share.pairs.iter().map(|(event, _, amount)| (event.as_str(), amount.count)).collect();
         assert_eq!(pairs, [("a", 2), ("c", -2)]);
     }
 }

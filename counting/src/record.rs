@@ -43,6 +43,9 @@ pub struct Record {
     /// The first of these lines: line number and reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub first_skipped: Vec<(u64, String)>,
+    /// The number of its values that are not summed, by field and reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields_skipped: BTreeMap<String, u64>,
     /// The number of its messages that are counted as [`crate::rollup::OVERFLOW`].
     #[serde(default, skip_serializing_if = "is_zero")]
     pub overflowed: u64,
@@ -64,6 +67,7 @@ impl Record {
         self.skipped = skips.map(|(skip, count)| (name(*skip), *count)).collect();
         self.first_skipped = stats.first_skips.iter().map(|(line, skip)| (*line, name(*skip))).collect();
         self.overflowed = stats.overflowed;
+        self.fields_skipped = stats.fields_skipped.clone();
         self
     }
 

@@ -13,13 +13,14 @@ use flate2::write::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 use zstd::stream::raw::{DParameter, Operation};
 
+use crate::amount::{Amount, NotSummed, Sum, number};
 use crate::hour;
-use crate::line::{self, Field, LONGEST_LINE, Malformed, Message, Stops, Text};
+use crate::line::{self, Field, LONGEST_LINE, Malformed, Message, Paths, Stops, Text};
 use crate::stats::{HourSource, Skip, Stats, TIMES};
 use crate::values::{Sink, Values};
 
-/// The count of each (event, hour) pair, sorted.
-pub type Totals = BTreeMap<(String, String), i64>;
+/// The amount of each (event, hour) pair, sorted.
+pub type Totals = BTreeMap<(String, String), Amount>;
 
 /// The longest name that is counted unchanged: DynamoDB's limit for a sort key, which the name is in the index by hour.
 pub const LONGEST_NAME: usize = 1024;
@@ -35,8 +36,9 @@ pub const MOST_PAIR_BYTES: usize = 6 * 1024 * 1024;
 pub const OVERFLOW: &str = "(other events)";
 /// The most hours of [`OVERFLOW`] in a file; the messages of further ones are counted in the first.
 const OVERFLOW_HOURS: usize = 1_000;
-/// A generous estimate of the memory that a pair uses in the maps, without its name.
+/// A generous estimate of the memory that a pair uses in the maps, without its name, and of that of each of its sums.
 const PAIR_BYTES: usize = 96;
+const SUM_BYTES: usize = 160;
 /// The first two bytes of every gzip member (RFC 1952).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// The first four bytes of every zstd frame (RFC 8878).
@@ -70,6 +72,17 @@ pub struct Limits {
     pub max_ahead_hours: Option<u32>,
 }
 
+/// The rules of a rollup.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// The types of the messages that are counted.
+    pub types: BTreeSet<String>,
+    /// The limits of their hours.
+    pub limits: Limits,
+    /// The paths of the fields that are summed.
+    pub sums: Vec<String>,
+}
+
 /// The reason why a file has no totals.
 #[derive(Debug, thiserror::Error)]
 pub enum RollupError {
@@ -87,17 +100,17 @@ pub enum RollupError {
 /// Returns an estimate of the memory that these totals use, as [`MOST_PAIR_BYTES`] limits it.
 #[must_use]
 pub fn pair_bytes(totals: &Totals) -> usize {
-    totals.keys().map(|(event, _)| PAIR_BYTES + event.len()).sum()
+    totals.iter().map(|((event, _), amount)| PAIR_BYTES + event.len() + amount.sums.len() * SUM_BYTES).sum()
 }
 
 /// The running rollup of one file, fed with its bytes in order.
 pub struct Rollup(Layer);
 
 impl Rollup {
-    /// Creates a rollup that counts messages of these types, in hours within these limits.
+    /// Creates a rollup by these rules.
     #[must_use]
-    pub fn new(types: &BTreeSet<String>, limits: Limits) -> Self {
-        Self(Layer { depth: 0, input: Input::Unknown(Vec::new(), Lines::new(types, limits)) })
+    pub fn new(rules: &Rules) -> Self {
+        Self(Layer { depth: 0, input: Input::Unknown(Vec::new(), Lines::new(rules)) })
     }
 
     /// Processes the next bytes.
@@ -119,6 +132,11 @@ impl Rollup {
         lines.check()?;
         let Messages { tally, mut stats } = lines.messages;
         stats.overflowed = tally.overflowed;
+        let field = |((field, reason), count): (&(usize, NotSummed), &u64)| {
+            let path = tally.fields.get(*field).cloned().unwrap_or_default();
+            (format!("{path}:{}", reason.name()), *count)
+        };
+        stats.fields_skipped = tally.fields_skipped.iter().map(field).collect();
         stats.digest = lines.digest.finalize().to_hex().to_string();
         let is_none = |skip: &Skip| matches!(skip, Skip::NotJson | Skip::NotAnObject | Skip::TooLong);
         let none: u64 = stats.skips.iter().filter(|(skip, _)| is_none(skip)).map(|(_, count)| count).sum();
@@ -276,8 +294,14 @@ struct Lines {
 }
 
 impl Lines {
-    fn new(types: &BTreeSet<String>, limits: Limits) -> Self {
-        let tally = Tally { types: types.iter().cloned().collect(), limits, ..Tally::default() };
+    fn new(rules: &Rules) -> Self {
+        let tally = Tally {
+            types: rules.types.iter().cloned().collect(),
+            limits: rules.limits,
+            paths: Paths::new(rules.sums.iter().map(String::as_str)),
+            fields: rules.sums.clone(),
+            ..Tally::default()
+        };
         Self { messages: Messages { tally, ..Messages::default() }, ..Self::default() }
     }
 
@@ -420,7 +444,14 @@ struct Tally {
     types: Vec<String>,
     limits: Limits,
     stops: Stops,
+    /// The fields that are summed, and the same as a tree.
+    fields: Vec<String>,
+    paths: Paths,
+    /// The number of values that are not summed, by the number of the field and the reason.
+    fields_skipped: BTreeMap<(usize, NotSummed), u64>,
     counts: HashMap<Box<str>, HashMap<i64, i64>>,
+    /// The sums of the pairs that have any, one for each field.
+    sums: HashMap<Box<str>, HashMap<i64, Vec<Sum>>>,
     /// The estimated memory of the counts.
     bytes: usize,
     /// The messages of pairs beyond [`MOST_PAIR_BYTES`], by hour, and their number.
@@ -433,7 +464,7 @@ struct Tally {
 impl Tally {
     /// Counts a message, and returns how its hour was found.
     fn count<'a>(&mut self, line: &'a [u8]) -> Result<HourSource, Uncounted<'a>> {
-        let message = line::scan(line, &mut self.stops)?;
+        let (message, fields) = line::scan(line, &self.paths, &mut self.stops)?;
         let kind = text(message.kind)?.ok_or(Skip::NoType)?.bytes().ok_or(Skip::NotJson)?;
         // Some sources write the types with capitals.
         let Some(counted) = self.types.iter().find(|counted| counted.as_bytes().eq_ignore_ascii_case(&kind)) else {
@@ -449,35 +480,72 @@ impl Tally {
             return Err(Skip::EmptyName.into());
         }
         let (source, hour) = hour_of(&message, self.limits)?;
-        self.add(&name_in_table(&name), hour);
+        let name = name_in_table(&name);
+        let overflow = self.add(&name, hour);
+        if !fields.is_empty() {
+            let (name, hour) = overflow.map_or((&*name, hour), |hour| (OVERFLOW, hour));
+            self.sum(name, hour, &fields);
+        }
         Ok(source)
     }
 
-    fn add(&mut self, name: &str, hour: i64) {
+    /// Adds the numbers among the fields to the sums of a pair.
+    fn sum(&mut self, name: &str, hour: i64, fields: &[Field<'_>]) {
+        for (at, field) in fields.iter().enumerate() {
+            let parsed = match field {
+                Field::Missing | Field::Null => continue,
+                Field::Number(digits) => std::str::from_utf8(digits).ok().map_or(Err(NotSummed::NotANumber), number),
+                Field::Text(text) => text.decode().map_or(Err(NotSummed::NotANumber), |text| number(&text)),
+                Field::Other => Err(NotSummed::NotANumber),
+                Field::Twice => Err(NotSummed::DuplicateKey),
+            };
+            let number = match parsed {
+                Ok(number) => number,
+                Err(reason) => {
+                    *self.fields_skipped.entry((at, reason)).or_default() += 1;
+                    continue;
+                }
+            };
+            let hours = match self.sums.get_mut(name) {
+                Some(hours) => hours,
+                None => self.sums.entry(name.into()).or_default(),
+            };
+            let sums = hours.entry(hour).or_insert_with(|| vec![Sum::default(); fields.len()]);
+            if let Some(sum) = sums.get_mut(at) {
+                sum.values += 1;
+                sum.sum += number;
+            }
+        }
+    }
+
+    /// Counts a message. Returns the hour in which it is counted as [`OVERFLOW`], if its pair does not fit.
+    fn add(&mut self, name: &str, hour: i64) -> Option<i64> {
         if let Some(count) = self.counts.get_mut(name).and_then(|hours| hours.get_mut(&hour)) {
             *count += 1;
-            return;
+            return None;
         }
-        let bytes = PAIR_BYTES + name.len();
+        let bytes = PAIR_BYTES + name.len() + self.fields.len() * SUM_BYTES;
         if self.bytes + bytes > MOST_PAIR_BYTES {
-            self.overflow(hour);
-            return;
+            return Some(self.overflow(hour));
         }
         self.bytes += bytes;
         match self.counts.get_mut(name) {
             Some(hours) => hours.insert(hour, 1),
             None => self.counts.entry(name.into()).or_default().insert(hour, 1),
         };
+        None
     }
 
-    /// Counts a message whose pair does not fit.
-    fn overflow(&mut self, hour: i64) {
+    /// Counts a message whose pair does not fit, and returns the hour.
+    fn overflow(&mut self, hour: i64) -> i64 {
         self.overflowed += 1;
         if self.overflow.is_empty() {
             self.first_overflow = hour;
         }
         let is_known = self.overflow.len() < OVERFLOW_HOURS || self.overflow.contains_key(&hour);
-        *self.overflow.entry(if is_known { hour } else { self.first_overflow }).or_default() += 1;
+        let hour = if is_known { hour } else { self.first_overflow };
+        *self.overflow.entry(hour).or_default() += 1;
+        hour
     }
 
     fn totals(self) -> Totals {
@@ -485,7 +553,14 @@ impl Tally {
         for (name, hours) in self.counts.into_iter().chain([(OVERFLOW.into(), self.overflow)]) {
             for (hour, count) in hours {
                 // An event may have the reserved name.
-                *totals.entry((name.to_string(), hour::format(hour))).or_default() += count;
+                totals.entry((name.to_string(), hour::format(hour))).or_default().count += count;
+            }
+        }
+        for (name, hours) in self.sums {
+            for (hour, sums) in hours {
+                let amount = totals.entry((name.to_string(), hour::format(hour))).or_default();
+                let sums = self.fields.iter().cloned().zip(sums).filter(|(_, sum)| sum.values != 0);
+                *amount += &Amount { count: 0, sums: sums.collect() };
             }
         }
         totals
@@ -507,7 +582,7 @@ fn hour_of(message: &Message<'_>, limits: Limits) -> Result<(HourSource, i64), S
                     });
                 }
             }
-            Field::Other | Field::Twice => {}
+            Field::Number(_) | Field::Other | Field::Twice => {}
         }
         skip = Skip::BadTime;
     }
@@ -531,7 +606,7 @@ fn text(field: Field<'_>) -> Result<Option<Text<'_>>, Skip> {
     match field {
         Field::Missing | Field::Null => Ok(None),
         Field::Text(text) => Ok(Some(text)),
-        Field::Other => Err(Skip::WrongType),
+        Field::Number(_) | Field::Other => Err(Skip::WrongType),
         Field::Twice => Err(Skip::DuplicateKey),
     }
 }

@@ -97,6 +97,8 @@ pub struct Stats {
     pub other_types: BTreeMap<String, u64>,
     /// The number of counted messages whose pairs are too many, so that they count as [`crate::rollup::OVERFLOW`].
     pub overflowed: u64,
+    /// The number of values of counted messages that are not summed, by field and reason: `properties.revenue:not_a_number`.
+    pub fields_skipped: BTreeMap<String, u64>,
     /// The number of skipped lines by reason.
     pub skips: BTreeMap<Skip, u64>,
     /// The first lines of [`Stats::skipped`]: line number (from 1, blank lines included) and reason.
@@ -122,6 +124,12 @@ impl Stats {
     #[must_use]
     pub fn reasons(&self) -> String {
         self.skips.iter().map(|(skip, count)| format!("{}={count}", skip.name())).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Formats the number of values that are not summed: `properties.revenue:not_a_number=2`.
+    #[must_use]
+    pub fn fields(&self) -> String {
+        self.fields_skipped.iter().map(|(field, count)| format!("{field}={count}")).collect::<Vec<_>>().join(" ")
     }
 
     /// Formats the number of messages by the field that has their time: `receivedAt=2`.

@@ -11,6 +11,7 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, Put as PutItem, TransactWriteItem, Update};
+use counting::amount::Amount;
 use counting::names::{counts, daily, ledger};
 use counting::plan::{Pair, days};
 use counting::protocol::{Claim, Ledger, Put, Store, StoreError};
@@ -126,14 +127,17 @@ impl Tables {
     }
 }
 
-/// Returns the update that adds a count to an item.
-fn addition(table: &str, keys: [(&str, &str); 2], attribute: &str, count: i64) -> UpdateBuilder {
-    let update = keys.into_iter().fold(Update::builder(), |update, (name, key)| update.key(name, text(key)));
-    update
-        .table_name(table)
-        .update_expression("ADD #count :count")
-        .expression_attribute_names("#count", attribute)
-        .expression_attribute_values(":count", number(count))
+/// Returns the update that adds an amount to an item.
+fn addition(table: &str, keys: [(&str, &str); 2], amount: &Amount) -> UpdateBuilder {
+    let mut update = keys.into_iter().fold(Update::builder(), |update, (name, key)| update.key(name, text(key)));
+    let mut clauses = Vec::new();
+    for (n, (attribute, value)) in amount.additions().into_iter().enumerate() {
+        let name = if n == 0 { "count".to_owned() } else { format!("sum{n}") };
+        clauses.push(format!("#{name} :{name}"));
+        update = update.expression_attribute_names(format!("#{name}"), attribute);
+        update = update.expression_attribute_values(format!(":{name}"), AttributeValue::N(value));
+    }
+    update.table_name(table).update_expression(format!("ADD {}", clauses.join(", ")))
 }
 
 /// Returns the time in epoch seconds.
@@ -286,12 +290,11 @@ impl Store for Tables {
 
     async fn add(&self, plan: &str, chunk: u32, pairs: &[Pair]) -> Result<Put, StoreError> {
         let mut actions = vec![self.put_new(self.item_of_plan(plan, chunk))?];
-        let hours = pairs.iter().map(|(event, hour, count)| {
-            addition(&self.counts, [(counts::EVENT, event), (counts::HOUR, hour)], counts::COUNT, *count)
+        let hours = pairs.iter().map(|(event, hour, amount)| {
+            addition(&self.counts, [(counts::EVENT, event), (counts::HOUR, hour)], amount)
         });
-        let days = days(pairs).map(|(day, event, count)| {
-            addition(&self.daily, [(daily::DAY, day), (daily::EVENT, event)], daily::COUNT, count)
-        });
+        let days = days(pairs)
+            .map(|(day, event, amount)| addition(&self.daily, [(daily::DAY, day), (daily::EVENT, event)], &amount));
         for update in hours.chain(days) {
             actions.push(TransactWriteItem::builder().update(update.build().map_err(build_error)?).build());
         }

@@ -6,7 +6,7 @@ use counting::names::{self, log_message};
 use counting::notification::NotifiedObject;
 use counting::protocol::{self, Counted, MOST_OBJECTS, Object, Store, StoreError};
 use counting::record::Record;
-use counting::rollup::{self, Limits, MOST_PAIR_BYTES, Rollup, RollupError};
+use counting::rollup::{self, MOST_PAIR_BYTES, Rollup, RollupError, Rules};
 use counting::stats::Stats;
 use futures_util::stream::{self, StreamExt};
 use tracing::{info, warn};
@@ -126,8 +126,11 @@ impl<'a, O: Objects, S: Store> Counter<'a, O, S> {
 
         // The whole file is read before anything is written, so a truncated file adds no counts.
         // The event of `verify` has an hour of its own.
-        let limits = if is_test { Limits::default() } else { settings.limits };
-        let mut totals = Rollup::new(&settings.count, limits);
+        let rules = match is_test {
+            true => &Rules { types: settings.rules.types.clone(), ..Rules::default() },
+            false => &settings.rules,
+        };
+        let mut totals = Rollup::new(rules);
         while let Some(bytes) = body.next().await.map_err(read_error)? {
             totals.push(&bytes).map_err(rollup_error)?;
         }
@@ -197,6 +200,7 @@ impl ReadObject<'_> {
             skipped = stats.skipped(),
             skipped_by_reason = stats.reasons(),
             first_skipped = stats.examples(),
+            fields_skipped = stats.fields(),
             other_types = stats.types(),
             other_times = stats.other_times(),
             beyond_limits = stats.beyond_limits,

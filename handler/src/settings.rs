@@ -1,9 +1,7 @@
 //! The settings that the provisioner passes to the function in its environment.
 
-use std::collections::BTreeSet;
-
 use counting::names::env;
-use counting::rollup::Limits;
+use counting::rollup::{Limits, Rules};
 
 /// The function's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,10 +16,8 @@ pub struct Settings {
     pub bucket: String,
     /// ID of the account that owns it.
     pub bucket_owner: String,
-    /// The Segment message types that are counted.
-    pub count: BTreeSet<String>,
-    /// The limits of a message's hour.
-    pub limits: Limits,
+    /// The rules of counting.
+    pub rules: Rules,
     /// Whether objects with the same content count each.
     pub counts_duplicates: bool,
     /// Days after which a claim may expire; `None` if the bucket keeps its objects forever.
@@ -53,8 +49,17 @@ impl Settings {
             ledger_table: required(env::LEDGER_TABLE)?,
             bucket: required(env::BUCKET)?,
             bucket_owner: required(env::BUCKET_OWNER)?,
-            count: required(env::COUNT_TYPES)?.split(',').map(str::to_owned).collect(),
-            limits: Limits { max_age_days: number(env::MAX_AGE_DAYS)?, max_ahead_hours: number(env::MAX_AHEAD_HOURS)? },
+            rules: Rules {
+                types: required(env::COUNT_TYPES)?.split(',').map(str::to_owned).collect(),
+                limits: Limits {
+                    max_age_days: number(env::MAX_AGE_DAYS)?,
+                    max_ahead_hours: number(env::MAX_AHEAD_HOURS)?,
+                },
+                sums: variable(env::SUM).map_or(Ok(Vec::new()), |paths| {
+                    serde_json::from_str(&paths)
+                        .map_err(|_| SettingsError { name: env::SUM, why: "is not a list of texts" })
+                })?,
+            },
             counts_duplicates: variable(env::DUPLICATES).is_some_and(|value| value == env::DUPLICATES_COUNT),
             ledger_ttl_days: number(env::LEDGER_TTL_DAYS)?,
         })

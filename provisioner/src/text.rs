@@ -18,7 +18,12 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// Groups digits by three: `1,234,567`.
 pub(crate) fn grouped(count: i64) -> String {
-    let digits = count.unsigned_abs().to_string();
+    let out = grouped_digits(&count.unsigned_abs().to_string());
+    if count < 0 { format!("-{out}") } else { out }
+}
+
+/// Groups the digits of a number without a sign.
+pub(crate) fn grouped_digits(digits: &str) -> String {
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {
         if i > 0 && (digits.len() - i).is_multiple_of(3) {
@@ -26,7 +31,7 @@ pub(crate) fn grouped(count: i64) -> String {
         }
         out.push(digit);
     }
-    if count < 0 { format!("-{out}") } else { out }
+    out
 }
 
 /// Returns a number with its noun: `1 object`, `2,000 objects`.

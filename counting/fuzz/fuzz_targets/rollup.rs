@@ -1,16 +1,17 @@
 //! Any bytes produce totals or an error, and pushed in two parts they produce the same as in one.
 #![no_main]
 
-use std::collections::BTreeSet;
-
-use counting::rollup::{Limits, Rollup, RollupError, Totals};
+use counting::rollup::{Limits, Rollup, RollupError, Rules, Totals};
 use counting::stats::Stats;
 use libfuzzer_sys::fuzz_target;
 
-const LIMITS: Limits = Limits { max_age_days: Some(90), max_ahead_hours: Some(24) };
-
 fn roll(parts: &[&[u8]]) -> Result<(Totals, Stats), RollupError> {
-    let mut rollup = Rollup::new(&BTreeSet::from(["track".to_owned(), "page".to_owned()]), LIMITS);
+    let rules = Rules {
+        types: ["track", "page"].map(str::to_owned).into(),
+        limits: Limits { max_age_days: Some(90), max_ahead_hours: Some(24) },
+        sums: ["properties.revenue", "a.b.c"].map(str::to_owned).into(),
+    };
+    let mut rollup = Rollup::new(&rules);
     for part in parts {
         rollup.push(part)?;
     }

@@ -27,7 +27,7 @@ struct Memory {
     claims: BTreeMap<(String, u32), Claim>,
     plans: BTreeMap<String, Vec<u8>>,
     markers: BTreeSet<(String, u32)>,
-    counts: BTreeMap<(String, String), i64>,
+    counts: Totals,
     records: BTreeMap<String, Record>,
     /// The items of the transactions that are running, each with the transaction's number.
     held: BTreeMap<String, usize>,
@@ -148,8 +148,8 @@ impl Store for Conflicting {
             }
             // Each addition and the marker, in a transaction, and the index by hour.
             memory.units += 2 * items.len() + pairs.len();
-            for (event, hour, count) in pairs {
-                *memory.counts.entry((event.clone(), hour.clone())).or_default() += count;
+            for (event, hour, amount) in pairs {
+                *memory.counts.entry((event.clone(), hour.clone())).or_default() += amount;
             }
             Put::Written
         })
@@ -167,7 +167,7 @@ impl Store for Conflicting {
 
 fn objects() -> Vec<Object> {
     let totals: Totals =
-        (0..60).map(|n| ((format!("event {n}"), format!("2015-08-04T{:02}:00:00Z", n % 3)), 1)).collect();
+        (0..60).map(|n| ((format!("event {n}"), format!("2015-08-04T{:02}:00:00Z", n % 3)), 1.into())).collect();
     let record = |n: usize| Record { object: format!("o{n}"), content: format!("c{n}"), ..Record::default() };
     (0..200).map(|n| Object { totals: totals.clone(), record: record(n) }).collect()
 }
@@ -186,7 +186,7 @@ async fn burst_of_shared_pairs_is_exact_without_failures_at_a_quarter_of_the_wri
         join_all((0..workers).map(|_| work())).await;
         let memory = store.memory.lock().expect("unpoisoned");
         assert_eq!(memory.counts.len(), 60);
-        assert!(memory.counts.values().all(|count| *count == 200), "batches of {batch}");
+        assert!(memory.counts.values().all(|amount| *amount == 200.into()), "batches of {batch}");
         let each = memory.units / 200;
         assert!(4 * each <= BEFORE, "{each} write units per object in batches of {batch}");
     }

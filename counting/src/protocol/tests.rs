@@ -7,10 +7,12 @@ use std::pin::pin;
 use std::sync::Mutex;
 use std::task::Poll;
 
+use bigdecimal::BigDecimal;
 use fastrand::Rng;
 use futures_util::future::join_all;
 
 use super::*;
+use crate::amount::{Amount, Sum};
 
 /// The rule that a store breaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,15 +38,21 @@ struct Memory {
     claims: BTreeMap<(String, u32), Claim>,
     plans: BTreeMap<String, Vec<u8>>,
     markers: BTreeSet<(String, u32)>,
-    counts: BTreeMap<(String, String), i64>,
+    counts: Totals,
     records: BTreeMap<String, Record>,
 }
 
 impl Memory {
-    fn add(&mut self, pairs: &[Pair], sign: i64) {
-        for (event, hour, count) in pairs {
-            *self.counts.entry((event.clone(), hour.clone())).or_default() += sign * count;
+    fn add(&mut self, pairs: impl IntoIterator<Item = Pair>) {
+        for (event, hour, amount) in pairs {
+            *self.counts.entry((event, hour)).or_default() += &amount;
         }
+    }
+
+    /// Returns the counts without zeros, which a recount or a test object leaves.
+    fn counts(&self) -> Totals {
+        let counts = self.counts.iter().map(|(pair, amount)| (pair.clone(), amount.clone().without_zeros()));
+        counts.filter(|(_, amount)| !amount.is_zero()).collect()
     }
 }
 
@@ -139,7 +147,7 @@ impl Store for Tables {
             if !is_new && self.broken != Broken::MarkerOnce {
                 return Put::Exists;
             }
-            memory.add(pairs, 1);
+            memory.add(pairs.to_vec());
             Put::Written
         })
         .await
@@ -163,7 +171,7 @@ impl Undo for Tables {
                 memory.claims.insert(key, Claim { plan: String::new(), chunks: 0, ..claim.clone() });
             }
             if is_added {
-                memory.add(pairs, -1);
+                memory.add(pairs.iter().map(|(event, hour, amount)| (event.clone(), hour.clone(), amount.negated())));
             } else if self.broken != Broken::MarkerPut {
                 memory.markers.insert(marker.clone());
             }
@@ -205,12 +213,19 @@ fn pair(event: usize, hour: usize) -> (String, String) {
     (format!("event {event:03}"), format!("2015-08-{:02}T{:02}:00:00Z", 1 + hour / 24, hour % 24))
 }
 
+/// An amount, of which some have a sum.
+fn amount(count: i64) -> Amount {
+    let sum = Sum { values: count, sum: BigDecimal::from(count) / 100 };
+    let has_sum = below(3) == 0;
+    Amount { count, sums: has_sum.then(|| (format!("field {}", below(2)), sum)).into_iter().collect() }
+}
+
 /// A content, as two versions of the parser count it.
 fn versions(shared: usize) -> [Totals; 2] {
     let pairs = [1, 3, 40, 120][below(4)];
-    let old: Totals = (0..pairs).map(|n| (pair(below(shared), n % 50), 1 + n as i64 % 3)).collect();
+    let old: Totals = (0..pairs).map(|n| (pair(below(shared), n % 50), amount(1 + n as i64 % 3))).collect();
     let mut new = old.clone();
-    new.extend((0..below(9)).map(|n| (pair(below(shared), n), 5)));
+    new.extend((0..below(9)).map(|n| (pair(below(shared), n), amount(5))));
     new.retain(|_, _| below(9) > 0);
     [old, new]
 }
@@ -254,7 +269,7 @@ async fn simulate(seed: u64, broken: Broken) -> Result<(), String> {
     let contents: Vec<[Totals; 2]> = (0..=below(5)).map(|_| versions(shared)).collect();
     // Some contents are in several objects.
     let objects: Vec<usize> = (0..contents.len() + below(3)).map(|name| name % contents.len()).collect();
-    let test: Totals = [(pair(0, 0), 1)].into();
+    let test: Totals = [(pair(0, 0), 1.into())].into();
     let recounts = below(2) == 0;
     join_all((0..=below(4)).map(|_| work(&store, &contents, &objects, &test, recounts))).await;
 
@@ -282,7 +297,7 @@ async fn simulate(seed: u64, broken: Broken) -> Result<(), String> {
         return Err(FAILS.to_owned());
     }
     let memory = store.memory.lock().expect("unpoisoned");
-    let mut expected: BTreeMap<(String, String), i64> = BTreeMap::new();
+    let mut expected = Totals::new();
     for (content, [old, new]) in contents.iter().enumerate() {
         // Without a recount, the first claim decides which version's totals count.
         let claim = memory.claims.get(&(format!("c{content}"), 0));
@@ -294,11 +309,11 @@ async fn simulate(seed: u64, broken: Broken) -> Result<(), String> {
         if !recounts && added != *totals {
             return Err(format!("c{content} is claimed with the totals of no version"));
         }
-        for (pair, count) in totals {
-            *expected.entry(pair.clone()).or_default() += count;
+        for (pair, amount) in totals {
+            *expected.entry(pair.clone()).or_default() += amount;
         }
     }
-    let counts: BTreeMap<_, _> = memory.counts.clone().into_iter().filter(|(_, count)| *count != 0).collect();
+    let counts = memory.counts();
     if counts != expected {
         return Err(format!("counts are {counts:?}, and not {expected:?}"));
     }
@@ -348,7 +363,7 @@ fn still(faults: u64) -> Tables {
 }
 
 fn totals(pairs: usize) -> Totals {
-    (0..pairs).map(|n| (pair(n, 0), 1)).collect()
+    (0..pairs).map(|n| (pair(n, 0), 1.into())).collect()
 }
 
 #[tokio::test]
@@ -373,7 +388,7 @@ async fn group_adds_shared_pairs_once() {
     let counted = count(&store, &objects, false).await.expect("nothing fails");
     assert_eq!(counted, Counted { transactions: 3, ..Counted::default() });
     let memory = store.memory.lock().expect("unpoisoned");
-    assert!(memory.counts.values().all(|count| *count == 100));
+    assert!(memory.counts.values().all(|amount| *amount == 100.into()));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -106,11 +107,16 @@ fn reference_totals(file: &[u8], types: &BTreeSet<String>) -> (Totals, BTreeMap<
             continue;
         }
         match reference(line, types) {
-            Ok(pair) => *totals.entry(pair).or_default() += 1,
+            Ok(pair) => totals.entry(pair).or_default().count += 1,
             Err(skip) => *skips.entry(skip).or_default() += 1,
         }
     }
     (totals, skips)
+}
+
+/// Returns the number of messages.
+fn sum(totals: &Totals) -> i64 {
+    totals.values().map(|amount| amount.count).sum()
 }
 
 fn types(names: &[&str]) -> BTreeSet<String> {
@@ -118,7 +124,7 @@ fn types(names: &[&str]) -> BTreeSet<String> {
 }
 
 fn roll(parts: &[&[u8]], types: &BTreeSet<String>) -> Result<(Totals, Stats), RollupError> {
-    let mut rollup = Rollup::new(types, Limits::default());
+    let mut rollup = Rollup::new(&Rules { types: types.clone(), ..Rules::default() });
     for part in parts {
         rollup.push(part)?;
     }
@@ -140,7 +146,7 @@ fn track(event: &str, time: &str) -> String {
 }
 
 fn count_of(file: &[u8]) -> i64 {
-    roll(&[file], &types(&["track"])).expect("a whole file").0.values().sum()
+    sum(&roll(&[file], &types(&["track"])).expect("a whole file").0)
 }
 
 #[test]
@@ -190,7 +196,7 @@ fn skipped_line_is_recorded_with_its_reason() {
         let file = format!("{line}\n{}", track("e", "2015-08-04T12:00:00Z"));
         let (totals, seen) = roll(&[file.as_bytes()], &types(&["track"])).expect("a file");
         assert_eq!(seen.skips, BTreeMap::from([(reason, 1)]), "{line}");
-        assert_eq!(totals.values().sum::<i64>(), 1);
+        assert_eq!(sum(&totals), 1);
         assert_eq!(reference(line.as_bytes(), &types(&["track"])), Err(reason), "{line}");
     }
 }
@@ -199,7 +205,7 @@ fn skipped_line_is_recorded_with_its_reason() {
 fn message_without_timestamp_is_counted_by_received_at() {
     let line = r#"{"type":"track","event":"e","receivedAt":"2015-08-04T12:59:59Z"}"#;
     let (totals, _) = roll(&[line.as_bytes()], &types(&["track"])).expect("a file");
-    assert_eq!(totals, Totals::from([(("e".into(), "2015-08-04T12:00:00Z".into()), 1)]));
+    assert_eq!(totals, Totals::from([(("e".into(), "2015-08-04T12:00:00Z".into()), 1.into())]));
 }
 
 #[test]
@@ -207,7 +213,7 @@ fn hour_beyond_the_limits_is_that_of_received_at() {
     let limits = Limits { max_age_days: Some(1), max_ahead_hours: Some(2) };
     let hour_of = |timestamp: &str, received: &str, limits| {
         let line = format!(r#"{{"type":"track","event":"e","timestamp":"{timestamp}","receivedAt":"{received}"}}"#);
-        let mut rollup = Rollup::new(&types(&["track"]), limits);
+        let mut rollup = Rollup::new(&Rules { types: types(&["track"]), limits, ..Rules::default() });
         rollup.push(line.as_bytes()).expect("a line");
         let (totals, stats) = rollup.finish().expect("a file");
         (totals.into_keys().next().expect("a pair").1, stats.beyond_limits)
@@ -240,7 +246,7 @@ fn hour_falls_back_to_the_other_times_in_order() {
             let later = TIMES.iter().skip(at + 1).map(|field| format!(",\"{field}\":\"2016-01-01T00:00:00Z\""));
             let file = line(&format!("{times}\"{field}\":\"2015-08-04T12:59:59Z\"{}", later.collect::<String>()));
             let (totals, seen) = roll(&[file.as_bytes()], &types(&["track"])).expect("a file");
-            assert_eq!(totals, Totals::from([(("e".into(), "2015-08-04T12:00:00Z".into()), 1)]), "{file}");
+            assert_eq!(totals, Totals::from([(("e".into(), "2015-08-04T12:00:00Z".into()), 1.into())]), "{file}");
             assert_eq!(seen.fallbacks, BTreeMap::from([(*field, 1)]), "{file}");
         }
     }
@@ -292,7 +298,7 @@ fn long_lines_of_many_messages_are_counted_in_bounded_memory() {
         for size in [text.len(), 65_521] {
             let parts: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
             let (totals, seen) = roll(&parts, &types(&["track"])).expect("a file");
-            assert_eq!(totals.values().sum::<i64>(), many as i64, "{seam:?} in parts of {size}");
+            assert_eq!(sum(&totals), many as i64, "{seam:?} in parts of {size}");
             assert_eq!(seen.skips, BTreeMap::new());
         }
     }
@@ -306,7 +312,7 @@ fn value_that_never_ends_takes_no_message_with_it() {
     for size in [text.len(), 65_521] {
         let parts: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
         let (totals, seen) = roll(&parts, &types(&["track"])).expect("a file");
-        assert_eq!(totals.values().sum::<i64>(), many as i64, "in parts of {size}");
+        assert_eq!(sum(&totals), many as i64, "in parts of {size}");
         assert_eq!(seen.first_skips, [(1, Skip::NotJson)]);
     }
 }
@@ -357,7 +363,7 @@ fn names_too_long_for_a_key_are_shortened_and_stay_distinct() {
     let file =
         [name('a'), name('b'), name('a'), "x".repeat(1024)].map(|n| track(&n, "2015-08-04T12:00:00Z")).join("\n");
     let (totals, _) = roll(&[file.as_bytes()], &types(&["track"])).expect("a file");
-    assert_eq!(totals.values().copied().collect::<BTreeSet<_>>(), BTreeSet::from([1, 2]));
+    assert_eq!(totals.values().map(|amount| amount.count).collect::<BTreeSet<_>>(), BTreeSet::from([1, 2]));
     assert_eq!(totals.len(), 3);
     assert!(totals.keys().all(|(name, _)| name.len() <= LONGEST_NAME));
     assert!(totals.contains_key(&("x".repeat(1024), "2015-08-04T12:00:00Z".to_owned())));
@@ -380,7 +386,7 @@ fn nested_brackets_are_accepted_to_a_depth_of_127() {
 #[test]
 fn endless_line_is_skipped_in_bounded_memory() {
     let good = track("e", "2015-08-04T12:00:00Z");
-    let mut rollup = Rollup::new(&types(&["track"]), Limits::default());
+    let mut rollup = Rollup::new(&Rules { types: types(&["track"]), ..Rules::default() });
     rollup.push(format!("{good}\n{{\"a\":\"").as_bytes()).expect("text");
     for _ in 0..200 {
         rollup.push(&[b'x'; 512 * 1024]).expect("text");
@@ -388,7 +394,7 @@ fn endless_line_is_skipped_in_bounded_memory() {
     assert!(rollup.0.lines().partial.capacity() <= 2 * LONGEST_LINE);
     rollup.push(format!("\"}}\n{good}\n").as_bytes()).expect("text");
     let (totals, seen) = rollup.finish().expect("a file");
-    assert_eq!((totals.values().sum::<i64>(), seen.lines), (2, 3));
+    assert_eq!((sum(&totals), seen.lines), (2, 3));
     assert_eq!(seen.first_skips, [(2, Skip::TooLong)]);
     // The result is the same if the whole file is pushed in one call.
     let whole = format!("{good}\n{{\"a\":\"{}\"}}\n{good}", "x".repeat(2 * LONGEST_LINE));
@@ -404,10 +410,12 @@ fn pairs_that_do_not_fit_are_counted_under_one_name_and_the_others_as_before() {
     let known = || std::iter::once(line("e", 400_000));
     let file: String = known().chain(names).chain(known()).chain([line(OVERFLOW, 1)]).chain(hours).collect();
     let (totals, stats) = roll(&[file.as_bytes()], &types(&["track"])).expect("a file");
-    let count = |event: &str, hour: i64| totals.get(&(event.to_owned(), hour::format(hour))).copied().unwrap_or(0);
-    assert_eq!(totals.values().sum::<i64>(), 153_003, "a message is lost");
+    let count =
+        |event: &str, hour: i64| totals.get(&(event.to_owned(), hour::format(hour))).map_or(0, |amount| amount.count);
+    assert_eq!(sum(&totals), 153_003, "a message is lost");
     assert_eq!((count("e", 400_000), count("event number 0", 400_000)), (2, 1));
-    let overflowed: i64 = totals.iter().filter(|((event, _), _)| event == OVERFLOW).map(|(_, count)| count).sum();
+    let overflowed: i64 =
+        totals.iter().filter(|((event, _), _)| event == OVERFLOW).map(|(_, amount)| amount.count).sum();
     assert_eq!(u64::try_from(overflowed).expect("a number"), stats.overflowed);
     assert!(overflowed > 90_000 && totals.len() < 70_000, "{overflowed} of {} pairs", totals.len());
     let hours = totals.keys().filter(|(event, _)| event == OVERFLOW).count();
@@ -628,7 +636,7 @@ proptest! {
         };
         let text = String::from_utf8_lossy(&file).into_owned();
         for (pair, count) in expected {
-            prop_assert!(totals.get(&pair).is_some_and(|found| *found >= count), "{:?} in {}", pair, text);
+            prop_assert!(totals.get(&pair).is_some_and(|found| found.count >= count.count), "{:?} in {}", pair, text);
         }
         prop_assert_eq!(seen.lines, seen.events + seen.skips.values().sum::<u64>(), "{}", &text);
         prop_assert_eq!(roll(&[&file], &types).expect("a file"), (totals, seen), "{}", &text);
@@ -639,4 +647,93 @@ proptest! {
         let bytes = if zip { [&GZIP[..], &bytes].concat() } else { bytes };
         let _ = roll(&[&bytes], &types(&["track"]));
     }
+}
+
+/// Adds the numbers at the paths of a message as serde_json reads it.
+fn reference_sums(message: &Value, paths: &[String], amount: &mut Amount) {
+    for path in paths {
+        let found = path.split('.').try_fold(message, |value, key| value.get(key));
+        let text = match found {
+            Some(Value::Number(number)) => number.to_string(),
+            Some(Value::String(text)) => text.clone(),
+            _ => continue,
+        };
+        if let Ok(number) = number(&text) {
+            let sum = amount.sums.entry(path.clone()).or_default();
+            sum.values += 1;
+            sum.sum += number;
+        }
+    }
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-9_999_i64..9_999).prop_map(Value::from),
+        "-?[0-9]{1,3}(\\.[0-9]{1,3})?".prop_map(Value::from),
+        ".{0,5}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 30, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::btree_map("[abc\\\\\"]", inner, 0..4).prop_map(|map| json!(map)),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn sums_equal_those_of_a_reference_parser(values in prop::collection::vec(any_value(), 0..12)) {
+        let sums: Vec<String> = ["a", "b.a", "b.c.a", "c.b", "b"].map(str::to_owned).into();
+        let rules = Rules { types: types(&["track"]), sums: sums.clone(), ..Rules::default() };
+        let mut rollup = Rollup::new(&rules);
+        let mut expected = Amount::default();
+        for value in values {
+            let mut message = json!({ "type": "track", "event": "e", "timestamp": "2015-08-04T12:00:00Z" });
+            for (key, value) in value.as_object().into_iter().flatten() {
+                message[key] = value.clone();
+            }
+            expected.count += 1;
+            reference_sums(&message, &sums, &mut expected);
+            rollup.push(format!("{message}\n").as_bytes()).expect("text");
+        }
+        let (totals, _) = rollup.finish().expect("messages");
+        prop_assert_eq!(totals.into_values().next().unwrap_or_default(), expected);
+    }
+}
+
+#[test]
+fn value_that_is_no_number_is_skipped_with_its_reason_and_its_message_counts() {
+    let line = |properties: &str| {
+        format!(
+            "{{\"type\":\"track\",\"event\":\"e\",\"timestamp\":\"2015-08-04T12:00:00Z\",\"properties\":{properties}}}\n"
+        )
+    };
+    let rules = Rules { types: types(&["track"]), sums: vec!["properties.revenue".to_owned()], ..Rules::default() };
+    let mut rollup = Rollup::new(&rules);
+    for properties in [
+        "{\"revenue\":19.99}",
+        "{\"revenue\":\"0.01\"}",
+        "{\"rev\\u0065nue\":1e1}",
+        "{\"revenue\":\"$5\"}",
+        "{\"revenue\":{\"value\":5}}",
+        "{\"revenue\":true}",
+        "{\"revenue\":1,\"revenue\":2}",
+        "{\"revenue\":0.1234567890123}",
+        "{\"revenue\":null}",
+        "{}",
+        "null",
+        "[{\"revenue\":5}]",
+    ] {
+        rollup.push(line(properties).as_bytes()).expect("text");
+    }
+    let (totals, stats) = rollup.finish().expect("messages");
+    let amount = totals.into_values().next().expect("a pair");
+    assert_eq!((amount.count, stats.events, stats.skipped()), (12, 12, 0));
+    let sum = amount.sums.get("properties.revenue").expect("a sum");
+    assert_eq!((sum.values, crate::amount::plain(&sum.sum).as_str()), (3, "30"));
+    let reason = |name: &str| format!("properties.revenue:{name}");
+    let expected = [("duplicate_key", 1), ("not_a_number", 3), ("too_many_digits", 1)];
+    assert_eq!(stats.fields_skipped, expected.map(|(name, count)| (reason(name), count)).into());
 }

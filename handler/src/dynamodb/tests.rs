@@ -1,7 +1,5 @@
 //! Tests of the store against replayed responses of DynamoDB: each must lead to the right decision.
 
-use std::collections::BTreeSet;
-
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_smithy_http_client::test_util::{ReplayEvent, StaticReplayClient};
@@ -9,7 +7,8 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
 
-use counting::rollup::Limits;
+use counting::amount::{Amount, Sum, number};
+use counting::rollup::Rules;
 
 use super::*;
 
@@ -33,8 +32,7 @@ fn tables(answers: &[(u16, Value)]) -> (Tables, StaticReplayClient) {
         ledger_table: "ledger".to_owned(),
         bucket: "bucket".to_owned(),
         bucket_owner: "123456789012".to_owned(),
-        count: BTreeSet::new(),
-        limits: Limits::default(),
+        rules: Rules::default(),
         counts_duplicates: false,
         ledger_ttl_days: Some(97),
     };
@@ -54,7 +52,7 @@ fn rejected_with(code: &str) -> (u16, Value) {
 const WRITTEN: (u16, fn() -> Value) = (200, || json!({}));
 
 fn pairs() -> Vec<Pair> {
-    vec![("e".to_owned(), "2015-08-04T12:00:00Z".to_owned(), 7)]
+    vec![("e".to_owned(), "2015-08-04T12:00:00Z".to_owned(), 7.into())]
 }
 
 fn claim(content: &str) -> Claim {
@@ -99,6 +97,24 @@ async fn chunk_is_one_transaction_with_a_conditional_marker() {
         assert_eq!((&update["TableName"], &update["Key"]), (&json!(table), &key));
         assert_eq!(update["UpdateExpression"], "ADD #count :count");
         assert_eq!(update["ExpressionAttributeValues"][":count"], json!({ "N": "7" }));
+    }
+}
+
+#[tokio::test]
+async fn sums_are_added_with_the_count() {
+    let (tables, replay) = tables(&[(WRITTEN.0, WRITTEN.1())]);
+    let mut amount = Amount::from(2);
+    let sum = Sum { values: 1, sum: number("19.990").expect("a number") };
+    amount.sums.insert("properties.revenue".to_owned(), sum);
+    let pairs = [("e".to_owned(), "2015-08-04T12:00:00Z".to_owned(), amount)];
+    assert_eq!(tables.add("plan", 0, &pairs).await, Ok(Put::Written));
+    for item in &body(&replay)["TransactItems"].as_array().expect("items")[1..] {
+        let update = &item["Update"];
+        assert_eq!(update["UpdateExpression"], "ADD #count :count, #sum1 :sum1, #sum2 :sum2");
+        assert_eq!(update["ExpressionAttributeNames"]["#sum1"], "sum:properties.revenue");
+        assert_eq!(update["ExpressionAttributeValues"][":sum1"], json!({ "N": "19.99" }));
+        assert_eq!(update["ExpressionAttributeNames"]["#sum2"], "values:properties.revenue");
+        assert_eq!(update["ExpressionAttributeValues"][":sum2"], json!({ "N": "1" }));
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::args::Global;
 use crate::aws::Aws;
 use crate::counts::period::{Period, PeriodArgs};
-use crate::counts::{Reader, add_event};
+use crate::counts::{Measure, Reader, add_event};
 use crate::error::Error;
 use crate::output::Output;
 use crate::output::counts::{self, CountsFormat};
@@ -18,6 +18,12 @@ pub(crate) struct Args {
     events: Vec<String>,
     #[command(flatten)]
     period: PeriodArgs,
+    /// Print the sums of this field, one of rollup.sum: properties.revenue
+    #[arg(long, value_name = "FIELD")]
+    sum: Option<String>,
+    /// Print its averages, over the messages that have it
+    #[arg(long, requires = "sum")]
+    average: bool,
     /// Compare with the previous period of the same length
     #[arg(long)]
     compare: bool,
@@ -38,9 +44,15 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     for event in &args.events {
         add_event(&mut events, event);
     }
-    let (progress, reading) = (reader.progress(), reader.series(&events, &period, before.as_ref()));
+    let measure = match &args.sum {
+        None => Measure::Count,
+        Some(field) if args.average => Measure::Average(field.clone()),
+        Some(field) => Measure::Sum(field.clone()),
+    };
+    let (progress, reading) = (reader.progress(), reader.series(&events, &period, before.as_ref(), &measure));
     let series = show_while(output, "readings done:", || progress.now(), reading).await?;
-    output.print(&counts::series(&series, &period, before.as_ref(), args.format))?;
+    output.print(&counts::series(&series, &period, before.as_ref(), &measure, args.format))?;
     output.notes(&counts::notes(&period, before.as_ref()));
+    output.notes(&counts::sum_notes(&measure, &pipeline.rollup.sum));
     Ok(ExitCode::SUCCESS)
 }

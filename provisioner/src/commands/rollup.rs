@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use counting::amount::{Amount, Sum, plain};
 use counting::names::MESSAGE_TYPES;
 use counting::rollup::{OVERFLOW, RollupError, Totals};
 use counting::stats::Stats;
@@ -54,7 +55,7 @@ enum RollupFormat {
 pub(crate) fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
     let rules = rules(&args.count, global)?;
     let (totals, failed) = count_files(&args.files, &rules, output);
-    output.print(&text(&totals, args.format))?;
+    output.print(&text(&totals, &rules.sum, args.format))?;
     Error::fail_with(failed)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -87,8 +88,8 @@ fn count_files(files: &[PathBuf], rules: &Rollup, output: &Output) -> (Totals, V
                     output.progress(&format!("{name}: not counted, as it has the same content as {first}"));
                     continue;
                 }
-                for (pair, count) in added {
-                    *totals.entry(pair).or_default() += count;
+                for (pair, amount) in added {
+                    *totals.entry(pair).or_default() += &amount;
                 }
                 let name = printable(&path.display().to_string());
                 if stats.overflowed > 0 {
@@ -105,6 +106,9 @@ fn count_files(files: &[PathBuf], rules: &Rollup, output: &Output) -> (Totals, V
                 }
                 if let Some(summary) = stats.skip_summary() {
                     output.progress(&format!("{name}: {summary}"));
+                }
+                if !stats.fields_skipped.is_empty() {
+                    output.progress(&format!("{name}: values that are not summed: {}", stats.fields()));
                 }
                 if !stats.other_types.is_empty() {
                     output.progress(&format!("{name}: messages of other types: {}", stats.types()));
@@ -139,8 +143,7 @@ fn count_file(path: &Path, rules: &Rollup) -> Result<(Totals, Stats), Error> {
     } else {
         Box::new(File::open(path).map_err(unreadable)?)
     };
-    let types = rules.count.iter().cloned().collect();
-    let (mut rollup, mut block) = (counting::rollup::Rollup::new(&types, rules.limits()), vec![0; BLOCK]);
+    let (mut rollup, mut block) = (counting::rollup::Rollup::new(&rules.rules()), vec![0; BLOCK]);
     loop {
         match input.read(&mut block) {
             Ok(0) => break,
@@ -152,32 +155,46 @@ fn count_file(path: &Path, rules: &Rollup) -> Result<(Totals, Stats), Error> {
     rollup.finish().map_err(damaged)
 }
 
-fn text(totals: &Totals, format: RollupFormat) -> String {
+/// Formats the totals. With sums, each row has the further attributes of its item.
+fn text(totals: &Totals, sums: &[String], format: RollupFormat) -> String {
     match format {
         RollupFormat::Tsv => {
             let mut out = String::new();
-            for ((event, hour), count) in totals {
+            for ((event, hour), amount) in totals {
                 out.push_str(&escaped(event));
-                out.push_str(&format!("\t{hour}\t{count}\n"));
+                out.push_str(&format!("\t{hour}\t{}", amount.count));
+                for field in sums {
+                    let Sum { values, sum } = amount.sums.get(field).cloned().unwrap_or_default();
+                    out.push_str(&format!("\t{}\t{values}", plain(&sum)));
+                }
+                out.push('\n');
             }
             out
         }
         RollupFormat::Json => {
-            let rows: Vec<_> = totals
-                .iter()
-                .map(|((event, hour), count)| json!({ "event": event, "hour": hour, "count": count }))
-                .collect();
-            format!("{:#}\n", json!(rows))
+            let row = |((event, hour), amount): (&(String, String), &Amount)| {
+                let mut row = json!({ "event": event, "hour": hour, "count": amount.count });
+                for (field, Sum { values, sum }) in &amount.sums {
+                    // JSON has no limit of digits, but its readers do.
+                    row["sums"][field] = json!({ "sum": plain(sum), "values": values });
+                }
+                row
+            };
+            format!("{:#}\n", json!(totals.iter().map(row).collect::<Vec<_>>()))
         }
         RollupFormat::Table => {
-            let column = |of: &dyn Fn(&str, &str, i64) -> String| -> Vec<String> {
-                totals.iter().map(|((event, hour), count)| of(event, hour, *count)).collect()
+            let column = |of: &dyn Fn(&str, &str, &Amount) -> String| -> Vec<String> {
+                totals.iter().map(|((event, hour), amount)| of(event, hour, amount)).collect()
             };
-            let columns = vec![
+            let mut columns = vec![
                 Column::names("event", column(&|event, _, _| printable(event))),
                 Column::times("hour (UTC)", column(&|_, hour, _| hour.to_owned())),
-                Column::values("count", column(&|_, _, count| count.to_string())),
+                Column::values("count", column(&|_, _, amount| amount.count.to_string())),
             ];
+            for field in sums {
+                let sum = |amount: &Amount| amount.sums.get(field).map(|sum| plain(&sum.sum)).unwrap_or_default();
+                columns.push(Column::values(field, column(&|_, _, amount| sum(amount))));
+            }
             table(columns, terminal_width())
         }
     }

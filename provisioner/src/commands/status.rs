@@ -90,9 +90,11 @@ fn text(status: &Status) -> String {
 
 /// Lists the latest objects with skipped lines.
 fn skips_text(skips: &[Skipped]) -> String {
-    let sum: u64 = skips.iter().map(Skipped::sum).sum();
+    let (sum, values) =
+        (skips.iter().map(Skipped::skipped_lines).sum(), skips.iter().map(Skipped::skipped_values).sum());
     let [lines, objects] = [counted(sum, "line"), counted(skips.len() as u64, "object")];
-    let mut out = format!("skips       {lines} in {objects} of the last day, in the latest:\n");
+    let values = if values > 0 { format!(" and {}", counted(values, "value")) } else { String::new() };
+    let mut out = format!("skips       {lines}{values} in {objects} of the last day, in the latest:\n");
     for skipped in skips.iter().take(MOST_SKIPS) {
         let (reasons, first) = (printable(&skipped.reasons()), printable(&skipped.first()));
         let (object, lines) = (printable(&skipped.object), skipped.lines);

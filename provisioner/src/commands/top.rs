@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use super::args::Global;
 use crate::aws::Aws;
-use crate::counts::Reader;
 use crate::counts::period::{Period, PeriodArgs};
+use crate::counts::{Measure, Reader};
 use crate::error::Error;
 use crate::output::Output;
 use crate::output::counts::{self, CountsFormat};
@@ -15,6 +15,9 @@ use crate::output::progress::show_while;
 pub(crate) struct Args {
     #[command(flatten)]
     period: PeriodArgs,
+    /// Rank by the sums of this field, one of rollup.sum: properties.revenue
+    #[arg(long, value_name = "FIELD")]
+    by_sum: Option<String>,
     /// Number of events
     #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
     limit: usize,
@@ -28,9 +31,11 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     let before = period.before()?;
     let aws = Aws::connect(&pipeline).await?;
     let reader = Reader::new(&aws, &pipeline);
-    let (progress, reading) = (reader.progress(), reader.top(&period, &before, args.limit));
+    let measure = args.by_sum.clone().map_or(Measure::Count, Measure::Sum);
+    let (progress, reading) = (reader.progress(), reader.top(&period, &before, args.limit, &measure));
     let top = show_while(output, "readings done:", || progress.now(), reading).await?;
-    output.print(&counts::top(&top, &period, &before, args.format))?;
+    output.print(&counts::top(&top, &period, &before, &measure, args.format))?;
     output.notes(&counts::notes(&period, Some(&before)));
+    output.notes(&counts::sum_notes(&measure, &pipeline.rollup.sum));
     Ok(ExitCode::SUCCESS)
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use counting::line::FIELDS;
 use counting::names::MESSAGE_TYPES;
-use counting::rollup::Limits;
+use counting::rollup::{Limits, Rules};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
@@ -27,6 +28,8 @@ pub(crate) struct Rollup {
     pub(crate) max_ahead_hours: i32,
     /// True if each of several objects with the same content counts; otherwise only the first does.
     pub(crate) counts_duplicates: bool,
+    /// The paths of the fields that are summed.
+    pub(crate) sum: Vec<String>,
 }
 
 impl Default for Rollup {
@@ -36,15 +39,17 @@ impl Default for Rollup {
             max_age_days: MAX_AGE_DAYS,
             max_ahead_hours: MAX_AHEAD_HOURS,
             counts_duplicates: false,
+            sum: Vec::new(),
         }
     }
 }
 
 impl Rollup {
-    /// Returns the limits of a message's hour.
-    pub(crate) fn limits(&self) -> Limits {
+    /// Returns the rules for the function.
+    pub(crate) fn rules(&self) -> Rules {
         let limit = |number: i32| u32::try_from(number).ok().filter(|number| *number > 0);
-        Limits { max_age_days: limit(self.max_age_days), max_ahead_hours: limit(self.max_ahead_hours) }
+        let limits = Limits { max_age_days: limit(self.max_age_days), max_ahead_hours: limit(self.max_ahead_hours) };
+        Rules { types: self.count.iter().cloned().collect(), limits, sums: self.sum.clone() }
     }
 }
 
@@ -55,6 +60,7 @@ pub(super) struct Raw {
     max_age_days: Maybe<i64>,
     max_ahead_hours: Maybe<i64>,
     duplicates: Maybe<String>,
+    sum: Maybe<Vec<Spanned<String>>>,
 }
 
 pub(super) const KEYS: &[Key] = &[
@@ -82,7 +88,19 @@ pub(super) const KEYS: &[Key] = &[
         "once",
         "\"once\": objects with the same content count once; \"count\": each counts.",
     ),
+    key(
+        "rollup.sum",
+        "sum = [\"properties.revenue\"]",
+        "",
+        "Paths of fields whose numbers are summed for each event and hour.",
+    ),
 ];
+
+/// The most fields that are summed. Each adds two attributes to an item.
+const MOST_FIELDS: usize = 8;
+/// The most keys of a path, and the most bytes.
+const MOST_KEYS: usize = 8;
+const LONGEST_PATH: usize = 200;
 
 impl Raw {
     pub(super) fn check(self, check: &mut Check<'_>) -> Rollup {
@@ -94,6 +112,7 @@ impl Raw {
             max_age_days: max_age_days.unwrap_or(default.max_age_days),
             max_ahead_hours: max_ahead_hours.unwrap_or(default.max_ahead_hours),
             counts_duplicates: check_duplicates(check, self.duplicates),
+            sum: self.sum.map_or_else(Vec::new, |paths| check_paths(check, "rollup.sum", paths)),
         }
     }
 }
@@ -106,6 +125,33 @@ fn check_duplicates(check: &mut Check<'_>, value: Maybe<String>) -> bool {
         check.mistake(value.span(), "`rollup.duplicates` is unknown", label, help);
     }
     value.get_ref() == "count"
+}
+
+/// Checks a list of paths of fields.
+fn check_paths(check: &mut Check<'_>, key: &str, paths: Spanned<Vec<Spanned<String>>>) -> Vec<String> {
+    if paths.get_ref().len() > MOST_FIELDS {
+        let label = format!("{} paths", paths.get_ref().len());
+        check.mistake(
+            paths.span(),
+            format!("`{key}` has too many paths"),
+            label,
+            format!("list at most {MOST_FIELDS}"),
+        );
+    }
+    let mut seen = BTreeSet::new();
+    for path in paths.get_ref() {
+        let text = path.get_ref().as_str();
+        let keys: Vec<&str> = text.split('.').collect();
+        let is_usable = keys.len() <= MOST_KEYS && text.len() <= LONGEST_PATH && keys.iter().all(|key| !key.is_empty());
+        if !is_usable || text.chars().any(char::is_control) || FIELDS.contains(&text) {
+            let message = format!("`{}` is not the path of a field that `{key}` can use", text.escape_debug());
+            let help = "write keys with dots between them, such as properties.revenue";
+            check.mistake(path.span(), message, "", help);
+        } else if !seen.insert(text) {
+            check.mistake(path.span(), format!("`{}` is listed twice", text.escape_debug()), "", "list each path once");
+        }
+    }
+    paths.into_inner().into_iter().map(Spanned::into_inner).collect()
 }
 
 fn check_types(check: &mut Check<'_>, count: Spanned<Vec<Spanned<String>>>) -> Vec<String> {

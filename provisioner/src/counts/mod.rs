@@ -3,11 +3,14 @@
 pub(crate) mod calendar;
 pub(crate) mod moment;
 pub(crate) mod period;
+mod quantity;
 mod reader;
 mod records;
 
+pub(crate) use quantity::Quantity;
 pub(crate) use reader::{
-    AT_ONCE, Names, Progress, RECENT_DAYS, Ranked, Reader, Series, Top, Which, add_event, memory, similar,
+    AT_ONCE, Measure, Names, Numbers, Progress, RECENT_DAYS, Ranked, Reader, Series, Top, Which, add_event, memory,
+    similar,
 };
 pub(crate) use records::{Records, Skipped, skips};
 

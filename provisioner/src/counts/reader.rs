@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
-use counting::names::counts::{BY_HOUR, COUNT, EVENT, HOUR};
+use counting::names::counts::{BY_HOUR, COUNT, EVENT, HOUR, sum_of, values_of};
 use counting::names::daily;
 use counting::rollup::{OVERFLOW, name_in_table};
 use jiff::{Timestamp, ToSpan};
 use tokio::task::JoinSet;
 
 use super::period::{Period, Span};
+use super::quantity::Quantity;
 use crate::aws::{Aws, AwsError, Call};
 use crate::config::Pipeline;
 use crate::error::Error;
@@ -27,26 +28,42 @@ const SUGGESTIONS: usize = 3;
 /// The minimum Jaro-Winkler similarity of a suggestion.
 const MIN_SIMILARITY: f64 = 0.7;
 
-/// The counts of one event.
+/// What is read of the items.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Measure {
+    /// The counts.
+    #[default]
+    Count,
+    /// The sums of the field at this path.
+    Sum(String),
+    /// The averages of the field at this path, over the messages that have it.
+    Average(String),
+}
+
+/// The numbers of a period.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Numbers {
+    /// The number of each part, including zeros.
+    pub(crate) parts: Vec<Quantity>,
+    /// The number of the whole period.
+    pub(crate) total: Quantity,
+}
+
+impl Numbers {
+    /// Creates the counts or sums of these parts.
+    pub(crate) fn of(parts: Vec<Quantity>) -> Self {
+        let total = parts.iter().copied().sum();
+        Self { parts, total }
+    }
+}
+
+/// The numbers of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Series {
     pub(crate) event: String,
-    /// The count in each part of the period, including zeros.
-    pub(crate) parts: Vec<i64>,
+    pub(crate) numbers: Numbers,
     /// The same for the previous period, if requested. The number of parts may differ.
-    pub(crate) before: Option<Vec<i64>>,
-}
-
-impl Series {
-    /// Returns the sum of all parts.
-    pub(crate) fn total(&self) -> i64 {
-        sum(self.parts.iter().copied())
-    }
-
-    /// Returns the sum of all parts of the previous period, if requested.
-    pub(crate) fn total_before(&self) -> Option<i64> {
-        self.before.as_ref().map(|parts| sum(parts.iter().copied()))
-    }
+    pub(crate) before: Option<Numbers>,
 }
 
 /// The most frequent events.
@@ -56,20 +73,20 @@ pub(crate) struct Top {
     pub(crate) events: Vec<Ranked>,
     /// The number of distinct events.
     pub(crate) distinct: usize,
-    /// The total count of all events.
-    pub(crate) total: i64,
-    /// The total count in the previous period.
-    pub(crate) total_before: i64,
+    /// The total of all events.
+    pub(crate) total: Quantity,
+    /// The total in the previous period.
+    pub(crate) total_before: Quantity,
 }
 
 /// An event among the most frequent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ranked {
     pub(crate) event: String,
-    /// Its count in the period.
-    pub(crate) count: i64,
-    /// Its count in the previous period.
-    pub(crate) before: i64,
+    /// Its count or sum in the period.
+    pub(crate) number: Quantity,
+    /// The same in the previous period.
+    pub(crate) before: Quantity,
 }
 
 type Item = HashMap<String, AttributeValue>;
@@ -203,7 +220,7 @@ impl Reader {
         }
     }
 
-    /// Returns the counts of events in each part of the period, and of the previous period if given.
+    /// Returns the numbers of events in each part of the period, and of the previous period if given.
     ///
     /// # Errors
     /// An AWS error; the table does not exist; an event was never counted (with similar names as suggestions).
@@ -212,16 +229,18 @@ impl Reader {
         events: &[String],
         period: &Period,
         before: Option<&Period>,
+        measure: &Measure,
     ) -> Result<Vec<Series>, Error> {
         let readings = events.iter().enumerate().map(|(n, event)| {
             let (reader, event, period, before) = (self.clone(), event.clone(), period.clone(), before.cloned());
+            let measure = measure.clone();
             async move {
-                let parts = reader.event(&event, &period).await?;
+                let numbers = reader.event(&event, &period, &measure).await?;
                 let before = match before {
-                    Some(before) => Some(reader.event(&event, &before).await?),
+                    Some(before) => Some(reader.event(&event, &before, &measure).await?),
                     None => None,
                 };
-                Ok((n, Series { event, parts, before }))
+                Ok((n, Series { event, numbers, before }))
             }
         });
         let mut all = Vec::with_capacity(events.len());
@@ -233,15 +252,16 @@ impl Reader {
         all.sort_unstable_by_key(|(n, _)| *n);
         let all: Vec<Series> = all.into_iter().map(|(_, series)| series).collect();
         // An event without counts may be misspelled.
-        let empty = all.iter().filter(|series| series.parts.iter().all(|count| *count == 0));
-        for series in empty.filter(|series| series.total_before().unwrap_or(0) == 0) {
+        let is_empty = |numbers: &Numbers| numbers.parts.iter().all(|number| number.is_zero());
+        let empty = all.iter().filter(|series| is_empty(&series.numbers));
+        for series in empty.filter(|series| series.before.as_ref().is_none_or(is_empty)) {
             self.ensure_known(&series.event).await?;
         }
         Ok(all)
     }
 
-    /// Returns the counts of one event in each part of the period.
-    async fn event(&self, event: &str, period: &Period) -> Result<Vec<i64>, Error> {
+    /// Returns the numbers of one event in each part of the period.
+    async fn event(&self, event: &str, period: &Period, measure: &Measure) -> Result<Numbers, Error> {
         let request = self
             .dynamodb
             .query()
@@ -255,15 +275,24 @@ impl Reader {
             .expression_attribute_values(":last", AttributeValue::S(period.last_hour()));
         let items = request.into_paginator().items().send().collect::<Result<Vec<Item>, _>>().await;
         let items = items.call("dynamodb:Query").map_err(|error| self.failed(&error))?;
-        let mut parts = vec![0_i64; period.len()];
+        let mut parts = vec![Quantity::default(); period.len()];
+        let mut values = vec![0_i64; period.len()];
         for item in &items {
-            let count = number(&self.table, item)?;
             let hour: Option<Timestamp> = text(&self.table, item, HOUR)?.parse().ok();
-            if let Some(part) = hour.and_then(|hour| period.part_of(hour)).and_then(|part| parts.get_mut(part)) {
-                *part = part.saturating_add(count);
+            let Some(part) = hour.and_then(|hour| period.part_of(hour)) else { continue };
+            let Some(more) = quantity(&self.table, item, measure)? else { continue };
+            if let (Some(part), Some(values)) = (parts.get_mut(part), values.get_mut(part)) {
+                *part = part.plus(more);
+                *values = values.saturating_add(number_of_values(item, measure));
             }
         }
-        Ok(parts)
+        let numbers = Numbers::of(parts);
+        if !matches!(measure, Measure::Average(_)) {
+            return Ok(numbers);
+        }
+        let total = numbers.total.over(sum(values.iter().copied()));
+        let parts = numbers.parts.into_iter().zip(values).map(|(part, values)| part.over(values)).collect();
+        Ok(Numbers { parts, total })
     }
 
     /// Fails if an event was never counted.
@@ -353,34 +382,40 @@ impl Reader {
         Ok(names)
     }
 
-    /// Returns the `limit` most frequent events, with their counts in the previous period.
+    /// Returns the `limit` most frequent events, or those with the largest sums, with their numbers in the previous period.
     ///
     /// # Errors
     /// An AWS error; the table does not exist.
-    pub(crate) async fn top(&self, period: &Period, before: &Period, limit: usize) -> Result<Top, Error> {
-        let (mut current, mut earlier) = (HashMap::<String, i64>::new(), HashMap::<String, i64>::new());
+    pub(crate) async fn top(
+        &self,
+        period: &Period,
+        before: &Period,
+        limit: usize,
+        measure: &Measure,
+    ) -> Result<Top, Error> {
+        let (mut current, mut earlier) = (HashMap::<String, Quantity>::new(), HashMap::<String, Quantity>::new());
         let spans: Vec<_> =
             before.spans().map(|span| (false, span)).chain(period.spans().map(|span| (true, span))).collect();
         let readings = spans.into_iter().map(|(is_current, span)| {
-            let reader = self.clone();
-            async move { Ok((is_current, reader.events_in(span).await?)) }
+            let (reader, measure) = (self.clone(), measure.clone());
+            async move { Ok((is_current, reader.quantities_in(span, &measure).await?)) }
         });
-        self.each_of(readings, |(is_current, counts)| {
+        self.each_of(readings, |(is_current, numbers)| {
             let sums = if is_current { &mut current } else { &mut earlier };
-            for (event, count) in counts {
+            for (event, number) in numbers {
                 let sum = sums.entry(event).or_default();
-                *sum = sum.saturating_add(count);
+                *sum = sum.plus(number);
             }
             Ok(())
         })
         .await?;
-        let (distinct, total) = (current.len(), sum(current.values().copied()));
-        let total_before = sum(earlier.values().copied());
+        let (distinct, total) = (current.len(), current.values().copied().sum());
+        let total_before = earlier.values().copied().sum();
         let mut events: Vec<Ranked> = current
             .into_iter()
-            .map(|(event, count)| Ranked { before: earlier.get(&event).copied().unwrap_or(0), event, count })
+            .map(|(event, number)| Ranked { before: earlier.get(&event).copied().unwrap_or_default(), event, number })
             .collect();
-        events.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.event.cmp(&b.event)));
+        events.sort_unstable_by(|a, b| b.number.cmp(&a.number).then_with(|| a.event.cmp(&b.event)));
         events.truncate(limit);
         Ok(Top { events, distinct, total, total_before })
     }
@@ -393,7 +428,7 @@ impl Reader {
     pub(crate) async fn most_frequent(&self, span: Span, most: usize) -> Result<(Vec<(String, i64)>, bool), Error> {
         let (mut bytes, mut others) = (0, None);
         let mut counts = self
-            .each(span, |counts: &mut Vec<(String, i64)>| {
+            .each(span, number, |counts: &mut Vec<(String, i64)>| {
                 bytes += counts.last().map_or(0, |(event, _)| memory(event));
                 if bytes > 2 * most {
                     bytes = keep_most_frequent(counts, most, &mut others);
@@ -415,15 +450,22 @@ impl Reader {
 
     /// Returns the count of each event in an hour or day.
     async fn events_in(self, span: Span) -> Result<Vec<(String, i64)>, Error> {
-        self.each(span, |_| ()).await
+        self.each(span, number, |_| ()).await
     }
 
-    /// Returns the count of each event in an hour or day. After each, `each` may remove some.
-    async fn each(
+    /// Returns the number of each event in an hour or day.
+    async fn quantities_in(self, span: Span, measure: &Measure) -> Result<Vec<(String, Quantity)>, Error> {
+        self.each(span, |table, item| quantity(table, item, measure), |_| ()).await
+    }
+
+    /// Returns the number of each event in an hour or day, as `read` finds it in the item. After each, `each` may remove
+    /// some.
+    async fn each<T>(
         &self,
         span: Span,
-        mut each: impl FnMut(&mut Vec<(String, i64)>),
-    ) -> Result<Vec<(String, i64)>, Error> {
+        read: impl Fn(&str, &Item) -> Result<Option<T>, Error>,
+        mut each: impl FnMut(&mut Vec<(String, T)>),
+    ) -> Result<Vec<(String, T)>, Error> {
         let (table, index, key) = match span.is_day {
             true => (&*self.daily, None, daily::DAY),
             false => (&*self.table, Some(BY_HOUR.to_owned()), HOUR),
@@ -440,10 +482,8 @@ impl Reader {
         let mut counts = Vec::new();
         while let Some(item) = items.next().await {
             let item = item.call("dynamodb:Query").map_err(|error| failed(table, &error))?;
-            let count = number(table, &item)?;
-            // A recount leaves zeros.
-            if count != 0 {
-                counts.push((text(table, &item, EVENT)?, count));
+            if let Some(number) = read(table, &item)? {
+                counts.push((text(table, &item, EVENT)?, number));
                 each(&mut counts);
             }
         }
@@ -461,10 +501,29 @@ fn text(table: &str, item: &Item, attribute: &'static str) -> Result<String, Err
     found.cloned().ok_or_else(|| Error::incomplete_answer(format!("read table {table}"), attribute))
 }
 
-/// Returns the count of an item.
-fn number(table: &str, item: &Item) -> Result<i64, Error> {
+/// Returns the count of an item, unless it is zero, as a recount may leave it.
+fn number(table: &str, item: &Item) -> Result<Option<i64>, Error> {
     let found = item.get(COUNT).and_then(|value| value.as_n().ok()).and_then(|digits| digits.parse().ok());
-    found.ok_or_else(|| Error::incomplete_answer(format!("read table {table}"), COUNT))
+    let count = found.ok_or_else(|| Error::incomplete_answer(format!("read table {table}"), COUNT))?;
+    Ok(Some(count).filter(|count| *count != 0))
+}
+
+/// Returns the number of an item; `None` if it has no sum of the field, or a count of zero.
+fn quantity(table: &str, item: &Item, measure: &Measure) -> Result<Option<Quantity>, Error> {
+    let field = match measure {
+        Measure::Count => return Ok(number(table, item)?.map(Quantity::from)),
+        Measure::Sum(field) | Measure::Average(field) => field,
+    };
+    let Some(digits) = item.get(&sum_of(field)).and_then(|value| value.as_n().ok()) else { return Ok(None) };
+    let sum = Quantity::parse(digits);
+    sum.map(Some).ok_or_else(|| Error::incomplete_answer(format!("read table {table}"), "decimal sum"))
+}
+
+/// Returns the number of messages whose values an item sums.
+fn number_of_values(item: &Item, measure: &Measure) -> i64 {
+    let Measure::Average(field) = measure else { return 0 };
+    let values = item.get(&values_of(field)).and_then(|value| value.as_n().ok());
+    values.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 /// Returns the error of a call that reads a table.

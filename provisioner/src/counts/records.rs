@@ -28,17 +28,25 @@ pub(crate) struct Skipped {
     pub(crate) skipped: BTreeMap<String, u64>,
     /// The first skipped lines: line number and reason.
     pub(crate) first_skipped: Vec<(u64, String)>,
+    /// The number of values of counted messages that are not summed, by field and reason.
+    pub(crate) fields_skipped: BTreeMap<String, u64>,
 }
 
 impl Skipped {
     /// Returns the number of skipped lines.
-    pub(crate) fn sum(&self) -> u64 {
+    pub(crate) fn skipped_lines(&self) -> u64 {
         self.skipped.values().sum()
     }
 
-    /// Formats the reasons: `not_json=2 no_time=1`.
+    /// Returns the number of values that are not summed.
+    pub(crate) fn skipped_values(&self) -> u64 {
+        self.fields_skipped.values().sum()
+    }
+
+    /// Formats the reasons: `not_json=2 properties.revenue:not_a_number=1`.
     pub(crate) fn reasons(&self) -> String {
-        let reasons: Vec<String> = self.skipped.iter().map(|(reason, count)| format!("{reason}={count}")).collect();
+        let all = self.skipped.iter().chain(&self.fields_skipped);
+        let reasons: Vec<String> = all.map(|(reason, count)| format!("{reason}={count}")).collect();
         reasons.join(" ")
     }
 
@@ -51,14 +59,16 @@ impl Skipped {
 
 /// Returns the objects with skips, latest first. A duplicate's skips are those of the counted object.
 pub(crate) fn skips(records: &[RecordItem]) -> Vec<Skipped> {
-    let has_skips = |item: &&RecordItem| item.record.skips() > 0 && item.record.duplicate_of.is_none();
+    let has_skips = |record: &Record| record.skips() > 0 || !record.fields_skipped.is_empty();
+    let has_skips = |item: &&RecordItem| has_skips(&item.record) && item.record.duplicate_of.is_none();
     let mut items: Vec<&RecordItem> = records.iter().filter(has_skips).collect();
     items.sort_by_key(|item| std::cmp::Reverse(item.written_at));
-    let skipped = |Record { object, lines, skipped, first_skipped, .. }: &Record| Skipped {
-        object: object.clone(),
-        lines: *lines,
-        skipped: skipped.clone(),
-        first_skipped: first_skipped.clone(),
+    let skipped = |record: &Record| Skipped {
+        object: record.object.clone(),
+        lines: record.lines,
+        skipped: record.skipped.clone(),
+        first_skipped: record.first_skipped.clone(),
+        fields_skipped: record.fields_skipped.clone(),
     };
     items.into_iter().map(|item| skipped(&item.record)).collect()
 }
@@ -90,7 +100,7 @@ impl Records {
     /// # Errors
     /// See [`Records::between`].
     pub(crate) async fn skips(&self, since: i64, now: i64) -> Result<Vec<Skipped>, Error> {
-        Ok(skips(&self.read(since, now, Some("attribute_exists(skipped)")).await?))
+        Ok(skips(&self.read(since, now, Some("attribute_exists(skipped) OR attribute_exists(fields_skipped)")).await?))
     }
 
     async fn read(&self, since: i64, now: i64, filter: Option<&str>) -> Result<Vec<RecordItem>, Error> {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::cache::{Spans, too_large};
-use crate::counts::Series;
 use crate::counts::period::Period;
+use crate::counts::{Numbers, Quantity, Series};
 use crate::error::Error;
 
 /// An event in a period.
@@ -90,7 +90,9 @@ impl Event {
 
 impl From<&Event> for Series {
     fn from(event: &Event) -> Self {
-        Self { event: event.name.to_string(), parts: event.parts.clone(), before: event.before.clone() }
+        let numbers = |parts: &[i64]| Numbers::of(parts.iter().copied().map(Quantity::from).collect());
+        let before = event.before.as_deref().map(numbers);
+        Self { event: event.name.to_string(), numbers: numbers(&event.parts), before }
     }
 }
 

@@ -11,7 +11,7 @@ use super::chart::{self, COLOURS, Drawing, Drawn};
 use super::frame::{Event, Frame};
 use super::view::{Chart, ROWS, View};
 use crate::counts::period::{Extent, Period};
-use crate::counts::{Series, Skipped, similar};
+use crate::counts::{Measure, Series, Skipped, similar};
 use crate::error::Error;
 use crate::output::counts::{self, CountsFormat, share};
 use crate::text::{counted, grouped, printable};
@@ -54,7 +54,7 @@ struct Choice {
 
 /// Formats a change, with a no-break space before the percent sign.
 fn change(current: i64, before: i64) -> String {
-    counts::change(current, before).replace(" %", "\u{a0}%")
+    counts::change(current.into(), before.into()).replace(" %", "\u{a0}%")
 }
 
 fn choices(all: &[(&str, &str)], chosen: &str) -> Vec<Choice> {
@@ -275,7 +275,7 @@ pub(crate) fn csv(view: &View, found: &Found<'_>) -> String {
         false => chosen(view, found.frame),
     };
     let series: Vec<Series> = events.iter().map(Series::from).collect();
-    counts::series(&series, found.period, found.before, CountsFormat::Csv)
+    counts::series(&series, found.period, found.before, &Measure::Count, CountsFormat::Csv)
 }
 
 /// Returns the name of the file with the CSV; it has the zone of its times.

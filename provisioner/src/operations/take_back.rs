@@ -6,6 +6,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::builders::PutBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, Put as PutItem, TransactWriteItem, Update};
+use counting::amount::Amount;
 use counting::names::{counts, daily, ledger};
 use counting::plan::{Pair, days};
 use counting::protocol::{Claim, Ledger, Put, StoreError, Undo};
@@ -74,13 +75,13 @@ impl Session<'_> {
             .expression_attribute_values(":zero", number(0))
     }
 
-    /// Returns the items to which pairs were added, with the counts: table, key, count.
-    fn additions<'b>(&'b self, pairs: &'b [Pair]) -> Vec<(&'b str, Attributes, i64)> {
+    /// Returns the items to which pairs were added, with the amounts: table, key, amount.
+    fn additions<'b>(&'b self, pairs: &'b [Pair]) -> Vec<(&'b str, Attributes, Amount)> {
         let table = &self.pipeline.table;
-        let hours = pairs.iter().map(|(event, hour, n)| (&*table.counts, hour_key(event, hour), *n));
-        let days = days(pairs).map(|(day, event, n)| {
+        let hours = pairs.iter().map(|(event, hour, n)| (&*table.counts, hour_key(event, hour), n.clone()));
+        let days = days(pairs).map(|(day, event, amount)| {
             let key = [(daily::DAY, day), (daily::EVENT, event)];
-            (&*table.daily, key.map(|(name, key)| (name.to_owned(), text(key))).into(), n)
+            (&*table.daily, key.map(|(name, key)| (name.to_owned(), text(key))).into(), amount)
         });
         hours.chain(days).collect()
     }
@@ -190,13 +191,14 @@ impl Undo for Session<'_> {
         let mut actions = vec![TransactWriteItem::builder().put(put.build()?).build()];
         let additions = self.additions(pairs);
         if is_added {
-            for (table, key, count) in &additions {
+            for (table, key, amount) in &additions {
+                // A test object has no sums.
                 let update = Update::builder()
                     .table_name(*table)
                     .set_key(Some(key.clone()))
                     .update_expression("ADD #count :less")
                     .expression_attribute_names("#count", counts::COUNT)
-                    .expression_attribute_values(":less", number(count.saturating_neg()));
+                    .expression_attribute_values(":less", number(amount.count.saturating_neg()));
                 actions.push(TransactWriteItem::builder().update(update.build()?).build());
             }
         } else {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::delimited;
 use super::table::{Column, narrowest, table, terminal_width, wrapped};
 use crate::counts::period::{Extent, Period};
-use crate::counts::{Names, RECENT_DAYS, Ranked, Series, Top, Which};
+use crate::counts::{Measure, Names, Quantity, RECENT_DAYS, Ranked, Series, Top, Which};
 use crate::text::{grouped, printable};
 
 /// The format of counts.
@@ -31,7 +31,13 @@ const START: &str = "start";
 const EXTENT: &str = "extent";
 
 /// Formats the counts of events by part of a period, and of the previous period if it was read.
-pub(crate) fn series(all: &[Series], period: &Period, before: Option<&Period>, format: CountsFormat) -> String {
+pub(crate) fn series(
+    all: &[Series],
+    period: &Period,
+    before: Option<&Period>,
+    measure: &Measure,
+    format: CountsFormat,
+) -> String {
     match format {
         CountsFormat::Json => {
             let event = |series: &Series| {
@@ -39,24 +45,46 @@ pub(crate) fn series(all: &[Series], period: &Period, before: Option<&Period>, f
                     .map(|part| {
                         json!({
                             "start": period.start_of(part), "end": period.end_of(part),
-                            "extent": period.extent(part).name(), "count": count_at(series, part),
+                            "extent": period.extent(part).name(), member(measure): json_of(number_at(series, part), measure),
                         })
                     })
                     .collect();
-                let mut event = json!({ "event": series.event, "total": series.total(), "counts": counts });
-                if let Some(before) = series.total_before() {
-                    event["before"] = json!(before);
+                let total = json_of(series.numbers.total, measure);
+                let mut event = json!({ "event": series.event, "total": total, "counts": counts });
+                if let Some(before) = &series.before {
+                    event["before"] = json_of(before.total, measure);
                 }
                 event
             };
             let mut whole = bounds(period, before);
             whole["by"] = json!(period.by().name());
+            if let Measure::Sum(field) | Measure::Average(field) = measure {
+                whole["field"] = json!(field);
+            }
             whole["events"] = all.iter().map(event).collect();
             format!("{whole:#}\n")
         }
         CountsFormat::Csv => delimited::csv(series_rows(all, period)),
         CountsFormat::Tsv => delimited::tsv(series_rows(all, period)),
         CountsFormat::Table => series_table(all, period, before),
+    }
+}
+
+/// Returns the name of a number in JSON.
+fn member(measure: &Measure) -> &'static str {
+    match measure {
+        Measure::Count => "count",
+        Measure::Sum(_) => "sum",
+        Measure::Average(_) => "average",
+    }
+}
+
+/// Returns a number as JSON. Sums are texts, since programs read JSON's numbers with few digits.
+fn json_of(number: Quantity, measure: &Measure) -> Value {
+    let text = number.to_string();
+    match measure {
+        Measure::Count => text.parse::<i64>().map_or_else(|_| json!(text), |count| json!(count)),
+        Measure::Sum(_) | Measure::Average(_) => json!(text),
     }
 }
 
@@ -90,6 +118,17 @@ pub(crate) fn notes(period: &Period, before: Option<&Period>) -> Vec<String> {
     notes
 }
 
+/// Says what a reader of sums must know.
+pub(crate) fn sum_notes(measure: &Measure, summed: &[String]) -> Vec<String> {
+    match measure {
+        Measure::Sum(field) | Measure::Average(field) if !summed.contains(field) => {
+            let field = printable(field);
+            vec![format!("`{field}` is not in rollup.sum: only what was summed before is shown")]
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// Returns the header and the rows of CSV and TSV: the start, the counts of each event, and the extent.
 fn series_rows(all: &[Series], period: &Period) -> impl Iterator<Item = Vec<String>> {
     let mut header = vec![START.to_owned()];
@@ -105,13 +144,13 @@ fn series_rows(all: &[Series], period: &Period) -> impl Iterator<Item = Vec<Stri
     }
     header.push(EXTENT.to_owned());
     // The previous period may have more parts, such as the days of a longer month.
-    let longest = all.iter().filter_map(|series| Some(series.before.as_ref()?.len())).max().unwrap_or(0);
+    let longest = all.iter().filter_map(|series| Some(series.before.as_ref()?.parts.len())).max().unwrap_or(0);
     let rows = (0..period.len().max(longest)).map(|part| {
         let exists = part < period.len();
         let counts = all.iter().flat_map(|series| {
-            let current = if exists { count_at(series, part).to_string() } else { String::new() };
+            let current = if exists { number_at(series, part).to_string() } else { String::new() };
             let before = series.before.as_ref();
-            let before = before.map(|parts| parts.get(part).map(i64::to_string).unwrap_or_default());
+            let before = before.map(|before| before.parts.get(part).map(Quantity::to_string).unwrap_or_default());
             std::iter::once(current).chain(before)
         });
         let extent = if exists { period.extent(part).name() } else { "" };
@@ -120,15 +159,15 @@ fn series_rows(all: &[Series], period: &Period) -> impl Iterator<Item = Vec<Stri
     std::iter::once(header).chain(rows)
 }
 
-fn count_at(series: &Series, part: usize) -> i64 {
-    series.parts.get(part).copied().unwrap_or(0)
+fn number_at(series: &Series, part: usize) -> Quantity {
+    series.numbers.parts.get(part).copied().unwrap_or_default()
 }
 
 /// Returns the change of an event since the part before. A part that is not whole is not compared with a whole one.
 fn change_since(series: &Series, part: usize, period: &Period) -> String {
     let is_whole = |part: usize| period.extent(part) == Extent::Whole;
     match part.checked_sub(1).filter(|earlier| is_whole(*earlier) && is_whole(part)) {
-        Some(earlier) => change(count_at(series, part), count_at(series, earlier)),
+        Some(earlier) => change(number_at(series, part), number_at(series, earlier)),
         None => String::new(),
     }
 }
@@ -141,16 +180,17 @@ fn series_table(all: &[Series], period: &Period, before: Option<&Period>) -> Str
     let unit = || Column::times(format!("{} ({})", period.by().name(), period.zone()), labels.clone());
     // A comparison also shows the change from part to part, such as the growth month over month.
     let columns = |series: &Series| {
-        let mut counts: Vec<String> = series.parts.iter().copied().map(grouped).collect();
-        counts.push(grouped(series.total()));
-        counts.extend(before.map(|_| grouped(series.total_before().unwrap_or(0))));
+        let total_before = series.before.as_ref().map(|before| before.total).unwrap_or_default();
+        let mut counts: Vec<String> = series.numbers.parts.iter().copied().map(Quantity::grouped).collect();
+        counts.push(series.numbers.total.grouped());
+        counts.extend(before.map(|_| total_before.grouped()));
         let mut columns = vec![
             Column::values(printable(&series.event), counts),
-            Column::bars(series.parts.iter().copied().map(Some).collect()),
+            Column::bars(series.numbers.parts.iter().copied().map(Some).collect()),
         ];
         if before.is_some() {
             let mut changes: Vec<String> = (0..period.len()).map(|part| change_since(series, part, period)).collect();
-            changes.push(change(series.total(), series.total_before().unwrap_or(0)));
+            changes.push(change(series.numbers.total, total_before));
             columns.push(Column::values("change", changes));
         }
         columns
@@ -181,49 +221,53 @@ fn heading(text: &str, before: Option<&Period>, width: Option<usize>) -> String 
 }
 
 /// Formats the most frequent events.
-pub(crate) fn top(top: &Top, period: &Period, before: &Period, format: CountsFormat) -> String {
+pub(crate) fn top(top: &Top, period: &Period, before: &Period, measure: &Measure, format: CountsFormat) -> String {
     let rows = || {
-        let header = ["event", "count", "before"].map(str::to_owned).to_vec();
-        let row = |ranked: &Ranked| vec![ranked.event.clone(), ranked.count.to_string(), ranked.before.to_string()];
+        let header = ["event", member(measure), "before"].map(str::to_owned).to_vec();
+        let row = |ranked: &Ranked| vec![ranked.event.clone(), ranked.number.to_string(), ranked.before.to_string()];
         std::iter::once(header).chain(top.events.iter().map(row))
     };
     match format {
         CountsFormat::Json => {
             let event = |ranked: &Ranked| {
                 json!({
-                    "event": ranked.event, "count": ranked.count, "before": ranked.before,
-                    "share": share(ranked.count, top.total),
+                    "event": ranked.event, member(measure): json_of(ranked.number, measure),
+                    "before": json_of(ranked.before, measure), "share": ranked.number.share_of(top.total),
                 })
             };
             let mut whole = bounds(period, Some(before));
             whole["events"] = top.events.iter().map(event).collect();
             whole["distinct"] = json!(top.distinct);
-            whole["total"] = json!(top.total);
-            whole["total_before"] = json!(top.total_before);
+            whole["total"] = json_of(top.total, measure);
+            whole["total_before"] = json_of(top.total_before, measure);
             format!("{whole:#}\n")
         }
         CountsFormat::Csv => delimited::csv(rows()),
         CountsFormat::Tsv => delimited::tsv(rows()),
-        CountsFormat::Table => top_table(top, period, before),
+        CountsFormat::Table => top_table(top, period, before, measure),
     }
 }
 
-fn top_table(top: &Top, period: &Period, before: &Period) -> String {
+fn top_table(top: &Top, period: &Period, before: &Period, measure: &Measure) -> String {
     /// Returns a column of the events and, below, of all of them.
     fn column<T>(top: &Top, of: impl Fn(&Ranked) -> T, all: T) -> Vec<T> {
         top.events.iter().map(of).chain([all]).collect()
     }
     let width = terminal_width();
-    let share = |ranked: &Ranked| format!("{:.1} %", share(ranked.count, top.total) * 100.0);
+    let share = |ranked: &Ranked| format!("{:.1} %", ranked.number.share_of(top.total) * 100.0);
+    let header = match measure {
+        Measure::Count => "count",
+        Measure::Sum(field) | Measure::Average(field) => field,
+    };
     let columns = vec![
         Column::names("event", column(top, |ranked| printable(&ranked.event), "all".to_owned())),
-        Column::values("count", column(top, |ranked| grouped(ranked.count), grouped(top.total))),
-        Column::bars(column(top, |ranked| Some(ranked.count), None)),
+        Column::values(header, column(top, |ranked| ranked.number.grouped(), top.total.grouped())),
+        Column::bars(column(top, |ranked| Some(ranked.number), None)),
         Column::values("share", column(top, share, String::new())).optional(),
-        Column::values("before", column(top, |ranked| grouped(ranked.before), grouped(top.total_before))).optional(),
+        Column::values("before", column(top, |ranked| ranked.before.grouped(), top.total_before.grouped())).optional(),
         Column::values(
             "change",
-            column(top, |ranked| change(ranked.count, ranked.before), change(top.total, top.total_before)),
+            column(top, |ranked| change(ranked.number, ranked.before), change(top.total, top.total_before)),
         )
         .optional(),
     ];
@@ -257,20 +301,20 @@ pub(crate) fn names_notes(names: &Names) -> Vec<String> {
 }
 
 /// Formats the change since the previous period: `+1,200 (+12.5 %)`.
-pub(crate) fn change(current: i64, before: i64) -> String {
-    let difference = current.saturating_sub(before);
-    let sign = if difference > 0 { "+" } else { "" };
-    let numbers = format!("{sign}{}", grouped(difference));
-    if before == 0 {
-        return if current == 0 { numbers } else { format!("{numbers} (new)") };
+pub(crate) fn change(current: Quantity, before: Quantity) -> String {
+    let difference = current.minus(before);
+    let sign = if difference > Quantity::default() { "+" } else { "" };
+    let numbers = format!("{sign}{}", difference.grouped());
+    if before.is_zero() {
+        return if current.is_zero() { numbers } else { format!("{numbers} (new)") };
     }
-    let percent = share(difference, before) * 100.0;
+    let percent = difference.share_of(before) * 100.0;
     // Tenths are noise in a percentage of four digits.
     if percent.abs() < 1000.0 {
         return format!("{numbers} ({percent:+.1} %)");
     }
     let percent = format!("{percent:.0}").parse().map(grouped).unwrap_or_default();
-    format!("{numbers} ({sign}{percent} %)")
+    format!("{numbers} ({}{percent} %)", if percent.starts_with('-') { "" } else { "+" })
 }
 
 /// Returns the ratio of a part to a whole, or 0 if the whole is 0. Counts are far below 2^53, up to which a float is
@@ -286,9 +330,9 @@ mod tests {
 
     #[test]
     fn change_has_a_sign_and_a_percentage() {
-        assert_eq!(change(1125, 1000), "+125 (+12.5 %)");
-        assert_eq!(change(500, 1000), "-500 (-50.0 %)");
-        assert_eq!(change(123_456, 10), "+123,446 (+1,234,460 %)");
-        assert_eq!((change(5, 0).as_str(), change(0, 0).as_str()), ("+5 (new)", "0"));
+        assert_eq!(change(1125.into(), 1000.into()), "+125 (+12.5 %)");
+        assert_eq!(change(500.into(), 1000.into()), "-500 (-50.0 %)");
+        assert_eq!(change(123_456.into(), 10.into()), "+123,446 (+1,234,460 %)");
+        assert_eq!((change(5.into(), 0.into()).as_str(), change(0.into(), 0.into()).as_str()), ("+5 (new)", "0"));
     }
 }

@@ -3,6 +3,8 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::counts::Quantity;
+
 /// The width of the longest bar, in characters.
 const BAR: usize = 20;
 /// The minimum width of a bar.
@@ -21,7 +23,7 @@ enum Cells {
     /// Values, which cannot be cut.
     Values(Vec<String>),
     /// Bars, of parts of their maximum. A row without a bar has `None`.
-    Bars { counts: Vec<Option<i64>>, most: i64 },
+    Bars { counts: Vec<Option<Quantity>>, most: Quantity },
 }
 
 /// A column of a table.
@@ -54,8 +56,8 @@ impl Column {
     }
 
     /// Creates a column of bars.
-    pub(crate) fn bars(counts: Vec<Option<i64>>) -> Self {
-        let most = counts.iter().flatten().copied().max().unwrap_or(0);
+    pub(crate) fn bars(counts: Vec<Option<Quantity>>) -> Self {
+        let most = counts.iter().flatten().copied().max().unwrap_or_default();
         Self::new("", Cells::Bars { counts, most }).optional()
     }
 
@@ -92,7 +94,7 @@ impl Column {
         match &self.cells {
             Cells::Names(cells) => cut(cells.get(row).map_or("", String::as_str), width),
             Cells::Values(cells) => cells.get(row).cloned().unwrap_or_default(),
-            Cells::Bars { counts, most } => bar(counts.get(row).copied().flatten().unwrap_or(0), *most, width),
+            Cells::Bars { counts, most } => bar(counts.get(row).copied().flatten().unwrap_or_default(), *most, width),
         }
     }
 
@@ -188,13 +190,18 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
     start + "…" + &end
 }
 
-/// Returns the bar of a count, rounded up to an eighth of a character.
-fn bar(count: i64, most: i64, width: usize) -> String {
-    let (Ok(count), Ok(most)) = (u128::try_from(count), u128::try_from(most)) else { return String::new() };
-    if count == 0 || most == 0 {
+/// Returns the bar of a number, rounded up to an eighth of a character.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "a bar has few characters"
+)]
+fn bar(number: Quantity, most: Quantity, width: usize) -> String {
+    if number <= Quantity::default() {
         return String::new();
     }
-    let eighths = usize::try_from((count * width as u128 * 8).div_ceil(most)).unwrap_or(0);
+    let eighths = (number.share_of(most) * (width * 8) as f64).ceil() as usize;
     let part = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"].get(eighths % 8).copied().unwrap_or_default();
     "█".repeat(eighths / 8) + part
 }
@@ -226,10 +233,17 @@ mod tests {
 
     #[test]
     fn bar_is_proportional_to_its_count() {
-        assert_eq!(bar(10, 10, 20).chars().count(), 20);
-        assert_eq!(bar(5, 10, 20).chars().count(), 10);
-        assert_eq!((bar(1, 1_000_000, 20).as_str(), bar(0, 10, 20).as_str(), bar(-1, 10, 20).as_str()), ("▏", "", ""));
-        assert_eq!(bar(i64::MAX, i64::MAX, 20).chars().count(), 20);
+        assert_eq!(bar(10.into(), 10.into(), 20).chars().count(), 20);
+        assert_eq!(bar(5.into(), 10.into(), 20).chars().count(), 10);
+        assert_eq!(
+            (
+                bar(1.into(), 1_000_000.into(), 20).as_str(),
+                bar(0.into(), 10.into(), 20).as_str(),
+                bar((-1).into(), 10.into(), 20).as_str()
+            ),
+            ("▏", "", "")
+        );
+        assert_eq!(bar(i64::MAX.into(), i64::MAX.into(), 20).chars().count(), 20);
     }
 
     #[test]
@@ -250,7 +264,7 @@ mod tests {
         vec![
             Column::names("event", vec![name.to_owned(), "all".to_owned()]),
             Column::values("count", vec![count.to_string(), count.to_string()]),
-            Column::bars(vec![Some(count), None]),
+            Column::bars(vec![Some(count.into()), None]),
             Column::values("share", vec!["100.0 %".to_owned(), String::new()]).optional(),
         ]
     }

@@ -39,6 +39,7 @@ mod status;
 mod strict;
 mod strict_kinds;
 mod strictness;
+mod sums;
 mod tls;
 mod uploads;
 mod validate;

@@ -153,12 +153,15 @@ fn desired_environment(context: &Context<'_>, declared: &Function) -> BTreeMap<S
         (env::BUCKET_OWNER.to_owned(), context.account.id.clone()),
         (env::COUNT_TYPES.to_owned(), pipeline.rollup.count.join(",")),
     ]);
-    let limits = pipeline.rollup.limits();
+    let limits = pipeline.rollup.rules().limits;
     let limits = [(env::MAX_AGE_DAYS, limits.max_age_days), (env::MAX_AHEAD_HOURS, limits.max_ahead_hours)];
     environment
         .extend(limits.into_iter().filter_map(|(name, limit)| limit.map(|limit| (name.to_owned(), limit.to_string()))));
     if let Some(days) = pipeline.bucket.ledger_ttl_days() {
         environment.insert(env::LEDGER_TTL_DAYS.to_owned(), days.to_string());
+    }
+    if !pipeline.rollup.sum.is_empty() {
+        environment.insert(env::SUM.to_owned(), serde_json::json!(pipeline.rollup.sum).to_string());
     }
     if pipeline.rollup.counts_duplicates {
         environment.insert(env::DUPLICATES.to_owned(), env::DUPLICATES_COUNT.to_owned());
