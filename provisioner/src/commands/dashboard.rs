@@ -31,6 +31,9 @@ pub(crate) struct Args {
     events: Vec<String>,
     #[command(flatten)]
     period: PeriodArgs,
+    /// Show the sums of this field, one of rollup.sum: properties.revenue
+    #[arg(long, value_name = "FIELD")]
+    sum: Option<String>,
     /// Compare with the previous period
     #[arg(long)]
     compare: bool,
@@ -39,7 +42,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
     let pipeline = global.load()?;
     let dashboard = Dashboard::new(&Aws::connect(&pipeline).await?, &pipeline);
-    let view = View::asked(&args.events, &args.period, args.compare);
+    let mut view = View::asked(&args.events, &args.period, args.compare);
+    view.sum = args.sum.clone().unwrap_or_default();
     view.period()?;
     if let Some(file) = &args.out {
         let progress = dashboard.progress();

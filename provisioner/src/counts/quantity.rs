@@ -51,6 +51,11 @@ impl Quantity {
         Self(self.0.saturating_sub(other.0))
     }
 
+    /// Returns whether it is larger than zero.
+    pub(crate) fn is_positive(self) -> bool {
+        self.0 > 0
+    }
+
     pub(crate) fn is_zero(self) -> bool {
         self.0 == 0
     }
@@ -71,6 +76,12 @@ impl Quantity {
     #[expect(clippy::cast_precision_loss, reason = "a percentage needs no more digits")]
     pub(crate) fn share_of(self, whole: Self) -> f64 {
         if whole.is_zero() { 0.0 } else { self.0 as f64 / whole.0 as f64 }
+    }
+
+    /// Returns it as a float, for a drawing.
+    #[expect(clippy::cast_precision_loss, reason = "a pixel needs no more digits")]
+    pub(crate) fn approximate(self) -> f64 {
+        self.0 as f64 / ONE as f64
     }
 
     /// Formats it with its digits grouped by three: `1,234.5`.

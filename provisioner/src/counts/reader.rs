@@ -29,7 +29,7 @@ const SUGGESTIONS: usize = 3;
 const MIN_SIMILARITY: f64 = 0.7;
 
 /// What is read of the items.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Measure {
     /// The counts.
     #[default]
@@ -102,7 +102,7 @@ pub(crate) fn memory(event: &str) -> usize {
 
 /// Keeps the most frequent events, within `most` bytes, and adds the counts of the others to `others`. Returns the bytes
 /// of those that are kept.
-fn keep_most_frequent(counts: &mut Vec<(String, i64)>, most: usize, others: &mut Option<i64>) -> usize {
+fn keep_most_frequent(counts: &mut Vec<(String, Quantity)>, most: usize, others: &mut Option<Quantity>) -> usize {
     counts.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     let (mut bytes, mut kept) = (0, 0);
     for (event, _) in counts.iter() {
@@ -112,8 +112,8 @@ fn keep_most_frequent(counts: &mut Vec<(String, i64)>, most: usize, others: &mut
         bytes += memory(event);
         kept += 1;
     }
-    let sum = sum(counts.drain(kept..).map(|(_, count)| count));
-    *others = Some(others.unwrap_or(0).saturating_add(sum));
+    let sum = counts.drain(kept..).map(|(_, count)| count).sum();
+    *others = Some(others.unwrap_or_default().plus(sum));
     bytes
 }
 
@@ -420,20 +420,29 @@ impl Reader {
         Ok(Top { events, distinct, total, total_before })
     }
 
-    /// Returns the counts of the most frequent events in an hour or day, and whether there are others, which are counted
-    /// together as [`OVERFLOW`]. The events use at most `most` bytes of [`memory`].
+    /// Returns the numbers of the events with the largest ones in an hour or day, and whether there are others, which are
+    /// taken together as [`OVERFLOW`]. The events use at most `most` bytes of [`memory`].
     ///
     /// # Errors
     /// An AWS error; the table does not exist.
-    pub(crate) async fn most_frequent(&self, span: Span, most: usize) -> Result<(Vec<(String, i64)>, bool), Error> {
+    pub(crate) async fn most_frequent(
+        &self,
+        span: Span,
+        measure: &Measure,
+        most: usize,
+    ) -> Result<(Vec<(String, Quantity)>, bool), Error> {
         let (mut bytes, mut others) = (0, None);
         let mut counts = self
-            .each(span, number, |counts: &mut Vec<(String, i64)>| {
-                bytes += counts.last().map_or(0, |(event, _)| memory(event));
-                if bytes > 2 * most {
-                    bytes = keep_most_frequent(counts, most, &mut others);
-                }
-            })
+            .each(
+                span,
+                |table, item| quantity(table, item, measure),
+                |counts: &mut Vec<(String, Quantity)>| {
+                    bytes += counts.last().map_or(0, |(event, _)| memory(event));
+                    if bytes > 2 * most {
+                        bytes = keep_most_frequent(counts, most, &mut others);
+                    }
+                },
+            )
             .await?;
         if bytes > most {
             keep_most_frequent(&mut counts, most, &mut others);
@@ -441,7 +450,7 @@ impl Reader {
         let is_cut = others.is_some();
         if let Some(others) = others {
             match counts.iter_mut().find(|(event, _)| event == OVERFLOW) {
-                Some((_, count)) => *count = count.saturating_add(others),
+                Some((_, count)) => *count = count.plus(others),
                 None => counts.push((OVERFLOW.to_owned(), others)),
             }
         }
@@ -543,11 +552,11 @@ mod tests {
 
     #[test]
     fn less_frequent_events_are_counted_together() {
-        let mut counts: Vec<(String, i64)> = (0..100).map(|n| (format!("event {n:02}"), n)).collect();
+        let mut counts: Vec<(String, Quantity)> = (0..100).map(|n| (format!("event {n:02}"), n.into())).collect();
         let mut others = None;
         let bytes = keep_most_frequent(&mut counts, 10 * memory("event 00"), &mut others);
         assert_eq!((bytes, counts.len()), (10 * memory("event 00"), 10));
-        assert_eq!(counts[0], ("event 99".to_owned(), 99));
-        assert_eq!(others, Some((0..90).sum()));
+        assert_eq!(counts[0], ("event 99".to_owned(), 99.into()));
+        assert_eq!(others, Some((0..90).sum::<i64>().into()));
     }
 }

@@ -17,7 +17,7 @@ use moka::policy::EvictionPolicy;
 use tokio::sync::Semaphore;
 
 use crate::counts::period::Span;
-use crate::counts::{AT_ONCE, Progress, Reader, memory};
+use crate::counts::{AT_ONCE, Measure, Progress, Quantity, Reader, memory};
 use crate::error::{Error, ErrorKind};
 
 /// The time that a page waits for current counts if all of its spans are cached.
@@ -54,7 +54,9 @@ pub(crate) enum Trigger {
 }
 
 /// The counts of one span.
-type Counts = Arc<[(Arc<str>, i64)]>;
+type Counts = Arc<[(Arc<str>, Quantity)]>;
+/// A span, and what is read of it.
+type Key = (Span, Measure);
 
 /// Spans, with the age of the oldest read among them.
 #[derive(Debug)]
@@ -110,7 +112,7 @@ type Reading = Shared<ReadingFuture>;
 /// A pipeline's counts and their cached spans.
 pub(crate) struct Cache {
     reader: Reader,
-    spans: moka::future::Cache<Span, Kept>,
+    spans: moka::future::Cache<Key, Kept>,
     names: Mutex<Names>,
     /// The limit of concurrent calls of all pages together.
     calls: Semaphore,
@@ -133,7 +135,7 @@ fn is_fresh(span: Span, read: Instant, asked: Instant, trigger: Trigger) -> bool
 
 impl Cache {
     pub(crate) fn new(reader: Reader) -> Arc<Self> {
-        let bytes = |_: &Span, kept: &Kept| u32::try_from(kept.bytes).unwrap_or(u32::MAX);
+        let bytes = |_: &Key, kept: &Kept| u32::try_from(kept.bytes).unwrap_or(u32::MAX);
         let spans = moka::future::Cache::builder()
             .max_capacity(MOST_BYTES as u64)
             .weigher(bytes)
@@ -152,8 +154,14 @@ impl Cache {
     ///
     /// # Errors
     /// The failed AWS call, or too many concurrent pages.
-    pub(crate) async fn read(self: &Arc<Self>, spans: Vec<Span>, trigger: Trigger) -> Result<Spans, Error> {
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        spans: Vec<Span>,
+        measure: &Measure,
+        trigger: Trigger,
+    ) -> Result<Spans, Error> {
         let asked = Instant::now();
+        let spans: Vec<Key> = spans.into_iter().map(|span| (span, measure.clone())).collect();
         let mut reading = self.reading(&spans, asked, trigger)?;
         match tokio::time::timeout(PATIENCE, &mut reading).await {
             Ok(done) => done?,
@@ -171,7 +179,7 @@ impl Cache {
     }
 
     /// Joins the reading of the same spans, or begins one.
-    fn reading(self: &Arc<Self>, spans: &[Span], asked: Instant, trigger: Trigger) -> Result<Reading, Error> {
+    fn reading(self: &Arc<Self>, spans: &[Key], asked: Instant, trigger: Trigger) -> Result<Reading, Error> {
         let mut hasher = DefaultHasher::new();
         (spans, trigger).hash(&mut hasher);
         let key = hasher.finish();
@@ -191,10 +199,10 @@ impl Cache {
     }
 
     /// Returns the cached spans, or `None` if one of them is not cached.
-    async fn known(&self, spans: &[Span], asked: Instant, trigger: Trigger) -> Option<Spans> {
+    async fn known(&self, spans: &[Key], asked: Instant, trigger: Trigger) -> Option<Spans> {
         let mut kept = Vec::with_capacity(spans.len());
-        for span in spans {
-            kept.push((*span, self.spans.get(span).await?));
+        for key in spans {
+            kept.push((key.0, self.spans.get(key).await?));
         }
         let cut = kept.iter().filter(|(_, kept)| kept.is_cut).count();
         let oldest = kept.iter().map(|(_, kept)| kept.read).min().unwrap_or(asked);
@@ -204,10 +212,10 @@ impl Cache {
     }
 
     /// Reads the spans that are not fresh, latest first. Pages that need the same span share its reading.
-    async fn refresh(self: Arc<Self>, mut spans: Vec<Span>, asked: Instant, trigger: Trigger) -> Result<(), Error> {
-        spans.sort_unstable_by(|a, b| b.cmp(a));
+    async fn refresh(self: Arc<Self>, mut spans: Vec<Key>, asked: Instant, trigger: Trigger) -> Result<(), Error> {
+        spans.sort_unstable_by_key(|(span, _)| std::cmp::Reverse(*span));
         let most = if trigger == Trigger::Start { MOST_WARM_BYTES } else { MOST_BYTES };
-        let readings = spans.into_iter().map(|span| Arc::clone(&self).span(span, asked, trigger));
+        let readings = spans.into_iter().map(|key| Arc::clone(&self).span(key, asked, trigger));
         let mut all: usize = 0;
         self.reader
             .each_of(readings, |bytes| {
@@ -218,16 +226,16 @@ impl Cache {
     }
 
     /// Reads a span unless it is fresh, and returns its memory in bytes.
-    async fn span(self: Arc<Self>, span: Span, asked: Instant, trigger: Trigger) -> Result<usize, Error> {
-        let this = &*self;
-        let entry = self.spans.entry(span).and_try_compute_with(|kept| async move {
+    async fn span(self: Arc<Self>, key: Key, asked: Instant, trigger: Trigger) -> Result<usize, Error> {
+        let (this, (span, measure)) = (&*self, key.clone());
+        let entry = self.spans.entry(key).and_try_compute_with(|kept| async move {
             if kept.is_some_and(|kept| is_fresh(span, kept.value().read, asked, trigger)) {
                 return Ok::<_, Error>(Op::Nop);
             }
             // Fails only if the semaphore is closed, which never happens here.
             let _call = this.calls.acquire().await.ok();
             let read = Instant::now();
-            let (counts, is_cut) = this.reader.most_frequent(span, MOST_SPAN_BYTES).await?;
+            let (counts, is_cut) = this.reader.most_frequent(span, &measure, MOST_SPAN_BYTES).await?;
             let bytes = counts.iter().map(|(event, _)| memory(event)).sum();
             let mut names = this.names.lock().unwrap_or_else(PoisonError::into_inner);
             let counts = counts.into_iter().map(|(event, count)| (names.intern(&event), count)).collect();
@@ -251,8 +259,8 @@ pub(super) fn too_large(help: &str) -> Error {
 mod tests {
     use super::*;
 
-    fn hour(n: i64) -> Span {
-        Span { start: Timestamp::from_second(n * 3600).expect("a time"), is_day: false }
+    fn hour(n: i64) -> Key {
+        (Span { start: Timestamp::from_second(n * 3600).expect("a time"), is_day: false }, Measure::Count)
     }
 
     #[test]

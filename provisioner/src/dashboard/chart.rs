@@ -5,6 +5,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::view::Chart;
+use crate::counts::Quantity;
 use crate::counts::period::{Extent, Period};
 use crate::text::grouped;
 
@@ -52,20 +53,21 @@ pub(crate) struct Drawn<'a> {
     /// The index of its colour; [`COLOURS`] is the colour of all other series.
     pub(crate) colour: usize,
     /// The counts by part.
-    pub(crate) parts: &'a [i64],
+    pub(crate) parts: &'a [Quantity],
     /// True for the counts of the previous period: a thin dashed line, also in a chart of bars.
     pub(crate) is_previous: bool,
 }
 
 /// The opacity of the bar of an unfinished part.
 const UNFINISHED: f64 = 0.45;
-/// The maximum number of steps of the y axis.
+/// The maximum number of steps of the y axis, and its lowest top.
 const STEPS: f64 = 5.0;
+const LOWEST_TOP: f64 = 4.0;
 
 /// Returns the labels of the y axis: from 0, in equal steps of 1, 2 or 5 times a power of ten, up to the highest count
 /// or above.
-fn y_labels(highest: i64) -> Vec<f64> {
-    let highest = height(highest.max(4));
+fn y_labels(highest: f64) -> Vec<f64> {
+    let highest = highest.max(LOWEST_TOP);
     let power = 10_f64.powf((highest / STEPS).log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|n| n * power).into_iter().find(|step| step * STEPS >= highest);
     let step = step.unwrap_or(10.0 * power);
@@ -89,12 +91,6 @@ pub(crate) struct Drawing {
 
 fn colour(n: usize) -> RGBColor {
     SERIES.get(n).copied().unwrap_or(SERIES[COLOURS])
-}
-
-/// Converts a count to a float. Counts are far below 2^53, up to which a float represents every integer.
-#[expect(clippy::cast_precision_loss, reason = "a pixel needs no more")]
-fn height(count: i64) -> f64 {
-    count as f64
 }
 
 /// Abbreviates a number: 950, 12k, 3.4M.
@@ -132,13 +128,13 @@ fn plot(
     let length = period.len();
     let parts = i32::try_from(length)?;
     let stacked = chart == Chart::Bars;
-    let sum = |part: usize| -> i64 {
+    let sum = |part: usize| -> Quantity {
         let layers = series.iter().filter(|drawn| !drawn.is_previous);
-        layers.filter_map(|drawn| drawn.parts.get(part)).fold(0, |sum, count| sum.saturating_add(*count))
+        layers.filter_map(|drawn| drawn.parts.get(part)).copied().sum()
     };
-    let highest = series.iter().flat_map(|drawn| drawn.parts).copied().max().unwrap_or(0);
-    let highest = if stacked { (0..length).map(sum).max().unwrap_or(0).max(highest) } else { highest };
-    let labels = y_labels(highest);
+    let highest = series.iter().flat_map(|drawn| drawn.parts).copied().max().unwrap_or_default();
+    let highest = if stacked { (0..length).map(sum).max().unwrap_or_default().max(highest) } else { highest };
+    let labels = y_labels(highest.approximate());
     let top = labels.last().copied().unwrap_or(1.0);
     let root = SVGBackend::with_string(svg, size.area).into_drawing_area();
     let widest = labels.iter().map(|label| short(*label).len()).max().unwrap_or(1);
@@ -173,15 +169,15 @@ fn plot(
         root.draw(&Text::new(text, (x, pixels.1.end + 16), centred.clone()))?;
     }
     if stacked {
-        let mut floors = vec![0_i64; length];
+        let mut floors = vec![Quantity::default(); length];
         let narrow = if width > 6.0 { 0.4 } else { 0.5 };
         for drawn in series.iter().filter(|drawn| !drawn.is_previous) {
             let layer = drawn.parts.iter().zip(&mut floors).enumerate().filter_map(|(part, (count, floor))| {
                 let (low, x) = (*floor, f64::from(i32::try_from(part).ok()?));
-                *floor = floor.saturating_add(*count);
-                let corners = [(x - narrow, height(low)), (x + narrow, height(*floor))];
+                *floor = floor.plus(*count);
+                let corners = [(x - narrow, low.approximate()), (x + narrow, floor.approximate())];
                 let opacity = if period.extent(part) == Extent::SoFar { UNFINISHED } else { 1.0 };
-                (*count != 0).then(|| Rectangle::new(corners, colour(drawn.colour).mix(opacity).filled()))
+                (!count.is_zero()).then(|| Rectangle::new(corners, colour(drawn.colour).mix(opacity).filled()))
             });
             chart.draw_series(layer.collect::<Vec<_>>())?;
         }
@@ -189,8 +185,8 @@ fn plot(
     // A part that has not begun has no point, and the line to an unfinished one is dashed.
     let begun = (0..length).take_while(|part| period.extent(*part) != Extent::Future).count();
     let finished = (0..begun).take_while(|part| period.extent(*part) != Extent::SoFar).count();
-    let points = |parts: &[i64], range: std::ops::Range<usize>| -> Vec<(f64, f64)> {
-        let point = |part: usize| Some((f64::from(i32::try_from(part).ok()?), height(*parts.get(part)?)));
+    let points = |parts: &[Quantity], range: std::ops::Range<usize>| -> Vec<(f64, f64)> {
+        let point = |part: usize| Some((f64::from(i32::try_from(part).ok()?), parts.get(part)?.approximate()));
         range.filter_map(point).collect()
     };
     for drawn in series.iter().filter(|drawn| drawn.is_previous || !stacked) {
@@ -231,6 +227,8 @@ mod tests {
 
     fn drawing(parts: &[&[i64]], chart: Chart) -> Drawing {
         let period = View::of("from=2015-08-01&to=2015-08-04").period().expect("a period");
+        let parts: Vec<Vec<Quantity>> =
+            parts.iter().map(|parts| parts.iter().copied().map(Quantity::from).collect()).collect();
         let series: Vec<Drawn<'_>> =
             parts.iter().enumerate().map(|(colour, parts)| Drawn { colour, parts, is_previous: false }).collect();
         draw(&series, &period, chart, WIDE).expect("a drawing")
@@ -250,12 +248,12 @@ mod tests {
             (12_345, vec!["0", "5,000", "10k", "15k"]),
             (4_000_001, vec!["0", "1M", "2M", "3M", "4M", "5M"]),
         ] {
-            assert_eq!(y_labels(highest).into_iter().map(short).collect::<Vec<_>>(), labels, "{highest}");
+            assert_eq!(y_labels(f64::from(highest)).into_iter().map(short).collect::<Vec<_>>(), labels, "{highest}");
         }
-        for highest in (0..1_000_000).step_by(997).chain([i64::MAX, -3]) {
+        for highest in (0..1_000_000).step_by(997).map(f64::from).chain([1e37, -3.0]) {
             let labels = y_labels(highest);
             let texts: std::collections::BTreeSet<String> = labels.iter().map(|label| short(*label)).collect();
-            assert!(labels.last().is_some_and(|top| *top >= height(highest)), "{highest}: {labels:?}");
+            assert!(labels.last().is_some_and(|top| *top >= highest), "{highest}: {labels:?}");
             assert!((3..=6).contains(&labels.len()) && texts.len() == labels.len(), "{highest}: {labels:?}");
         }
     }
@@ -267,7 +265,7 @@ mod tests {
         let draw = |from: i64, to: i64, chart| {
             let query = format!("from={}&to={}&by=day", day(from), day(to));
             let period = View::of(&query).period().expect("a period");
-            let parts: Vec<i64> = (1..=period.len()).map(|n| i64::try_from(n).expect("a number")).collect();
+            let parts: Vec<Quantity> = (1..=period.len()).map(|n| i64::try_from(n).expect("a number").into()).collect();
             super::draw(&[Drawn { colour: 0, parts: &parts, is_previous: false }], &period, chart, WIDE)
                 .expect("a drawing")
                 .svg

@@ -13,11 +13,11 @@ use crate::error::Error;
 pub(crate) struct Event {
     pub(crate) name: Arc<str>,
     /// The counts by part.
-    pub(crate) parts: Vec<i64>,
+    pub(crate) parts: Vec<Quantity>,
     /// The sum of `parts`.
-    pub(crate) total: i64,
+    pub(crate) total: Quantity,
     /// The counts of the previous period by part, if it was read.
-    pub(crate) before: Option<Vec<i64>>,
+    pub(crate) before: Option<Vec<Quantity>>,
 }
 
 /// All events of a period, most frequent first, then by name.
@@ -26,24 +26,24 @@ pub(crate) struct Frame {
     /// The events, including those that occurred only in the previous period.
     pub(crate) events: Vec<Event>,
     /// The total count of all events.
-    pub(crate) total: i64,
+    pub(crate) total: Quantity,
     /// The total count in the previous period, if it was read.
-    pub(crate) before: Option<i64>,
+    pub(crate) before: Option<Quantity>,
     /// The number of parts of the period.
     length: usize,
     /// The number of spans of which only the most frequent events are known.
     pub(crate) cut: usize,
 }
 
-fn sum(counts: &[i64]) -> i64 {
-    counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
+fn sum(counts: &[Quantity]) -> Quantity {
+    counts.iter().copied().sum()
 }
 
 /// The maximum number of events times parts. The counts of 5,000 events fit into the longest chart.
 const MOST_CELLS: usize = 8_000_000;
 
-fn by_event(spans: &Spans, period: &Period) -> Result<HashMap<Arc<str>, Vec<i64>>, Error> {
-    let mut events: HashMap<Arc<str>, Vec<i64>> = HashMap::new();
+fn by_event(spans: &Spans, period: &Period) -> Result<HashMap<Arc<str>, Vec<Quantity>>, Error> {
+    let mut events: HashMap<Arc<str>, Vec<Quantity>> = HashMap::new();
     for (span, counts) in &spans.counts {
         let Some(part) = period.part_of(span.start) else { continue };
         for (event, count) in counts.iter() {
@@ -52,10 +52,10 @@ fn by_event(spans: &Spans, period: &Period) -> Result<HashMap<Arc<str>, Vec<i64>
             }
             let parts = match events.get_mut(event) {
                 Some(parts) => parts,
-                None => events.entry(Arc::clone(event)).or_insert_with(|| vec![0; period.len()]),
+                None => events.entry(Arc::clone(event)).or_insert_with(|| vec![Quantity::default(); period.len()]),
             };
             if let Some(sum) = parts.get_mut(part) {
-                *sum = sum.saturating_add(*count);
+                *sum = sum.plus(*count);
             }
         }
     }
@@ -64,23 +64,23 @@ fn by_event(spans: &Spans, period: &Period) -> Result<HashMap<Arc<str>, Vec<i64>
 
 impl Event {
     /// Returns the sum of the previous period, if it was read.
-    pub(crate) fn total_before(&self) -> Option<i64> {
+    pub(crate) fn total_before(&self) -> Option<Quantity> {
         self.before.as_deref().map(sum)
     }
 
     /// Merges several events into one with their summed counts.
     pub(crate) fn joined(name: &str, events: &[&Self], length: usize) -> Self {
-        let add = |all: &mut Vec<i64>, parts: &[i64]| {
+        let add = |all: &mut Vec<Quantity>, parts: &[Quantity]| {
             for (all, part) in all.iter_mut().zip(parts) {
-                *all = all.saturating_add(*part);
+                *all = all.plus(*part);
             }
         };
-        let mut parts = vec![0; length];
-        let mut before: Option<Vec<i64>> = None;
+        let mut parts = vec![Quantity::default(); length];
+        let mut before: Option<Vec<Quantity>> = None;
         for event in events {
             add(&mut parts, &event.parts);
             if let Some(parts) = &event.before {
-                let all = before.get_or_insert_with(|| vec![0; parts.len()]);
+                let all = before.get_or_insert_with(|| vec![Quantity::default(); parts.len()]);
                 add(all, parts);
             }
         }
@@ -90,9 +90,12 @@ impl Event {
 
 impl From<&Event> for Series {
     fn from(event: &Event) -> Self {
-        let numbers = |parts: &[i64]| Numbers::of(parts.iter().copied().map(Quantity::from).collect());
-        let before = event.before.as_deref().map(numbers);
-        Self { event: event.name.to_string(), numbers: numbers(&event.parts), before }
+        let numbers = |parts: &Vec<Quantity>| Numbers::of(parts.clone());
+        Self {
+            event: event.name.to_string(),
+            numbers: numbers(&event.parts),
+            before: event.before.as_ref().map(numbers),
+        }
     }
 }
 
@@ -108,29 +111,30 @@ impl Frame {
         let mut events: Vec<Event> = current
             .into_iter()
             .map(|(name, parts)| {
-                let before =
-                    previous.as_mut().map(|(events, length)| events.remove(&name).unwrap_or_else(|| vec![0; *length]));
+                let before = previous
+                    .as_mut()
+                    .map(|(events, length)| events.remove(&name).unwrap_or_else(|| vec![Quantity::default(); *length]));
                 Event { name, total: sum(&parts), parts, before }
             })
             .collect();
         let absent = previous.into_iter().flat_map(|(events, _)| events);
         events.extend(absent.map(|(name, before)| Event {
             name,
-            parts: vec![0; period.len()],
-            total: 0,
+            parts: vec![Quantity::default(); period.len()],
+            total: Quantity::default(),
             before: Some(before),
         }));
         events.sort_unstable_by(|a, b| b.total.cmp(&a.total).then_with(|| a.name.cmp(&b.name)));
-        let total = events.iter().fold(0_i64, |all, event| all.saturating_add(event.total));
+        let total = events.iter().map(|event| event.total).sum();
         let sums = events.iter().filter_map(Event::total_before);
-        let before = before.map(|_| sums.fold(0_i64, i64::saturating_add));
+        let before = before.map(|_| sums.sum());
         let cut = spans.cut;
         Ok(Self { events, total, before, length: period.len(), cut })
     }
 
     /// Returns the number of distinct events in the period.
     pub(crate) fn distinct(&self) -> usize {
-        self.events.iter().filter(|event| event.total != 0).count()
+        self.events.iter().filter(|event| !event.total.is_zero()).count()
     }
 
     /// Returns an event by name; its counts are zero if it did not occur.
@@ -138,8 +142,8 @@ impl Frame {
         let found = self.events.iter().find(|event| &*event.name == name);
         found.cloned().unwrap_or_else(|| Event {
             name: Arc::from(name),
-            parts: vec![0; self.length],
-            total: 0,
+            parts: vec![Quantity::default(); self.length],
+            total: Quantity::default(),
             before: self.before.map(|_| Vec::new()),
         })
     }
@@ -162,7 +166,7 @@ mod tests {
                 .iter()
                 .map(|(hour, event, count)| {
                     let span = Span { start: hour.parse().expect("a time"), is_day: false };
-                    (span, Arc::from([(Arc::from(*event), *count)]))
+                    (span, Arc::from([(Arc::from(*event), Quantity::from(*count))]))
                 })
                 .collect(),
             age: Duration::ZERO,
@@ -180,12 +184,13 @@ mod tests {
         let frame = Frame::new(&current, &period, Some((&previous, &previous_period))).expect("few events");
         let names: Vec<&str> = frame.events.iter().map(|event| &*event.name).collect();
         assert_eq!(names, ["b", "a", "old"]);
-        assert_eq!((frame.total, frame.before, frame.distinct()), (16, Some(11), 2));
-        assert_eq!(frame.event("a").parts, [3, 4]);
-        assert_eq!(frame.event("a").before, Some(vec![0, 5]));
-        assert_eq!(frame.event("none").parts, [0, 0]);
+        assert_eq!((frame.total, frame.before, frame.distinct()), (16.into(), Some(11.into()), 2));
+        let of = |counts: [i64; 2]| counts.map(Quantity::from).to_vec();
+        assert_eq!(frame.event("a").parts, of([3, 4]));
+        assert_eq!(frame.event("a").before, Some(of([0, 5])));
+        assert_eq!(frame.event("none").parts, of([0, 0]));
         let all: Vec<&Event> = frame.events.iter().collect();
         let joined = Event::joined("all", &all, 2);
-        assert_eq!((joined.parts, joined.before), (vec![3, 13], Some(vec![0, 11])));
+        assert_eq!((joined.parts, joined.before), (of([3, 13]), Some(of([0, 11]))));
     }
 }

@@ -11,9 +11,9 @@ use super::chart::{self, COLOURS, Drawing, Drawn};
 use super::frame::{Event, Frame};
 use super::view::{Chart, ROWS, View};
 use crate::counts::period::{Extent, Period};
-use crate::counts::{Measure, Series, Skipped, similar};
+use crate::counts::{Quantity, Series, Skipped, similar};
 use crate::error::Error;
-use crate::output::counts::{self, CountsFormat, share};
+use crate::output::counts::{self, CountsFormat};
 use crate::text::{counted, grouped, printable};
 
 /// The style sheet.
@@ -53,8 +53,8 @@ struct Choice {
 }
 
 /// Formats a change, with a no-break space before the percent sign.
-fn change(current: i64, before: i64) -> String {
-    counts::change(current.into(), before.into()).replace(" %", "\u{a0}%")
+fn change(current: Quantity, before: Quantity) -> String {
+    counts::change(current, before).replace(" %", "\u{a0}%")
 }
 
 fn choices(all: &[(&str, &str)], chosen: &str) -> Vec<Choice> {
@@ -68,6 +68,18 @@ fn choices(all: &[(&str, &str)], chosen: &str) -> Vec<Choice> {
         choices.push(Choice { value: chosen.to_owned(), text: chosen.to_owned(), is_chosen: true });
     }
     choices
+}
+
+/// Returns the options of the field that chooses what is shown; none if there is no choice.
+fn measures(sums: &[String], chosen: &str) -> Vec<Choice> {
+    if sums.is_empty() && chosen.is_empty() {
+        return Vec::new();
+    }
+    let texts: Vec<(&str, String)> =
+        sums.iter().map(|field| (field.as_str(), format!("sum of {}", printable(field)))).collect();
+    let all: Vec<(&str, &str)> =
+        std::iter::once(("", "counts")).chain(texts.iter().map(|(field, text)| (*field, text.as_str()))).collect();
+    choices(&all, chosen)
 }
 
 /// An entry of the chart's legend.
@@ -170,6 +182,8 @@ struct Page<'a> {
     view: &'a View,
     spans: Vec<Choice>,
     units: Vec<Choice>,
+    /// What can be shown: the counts, or the sums of a field. Empty if no field is summed.
+    measures: Vec<Choice>,
     data: Option<Data>,
     problem: Option<Problem>,
     /// True if the page is one self-contained file, with style and script inlined and without the form.
@@ -185,6 +199,8 @@ pub(crate) struct Source<'a> {
     /// The pipeline's name.
     pub(crate) pipeline: &'a str,
     pub(crate) region: &'a str,
+    /// The fields that are summed.
+    pub(crate) sums: &'a [String],
     /// True if the page is one self-contained file.
     pub(crate) standalone: bool,
 }
@@ -229,6 +245,7 @@ impl Source<'_> {
             view,
             spans: choices(&SPANS, &view.last),
             units: choices(&UNITS, &view.by),
+            measures: measures(self.sums, &view.sum),
             data,
             problem,
             standalone: self.standalone,
@@ -243,7 +260,7 @@ impl Source<'_> {
 /// Returns the chosen events, or the most frequent ones if none is chosen.
 fn chosen(view: &View, frame: &Frame) -> Vec<Event> {
     match view.events.as_slice() {
-        [] => frame.events.iter().filter(|event| event.total != 0).take(DRAWN).cloned().collect(),
+        [] => frame.events.iter().filter(|event| !event.total.is_zero()).take(DRAWN).cloned().collect(),
         names => names.iter().map(|name| frame.event(name)).collect(),
     }
 }
@@ -259,7 +276,7 @@ pub(crate) fn drawn(view: &View, frame: &Frame, length: usize) -> Vec<(usize, Ev
     } else {
         Vec::new()
     };
-    others.retain(|event| event.total != 0 || event.total_before().unwrap_or(0) != 0);
+    others.retain(|event| !event.total.is_zero() || !event.total_before().unwrap_or_default().is_zero());
     if !others.is_empty() {
         let joined = Event::joined(&format!("{} others", others.len()), &others.iter().collect::<Vec<_>>(), length);
         drawn.push((COLOURS, joined));
@@ -275,7 +292,7 @@ pub(crate) fn csv(view: &View, found: &Found<'_>) -> String {
         false => chosen(view, found.frame),
     };
     let series: Vec<Series> = events.iter().map(Series::from).collect();
-    counts::series(&series, found.period, found.before, &Measure::Count, CountsFormat::Csv)
+    counts::series(&series, found.period, found.before, &view.measure(), CountsFormat::Csv)
 }
 
 /// Returns the name of the file with the CSV; it has the zone of its times.
@@ -286,9 +303,9 @@ pub(crate) fn csv_name(period: &Period) -> String {
 
 /// Returns the previous period of the drawn events as dashed lines: one for each event, or one for all of them if there
 /// would be too many or they are stacked.
-fn previous(view: &View, events: &[(usize, Event)], length: usize) -> Vec<(usize, Vec<i64>)> {
+fn previous(view: &View, events: &[(usize, Event)], length: usize) -> Vec<(usize, Vec<Quantity>)> {
     let line = |(colour, event): &(usize, Event)| Some((*colour, event.before.clone()?));
-    let mut lines: Vec<(usize, Vec<i64>)> = if view.chart == Chart::Bars || events.len() > COMPARED {
+    let mut lines: Vec<(usize, Vec<Quantity>)> = if view.chart == Chart::Bars || events.len() > COMPARED {
         let all: Vec<&Event> = events.iter().map(|(_, event)| event).collect();
         line(&(COLOURS, Event::joined("", &all, length))).into_iter().collect()
     } else {
@@ -316,14 +333,14 @@ impl Data {
         let entries = events.iter().map(|(colour, event)| Entry {
             colour: *colour,
             name: printable(&event.name),
-            total: grouped(event.total),
+            total: event.total.grouped(),
             change: event.total_before().map(|before| change(event.total, before)),
             without: is_chosen(event).then(|| view.toggled(&event.name).query()),
         });
         let colour_of = |event: &Event| events.iter().find(|(_, other)| other.name == event.name).map(|(c, _)| *c);
-        let most = frame.events.first().map_or(0, |event| event.total);
+        let most = frame.events.first().map(|event| event.total).unwrap_or_default();
         let find = view.find.to_lowercase();
-        let ranked = frame.events.iter().filter(|event| event.total != 0 || is_chosen(event));
+        let ranked = frame.events.iter().filter(|event| !event.total.is_zero() || is_chosen(event));
         let ranked: Vec<&Event> = ranked.filter(|event| event.name.to_lowercase().contains(&find)).collect();
         let shown = if standalone { ranked.len() } else { view.rows.min(MOST_ROWS) };
         let unknown = view.events.iter().filter(|name| !frame.events.iter().any(|event| *event.name == ***name));
@@ -336,16 +353,19 @@ impl Data {
             event: event.name.to_string(),
             toggle: view.toggled(&event.name).query(),
             colour: colour_of(event),
-            count: grouped(event.total),
-            width: format!("{:.1}", share(event.total, most) * 100.0),
-            share: format!("{:.1} %", share(event.total, frame.total) * 100.0),
-            before: event.total_before().map(grouped).unwrap_or_default(),
+            count: event.total.grouped(),
+            width: format!("{:.1}", event.total.share_of(most) * 100.0),
+            share: format!("{:.1} %", event.total.share_of(frame.total) * 100.0),
+            before: event.total_before().map(Quantity::grouped).unwrap_or_default(),
             change: event.total_before().map(|before| change(event.total, before)).unwrap_or_default(),
         });
         let label = |part: usize| period.label(part);
         let parts = (0..period.len()).map(|part| Part {
             label: label(part),
-            counts: events.iter().map(|(_, event)| grouped(event.parts.get(part).copied().unwrap_or(0))).collect(),
+            counts: events
+                .iter()
+                .map(|(_, event)| event.parts.get(part).copied().unwrap_or_default().grouped())
+                .collect(),
         });
         let query = view.query();
         Ok(Self {
@@ -353,15 +373,15 @@ impl Data {
             to: period.to(),
             unit: period.by().name(),
             zone: period.zone().to_owned(),
-            total: grouped(frame.total),
+            total: frame.total.grouped(),
             distinct: frame.distinct(),
-            before: frame.before.map(|before| (grouped(before), change(frame.total, before))),
+            before: frame.before.map(|before| (before.grouped(), change(frame.total, before))),
             summary: summary(&events, &label),
             entries: entries.collect(),
             wide: chart::draw(&all, period, view.chart, chart::WIDE)?,
             narrow: chart::draw(&all, period, view.chart, chart::NARROW)?,
             parts: parts.collect(),
-            totals: events.iter().map(|(_, event)| grouped(event.total)).collect(),
+            totals: events.iter().map(|(_, event)| event.total.grouped()).collect(),
             notes: notes(period, *before, previous.len(), events.len()).into_iter().chain(cut(frame)).collect(),
             unknown: unknown.collect(),
             rows: rows.collect(),
@@ -430,9 +450,9 @@ fn skips_note(skips: Result<&[Skipped], &Error>) -> Option<String> {
 fn summary(events: &[(usize, Event)], label: &dyn Fn(usize) -> String) -> String {
     let sentences = events.iter().map(|(_, event)| {
         let peak = event.parts.iter().enumerate().max_by_key(|(part, count)| (**count, std::cmp::Reverse(*part)));
-        let peak = peak.filter(|(_, count)| **count > 0).map(|(part, count)| (label(part), grouped(*count)));
+        let peak = peak.filter(|(_, count)| count.is_positive()).map(|(part, count)| (label(part), count.grouped()));
         let peak = peak.map_or_else(String::new, |(when, count)| format!(", at most {count} in {when}"));
-        format!("{}: {} in all{peak}.", printable(&event.name), grouped(event.total))
+        format!("{}: {} in all{peak}.", printable(&event.name), event.total.grouped())
     });
     sentences.collect::<Vec<_>>().join(" ")
 }

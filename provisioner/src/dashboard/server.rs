@@ -39,7 +39,7 @@ use super::view::View;
 use crate::aws::Aws;
 use crate::config::Pipeline;
 use crate::counts::period::Period;
-use crate::counts::{Progress, Reader, Records, Skipped};
+use crate::counts::{Measure, Progress, Reader, Records, Skipped};
 use crate::error::{Error, ErrorKind};
 use crate::private_file;
 use crate::shutdown::Shutdown;
@@ -124,6 +124,8 @@ pub(crate) struct Dashboard {
     skips: Skips,
     pipeline: String,
     region: String,
+    /// The fields that are summed.
+    sums: Vec<String>,
     hosts: Vec<AcceptedHost>,
     token: Option<Token>,
 }
@@ -153,6 +155,7 @@ impl Dashboard {
             skips: Skips::new(Records::new(aws, pipeline)),
             pipeline: pipeline.name.clone(),
             region: pipeline.region.clone(),
+            sums: pipeline.rollup.sum.clone(),
             hosts: Vec::new(),
             token: None,
         }
@@ -170,7 +173,8 @@ impl Dashboard {
         // One read of both periods, so that both have the same age.
         let length = period.spans_by_part().count();
         let spans = period.spans_by_part().chain(before.iter().flat_map(Period::spans_by_part)).collect();
-        let (spans, skips) = tokio::join!(self.cache.read(spans, trigger), self.skips.read(waits));
+        let measure = view.measure();
+        let (spans, skips) = tokio::join!(self.cache.read(spans, &measure, trigger), self.skips.read(waits));
         let mut spans = spans?;
         let previous = Spans { counts: spans.counts.split_off(length), ..spans };
         let Spans { age, is_fresh, .. } = spans;
@@ -179,7 +183,7 @@ impl Dashboard {
     }
 
     fn source(&self, standalone: bool) -> Source<'_> {
-        Source { pipeline: &self.pipeline, region: &self.region, standalone }
+        Source { pipeline: &self.pipeline, region: &self.region, sums: &self.sums, standalone }
     }
 
     /// Exports a view as one self-contained file.
@@ -218,7 +222,9 @@ impl Dashboard {
         let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
         if let Ok(period) = View::of(WARM).period() {
             let cache = Arc::clone(&self.cache);
-            let warm = tokio::spawn(async move { cache.read(period.spans_by_part().collect(), Trigger::Start).await });
+            let warm = tokio::spawn(async move {
+                cache.read(period.spans_by_part().collect(), &Measure::Count, Trigger::Start).await
+            });
             // After this time, reading continues while pages are served, which show any failure.
             let _ = tokio::time::timeout(WARMING, warm).await;
         }
@@ -430,6 +436,7 @@ mod tests {
             skips: Skips::new(Records::example()),
             pipeline: "p".to_owned(),
             region: "r".to_owned(),
+            sums: Vec::new(),
             hosts: ["counts.example.com", "Bücher.example", "other.example.com:8443"]
                 .map(|host| host.parse().expect("a host"))
                 .into(),

@@ -1,8 +1,8 @@
 //! A view: the state of a page, encoded in its address so that every view can be linked to.
 
-use crate::counts::add_event;
 use crate::counts::calendar::By;
 use crate::counts::period::{Period, PeriodArgs};
+use crate::counts::{Measure, add_event};
 use crate::error::Error;
 
 /// The default number of rows in the table of events.
@@ -41,6 +41,8 @@ pub(crate) struct View {
     pub(crate) tz: String,
     /// True if the previous period is shown too.
     pub(crate) compare: bool,
+    /// The field whose sums are shown instead of the counts; empty for the counts.
+    pub(crate) sum: String,
     /// The kind of chart.
     pub(crate) chart: Chart,
     /// The number of rows in the table of events.
@@ -65,6 +67,7 @@ impl View {
                 "to" => view.to = value,
                 "by" => view.by = value,
                 "tz" => view.tz = value,
+                "sum" => view.sum = value,
                 "compare" => view.compare = value == "on",
                 "chart" => view.chart = if value == "bars" { Chart::Bars } else { Chart::Lines },
                 "rows" => view.rows = value.parse().unwrap_or(ROWS).clamp(1, MOST_ROWS),
@@ -118,6 +121,7 @@ impl View {
             ("to", &self.to),
             ("by", &self.by),
             ("tz", &self.tz),
+            ("sum", &self.sum),
             ("find", &self.find),
         ] {
             if !value.is_empty() {
@@ -144,6 +148,11 @@ impl View {
         let is_plain =
             |text: &String| text.is_empty() || (text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok());
         is_plain(&self.from) && is_plain(&self.to)
+    }
+
+    /// Returns what the view shows of the events.
+    pub(crate) fn measure(&self) -> Measure {
+        if self.sum.is_empty() { Measure::Count } else { Measure::Sum(self.sum.clone()) }
     }
 
     /// Returns the view with an event added, or removed if the view has it.
@@ -213,9 +222,9 @@ mod tests {
         #[test]
         fn view_survives_a_round_trip_through_its_address(
             events in prop::collection::vec(".{1,20}", 0..4), tz in "[A-Za-z/]{0,12}", compare: bool, bars: bool,
-            rows in 1_usize..500, refresh: bool, find in ".{0,9}", from in "[0-9-]{0,10}", to in "[0-9-]{0,10}",
+            rows in 1_usize..500, refresh: bool, find in ".{0,9}", sum in "[a-z.]{0,9}", from in "[0-9-]{0,10}", to in "[0-9-]{0,10}",
         ) {
-            let mut view = View { tz, compare, rows, refresh, find, from, to, ..View::default() };
+            let mut view = View { tz, compare, rows, refresh, find, sum, from, to, ..View::default() };
             view.chart = if bars { Chart::Bars } else { Chart::Lines };
             for event in events {
                 if !view.events.contains(&event) {

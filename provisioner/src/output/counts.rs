@@ -317,13 +317,6 @@ pub(crate) fn change(current: Quantity, before: Quantity) -> String {
     format!("{numbers} ({}{percent} %)", if percent.starts_with('-') { "" } else { "+" })
 }
 
-/// Returns the ratio of a part to a whole, or 0 if the whole is 0. Counts are far below 2^53, up to which a float is
-/// exact.
-#[expect(clippy::cast_precision_loss, reason = "a percentage needs no higher precision")]
-pub(crate) fn share(part: i64, whole: i64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -105,6 +105,12 @@ async fn revenue_of_a_month_equals_an_exact_recount() -> Result<()> {
     )?;
     ensure!(csv.out.contains(&format!(",{},", dollars(expected.cents))), "{}", csv.out);
 
+    pipeline.expect(0, &[&["dashboard", "--out", "sums.html", "--sum", REVENUE], &month[..]].concat())?;
+    let page = std::fs::read_to_string(pipeline.config().with_file_name("sums.html"))?;
+    let total = page.split_once("id=\"total\">").and_then(|(_, rest)| rest.split_once('<')).context("a total")?.0;
+    ensure!(total.replace(',', "") == dollars(expected.cents), "{total} is not {}", dollars(expected.cents));
+    ensure!(page.contains(&format!("Sum of {REVENUE}")) && !page.contains("Signed Up"), "{page}");
+
     // Another field, which only a recount sums; the counts stay, and a second recount adds nothing.
     let note = pipeline.expect(0, &[&["query", "Order Completed", "--sum", QUANTITY], &month[..]].concat())?;
     ensure!(note.err.contains(&format!("`{QUANTITY}` is not in rollup.sum")), "{}", note.err);
