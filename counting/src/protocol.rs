@@ -17,7 +17,8 @@
 //! - A handler that meets a claim finishes its plan from the plan's bytes, and never from its own totals. Handlers with
 //!   other versions of the parser therefore add the same: the totals of the first one that claims.
 //! - All contents of a plan are claimed together or none. Otherwise two plans could add the same content.
-//! - An object is recorded as counted after its content's plans are finished.
+//! - An object is recorded as counted after its content is claimed and the plans are finished, also if there is nothing to
+//!   add. Otherwise another version of the parser could claim the content of a recorded object, which nobody finishes.
 //! - A content is taken back by replacing its claim, never by deleting it: a late handler meets the replacement.
 //!
 //! Counting again with another parser is a further *generation* of claims: it adds the difference between today's totals
@@ -190,7 +191,8 @@ pub async fn count(store: &impl Store, objects: &[Object], recounts: bool) -> Re
         for (object, claims) in contents.values().zip(&claims) {
             if claims.is_empty() || recounts && !is_taken_back(claims) {
                 let share = share(store, object, claims).await?;
-                shares.extend(Some(share).filter(|share| !share.pairs.is_empty()));
+                // A content without pairs is claimed too: another version may find some.
+                shares.extend(Some(share).filter(|share| claims.is_empty() || !share.pairs.is_empty()));
             }
         }
         let new = match shares.is_empty() {

@@ -16,7 +16,7 @@ pub struct Record {
     pub object: String,
     /// Its content's name, see [`crate::names::ledger::content`].
     pub content: String,
-    /// The name of the plan that added its content last; `None` if there was nothing to add.
+    /// The name of the plan that added its content last; `None` if the content was taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
     /// The object with the same content that was counted in its place, by its name in the ledger.

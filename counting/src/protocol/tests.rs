@@ -373,7 +373,7 @@ async fn repeated_attempt_adds_nothing() {
         let objects = [object(0, 0, &totals(pairs))];
         let first = count(&store, &objects, false).await.expect("nothing fails");
         // A claim, and chunks of 49 pairs, each of which is added to its hour and to its day.
-        assert_eq!(first.transactions, if pairs == 0 { 0 } else { 1 + pairs.div_ceil(49) });
+        assert_eq!(first.transactions, 1 + pairs.div_ceil(49));
         for recounts in [false, true] {
             assert_eq!(count(&store, &objects, recounts).await.expect("nothing fails"), Counted::default());
         }
@@ -437,4 +437,14 @@ async fn recount_fails_if_an_earlier_claim_is_missing() {
     assert!(error.contains("the ledger is broken") && error.contains("claim 0 does not exist"), "{error}");
     // It is counted nonetheless, and its record says so.
     assert_eq!(count(&store, &objects, false).await, Ok(Counted::default()));
+}
+
+#[tokio::test]
+async fn content_without_pairs_is_claimed_so_that_no_other_version_adds_to_a_recorded_object() {
+    let store = still(0);
+    count(&store, &[object(0, 0, &totals(0))], false).await.expect("nothing fails");
+    count(&store, &[object(0, 0, &totals(7))], false).await.expect("nothing fails");
+    let memory = store.memory.lock().expect("unpoisoned");
+    assert!(memory.counts.is_empty(), "two versions have counted one content");
+    assert!(memory.claims.values().all(|claim| !claim.plan.is_empty()) && memory.claims.len() == 1);
 }
