@@ -122,8 +122,9 @@ pub fn messages(event: Value) -> Result<(bool, Vec<Message>), NotificationError>
     Ok((true, batch.records.into_iter().map(message).collect()))
 }
 
-/// Returns the recount that a notification asks for. S3's own never do.
-fn recount(notification: &Value) -> Option<String> {
+/// Returns the name of the recount that a notification asks for. S3's own never do.
+#[must_use]
+pub fn recount(notification: &Value) -> Option<String> {
     notification[names::ledger::RECOUNT].as_str().map(str::to_owned)
 }
 

@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use aws_sdk_lambda::types::InvocationType;
 use aws_sdk_sqs::types::{BatchResultErrorEntry, SendMessageBatchRequestEntry};
-use counting::names::ledger;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
@@ -479,11 +478,8 @@ impl Run<'_> {
     }
 
     fn notification(&self, object: &Object) -> Json {
-        let mut notification = self.session.notification([(object.key.as_str(), object.version.as_deref())]);
-        if let Some(recount) = &self.options.recount {
-            notification[ledger::RECOUNT] = json!(recount);
-        }
-        notification
+        let key = (object.key.as_str(), object.version.as_deref());
+        self.session.notification([key], self.options.recount.as_deref())
     }
 
     /// Reads the ledger for the oldest objects in flight, and removes those that are counted or late.

@@ -109,6 +109,8 @@ pub(crate) struct Received {
     pub(crate) failure: Failure,
     /// The objects of the failed notification, or `None` if the message is not Lambda's record.
     pub(crate) objects: Option<Vec<NotifiedObject>>,
+    /// The name of the recount that the notification asks for.
+    pub(crate) recount: Option<String>,
 }
 
 /// Returns the error in a function's response, in one line.
@@ -137,7 +139,7 @@ impl Received {
             attempts: 0,
             state: State::Waiting,
         };
-        let mut notified = None;
+        let (mut notified, mut recount) = (None, None);
         let unknown = |reason: String| State::Unknown(reason);
         // A message of the queue of notifications comes as S3 sent it: SQS adds no reason.
         let moved = serde_json::from_str::<Json>(&body).ok().filter(|body| body.get("Records").is_some());
@@ -153,6 +155,7 @@ impl Received {
                 failure.attempts = record.request_context.approximate_invoke_count;
                 let when = record.timestamp.and_then(|text| text.parse::<Timestamp>().ok()).or(sent);
                 failure.when = when.map(|when| super::timestamp(when.as_second())).unwrap_or_default();
+                recount = notification::recount(&record.request_payload);
                 match notification::objects(record.request_payload) {
                     Ok(objects) => {
                         failure.objects = objects.iter().map(|object| object.key.clone()).collect();
@@ -166,7 +169,7 @@ impl Received {
                 }
             }
         }
-        Some(Self { receipt, failure, objects: notified })
+        Some(Self { receipt, failure, objects: notified, recount })
     }
 }
 

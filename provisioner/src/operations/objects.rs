@@ -106,10 +106,18 @@ pub(super) fn reading(version: Option<&str>) -> &'static str {
 
 impl Session<'_> {
     /// Returns the notification that S3 would send for these keys of the bucket, each with the version that is meant, if
-    /// there is one.
-    pub(super) fn notification<'a>(&self, objects: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> Json {
+    /// there is one. With the name of a recount, the function counts them again.
+    pub(super) fn notification<'a>(
+        &self,
+        objects: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
+        recount: Option<&str>,
+    ) -> Json {
         let bucket = &self.pipeline.bucket.name;
-        notification(objects, bucket, &self.account.s3_arn(bucket), &self.account.region)
+        let mut notification = notification(objects, bucket, &self.account.s3_arn(bucket), &self.account.region);
+        if let Some(recount) = recount {
+            notification[ledger::RECOUNT] = json!(recount);
+        }
+        notification
     }
 
     /// Returns whether an object is in an archive and not restored.

@@ -75,8 +75,13 @@ impl Session<'_> {
         }))
     }
 
-    /// Returns whether all objects of a notification are counted, and the key of the first one that no longer exists.
-    async fn all_counted(&self, objects: &[NotifiedObject]) -> Result<(bool, Option<String>), Error> {
+    /// Returns whether all objects of a notification are counted, and by its recount if it asks for one, and the key of the
+    /// first one that no longer exists.
+    async fn all_counted(
+        &self,
+        objects: &[NotifiedObject],
+        recount: Option<&str>,
+    ) -> Result<(bool, Option<String>), Error> {
         let mut present = Vec::with_capacity(objects.len());
         let mut gone = None;
         for notified in objects {
@@ -85,13 +90,18 @@ impl Session<'_> {
                 None => gone = gone.or_else(|| Some(notified.key.clone())),
             }
         }
-        let counted = self.counted(&present, Consistency::Strong).await?;
+        let counted = self.counted_by(recount, &present, Consistency::Strong).await?;
         Ok((gone.is_none() && counted.into_iter().all(|counted| counted), gone))
     }
 
     /// Processes one notification as `mode` requires, and returns the outcome.
-    async fn retry(&self, objects: &[NotifiedObject], mode: ReplayMode<'_>) -> Result<State, Error> {
-        let (counted, gone) = self.all_counted(objects).await?;
+    async fn retry(
+        &self,
+        objects: &[NotifiedObject],
+        recount: Option<&str>,
+        mode: ReplayMode<'_>,
+    ) -> Result<State, Error> {
+        let (counted, gone) = self.all_counted(objects, recount).await?;
         if counted {
             return Ok(State::CountedBefore);
         }
@@ -103,14 +113,14 @@ impl Session<'_> {
         let name = &self.pipeline.function.name;
         // Nothing else of the message is passed on.
         let notification = objects.iter().map(|object| (object.key.as_str(), object.version.as_deref()));
-        let answer = self.invoke(&self.notification(notification), InvocationType::RequestResponse).await;
+        let answer = self.invoke(&self.notification(notification, recount), InvocationType::RequestResponse).await;
         let answer = answer.map_err(failed(format!("invoke function {name}")))?;
         if answer.function_error.is_some() {
             let payload = answer.payload.map(aws_sdk_lambda::primitives::Blob::into_inner).unwrap_or_default();
             let reason = serde_json::from_slice(&payload).ok().and_then(|payload| error_in(&payload));
             return Ok(State::FailedAgain(reason.unwrap_or_else(|| "the function returned no reason".to_owned())));
         }
-        match self.all_counted(objects).await? {
+        match self.all_counted(objects, recount).await? {
             (true, _) => Ok(State::Counted),
             (false, Some(gone)) => Ok(State::Gone(gone)),
             (false, None) => Ok(State::FailedAgain(
@@ -195,12 +205,12 @@ impl Session<'_> {
 
     /// Processes one message; returns its receipt handle and its outcome.
     async fn handle(&self, url: &str, received: Received, mode: ReplayMode<'_>) -> (String, Handled) {
-        let Received { receipt, mut failure, objects } = received;
+        let Received { receipt, mut failure, objects, recount } = received;
         let result = async {
             if let Some(objects) = &objects {
                 // An error here must neither keep the other messages from being processed nor this one from being
                 // deleted.
-                let state = self.retry(objects, mode).await;
+                let state = self.retry(objects, recount.as_deref(), mode).await;
                 failure.state = state.unwrap_or_else(|error| State::Unclear(error.summary_with_help()));
             }
             let is_deleted = match mode {

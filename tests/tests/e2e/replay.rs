@@ -89,3 +89,25 @@ async fn replay_of_a_multi_object_message_deletes_it_and_keeps_foreign_messages(
     ensure!(left.contains("1 message: 0 counted, 1 not counted.") && !left.contains('\u{202e}'), "{left:?}");
     Ok(())
 }
+
+#[tokio::test]
+async fn replayed_recount_counts_recorded_objects_again() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let (file, expected) = file_of(3);
+    pipeline.upload("segment-logs/x/1/a.gz", &file).await?;
+    pipeline.wait_for_counts(&expected).await?;
+    run_json(&pipeline, 0, &["backfill"])?;
+    let sqs = aws_sdk_sqs::Client::new(&pipeline.sdk().await?);
+    let url = sqs.get_queue_url().queue_name(format!("{}-failures", pipeline.name)).send().await?.queue_url;
+    let mut body = s3_notification(&pipeline.name, &["segment-logs/x/1/a.gz"]);
+    // A notification of a recorded object has nothing to do; a recount may have been killed halfway.
+    for (recount, status) in [(None, "counted_before"), (Some("one"), "counted"), (Some("one"), "counted_before")] {
+        body["recount"] = recount.into();
+        sqs.send_message().set_queue_url(url.clone()).message_body(body.to_string()).send().await?;
+        let messages = run_json(&pipeline, 0, &["replay"])?;
+        ensure!(messages[0]["state"]["status"] == status, "{recount:?}: {messages}");
+        ensure!(pipeline.counts().await? == expected, "{recount:?} changed the counts");
+    }
+    Ok(())
+}
