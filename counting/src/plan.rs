@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::amount::Amount;
 use crate::names::daily::day_of;
+use crate::names::{counts, daily};
 use crate::rollup::Totals;
 
 /// Additions in a chunk. DynamoDB allows 100 actions in a transaction (API reference, TransactWriteItems); one of them is
@@ -21,6 +22,45 @@ const LEVEL: i32 = 3;
 
 /// A pair of event and hour, with what is added to its item.
 pub type Pair = (String, String, Amount);
+
+/// An item that counts, by its keys.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Item {
+    /// Of the counts table.
+    Hour {
+        /// [`counts::EVENT`]
+        event: String,
+        /// [`counts::HOUR`]
+        hour: String,
+    },
+    /// Of the daily table.
+    Day {
+        /// [`daily::DAY`]
+        day: String,
+        /// [`daily::EVENT`]
+        event: String,
+    },
+}
+
+impl Item {
+    /// Returns the names and values of the partition key and the sort key.
+    #[must_use]
+    pub fn keys(&self) -> [(&'static str, &str); 2] {
+        match self {
+            Self::Hour { event, hour } => [(counts::EVENT, event), (counts::HOUR, hour)],
+            Self::Day { day, event } => [(daily::DAY, day), (daily::EVENT, event)],
+        }
+    }
+}
+
+/// What is added to an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addition {
+    /// The item.
+    pub item: Item,
+    /// The amount.
+    pub amount: Amount,
+}
 
 /// The part of a plan that is added for one content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,11 +111,11 @@ impl Plan {
         Self { shares, cut }
     }
 
-    /// Returns the additions of each chunk. Those to the daily table follow from them, see [`days`].
+    /// Returns the additions of each chunk.
     #[must_use]
-    pub fn chunks(&self) -> Vec<Vec<Pair>> {
+    pub fn chunks(&self) -> Vec<Vec<Addition>> {
         let mut pairs = merged(&self.shares).into_iter();
-        self.cut.iter().map(|length| pairs.by_ref().take(*length).collect()).collect()
+        self.cut.iter().map(|length| additions(&pairs.by_ref().take(*length).collect::<Vec<_>>())).collect()
     }
 
     /// Returns the plan as bytes: JSON, compressed with zstd.
@@ -120,16 +160,23 @@ fn pairs(sums: BTreeMap<(&str, &str), Amount>) -> Vec<Pair> {
     sums.into_iter().filter(|(_, amount)| !amount.is_zero()).map(pair).collect()
 }
 
-/// Returns the additions to the daily table that belong to sorted pairs: day, event, amount.
-pub fn days(pairs: &[Pair]) -> impl Iterator<Item = (&str, &str, Amount)> {
-    by_day(pairs).filter_map(|pairs| {
+/// Returns the additions of sorted pairs: those to their hours, then those to their days.
+#[must_use]
+pub fn additions(pairs: &[Pair]) -> Vec<Addition> {
+    let hours = pairs.iter().map(|(event, hour, amount)| Addition {
+        item: Item::Hour { event: event.clone(), hour: hour.clone() },
+        amount: amount.clone(),
+    });
+    let days = by_day(pairs).filter_map(|pairs| {
         let (event, hour, _) = pairs.first()?;
         let mut sum = Amount::default();
         for (_, _, amount) in pairs {
             sum += amount;
         }
-        Some((day_of(hour), event.as_str(), sum.without_zeros()))
-    })
+        let item = Item::Day { day: day_of(hour).to_owned(), event: event.clone() };
+        Some(Addition { item, amount: sum.without_zeros() })
+    });
+    hours.chain(days).collect()
 }
 
 /// Divides sorted pairs by event and day.
@@ -176,17 +223,18 @@ mod tests {
             for (event, day) in (0..40).flat_map(|event| (1..4).map(move |day| (event, day))) {
                 pairs.extend((0..hours).map(|hour| pair(event, day, hour)));
             }
-            let chunks = Plan::new(vec![share("a", pairs.clone())]).chunks();
-            assert_eq!(chunks.concat(), pairs);
-            let mut keys = BTreeSet::new();
-            for chunk in &chunks {
-                assert!(chunk.len() + days(chunk).count() <= ADDITIONS_PER_CHUNK);
-                for (day, event, amount) in days(chunk) {
-                    assert_eq!(amount, i64::from(hours).into());
-                    assert!(keys.insert((day.to_owned(), event.to_owned())), "{day} of {event} is divided");
+            let mut items = BTreeSet::new();
+            for chunk in Plan::new(vec![share("a", pairs.clone())]).chunks() {
+                assert!(chunk.len() <= ADDITIONS_PER_CHUNK);
+                for Addition { item, amount } in chunk {
+                    let is_day = matches!(item, Item::Day { .. });
+                    assert_eq!(amount, if is_day { i64::from(hours) } else { 1 }.into());
+                    assert!(items.insert(item.clone()), "{item:?} is divided");
                 }
             }
-            assert_eq!(keys.len(), 120);
+            let hour = |(event, hour, _): Pair| Item::Hour { event, hour };
+            assert!(pairs.into_iter().map(hour).all(|hour| items.remove(&hour)));
+            assert_eq!(items.len(), 120);
         }
     }
 
@@ -196,7 +244,7 @@ mod tests {
         (a.2, c.2) = (3.into(), (-1).into());
         let plan = Plan::new(vec![share("b", vec![a.clone(), b]), share("a", vec![a.clone(), c])]);
         a.2 = 6.into();
-        assert_eq!(plan.chunks(), [[a]]);
+        assert_eq!(plan.chunks(), [additions(&[a])]);
         assert_eq!(plan.shares.iter().map(|share| share.content.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert!(Plan::new(vec![share("a", Vec::new())]).chunks().is_empty());
     }

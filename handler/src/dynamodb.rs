@@ -11,9 +11,8 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, Put as PutItem, TransactWriteItem, Update};
-use counting::amount::Amount;
-use counting::names::{counts, daily, ledger};
-use counting::plan::{Pair, days};
+use counting::names::ledger;
+use counting::plan::{Addition, Item};
 use counting::protocol::{Claim, Ledger, Put, Store, StoreError};
 use counting::record::{ClaimItem, Record, RecordItem};
 use serde::Serialize;
@@ -106,6 +105,25 @@ impl Tables {
         item
     }
 
+    /// Returns the update that adds an amount to an item.
+    fn update(&self, Addition { item, amount }: &Addition) -> UpdateBuilder {
+        let table = match item {
+            Item::Hour { .. } => &self.counts,
+            Item::Day { .. } => &self.daily,
+        };
+        let keys = item.keys().into_iter();
+        let mut update =
+            keys.fold(Update::builder().table_name(table), |update, (name, key)| update.key(name, text(key)));
+        let mut clauses = Vec::new();
+        for (n, (attribute, value)) in amount.additions().into_iter().enumerate() {
+            let name = if n == 0 { "count".to_owned() } else { format!("sum{n}") };
+            clauses.push(format!("#{name} :{name}"));
+            update = update.expression_attribute_names(format!("#{name}"), attribute);
+            update = update.expression_attribute_values(format!(":{name}"), AttributeValue::N(value));
+        }
+        update.update_expression(format!("ADD {}", clauses.join(", ")))
+    }
+
     /// Applies a transaction with conditional puts.
     async fn transact(&self, actions: Vec<TransactWriteItem>) -> Result<Put, StoreError> {
         let mut ceiling = FIRST_PAUSE;
@@ -125,19 +143,6 @@ impl Tables {
         }
         Err(last)
     }
-}
-
-/// Returns the update that adds an amount to an item.
-fn addition(table: &str, keys: [(&str, &str); 2], amount: &Amount) -> UpdateBuilder {
-    let mut update = keys.into_iter().fold(Update::builder(), |update, (name, key)| update.key(name, text(key)));
-    let mut clauses = Vec::new();
-    for (n, (attribute, value)) in amount.additions().into_iter().enumerate() {
-        let name = if n == 0 { "count".to_owned() } else { format!("sum{n}") };
-        clauses.push(format!("#{name} :{name}"));
-        update = update.expression_attribute_names(format!("#{name}"), attribute);
-        update = update.expression_attribute_values(format!(":{name}"), AttributeValue::N(value));
-    }
-    update.table_name(table).update_expression(format!("ADD {}", clauses.join(", ")))
 }
 
 /// Returns the time in epoch seconds.
@@ -288,15 +293,11 @@ impl Store for Tables {
         self.transact(claims.iter().map(action).collect::<Result<_, _>>()?).await
     }
 
-    async fn add(&self, plan: &str, chunk: u32, pairs: &[Pair]) -> Result<Put, StoreError> {
+    async fn add(&self, plan: &str, chunk: u32, additions: &[Addition]) -> Result<Put, StoreError> {
         let mut actions = vec![self.put_new(self.item_of_plan(plan, chunk))?];
-        let hours = pairs.iter().map(|(event, hour, amount)| {
-            addition(&self.counts, [(counts::EVENT, event), (counts::HOUR, hour)], amount)
-        });
-        let days = days(pairs)
-            .map(|(day, event, amount)| addition(&self.daily, [(daily::DAY, day), (daily::EVENT, event)], &amount));
-        for update in hours.chain(days) {
-            actions.push(TransactWriteItem::builder().update(update.build().map_err(build_error)?).build());
+        for addition in additions {
+            let update = self.update(addition).build().map_err(build_error)?;
+            actions.push(TransactWriteItem::builder().update(update).build());
         }
         self.transact(actions).await
     }

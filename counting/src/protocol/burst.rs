@@ -8,7 +8,7 @@ use fastrand::Rng;
 use futures_util::future::join_all;
 
 use super::*;
-use crate::plan::days;
+use crate::plan::Item;
 
 /// The turns that a transaction takes, about one for each millisecond.
 const TURNS: usize = 15;
@@ -138,18 +138,20 @@ impl Store for Conflicting {
         .await
     }
 
-    async fn add(&self, plan: &str, chunk: u32, pairs: &[Pair]) -> Result<Put, StoreError> {
-        let mut items: Vec<String> = pairs.iter().map(|(event, hour, _)| format!("{event} {hour}")).collect();
-        items.extend(days(pairs).map(|(day, event, _)| format!("{event} {day}")));
+    async fn add(&self, plan: &str, chunk: u32, additions: &[Addition]) -> Result<Put, StoreError> {
+        let mut items: Vec<String> = additions.iter().map(|addition| format!("{:?}", addition.item)).collect();
         items.push(format!("{plan} {chunk}"));
         self.transact(&items, |memory| {
             if !memory.markers.insert((plan.to_owned(), chunk)) {
                 return Put::Exists;
             }
             // Each addition and the marker, in a transaction, and the index by hour.
-            memory.units += 2 * items.len() + pairs.len();
-            for (event, hour, amount) in pairs {
-                *memory.counts.entry((event.clone(), hour.clone())).or_default() += amount;
+            memory.units += 2 * items.len();
+            for Addition { item, amount } in additions {
+                if let Item::Hour { event, hour } = item {
+                    memory.units += 1;
+                    *memory.counts.entry((event.clone(), hour.clone())).or_default() += amount;
+                }
             }
             Put::Written
         })

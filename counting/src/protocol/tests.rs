@@ -13,6 +13,8 @@ use futures_util::future::join_all;
 
 use super::*;
 use crate::amount::{Amount, Sum};
+use crate::names::daily::day_of;
+use crate::plan::Item;
 
 /// The rule that a store breaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,21 +41,35 @@ struct Memory {
     plans: BTreeMap<String, Vec<u8>>,
     markers: BTreeSet<(String, u32)>,
     counts: Totals,
+    days: Totals,
     records: BTreeMap<String, Record>,
 }
 
 impl Memory {
-    fn add(&mut self, pairs: impl IntoIterator<Item = Pair>) {
-        for (event, hour, amount) in pairs {
-            *self.counts.entry((event, hour)).or_default() += &amount;
+    fn add(&mut self, additions: impl IntoIterator<Item = Addition>) {
+        for Addition { item, amount } in additions {
+            let counts = match item {
+                Item::Hour { event, hour } => self.counts.entry((event, hour)),
+                Item::Day { day, event } => self.days.entry((event, day)),
+            };
+            *counts.or_default() += &amount;
         }
     }
+}
 
-    /// Returns the counts without zeros, which a recount or a test object leaves.
-    fn counts(&self) -> Totals {
-        let counts = self.counts.iter().map(|(pair, amount)| (pair.clone(), amount.clone().without_zeros()));
-        counts.filter(|(_, amount)| !amount.is_zero()).collect()
+/// Returns the counts without zeros, which a recount or a test object leaves.
+fn without_zeros(counts: &Totals) -> Totals {
+    let counts = counts.iter().map(|(key, amount)| (key.clone(), amount.clone().without_zeros()));
+    counts.filter(|(_, amount)| !amount.is_zero()).collect()
+}
+
+/// Returns the sums of each event and day.
+fn by_day(counts: &Totals) -> Totals {
+    let mut days = Totals::new();
+    for ((event, hour), amount) in counts {
+        *days.entry((event.clone(), day_of(hour).to_owned())).or_default() += amount;
     }
+    without_zeros(&days)
 }
 
 struct Tables {
@@ -141,13 +157,13 @@ impl Store for Tables {
         .await
     }
 
-    async fn add(&self, plan: &str, chunk: u32, pairs: &[Pair]) -> Result<Put, StoreError> {
+    async fn add(&self, plan: &str, chunk: u32, additions: &[Addition]) -> Result<Put, StoreError> {
         self.call(|memory| {
             let is_new = memory.markers.insert((plan.to_owned(), chunk));
             if !is_new && self.broken != Broken::MarkerOnce {
                 return Put::Exists;
             }
-            memory.add(pairs.to_vec());
+            memory.add(additions.to_vec());
             Put::Written
         })
         .await
@@ -159,7 +175,7 @@ impl Store for Tables {
 }
 
 impl Undo for Tables {
-    async fn replace(&self, claim: &Claim, is_added: bool, pairs: &[Pair]) -> Result<Put, StoreError> {
+    async fn replace(&self, claim: &Claim, is_added: bool, additions: &[Addition]) -> Result<Put, StoreError> {
         self.call(|memory| {
             let key = (claim.content.clone(), claim.generation);
             let marker = (claim.plan.clone(), 0);
@@ -171,7 +187,8 @@ impl Undo for Tables {
                 memory.claims.insert(key, Claim { plan: String::new(), chunks: 0, ..claim.clone() });
             }
             if is_added {
-                memory.add(pairs.iter().map(|(event, hour, amount)| (event.clone(), hour.clone(), amount.negated())));
+                let negated = |addition: &Addition| Addition { amount: addition.amount.negated(), ..addition.clone() };
+                memory.add(additions.iter().map(negated));
             } else if self.broken != Broken::MarkerPut {
                 memory.markers.insert(marker.clone());
             }
@@ -313,9 +330,13 @@ async fn simulate(seed: u64, broken: Broken) -> Result<(), String> {
             *expected.entry(pair.clone()).or_default() += amount;
         }
     }
-    let counts = memory.counts();
+    let counts = without_zeros(&memory.counts);
     if counts != expected {
         return Err(format!("counts are {counts:?}, and not {expected:?}"));
+    }
+    let days = without_zeros(&memory.days);
+    if days != by_day(&expected) {
+        return Err(format!("days are {days:?}, and not those of {expected:?}"));
     }
     if memory.records.len() < objects.len() {
         return Err("an object is not recorded".to_owned());

@@ -8,6 +8,7 @@ use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
 
 use counting::amount::{Amount, Sum, number};
+use counting::plan;
 use counting::rollup::Rules;
 
 use super::*;
@@ -51,8 +52,8 @@ fn rejected_with(code: &str) -> (u16, Value) {
 
 const WRITTEN: (u16, fn() -> Value) = (200, || json!({}));
 
-fn pairs() -> Vec<Pair> {
-    vec![("e".to_owned(), "2015-08-04T12:00:00Z".to_owned(), 7.into())]
+fn additions() -> Vec<Addition> {
+    plan::additions(&[("e".to_owned(), "2015-08-04T12:00:00Z".to_owned(), 7.into())])
 }
 
 fn claim(content: &str) -> Claim {
@@ -68,7 +69,7 @@ fn claim(content: &str) -> Claim {
 
 async fn add(answers: &[(u16, Value)]) -> (Result<Put, StoreError>, usize) {
     let (tables, replay) = tables(answers);
-    let result = tables.add("plan", 0, &pairs()).await;
+    let result = tables.add("plan", 0, &additions()).await;
     (result, replay.actual_requests().count())
 }
 
@@ -80,7 +81,7 @@ fn body(replay: &StaticReplayClient) -> Value {
 #[tokio::test]
 async fn chunk_is_one_transaction_with_a_conditional_marker() {
     let (tables, replay) = tables(&[(WRITTEN.0, WRITTEN.1())]);
-    assert_eq!(tables.add("plan", 3, &pairs()).await, Ok(Put::Written));
+    assert_eq!(tables.add("plan", 3, &additions()).await, Ok(Put::Written));
     let body = body(&replay);
     let items = body["TransactItems"].as_array().expect("items");
     assert_eq!(items.len(), 3);
@@ -106,8 +107,8 @@ async fn sums_are_added_with_the_count() {
     let mut amount = Amount::from(2);
     let sum = Sum { values: 1, sum: number("19.990").expect("a number") };
     amount.sums.insert("properties.revenue".to_owned(), sum);
-    let pairs = [("e".to_owned(), "2015-08-04T12:00:00Z".to_owned(), amount)];
-    assert_eq!(tables.add("plan", 0, &pairs).await, Ok(Put::Written));
+    let additions = plan::additions(&[("e".to_owned(), "2015-08-04T12:00:00Z".to_owned(), amount)]);
+    assert_eq!(tables.add("plan", 0, &additions).await, Ok(Put::Written));
     for item in &body(&replay)["TransactItems"].as_array().expect("items")[1..] {
         let update = &item["Update"];
         assert_eq!(update["UpdateExpression"], "ADD #count :count, #sum1 :sum1, #sum2 :sum2");

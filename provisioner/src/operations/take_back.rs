@@ -6,9 +6,8 @@ use std::time::Duration;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::builders::PutBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, Put as PutItem, TransactWriteItem, Update};
-use counting::amount::Amount;
-use counting::names::{counts, daily, ledger};
-use counting::plan::{Pair, days};
+use counting::names::{counts, ledger};
+use counting::plan::{Addition, Item};
 use counting::protocol::{Claim, Ledger, Put, StoreError, Undo};
 use counting::record::ClaimItem;
 use jiff::Timestamp;
@@ -75,15 +74,13 @@ impl Session<'_> {
             .expression_attribute_values(":zero", number(0))
     }
 
-    /// Returns the items to which pairs were added, with the amounts: table, key, amount.
-    fn additions<'b>(&'b self, pairs: &'b [Pair]) -> Vec<(&'b str, Attributes, Amount)> {
-        let table = &self.pipeline.table;
-        let hours = pairs.iter().map(|(event, hour, n)| (&*table.counts, hour_key(event, hour), n.clone()));
-        let days = days(pairs).map(|(day, event, amount)| {
-            let key = [(daily::DAY, day), (daily::EVENT, event)];
-            (&*table.daily, key.map(|(name, key)| (name.to_owned(), text(key))).into(), amount)
-        });
-        hours.chain(days).collect()
+    /// Returns the name of the table of an item, and its key.
+    fn table_and_key(&self, item: &Item) -> (&str, Attributes) {
+        let table = match item {
+            Item::Hour { .. } => &self.pipeline.table.counts,
+            Item::Day { .. } => &self.pipeline.table.daily,
+        };
+        (table, item.keys().map(|(name, key)| (name.to_owned(), text(key))).into())
     }
 
     /// Returns the action that puts an item in the ledger, on a condition.
@@ -183,19 +180,19 @@ impl Ledger for Session<'_> {
 }
 
 impl Undo for Session<'_> {
-    async fn replace(&self, claim: &Claim, is_added: bool, pairs: &[Pair]) -> Result<Put, Error> {
+    async fn replace(&self, claim: &Claim, is_added: bool, additions: &[Addition]) -> Result<Put, Error> {
         let empty = self.claim_item(&Claim { plan: String::new(), chunks: 0, ..claim.clone() })?;
         let put = self.put_if(empty, "#plan = :plan");
         let put = put.expression_attribute_names("#plan", ledger::PLAN);
         let put = put.expression_attribute_values(":plan", text(&claim.plan));
         let mut actions = vec![TransactWriteItem::builder().put(put.build()?).build()];
-        let additions = self.additions(pairs);
         if is_added {
-            for (table, key, amount) in &additions {
+            for Addition { item, amount } in additions {
+                let (table, key) = self.table_and_key(item);
                 // A test object has no sums.
                 let update = Update::builder()
-                    .table_name(*table)
-                    .set_key(Some(key.clone()))
+                    .table_name(table)
+                    .set_key(Some(key))
                     .update_expression("ADD #count :less")
                     .expression_attribute_names("#count", counts::COUNT)
                     .expression_attribute_values(":less", number(amount.count.saturating_neg()));
@@ -208,8 +205,9 @@ impl Undo for Session<'_> {
         }
         let put = self.transact(actions, &claim.object).await?;
         if put == Put::Written && is_added {
-            for (table, key, _) in &additions {
-                self.delete_zero(table, key).await.map_err(|error| error.on(UNCOUNT, &claim.object))?;
+            for addition in additions {
+                let (table, key) = self.table_and_key(&addition.item);
+                self.delete_zero(table, &key).await.map_err(|error| error.on(UNCOUNT, &claim.object))?;
             }
         }
         Ok(put)
