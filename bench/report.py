@@ -1,4 +1,5 @@
-"""The sections of docs/benchmarks.md: each benchmark writes its own and leaves the others."""
+"""What the benchmarks share: the sections of docs/benchmarks.md, of which each writes its own and leaves the others, and
+the environment of the function."""
 
 from __future__ import annotations
 
@@ -33,3 +34,24 @@ def write(report: str, heading: str, lines: list[str]) -> str:
         text = text.rstrip() + "\n\n" + section
     path.write_text(text)
     return section
+
+
+def function_environment(runtime_api: str) -> dict[str, str]:
+    """Returns the environment of the function's process, with Lambda's runtime API at this host and port."""
+    return {
+        "AWS_LAMBDA_RUNTIME_API": runtime_api,
+        "AWS_LAMBDA_FUNCTION_NAME": "events-handler",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
+        "AWS_LAMBDA_FUNCTION_VERSION": "1",
+        "AWS_LAMBDA_LOG_GROUP_NAME": "group",
+        "AWS_LAMBDA_LOG_STREAM_NAME": "stream",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "BUCKET": "events",
+        "BUCKET_OWNER": "123456789012",
+        "COUNTS_TABLE": "counts",
+        "DAILY_TABLE": "daily",
+        "LEDGER_TABLE": "ledger",
+        "COUNT_TYPES": "track",
+    }

@@ -106,23 +106,7 @@ def starts(bootstrap: str) -> list[tuple[float, float]]:
     found = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(30)
-        environment = {
-            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{server.getsockname()[1]}",
-            "AWS_LAMBDA_FUNCTION_NAME": "handler",
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128",
-            "AWS_LAMBDA_FUNCTION_VERSION": "1",
-            "AWS_LAMBDA_LOG_GROUP_NAME": "group",
-            "AWS_LAMBDA_LOG_STREAM_NAME": "stream",
-            "AWS_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "BUCKET": "events",
-            "BUCKET_OWNER": "123456789012",
-            "COUNTS_TABLE": "counts",
-            "DAILY_TABLE": "daily",
-            "LEDGER_TABLE": "ledger",
-            "COUNT_TYPES": "track",
-        }
+        environment = report.function_environment(f"127.0.0.1:{server.getsockname()[1]}")
         for _ in range(RUNS + 1):
             begin = time.perf_counter()
             child = subprocess.Popen([bootstrap], env=environment, stdout=subprocess.DEVNULL)

@@ -338,24 +338,7 @@ async def run(bootstrap: str, load: Load, way: Way) -> Outcome:
     site = web.TCPSite(runner, HOST, 0)
     await site.start()
     port = site._server.sockets[0].getsockname()[1]
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{HOST}:{port}",
-        "AWS_LAMBDA_RUNTIME_API": f"{HOST}:{port}",
-        "AWS_LAMBDA_FUNCTION_NAME": "events-handler",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
-        "AWS_LAMBDA_FUNCTION_VERSION": "1",
-        "AWS_LAMBDA_LOG_GROUP_NAME": "group",
-        "AWS_LAMBDA_LOG_STREAM_NAME": "stream",
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "BUCKET": BUCKET,
-        "BUCKET_OWNER": "123456789012",
-        "COUNTS_TABLE": "counts",
-        "DAILY_TABLE": "daily",
-        "LEDGER_TABLE": "ledger",
-        "COUNT_TYPES": "track",
-    }
+    environment = report.function_environment(f"{HOST}:{port}") | {"AWS_ENDPOINT_URL": f"http://{HOST}:{port}"}
     nowhere = asyncio.subprocess.DEVNULL
     workers = [
         await asyncio.create_subprocess_exec(bootstrap, env=environment, stdout=nowhere, stderr=nowhere)

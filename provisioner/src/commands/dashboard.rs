@@ -47,7 +47,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     view.period()?;
     if let Some(file) = &args.out {
         let progress = dashboard.progress();
-        show_while(output, "readings done:", || progress.now(), dashboard.write(&view, file)).await?;
+        show_while(output, &progress, dashboard.write(&view, file)).await?;
         output.print(&format!("Wrote {}.\n", file.display()))?;
         return Ok(ExitCode::SUCCESS);
     }

@@ -25,7 +25,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     let aws = Aws::connect(&pipeline).await?;
     let reader = Reader::new(&aws, &pipeline);
     let (progress, reading) = (reader.progress(), reader.names(args.all));
-    let names = show_while(output, "readings done:", || progress.now(), reading).await?;
+    let names = show_while(output, &progress, reading).await?;
     output.print(&counts::events(&names.names, args.format))?;
     output.notes(&counts::names_notes(&names));
     Ok(ExitCode::SUCCESS)

@@ -50,7 +50,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
         Some(field) => Measure::Sum(field.clone()),
     };
     let (progress, reading) = (reader.progress(), reader.series(&events, &period, before.as_ref(), &measure));
-    let series = show_while(output, "readings done:", || progress.now(), reading).await?;
+    let series = show_while(output, &progress, reading).await?;
     output.print(&counts::series(&series, &period, before.as_ref(), &measure, args.format))?;
     output.notes(&counts::notes(&period, before.as_ref()));
     output.notes(&counts::sum_notes(&measure, &pipeline.rollup.sum));

@@ -33,7 +33,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     let reader = Reader::new(&aws, &pipeline);
     let measure = args.by_sum.clone().map_or(Measure::Count, Measure::Sum);
     let (progress, reading) = (reader.progress(), reader.top(&period, &before, args.limit, &measure));
-    let top = show_while(output, "readings done:", || progress.now(), reading).await?;
+    let top = show_while(output, &progress, reading).await?;
     output.print(&counts::top(&top, &period, &before, &measure, args.format))?;
     output.notes(&counts::notes(&period, Some(&before)));
     output.notes(&counts::sum_notes(&measure, &pipeline.rollup.sum));

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use counting::plan::ADDITIONS_PER_CHUNK;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -48,8 +49,8 @@ pub(crate) enum Billing {
     },
 }
 
-/// The write units of a table that one transaction needs: 49 pairs of two units.
-const UNITS_A_TRANSACTION: i64 = 98;
+/// The write units of a table that one transaction needs: half of its additions, of two units each.
+const UNITS_A_TRANSACTION: i64 = 2 * (ADDITIONS_PER_CHUNK as i64 / 2);
 /// The write units of a table for an object of 100 pairs that is counted alone: two for each pair.
 const UNITS_ALONE: i64 = 200;
 /// The write units of a table for an object in a batch of 50 that share these pairs, at most those of the ledger: two for

@@ -235,11 +235,13 @@ impl Reader {
             let (reader, event, period, before) = (self.clone(), event.clone(), period.clone(), before.cloned());
             let measure = measure.clone();
             async move {
-                let numbers = reader.event(&event, &period, &measure).await?;
-                let before = match before {
-                    Some(before) => Some(reader.event(&event, &before, &measure).await?),
-                    None => None,
+                let earlier = async {
+                    match &before {
+                        Some(before) => reader.event(&event, before, &measure).await.map(Some),
+                        None => Ok(None),
+                    }
                 };
+                let (numbers, before) = tokio::try_join!(reader.event(&event, &period, &measure), earlier)?;
                 Ok((n, Series { event, numbers, before }))
             }
         });
@@ -334,7 +336,11 @@ impl Reader {
         let mut names = BTreeSet::new();
         let days = (0..RECENT_DAYS).filter_map(|n| today.checked_sub((24 * n).hours()).ok());
         let days: Vec<Span> = days.map(|start| Span { start, is_day: true }).collect();
-        self.each_of(days.into_iter().map(|day| self.clone().events_in(day)), |counts| {
+        let readings = days.into_iter().map(|day| {
+            let reader = self.clone();
+            async move { reader.quantities_in(day, &Measure::Count).await }
+        });
+        self.each_of(readings, |counts| {
             names.extend(counts.into_iter().map(|(event, _)| event));
             Ok(())
         })
@@ -433,16 +439,12 @@ impl Reader {
     ) -> Result<(Vec<(String, Quantity)>, bool), Error> {
         let (mut bytes, mut others) = (0, None);
         let mut counts = self
-            .each(
-                span,
-                |table, item| quantity(table, item, measure),
-                |counts: &mut Vec<(String, Quantity)>| {
-                    bytes += counts.last().map_or(0, |(event, _)| memory(event));
-                    if bytes > 2 * most {
-                        bytes = keep_most_frequent(counts, most, &mut others);
-                    }
-                },
-            )
+            .each(span, measure, |counts| {
+                bytes += counts.last().map_or(0, |(event, _)| memory(event));
+                if bytes > 2 * most {
+                    bytes = keep_most_frequent(counts, most, &mut others);
+                }
+            })
             .await?;
         if bytes > most {
             keep_most_frequent(&mut counts, most, &mut others);
@@ -457,24 +459,18 @@ impl Reader {
         Ok((counts, is_cut))
     }
 
-    /// Returns the count of each event in an hour or day.
-    async fn events_in(self, span: Span) -> Result<Vec<(String, i64)>, Error> {
-        self.each(span, number, |_| ()).await
-    }
-
     /// Returns the number of each event in an hour or day.
-    async fn quantities_in(self, span: Span, measure: &Measure) -> Result<Vec<(String, Quantity)>, Error> {
-        self.each(span, |table, item| quantity(table, item, measure), |_| ()).await
+    async fn quantities_in(&self, span: Span, measure: &Measure) -> Result<Vec<(String, Quantity)>, Error> {
+        self.each(span, measure, |_| ()).await
     }
 
-    /// Returns the number of each event in an hour or day, as `read` finds it in the item. After each, `each` may remove
-    /// some.
-    async fn each<T>(
+    /// Returns the number of each event in an hour or day. After each, `each` may remove some.
+    async fn each(
         &self,
         span: Span,
-        read: impl Fn(&str, &Item) -> Result<Option<T>, Error>,
-        mut each: impl FnMut(&mut Vec<(String, T)>),
-    ) -> Result<Vec<(String, T)>, Error> {
+        measure: &Measure,
+        mut each: impl FnMut(&mut Vec<(String, Quantity)>),
+    ) -> Result<Vec<(String, Quantity)>, Error> {
         let (table, index, key) = match span.is_day {
             true => (&*self.daily, None, daily::DAY),
             false => (&*self.table, Some(BY_HOUR.to_owned()), HOUR),
@@ -491,7 +487,7 @@ impl Reader {
         let mut counts = Vec::new();
         while let Some(item) = items.next().await {
             let item = item.call("dynamodb:Query").map_err(|error| failed(table, &error))?;
-            if let Some(number) = read(table, &item)? {
+            if let Some(number) = quantity(table, &item, measure)? {
                 counts.push((text(table, &item, EVENT)?, number));
                 each(&mut counts);
             }

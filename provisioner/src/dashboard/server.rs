@@ -137,6 +137,7 @@ struct Read {
     frame: Frame,
     age_seconds: u64,
     is_fresh: bool,
+    /// The objects with skipped lines, if they were read.
     skips: Option<Result<Arc<[Skipped]>, Error>>,
 }
 
@@ -167,19 +168,23 @@ impl Dashboard {
     }
 
     /// Reads the counts of a view, and the skipped lines, if they are there soon or the page `waits`.
-    async fn read(&self, view: &View, trigger: Trigger, waits: bool) -> Result<Read, Error> {
+    async fn read_page(&self, view: &View, trigger: Trigger, waits: bool) -> Result<Read, Error> {
+        let (read, skips) = tokio::join!(self.read(view, trigger), self.skips.read(waits));
+        Ok(Read { skips, ..read? })
+    }
+
+    /// Reads the counts of a view.
+    async fn read(&self, view: &View, trigger: Trigger) -> Result<Read, Error> {
         let period = view.period()?;
         let before = view.compare.then(|| period.before()).transpose()?;
         // One read of both periods, so that both have the same age.
         let length = period.spans_by_part().count();
         let spans = period.spans_by_part().chain(before.iter().flat_map(Period::spans_by_part)).collect();
-        let measure = view.measure();
-        let (spans, skips) = tokio::join!(self.cache.read(spans, &measure, trigger), self.skips.read(waits));
-        let mut spans = spans?;
+        let mut spans = self.cache.read(spans, &view.measure(), trigger).await?;
         let previous = Spans { counts: spans.counts.split_off(length), ..spans };
         let Spans { age, is_fresh, .. } = spans;
         let frame = Frame::new(&spans, &period, before.as_ref().map(|before| (&previous, before)))?;
-        Ok(Read { period, before, frame, age_seconds: age.as_secs(), is_fresh, skips })
+        Ok(Read { period, before, frame, age_seconds: age.as_secs(), is_fresh, skips: None })
     }
 
     fn source(&self, standalone: bool) -> Source<'_> {
@@ -191,7 +196,7 @@ impl Dashboard {
     /// # Errors
     /// An invalid view, a failed AWS call, or a file that cannot be written.
     pub(crate) async fn write(&self, view: &View, file: &Path) -> Result<(), Error> {
-        let read = self.read(view, Trigger::Visitor, true).await?;
+        let read = self.read_page(view, Trigger::Visitor, true).await?;
         let failed = |source| {
             Error::io(
                 format!("write {}", file.display()),
@@ -397,7 +402,7 @@ fn with_retry(mut response: Response, seconds: Option<u32>) -> Response {
 async fn page(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let view = View::of(&query.unwrap_or_default());
     let trigger = if headers.contains_key(REFRESH) { Trigger::Refresh } else { Trigger::Visitor };
-    let read = dashboard.read(&view, trigger, false).await;
+    let read = dashboard.read_page(&view, trigger, false).await;
     let (code, retry_after) = read.as_ref().map_or_else(status, |_| (StatusCode::OK, None));
     // Drawing is CPU-bound and would block the other requests of this thread.
     let drawn = tokio::task::spawn_blocking(move || {
@@ -412,7 +417,7 @@ async fn page(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, RawQu
 
 async fn csv(State(dashboard): State<Arc<Dashboard>>, RawQuery(query): RawQuery) -> Response {
     let view = View::of(&query.unwrap_or_default());
-    match dashboard.read(&view, Trigger::Visitor, false).await {
+    match dashboard.read(&view, Trigger::Visitor).await {
         Ok(read) => {
             let disposition = format!("attachment; filename=\"{}\"", page::csv_name(&read.period));
             let headers = [(CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (CONTENT_DISPOSITION, disposition)];

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use super::failed;
-use crate::aws::{AwsError, Call, Session, Wait, retry_while};
+use crate::aws::{Call, Session, Wait, retry_while};
 use crate::config::Via;
 use crate::error::Error;
+use crate::resources::Context;
+use crate::resources::event_source_mapping::{self, CHANGE_DEADLINE, is_changing};
 
-/// The time limit for Lambda to finish an earlier change of the mapping.
-const CHANGE_DEADLINE: Duration = Duration::from_secs(120);
-
-/// Whether the function takes notifications from the queue.
+/// The state of the delivery: the function takes notifications from the queue, or does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Counting {
     Paused,
@@ -31,20 +29,19 @@ impl Session<'_> {
             ));
         }
         let queue = &notification.queue;
-        let request = self.aws.lambda.list_event_source_mappings().event_source_arn(self.account.queue_arn(queue));
-        let answer = request.send().await.call("lambda:ListEventSourceMappings");
-        let doing = || format!("find the event source mapping of queue {queue}");
-        let mappings = answer.map_err(|error| failed(doing())(error))?.event_source_mappings.unwrap_or_default();
-        let id = mappings.into_iter().find_map(|mapping| mapping.uuid).ok_or_else(|| {
-            let message = format!("failed to {}: there is none", doing());
-            Error::not_found(message, "run `provisioner apply`, which creates it")
+        let context = Context { pipeline: self.pipeline, account: &self.account, artifacts: None };
+        let id = event_source_mapping::id(&self.aws, &context).await;
+        let find = "find the event source mapping of queue";
+        let id = id.map_err(|error| error.on(find, queue))?.ok_or_else(|| {
+            Error::not_found(
+                format!("failed to {find} {queue}: there is none"),
+                "run `provisioner apply`, which creates it",
+            )
         })?;
         let request = self.aws.lambda.update_event_source_mapping().uuid(id).enabled(counting == Counting::Running);
         let what = "the mapping to accept a change".to_owned();
-        let waiting = Wait { what, deadline: CHANGE_DEADLINE, on_wait: &|_, _| {} };
-        let is_busy =
-            |error: &AwsError| matches!(error.code(), Some("ResourceInUseException" | "ResourceConflictException"));
-        let changed = retry_while(waiting, is_busy, || async {
+        let waiting = Wait { what, deadline: Duration::from_secs(CHANGE_DEADLINE), on_wait: &|_, _| {} };
+        let changed = retry_while(waiting, is_changing, || async {
             request.clone().send().await.call("lambda:UpdateEventSourceMapping")
         });
         changed.await.map(drop).map_err(|error| error.on("change the event source mapping of queue", queue))

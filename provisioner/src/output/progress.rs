@@ -11,6 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::time::timeout;
 
 use super::{Output, error_text, plan_text};
+use crate::counts::Progress;
 use crate::reconcile::plan::Action;
 use crate::reconcile::progress::{Event, Reporter};
 use crate::reconcile::resource::Address;
@@ -138,21 +139,15 @@ impl Reporter for Interactive<'_> {
     }
 }
 
-/// Awaits a reading, and shows its progress from [`LONG_READING`] on: `now` returns the numbers of finished parts and of
-/// all parts.
-pub(crate) async fn show_while<T>(
-    output: &Output,
-    what: &'static str,
-    now: impl Fn() -> (u64, u64),
-    reading: impl Future<Output = T>,
-) -> T {
+/// Awaits a reading, and shows its progress from [`LONG_READING`] on.
+pub(crate) async fn show_while<T>(output: &Output, progress: &Progress, reading: impl Future<Output = T>) -> T {
     let mut reading = pin!(reading);
     if let Ok(result) = timeout(LONG_READING, &mut reading).await {
         return result;
     }
-    let bar = Bar::for_stderr(output, what).overdue();
+    let bar = Bar::for_stderr(output, "readings done:").overdue();
     loop {
-        let (done, total) = now();
+        let (done, total) = progress.now();
         bar.set(done, Some(total));
         if let Ok(result) = timeout(TICK, &mut reading).await {
             return result;

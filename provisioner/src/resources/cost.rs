@@ -1,5 +1,7 @@
 //! The estimate of a pipeline's monthly cost at a declared volume. All prices and assumptions are in this file.
 
+use counting::plan::ADDITIONS_PER_CHUNK;
+
 use crate::config::{Billing, Pipeline, Via, Volume};
 use crate::reconcile::diff::Value;
 use crate::reconcile::document::{Dollars, Estimate, OtherWay, ServiceCost};
@@ -36,7 +38,7 @@ const SQS_REQUESTS_IDLE: f64 = 5.0 * 3.0 * 60.0 * HOURS;
 /// The maximum number of pairs of event and hour in a file; a file with fewer events has one pair per event.
 const PAIRS_A_FILE: f64 = 100.0;
 /// The number of pairs in a transaction, in addition to their marker: each is added to its hour and to its day.
-const PAIRS_A_CHUNK: f64 = 49.0;
+const PAIRS_A_CHUNK: f64 = (ADDITIONS_PER_CHUNK / 2) as f64;
 /// The size of a pair in a plan, compressed: about 15 bytes. A write unit is one kilobyte.
 const PAIR_KILOBYTES: f64 = 0.015;
 /// The other writes to the ledger: a claim in a transaction, and a record with its entry in the index.

@@ -16,7 +16,7 @@ use crate::reconcile::resource::{Address, Condition, IamActions, Resource, StepC
 use crate::resources::{Context, Kind};
 
 /// The time limit in seconds for a mapping to become changeable again. Lambda creates and deletes it within a minute.
-const CHANGE_DEADLINE: u64 = 120;
+pub(crate) const CHANGE_DEADLINE: u64 = 120;
 /// The state of a mapping that was disabled: the pipeline is paused.
 const DISABLED: [&str; 2] = ["Disabled", "Disabling"];
 
@@ -67,8 +67,19 @@ fn is_role_unready(error: &AwsError) -> bool {
 }
 
 /// Returns whether a mapping is being created, changed or deleted.
-fn is_changing(error: &AwsError) -> bool {
+pub(crate) fn is_changing(error: &AwsError) -> bool {
     is_busy(error) || error.code() == Some("ResourceInUseException")
+}
+
+/// Returns the id of the pipeline's mapping; `None` if it has none.
+///
+/// # Errors
+/// An error of Lambda.
+pub(crate) async fn id(aws: &Aws, context: &Context<'_>) -> Result<Option<String>, ResourceError> {
+    match EventSourceMapping::desired(context).first() {
+        Some(mapping) => Ok(mapping.read(aws).await?.map(|live| live.id)),
+        None => Ok(None),
+    }
 }
 
 impl Kind for EventSourceMapping {

@@ -3,7 +3,7 @@
 mod bucket;
 pub(crate) mod cost;
 pub(crate) mod discover;
-mod event_source_mapping;
+pub(crate) mod event_source_mapping;
 pub(crate) mod function;
 mod log_group;
 mod notification;
@@ -18,6 +18,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use function::artifact::Artifacts;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
 
 use crate::aws::Account;
 use crate::config::Pipeline;
@@ -49,6 +52,14 @@ pub(crate) trait Kind: Resource {
     fn with_name(_context: &Context<'_>, _name: &str) -> Option<Self> {
         None
     }
+}
+
+/// Returns the date so many weeks after the Monday of this week (UTC): the same all week, so that a plan that has it does
+/// not change overnight. `None` beyond the calendar.
+fn monday_after(now: Timestamp, weeks: i64) -> Option<Date> {
+    let date = now.to_zoned_datetime(TimeZone::UTC).date();
+    let back = i64::from(date.weekday().to_monday_zero_offset());
+    date.checked_add(weeks.weeks()).and_then(|date| date.checked_sub(back.days())).ok()
 }
 
 type Resources = Vec<Arc<dyn Declared>>;

@@ -5,11 +5,11 @@
 //! until a date after that, which a condition of the statement enforces. The live policy is the only memory of it, and a
 //! plan after the date removes the statement.
 
-use jiff::civil::Date;
-use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
 use crate::aws::policy;
+use crate::resources::monday_after;
 
 /// The statement of the current prefix.
 pub(super) const READ_SID: &str = "ReadObjects";
@@ -56,13 +56,11 @@ pub(super) fn keep(desired: &Json, live: Option<&Json>, now: Timestamp) -> Json 
         .filter(|statement| end(statement).is_some_and(|end| now < end) && resources(statement).all(is_needed))
         .cloned()
         .collect();
-    let date: Date = now.to_zoned_datetime(TimeZone::UTC).date();
-    let back = i64::from(date.weekday().to_monday_zero_offset());
-    let until = date.checked_add(WEEKS.weeks()).and_then(|date| date.checked_sub(back.days()));
+    let until = monday_after(now, WEEKS);
     let mut number = 0;
     for arn in live.iter().filter(|statement| policy::sid(statement) == READ_SID).flat_map(resources) {
         let is_kept = kept.iter().flat_map(resources).any(|other| other == arn);
-        let Some(until) = until.as_ref().ok().filter(|_| is_needed(arn) && !is_kept) else { continue };
+        let Some(until) = until.filter(|_| is_needed(arn) && !is_kept) else { continue };
         let is_used = |number: u32| kept.iter().any(|other| policy::sid(other) == format!("{SID}{number}"));
         number += 1;
         while is_used(number) {

@@ -9,7 +9,9 @@ use std::fmt;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp, ToSpan};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::resources::monday_after;
 
 /// The tag's key. A ledger that never forgot has no such tag.
 pub(crate) const LEDGER_LIFE: &str = "ledger-life";
@@ -61,9 +63,7 @@ impl Life {
         let earlier = match live.days.filter(|days| is_longer(*days)) {
             None => live.earlier,
             Some(days) => {
-                let date = now.to_zoned_datetime(TimeZone::UTC).date();
-                let back = i64::from(date.weekday().to_monday_zero_offset());
-                let until = date.checked_add(WEEKS.weeks()).and_then(|date| date.checked_sub(back.days()));
+                let until = monday_after(now, WEEKS);
                 let shortest = live.earlier.map_or(days, |(earlier, _)| earlier.min(days));
                 Some((shortest, until.unwrap_or(Date::MAX)))
             }
