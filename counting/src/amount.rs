@@ -1,4 +1,4 @@
-//! What is added to an item: a count of messages, and the sums of their fields.
+//! The amount that is added to an item: a count of messages, and the sums of their fields.
 //!
 //! Sums are decimal and exact. A number that is summed has at most 18 digits before the decimal point and 12 after it, so
 //! the sum of a hundred million of them fits the 38 digits of a number in DynamoDB (developer guide, data types).

@@ -53,7 +53,7 @@ impl Item {
     }
 }
 
-/// What is added to an item.
+/// An amount that is added to an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addition {
     /// The item.

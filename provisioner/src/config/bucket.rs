@@ -30,7 +30,7 @@ pub(crate) struct Bucket {
     pub(crate) kms_key: Option<String>,
 }
 
-/// What the ledger knows must outlive the objects: S3 expires them at the midnight after their last day, and deletes them
+/// The ledger's items must outlive the objects: S3 expires them at the midnight after their last day, and deletes them
 /// with a delay of some days; and those below an earlier prefix, which S3 does not expire any more, can be counted for
 /// another four weeks (`resources/role/earlier_prefix.rs`).
 const LEDGER_MARGIN_DAYS: u32 = 7 + 4 * 7;

@@ -28,7 +28,7 @@ const SUGGESTIONS: usize = 3;
 /// The minimum Jaro-Winkler similarity of a suggestion.
 const MIN_SIMILARITY: f64 = 0.7;
 
-/// What is read of the items.
+/// The numbers that are read of the items.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Measure {
     /// The counts.
@@ -142,11 +142,11 @@ pub(crate) fn similar<'a>(names: impl Iterator<Item = &'a str>, unknown: &str) -
 pub(crate) struct Names {
     /// The names, sorted.
     pub(crate) names: BTreeSet<String>,
-    /// Which of all names they are.
+    /// The selection from all names.
     pub(crate) which: Which,
 }
 
-/// Which of all names a list has.
+/// The selection of a list from all names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Which {
     /// Those of the last [`RECENT_DAYS`] days.
@@ -158,7 +158,7 @@ pub(crate) enum Which {
     All,
 }
 
-/// How many partitions of the tables have been read, and how many were asked for.
+/// The numbers of partitions of the tables that have been read, and that were asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     done: AtomicU64,

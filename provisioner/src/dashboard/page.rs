@@ -182,7 +182,7 @@ struct Page<'a> {
     view: &'a View,
     spans: Vec<Choice>,
     units: Vec<Choice>,
-    /// What can be shown: the counts, or the sums of a field. Empty if no field is summed.
+    /// The choices of numbers: the counts, or the sums of a field. Empty if no field is summed.
     measures: Vec<Choice>,
     data: Option<Data>,
     problem: Option<Problem>,
