@@ -26,12 +26,23 @@ pub mod env {
     pub const MAX_AHEAD_HOURS: &str = "MAX_AHEAD_HOURS";
     /// The paths of the fields that are summed, as a JSON list of texts. Absent if there are none.
     pub const SUM: &str = "SUM";
+    /// The paths of the fields by whose values messages are counted as well, as a JSON list of texts. Absent if there are
+    /// none.
+    pub const BY: &str = "BY";
+    /// [`crate::rollup::Rules::by_limit`]. Absent without [`BY`].
+    pub const BY_LIMIT: &str = "BY_LIMIT";
+    /// Name of the breakdowns table. Absent without [`BY`].
+    pub const BREAKDOWNS_TABLE: &str = "BREAKDOWNS_TABLE";
+    /// [`OUTBOX_ON`] if the markers say what was added, for the readers of the ledger's stream; otherwise absent.
+    pub const OUTBOX: &str = "OUTBOX";
+    /// The value of [`OUTBOX`].
+    pub const OUTBOX_ON: &str = "on";
     /// [`DUPLICATES_COUNT`] if objects with the same content count each, otherwise absent.
     pub const DUPLICATES: &str = "DUPLICATES";
     /// The value of [`DUPLICATES`].
     pub const DUPLICATES_COUNT: &str = "count";
     /// All variables of the function.
-    pub const ALL: [&str; 11] = [
+    pub const ALL: [&str; 15] = [
         COUNTS_TABLE,
         DAILY_TABLE,
         LEDGER_TABLE,
@@ -42,6 +53,10 @@ pub mod env {
         MAX_AHEAD_HOURS,
         LEDGER_TTL_DAYS,
         SUM,
+        BY,
+        BY_LIMIT,
+        BREAKDOWNS_TABLE,
+        OUTBOX,
         DUPLICATES,
     ];
 }
@@ -86,6 +101,40 @@ pub mod daily {
     }
 }
 
+/// The breakdowns table: one item per breakdown, hour and value; with the attributes of the counts table. The counts of a
+/// breakdown's values in an hour add up to the event's count, [`NONE`](breakdowns::NONE) and
+/// [`OTHER`](breakdowns::OTHER) included.
+pub mod breakdowns {
+    /// Partition key (S): [`breakdown`].
+    pub const BREAKDOWN: &str = "breakdown";
+    /// Sort key (S): [`hour_value`].
+    pub const HOUR_VALUE: &str = "hour_value";
+    /// The character between the parts of a key. No path has it.
+    pub const SEPARATOR: char = '#';
+    /// The value of messages that lack the field, or have null or an empty text there.
+    pub const NONE: &str = "(none)";
+    /// The value of messages with an object, an array or several values there, and of those beyond the limits.
+    pub const OTHER: &str = "(other)";
+
+    /// Returns the partition key of an event's breakdown by the field at a path: `properties.plan#Order Completed`.
+    #[must_use]
+    pub fn breakdown(path: &str, event: &str) -> String {
+        format!("{path}{SEPARATOR}{event}")
+    }
+
+    /// Returns the sort key of a value in an hour: `2015-08-04T12:00:00Z#pro`.
+    #[must_use]
+    pub fn hour_value(hour: &str, value: &str) -> String {
+        format!("{hour}{SEPARATOR}{value}")
+    }
+
+    /// Returns the hour and the value of a sort key.
+    #[must_use]
+    pub fn split(hour_value: &str) -> Option<(&str, &str)> {
+        hour_value.split_once(SEPARATOR)
+    }
+}
+
 /// The ledger table: what was counted, and with which plan; see [`crate::protocol`]. Its items are
 ///
 /// - the *records* of the counted objects: [`object_key`](ledger::object_key), 0;
@@ -103,6 +152,9 @@ pub mod ledger {
     pub const PART: &str = "part";
     /// Attribute (S) of a record, and field of a notification: the name of the recount that counted the object last.
     pub const RECOUNT: &str = "recount";
+    /// Attribute (S) of a marker, and of a claim that was taken back: the [`crate::plan::Pair`]s that its transaction
+    /// added, as JSON, for the readers of the table's stream.
+    pub const ADDED: &str = "added";
     /// Attribute (N): the time at which the item was written, in epoch seconds.
     pub const WRITTEN_AT: &str = "written_at";
     /// Attribute (N) of an [`attempt`]: the time at which it began, in epoch milliseconds.
