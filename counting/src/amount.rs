@@ -1,4 +1,4 @@
-//! The amount that is added to an item: a count of messages, and the sums of their fields.
+//! An amount: a count of messages, the sums of their fields, and both by the values of other fields.
 //!
 //! Sums are decimal and exact. A number that is summed has at most 18 digits before the decimal point and 12 after it, so
 //! the sum of a hundred million of them fits the 38 digits of a number in DynamoDB (developer guide, data types).
@@ -30,6 +30,8 @@ pub struct Sum {
 }
 
 /// A count of messages, and the sum of each summed field that some of them have, by its path.
+///
+/// `by` divides the same messages by the value of a field: path, value, amount. The amounts in it are not divided further.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amount {
     /// The number of messages.
@@ -37,11 +39,14 @@ pub struct Amount {
     /// The sums.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sums: BTreeMap<String, Sum>,
+    /// The breakdowns.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by: BTreeMap<String, BTreeMap<String, Self>>,
 }
 
 impl From<i64> for Amount {
     fn from(count: i64) -> Self {
-        Self { count, sums: BTreeMap::new() }
+        Self { count, ..Self::default() }
     }
 }
 
@@ -52,6 +57,9 @@ impl AddAssign<&Self> for Amount {
             let sum = self.sums.entry(field.clone()).or_default();
             sum.values = sum.values.saturating_add(more.values);
             sum.sum += &more.sum;
+        }
+        for (path, value, more) in other.values() {
+            *self.value_mut(path, value) += more;
         }
     }
 }
@@ -64,21 +72,62 @@ impl SubAssign<&Self> for Amount {
             sum.values = sum.values.saturating_sub(less.values);
             sum.sum -= &less.sum;
         }
+        for (path, value, less) in other.values() {
+            *self.value_mut(path, value) -= less;
+        }
+    }
+}
+
+impl Sum {
+    fn is_zero(&self) -> bool {
+        self.values == 0 && self.sum.is_zero()
     }
 }
 
 impl Amount {
-    /// Removes the sums that add nothing.
+    /// Returns the breakdowns: path, value and amount.
+    pub fn values(&self) -> impl Iterator<Item = (&str, &str, &Self)> {
+        self.by.iter().flat_map(|(path, values)| {
+            values.iter().map(move |(value, amount)| (path.as_str(), value.as_str(), amount))
+        })
+    }
+
+    /// Returns the amount of a value.
+    pub fn value_mut(&mut self, path: &str, value: &str) -> &mut Self {
+        self.by.entry(path.to_owned()).or_default().entry(value.to_owned()).or_default()
+    }
+
+    /// Returns the same without its breakdowns.
+    #[must_use]
+    pub fn undivided(&self) -> Self {
+        Self { by: BTreeMap::new(), ..self.clone() }
+    }
+
+    /// Removes the sums and the values that add nothing.
     #[must_use]
     pub fn without_zeros(mut self) -> Self {
-        self.sums.retain(|_, sum| sum.values != 0 || !sum.sum.is_zero());
+        self.sums.retain(|_, sum| !sum.is_zero());
+        for values in self.by.values_mut() {
+            *values = std::mem::take(values)
+                .into_iter()
+                .map(|(value, amount)| (value, amount.without_zeros()))
+                .filter(|(_, amount)| !amount.is_zero())
+                .collect();
+        }
+        self.by.retain(|_, values| !values.is_empty());
         self
     }
 
     /// Returns whether nothing is added.
     #[must_use]
     pub fn is_zero(&self) -> bool {
-        self.count == 0 && self.sums.values().all(|sum| sum.values == 0 && sum.sum.is_zero())
+        self.is_undivided_zero() && self.values().all(|(_, _, amount)| amount.is_zero())
+    }
+
+    /// Returns whether nothing is added but to values.
+    #[must_use]
+    pub fn is_undivided_zero(&self) -> bool {
+        self.count == 0 && self.sums.values().all(Sum::is_zero)
     }
 
     /// Returns the same with the opposite sign.
@@ -183,7 +232,7 @@ mod tests {
 
     fn amount(count: i64, sum: &str) -> Amount {
         let sum = Sum { values: count, sum: sum.parse().expect("a number") };
-        Amount { count, sums: [("properties.revenue".to_owned(), sum)].into() }
+        Amount { count, sums: [("properties.revenue".to_owned(), sum)].into(), ..Amount::default() }
     }
 
     #[test]
@@ -214,6 +263,25 @@ mod tests {
         assert_eq!(additions, expected.map(|(name, number)| (name.to_owned(), number.to_owned())));
         all -= &amount(10, "1.00");
         assert!(all.is_zero() && all.without_zeros().sums.is_empty());
+    }
+
+    #[test]
+    fn values_are_added_subtracted_and_omitted_if_zero() {
+        let mut all = amount(3, "1");
+        *all.value_mut("properties.plan", "pro") += &amount(2, "0.4");
+        *all.value_mut("properties.plan", "free") += &amount(1, "0.6");
+        let mut twice = all.clone();
+        twice += &all;
+        assert_eq!(twice.by["properties.plan"]["pro"], amount(4, "0.8"));
+        twice -= &all;
+        assert_eq!(twice, all);
+        *twice.value_mut("properties.plan", "pro") -= &amount(2, "0.4");
+        assert_eq!(twice.without_zeros().by["properties.plan"].keys().collect::<Vec<_>>(), ["free"]);
+        let mut values_alone = all.clone();
+        values_alone -= &amount(3, "1");
+        assert!(values_alone.is_undivided_zero() && !values_alone.is_zero());
+        values_alone -= &values_alone.clone();
+        assert_eq!(values_alone.without_zeros(), Amount::default());
     }
 
     #[test]

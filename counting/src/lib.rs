@@ -8,6 +8,7 @@
 //! implement it over a store with injected faults.
 
 pub mod amount;
+mod fields;
 pub mod hour;
 pub mod line;
 pub mod names;

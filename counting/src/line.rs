@@ -37,6 +37,8 @@ pub enum Field<'a> {
     Text(Text<'a>),
     /// A number, as it is written. Only the values at [`Paths`] are told apart from others.
     Number(&'a [u8]),
+    /// True or false; told apart as numbers are.
+    Boolean(bool),
     /// Any other value.
     Other,
     /// Present more than once, so its value is ambiguous.
@@ -344,6 +346,7 @@ impl<'a> Scanner<'a, '_> {
                 match first {
                     b'n' => Field::Null,
                     b'-' | b'0'..=b'9' => Field::Number(self.line.get(start..self.at)?),
+                    b't' | b'f' => Field::Boolean(first == b't'),
                     _ => Field::Other,
                 }
             }

@@ -228,6 +228,8 @@ pub mod log_message {
     pub const SKIPPED: &str = "lines skipped";
     /// The pairs of an object that was counted exceed the limit; the log line has the fields `error` and `why`.
     pub const OVERFLOWED: &str = "pairs overflowed";
+    /// The values of a field are more than `rollup.by_limit`; the log line has the fields `error` and `why`.
+    pub const LIMITED: &str = "values limited";
     /// An object was complete before this invocation.
     pub const COUNTED_BEFORE: &str = "counted before";
     /// The object's content was counted with another object; the line has the field `duplicate_of`.

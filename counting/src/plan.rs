@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::amount::Amount;
 use crate::names::daily::day_of;
-use crate::names::{counts, daily};
+use crate::names::{breakdowns, counts, daily};
 use crate::rollup::Totals;
 
 /// Additions in a chunk. DynamoDB allows 100 actions in a transaction (API reference, TransactWriteItems); one of them is
@@ -20,7 +20,7 @@ pub const ADDITIONS_PER_CHUNK: usize = 99;
 /// The level of zstd, its default: the bytes of a plan are few beside the units of its additions.
 const LEVEL: i32 = 3;
 
-/// A pair of event and hour, with what is added to its item.
+/// A pair of event and hour, with what is added to its items.
 pub type Pair = (String, String, Amount);
 
 /// An item that counts, by its keys.
@@ -40,6 +40,13 @@ pub enum Item {
         /// [`daily::EVENT`]
         event: String,
     },
+    /// Of the breakdowns table.
+    Value {
+        /// [`breakdowns::BREAKDOWN`]
+        breakdown: String,
+        /// [`breakdowns::HOUR_VALUE`]
+        hour_value: String,
+    },
 }
 
 impl Item {
@@ -49,6 +56,9 @@ impl Item {
         match self {
             Self::Hour { event, hour } => [(counts::EVENT, event), (counts::HOUR, hour)],
             Self::Day { day, event } => [(daily::DAY, day), (daily::EVENT, event)],
+            Self::Value { breakdown, hour_value } => {
+                [(breakdowns::BREAKDOWN, breakdown), (breakdowns::HOUR_VALUE, hour_value)]
+            }
         }
     }
 }
@@ -60,6 +70,47 @@ pub struct Addition {
     pub item: Item,
     /// The amount.
     pub amount: Amount,
+}
+
+/// The pairs of a transaction as its marker says them, see [`crate::names::ledger::ADDED`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Added {
+    /// JSON.
+    Text(String),
+    /// JSON that is compressed with zstd, as it would not fit an item.
+    Bytes(Vec<u8>),
+}
+
+/// The longest JSON that a marker has as a text. An item has at most 400 KB (DynamoDB quotas).
+const LONGEST_ADDED: usize = 300 * 1024;
+
+impl Added {
+    /// Creates it from the pairs of a chunk.
+    ///
+    /// # Errors
+    /// An error of the compressor; there is none in memory.
+    pub fn new(pairs: &[Pair]) -> io::Result<Self> {
+        let json = serde_json::to_string(pairs)?;
+        if json.len() <= LONGEST_ADDED {
+            return Ok(Self::Text(json));
+        }
+        zstd::encode_all(json.as_bytes(), LEVEL).map(Self::Bytes)
+    }
+
+    /// Parses the pairs.
+    ///
+    /// # Errors
+    /// [`PlanError`] if it is damaged.
+    pub fn pairs(&self) -> Result<Vec<Pair>, PlanError> {
+        let parsed = match self {
+            Self::Text(json) => serde_json::from_str(json),
+            Self::Bytes(bytes) => {
+                let json = zstd::decode_all(bytes.as_slice()).map_err(|error| PlanError(error.to_string()))?;
+                serde_json::from_slice(&json)
+            }
+        };
+        parsed.map_err(|error| PlanError(error.to_string()))
+    }
 }
 
 /// The part of a plan that is added for one content.
@@ -95,6 +146,9 @@ pub struct Plan {
     pub shares: Vec<Share>,
     /// The number of pairs in each chunk. It is a part of the plan, so that a version with another limit cuts the same.
     cut: Vec<usize>,
+    /// The number of values in each of the further chunks, of the breakdowns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    value_cut: Vec<usize>,
 }
 
 /// The reason why bytes are not a plan.
@@ -107,15 +161,23 @@ impl Plan {
     #[must_use]
     pub fn new(mut shares: Vec<Share>) -> Self {
         shares.sort_by(|a, b| a.content.cmp(&b.content));
-        let cut = cut(&merged(&shares));
-        Self { shares, cut }
+        let (pairs, values) = divided(merged(&shares));
+        let value_cut = values.chunks(ADDITIONS_PER_CHUNK).map(<[_]>::len).collect();
+        Self { shares, cut: cut(&pairs), value_cut }
     }
 
-    /// Returns the additions of each chunk.
+    /// Returns the pairs of each chunk: first the pairs without their breakdowns, then the breakdowns, a value in each
+    /// pair.
     #[must_use]
-    pub fn chunks(&self) -> Vec<Vec<Addition>> {
-        let mut pairs = merged(&self.shares).into_iter();
-        self.cut.iter().map(|length| additions(&pairs.by_ref().take(*length).collect::<Vec<_>>())).collect()
+    pub fn chunks(&self) -> Vec<Vec<Pair>> {
+        let (pairs, values) = divided(merged(&self.shares));
+        let take = |pairs: Vec<Pair>, cut: &[usize]| {
+            let mut pairs = pairs.into_iter();
+            cut.iter().map(|length| pairs.by_ref().take(*length).collect()).collect::<Vec<_>>()
+        };
+        let mut chunks = take(pairs, &self.cut);
+        chunks.extend(take(values, &self.value_cut));
+        chunks
     }
 
     /// Returns the plan as bytes: JSON, compressed with zstd.
@@ -160,23 +222,47 @@ fn pairs(sums: BTreeMap<(&str, &str), Amount>) -> Vec<Pair> {
     sums.into_iter().filter(|(_, amount)| !amount.is_zero()).map(pair).collect()
 }
 
-/// Returns the additions of sorted pairs: those to their hours, then those to their days.
+/// Divides pairs into those without their breakdowns, and those of one value each.
+fn divided(pairs: Vec<Pair>) -> (Vec<Pair>, Vec<Pair>) {
+    let mut values = Vec::new();
+    for (event, hour, amount) in &pairs {
+        values.extend(amount.values().map(|(path, value, amount)| {
+            let mut of_value = Amount::default();
+            *of_value.value_mut(path, value) = amount.clone();
+            (event.clone(), hour.clone(), of_value)
+        }));
+    }
+    let undivided = pairs.into_iter().map(|(event, hour, amount)| (event, hour, amount.undivided()));
+    (undivided.filter(|(_, _, amount)| !amount.is_zero()).collect(), values)
+}
+
+/// Returns the additions of sorted pairs: those to their hours, to their days, and to their values.
 #[must_use]
 pub fn additions(pairs: &[Pair]) -> Vec<Addition> {
     let hours = pairs.iter().map(|(event, hour, amount)| Addition {
         item: Item::Hour { event: event.clone(), hour: hour.clone() },
-        amount: amount.clone(),
+        amount: amount.undivided(),
     });
     let days = by_day(pairs).filter_map(|pairs| {
         let (event, hour, _) = pairs.first()?;
         let mut sum = Amount::default();
         for (_, _, amount) in pairs {
-            sum += amount;
+            sum += &amount.undivided();
         }
         let item = Item::Day { day: day_of(hour).to_owned(), event: event.clone() };
         Some(Addition { item, amount: sum.without_zeros() })
     });
-    hours.chain(days).collect()
+    let values = pairs.iter().flat_map(|(event, hour, amount)| {
+        amount.values().map(move |(path, value, amount)| Addition {
+            item: Item::Value {
+                breakdown: breakdowns::breakdown(path, event),
+                hour_value: breakdowns::hour_value(hour, value),
+            },
+            amount: amount.clone(),
+        })
+    });
+    let undivided = hours.chain(days).filter(|addition| !addition.amount.is_zero());
+    undivided.chain(values).collect()
 }
 
 /// Divides sorted pairs by event and day.
@@ -225,6 +311,7 @@ mod tests {
             }
             let mut items = BTreeSet::new();
             for chunk in Plan::new(vec![share("a", pairs.clone())]).chunks() {
+                let chunk = additions(&chunk);
                 assert!(chunk.len() <= ADDITIONS_PER_CHUNK);
                 for Addition { item, amount } in chunk {
                     let is_day = matches!(item, Item::Day { .. });
@@ -244,9 +331,32 @@ mod tests {
         (a.2, c.2) = (3.into(), (-1).into());
         let plan = Plan::new(vec![share("b", vec![a.clone(), b]), share("a", vec![a.clone(), c])]);
         a.2 = 6.into();
-        assert_eq!(plan.chunks(), [additions(&[a])]);
+        assert_eq!(plan.chunks(), [[a]]);
         assert_eq!(plan.shares.iter().map(|share| share.content.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert!(Plan::new(vec![share("a", Vec::new())]).chunks().is_empty());
+    }
+
+    #[test]
+    fn values_are_in_chunks_of_their_own() {
+        let mut all = pair(1, 1, 1);
+        for value in 0..250 {
+            *all.2.value_mut("properties.plan", &format!("plan {value}")) = 1.into();
+        }
+        let chunks = Plan::new(vec![share("a", vec![all.clone()])]).chunks();
+        assert_eq!(chunks.iter().map(Vec::len).collect::<Vec<_>>(), [1, 99, 99, 52]);
+        assert_eq!(additions(&chunks[0]).len(), 2);
+        let mut sum = Amount::default();
+        for (_, _, amount) in chunks.iter().flatten() {
+            sum += amount;
+        }
+        assert_eq!(sum, all.2);
+        let items: BTreeSet<Item> = chunks.iter().flat_map(|chunk| additions(chunk)).map(|one| one.item).collect();
+        assert_eq!(items.len(), 252);
+        let value = Item::Value {
+            breakdown: "properties.plan#event 001".to_owned(),
+            hour_value: "2015-08-01T01:00:00Z#plan 7".to_owned(),
+        };
+        assert!(items.contains(&value));
     }
 
     #[test]
@@ -257,6 +367,21 @@ mod tests {
         assert_eq!(Plan::decode(&name, &bytes).expect("the plan"), plan);
         bytes[20] ^= 1;
         assert!(Plan::decode(&name, &bytes).is_err());
+    }
+
+    #[test]
+    fn added_pairs_fit_an_item_whatever_their_names_and_are_read_as_written() {
+        for name in ["Order Completed".to_owned(), "\u{1}".repeat(1_024)] {
+            let pairs: Vec<Pair> = (0..99).map(|n| (format!("{n}{name}"), pair(0, 1, 1).1, 1.into())).collect();
+            let added = Added::new(&pairs).expect("pairs");
+            let length = match &added {
+                Added::Text(text) => text.len(),
+                Added::Bytes(bytes) => bytes.len(),
+            };
+            assert!(length < 350_000, "{length}");
+            assert_eq!(added.pairs().expect("pairs"), pairs);
+        }
+        assert!(Added::Text("[[]]".to_owned()).pairs().is_err() && Added::Bytes(vec![1]).pairs().is_err());
     }
 
     #[test]

@@ -30,7 +30,7 @@ use std::future::Future;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use crate::plan::{self, Addition, Plan, Share, additions};
+use crate::plan::{self, Pair, Plan, Share};
 use crate::record::Record;
 use crate::rollup::Totals;
 
@@ -124,13 +124,9 @@ pub trait Store: Ledger<Error = StoreError> {
     /// Writes all claims in one transaction, unless one of them exists.
     fn claim(&self, claims: &[Claim]) -> impl Future<Output = Result<Put, StoreError>> + Send;
 
-    /// Writes the marker of a chunk and makes its additions in one transaction, unless the marker exists.
-    fn add(
-        &self,
-        plan: &str,
-        chunk: u32,
-        additions: &[Addition],
-    ) -> impl Future<Output = Result<Put, StoreError>> + Send;
+    /// Writes the marker of a chunk and makes the [`additions`](plan::additions) of its pairs in one transaction, unless the
+    /// marker exists.
+    fn add(&self, plan: &str, chunk: u32, pairs: &[Pair]) -> impl Future<Output = Result<Put, StoreError>> + Send;
 
     /// Records an object as counted.
     fn record(&self, record: &Record) -> impl Future<Output = Result<(), StoreError>> + Send;
@@ -139,12 +135,12 @@ pub trait Store: Ledger<Error = StoreError> {
 /// The tables, as [`take_back`] writes them.
 pub trait Undo: Ledger {
     /// Writes an empty claim in place of `claim`, in one transaction, if that one is still there. If `is_added`, the
-    /// transaction subtracts the additions; otherwise it puts the marker of chunk 0 on the condition that there is none.
+    /// transaction subtracts the pairs; otherwise it puts the marker of chunk 0 on the condition that there is none.
     fn replace(
         &self,
         claim: &Claim,
         is_added: bool,
-        additions: &[Addition],
+        pairs: &[Pair],
     ) -> impl Future<Output = Result<Put, Self::Error>> + Send;
 
     /// Writes an empty first claim, unless there is one.
@@ -279,14 +275,14 @@ async fn finish(store: &impl Store, claim: &Claim, counted: &mut Counted) -> Res
 async fn add(
     store: &impl Store,
     plan: &str,
-    chunks: &[Vec<Addition>],
+    chunks: &[Vec<Pair>],
     present: &BTreeSet<u32>,
     counted: &mut Counted,
 ) -> Result<(), StoreError> {
     let missing = (0..).zip(chunks).filter(|(chunk, _)| !present.contains(chunk));
     let mut failed = None;
     let mut results =
-        stream::iter(missing).map(|(chunk, additions)| store.add(plan, chunk, additions)).buffer_unordered(AT_ONCE);
+        stream::iter(missing).map(|(chunk, pairs)| store.add(plan, chunk, pairs)).buffer_unordered(AT_ONCE);
     while let Some(result) = results.next().await {
         match result {
             Ok(Put::Written) => counted.transactions += 1,
@@ -339,7 +335,7 @@ pub async fn take_back<U: Undo>(store: &U, content: &str, object: &str) -> Resul
                 let chunks = store.chunks(&claim.plan).await?;
                 let plan = read_plan(store, claim).await?;
                 match (claims.as_slice(), plan.shares.as_slice(), claim.chunks) {
-                    ([_], [share], 1) => store.replace(claim, chunks.contains(&0), &additions(&share.pairs)).await?,
+                    ([_], [share], 1) => store.replace(claim, chunks.contains(&0), &share.pairs).await?,
                     _ => return Err(broken(claim, "that is not the plan of a test object").into()),
                 }
             }

@@ -61,7 +61,7 @@ impl Record {
     #[must_use]
     pub fn with_stats(mut self, stats: &Stats) -> Self {
         let name = |skip: Skip| skip.name().to_owned();
-        let skips = stats.skips.iter().filter(|(skip, _)| **skip != Skip::OtherType);
+        let skips = stats.skips.iter().filter(|(skip, _)| !skip.is_on_purpose());
         self.lines = stats.lines;
         self.events = stats.events;
         self.skipped = skips.map(|(skip, count)| (name(*skip), *count)).collect();

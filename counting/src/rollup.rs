@@ -6,16 +6,19 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::io::{self, Write};
 use std::mem;
+use std::sync::Arc;
 
 use flate2::write::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 use zstd::stream::raw::{DParameter, Operation};
 
-use crate::amount::{Amount, NotSummed, Sum, number};
+use crate::amount::Amount;
+use crate::fields::{EventValues, Fields, SUM_BYTES, Sums, VALUE_BYTES};
 use crate::hour;
-use crate::line::{self, Field, LONGEST_LINE, Malformed, Message, Paths, Stops, Text};
+use crate::line::{self, Field, LONGEST_LINE, Malformed, Message, Stops, Text};
 use crate::stats::{HourSource, Skip, Stats, TIMES};
 use crate::values::{Sink, Values};
 
@@ -36,9 +39,8 @@ pub const MOST_PAIR_BYTES: usize = 6 * 1024 * 1024;
 pub const OVERFLOW: &str = "(other events)";
 /// The most hours of [`OVERFLOW`] in a file; the messages of further ones are counted in the first.
 const OVERFLOW_HOURS: usize = 1_000;
-/// A generous estimate of the memory that a pair uses in the maps, without its name, and of that of each of its sums.
+/// A generous estimate of the memory that a pair uses in the maps, without its name.
 const PAIR_BYTES: usize = 96;
-const SUM_BYTES: usize = 160;
 /// The first two bytes of every gzip member (RFC 1952).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// The first four bytes of every zstd frame (RFC 8878).
@@ -72,8 +74,29 @@ pub struct Limits {
     pub max_ahead_hours: Option<u32>,
 }
 
+/// A function from a message to the name of the event under which it is counted; `None` if it is not counted. It is asked
+/// for the messages of the counted types. It must always return the same for a message.
+#[derive(Clone)]
+pub struct Namer(Arc<Name>);
+
+type Name = dyn Fn(&serde_json::Value) -> Option<String> + Send + Sync;
+
+impl Namer {
+    /// Creates a namer of this function.
+    #[must_use]
+    pub fn new(name: impl Fn(&serde_json::Value) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(name))
+    }
+}
+
+impl fmt::Debug for Namer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Namer")
+    }
+}
+
 /// The rules of a rollup.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Rules {
     /// The types of the messages that are counted.
     pub types: BTreeSet<String>,
@@ -81,6 +104,13 @@ pub struct Rules {
     pub limits: Limits,
     /// The paths of the fields that are summed.
     pub sums: Vec<String>,
+    /// The paths of the fields by whose values messages are counted as well.
+    pub by: Vec<String>,
+    /// The most values of each of these fields for an event of a file; messages with further ones are counted as
+    /// [`crate::names::breakdowns::OTHER`].
+    pub by_limit: usize,
+    /// The names of events; `None` for those of the messages.
+    pub namer: Option<Namer>,
 }
 
 /// The reason why a file has no totals.
@@ -100,7 +130,12 @@ pub enum RollupError {
 /// Returns an estimate of the memory that these totals use, as [`MOST_PAIR_BYTES`] limits it.
 #[must_use]
 pub fn pair_bytes(totals: &Totals) -> usize {
-    totals.iter().map(|((event, _), amount)| PAIR_BYTES + event.len() + amount.sums.len() * SUM_BYTES).sum()
+    let fields = |amount: &Amount| amount.sums.len() * SUM_BYTES;
+    let value = |(_, value, amount): (&str, &str, &Amount)| VALUE_BYTES + value.len() + fields(amount);
+    let pair = |((event, _), amount): (&(String, String), &Amount)| {
+        PAIR_BYTES + event.len() + fields(amount) + amount.values().map(value).sum::<usize>()
+    };
+    totals.iter().map(pair).sum()
 }
 
 /// The running rollup of one file, fed with its bytes in order.
@@ -132,11 +167,8 @@ impl Rollup {
         lines.check()?;
         let Messages { tally, mut stats } = lines.messages;
         stats.overflowed = tally.overflowed;
-        let field = |((field, reason), count): (&(usize, NotSummed), &u64)| {
-            let path = tally.fields.get(*field).cloned().unwrap_or_default();
-            (format!("{path}:{}", reason.name()), *count)
-        };
-        stats.fields_skipped = tally.fields_skipped.iter().map(field).collect();
+        stats.fields_skipped = tally.fields.skipped();
+        stats.values_limited = tally.fields.limited();
         stats.digest = lines.digest.finalize().to_hex().to_string();
         let is_none = |skip: &Skip| matches!(skip, Skip::NotJson | Skip::NotAnObject | Skip::TooLong);
         let none: u64 = stats.skips.iter().filter(|(skip, _)| is_none(skip)).map(|(_, count)| count).sum();
@@ -298,8 +330,8 @@ impl Lines {
         let tally = Tally {
             types: rules.types.iter().cloned().collect(),
             limits: rules.limits,
-            paths: Paths::new(rules.sums.iter().map(String::as_str)),
-            fields: rules.sums.clone(),
+            fields: Fields::new(&rules.sums, &rules.by, rules.by_limit),
+            namer: rules.namer.clone(),
             ..Tally::default()
         };
         Self { messages: Messages { tally, ..Messages::default() }, ..Self::default() }
@@ -444,18 +476,17 @@ struct Tally {
     types: Vec<String>,
     limits: Limits,
     stops: Stops,
-    /// The fields that are summed, and the same as a tree.
-    fields: Vec<String>,
-    paths: Paths,
-    /// The number of values that are not summed, by the number of the field and the reason.
-    fields_skipped: BTreeMap<(usize, NotSummed), u64>,
+    fields: Fields,
+    namer: Option<Namer>,
     counts: HashMap<Box<str>, HashMap<i64, i64>>,
-    /// The sums of the pairs that have any, one for each field.
-    sums: HashMap<Box<str>, HashMap<i64, Vec<Sum>>>,
+    /// The sums of the pairs that have any.
+    sums: HashMap<Box<str>, HashMap<i64, Sums>>,
+    /// The breakdowns of each event.
+    values: HashMap<Box<str>, EventValues>,
     /// The estimated memory of the counts.
     bytes: usize,
     /// The messages of pairs beyond [`MOST_PAIR_BYTES`], by hour, and their number.
-    overflow: HashMap<i64, i64>,
+    overflow: HashMap<i64, (i64, Sums)>,
     overflowed: u64,
     /// The first hour of `overflow`.
     first_overflow: i64,
@@ -464,17 +495,20 @@ struct Tally {
 impl Tally {
     /// Counts a message, and returns how its hour was found.
     fn count<'a>(&mut self, line: &'a [u8]) -> Result<HourSource, Uncounted<'a>> {
-        let (message, fields) = line::scan(line, &self.paths, &mut self.stops)?;
+        let (message, found) = line::scan(line, self.fields.paths(), &mut self.stops)?;
         let kind = text(message.kind)?.ok_or(Skip::NoType)?.bytes().ok_or(Skip::NotJson)?;
         // Some sources write the types with capitals.
         let Some(counted) = self.types.iter().find(|counted| counted.as_bytes().eq_ignore_ascii_case(&kind)) else {
             return Err(Uncounted::OtherType(kind));
         };
-        // Only track messages have an event name; the others are counted under their type.
-        let name = if counted == "track" {
-            text(message.event)?.ok_or(Skip::NoEvent)?.decode().ok_or(Skip::NotJson)?
-        } else {
-            Cow::Owned(counted.clone())
+        let name = match &self.namer {
+            Some(Namer(name)) => {
+                let message = serde_json::from_slice(line).map_err(|_| Skip::NotJson)?;
+                Cow::Owned(name(&message).ok_or(Skip::Unnamed)?)
+            }
+            // Only track messages have an event name; the others are counted under their type.
+            None if counted == "track" => text(message.event)?.ok_or(Skip::NoEvent)?.decode().ok_or(Skip::NotJson)?,
+            None => Cow::Owned(counted.clone()),
         };
         if name.is_empty() {
             return Err(Skip::EmptyName.into());
@@ -482,40 +516,32 @@ impl Tally {
         let (source, hour) = hour_of(&message, self.limits)?;
         let name = name_in_table(&name);
         let overflow = self.add(&name, hour);
-        if !fields.is_empty() {
-            let (name, hour) = overflow.map_or((&*name, hour), |hour| (OVERFLOW, hour));
-            self.sum(name, hour, &fields);
+        if !found.is_empty() {
+            self.divide(&name, hour, overflow, &found);
         }
         Ok(source)
     }
 
-    /// Adds the numbers among the fields to the sums of a pair.
-    fn sum(&mut self, name: &str, hour: i64, fields: &[Field<'_>]) {
-        for (at, field) in fields.iter().enumerate() {
-            let parsed = match field {
-                Field::Missing | Field::Null => continue,
-                Field::Number(digits) => std::str::from_utf8(digits).ok().map_or(Err(NotSummed::NotANumber), number),
-                Field::Text(text) => text.decode().map_or(Err(NotSummed::NotANumber), |text| number(&text)),
-                Field::Other => Err(NotSummed::NotANumber),
-                Field::Twice => Err(NotSummed::DuplicateKey),
-            };
-            let number = match parsed {
-                Ok(number) => number,
-                Err(reason) => {
-                    *self.fields_skipped.entry((at, reason)).or_default() += 1;
-                    continue;
-                }
-            };
+    /// Adds the fields of a message, which is counted in the hour of [`OVERFLOW`] if there is one.
+    fn divide(&mut self, name: &str, hour: i64, overflow: Option<i64>, found: &[Field<'_>]) {
+        let numbers = self.fields.numbers(found);
+        if let Some(hour) = overflow {
+            self.overflow.entry(hour).or_default().1.add(&numbers);
+            return;
+        }
+        if !numbers.is_empty() {
             let hours = match self.sums.get_mut(name) {
                 Some(hours) => hours,
                 None => self.sums.entry(name.into()).or_default(),
             };
-            let sums = hours.entry(hour).or_insert_with(|| vec![Sum::default(); fields.len()]);
-            if let Some(sum) = sums.get_mut(at) {
-                sum.values += 1;
-                sum.sum += number;
-            }
+            hours.entry(hour).or_default().add(&numbers);
         }
+        let values = match self.values.get_mut(name) {
+            Some(values) => values,
+            None => self.values.entry(name.into()).or_default(),
+        };
+        let left = MOST_PAIR_BYTES.saturating_sub(self.bytes);
+        self.bytes += self.fields.divide(values, hour, found, &numbers, left);
     }
 
     /// Counts a message. Returns the hour in which it is counted as [`OVERFLOW`], if its pair does not fit.
@@ -524,7 +550,7 @@ impl Tally {
             *count += 1;
             return None;
         }
-        let bytes = PAIR_BYTES + name.len() + self.fields.len() * SUM_BYTES;
+        let bytes = PAIR_BYTES + name.len() + self.fields.bytes_of_pair();
         if self.bytes + bytes > MOST_PAIR_BYTES {
             return Some(self.overflow(hour));
         }
@@ -544,24 +570,36 @@ impl Tally {
         }
         let is_known = self.overflow.len() < OVERFLOW_HOURS || self.overflow.contains_key(&hour);
         let hour = if is_known { hour } else { self.first_overflow };
-        *self.overflow.entry(hour).or_default() += 1;
+        self.overflow.entry(hour).or_default().0 += 1;
         hour
     }
 
     fn totals(self) -> Totals {
         let mut totals = Totals::new();
-        for (name, hours) in self.counts.into_iter().chain([(OVERFLOW.into(), self.overflow)]) {
+        for (name, hours) in self.counts {
             for (hour, count) in hours {
-                // An event may have the reserved name.
                 totals.entry((name.to_string(), hour::format(hour))).or_default().count += count;
             }
         }
         for (name, hours) in self.sums {
             for (hour, sums) in hours {
                 let amount = totals.entry((name.to_string(), hour::format(hour))).or_default();
-                let sums = self.fields.iter().cloned().zip(sums).filter(|(_, sum)| sum.values != 0);
-                *amount += &Amount { count: 0, sums: sums.collect() };
+                self.fields.add_sums(amount, &sums);
             }
+        }
+        for (name, values) in self.values {
+            for (hour, path, value, amount) in self.fields.amounts(values) {
+                let all = totals.entry((name.to_string(), hour::format(hour))).or_default();
+                *all.value_mut(path, &value) += &amount;
+            }
+        }
+        for (hour, (count, sums)) in self.overflow {
+            let mut amount = Amount::from(count);
+            self.fields.add_sums(&mut amount, &sums);
+            // An event may have the reserved name.
+            let all = totals.entry((OVERFLOW.to_owned(), hour::format(hour))).or_default();
+            self.fields.add_other(all, &amount);
+            *all += &amount;
         }
         totals
     }
@@ -582,7 +620,7 @@ fn hour_of(message: &Message<'_>, limits: Limits) -> Result<(HourSource, i64), S
                     });
                 }
             }
-            Field::Number(_) | Field::Other | Field::Twice => {}
+            Field::Number(_) | Field::Boolean(_) | Field::Other | Field::Twice => {}
         }
         skip = Skip::BadTime;
     }
@@ -606,7 +644,7 @@ fn text(field: Field<'_>) -> Result<Option<Text<'_>>, Skip> {
     match field {
         Field::Missing | Field::Null => Ok(None),
         Field::Text(text) => Ok(Some(text)),
-        Field::Number(_) | Field::Other => Err(Skip::WrongType),
+        Field::Number(_) | Field::Boolean(_) | Field::Other => Err(Skip::WrongType),
         Field::Twice => Err(Skip::DuplicateKey),
     }
 }
@@ -615,12 +653,17 @@ fn text(field: Field<'_>) -> Result<Option<Text<'_>>, Skip> {
 /// and 16 hexadecimal digits of its SHA-256, so that names with the same beginning stay distinct.
 #[must_use]
 pub fn name_in_table(name: &str) -> Cow<'_, str> {
-    if name.len() <= LONGEST_NAME {
-        return Cow::Borrowed(name);
+    shortened(Cow::Borrowed(name), LONGEST_NAME, KEPT_OF_LONGER)
+}
+
+/// Returns a text of more than `longest` bytes reduced to its beginning and 16 hexadecimal digits of its SHA-256.
+pub(crate) fn shortened(text: Cow<'_, str>, longest: usize, kept: usize) -> Cow<'_, str> {
+    if text.len() <= longest {
+        return text;
     }
-    let kept = name.get(..name.floor_char_boundary(KEPT_OF_LONGER)).unwrap_or_default();
-    let digest: String = Sha256::digest(name).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    Cow::Owned(format!("{kept}…{digest}"))
+    let beginning = text.get(..text.floor_char_boundary(kept)).unwrap_or_default();
+    let digest: String = Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    Cow::Owned(format!("{beginning}…{digest}"))
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub enum Skip {
     OtherType,
     /// It is a track message without `event`.
     NoEvent,
+    /// [`crate::rollup::Namer`] has no name for it. It is not counted on purpose.
+    Unnamed,
     /// The event's name is empty, which DynamoDB does not allow in a key.
     EmptyName,
     /// It has none of the [`TIMES`].
@@ -50,6 +52,12 @@ pub enum Skip {
 }
 
 impl Skip {
+    /// Returns whether the line should not be counted.
+    #[must_use]
+    pub fn is_on_purpose(self) -> bool {
+        matches!(self, Self::OtherType | Self::Unnamed)
+    }
+
     /// Returns the reason's name in the log.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -61,6 +69,7 @@ impl Skip {
             Self::NoType => "no_type",
             Self::OtherType => "other_type",
             Self::NoEvent => "no_event",
+            Self::Unnamed => "unnamed",
             Self::EmptyName => "empty_name",
             Self::NoTime => "no_time",
             Self::BadTime => "bad_time",
@@ -99,6 +108,9 @@ pub struct Stats {
     pub overflowed: u64,
     /// The number of values of counted messages that are not summed, by field and reason: `properties.revenue:not_a_number`.
     pub fields_skipped: BTreeMap<String, u64>,
+    /// The number of counted messages whose value of a field is beyond a limit, so that they count as
+    /// [`crate::names::breakdowns::OTHER`] there, by field.
+    pub values_limited: BTreeMap<String, u64>,
     /// The number of skipped lines by reason.
     pub skips: BTreeMap<Skip, u64>,
     /// The first lines of [`Stats::skipped`]: line number (from 1, blank lines included) and reason.
@@ -106,10 +118,10 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Returns the number of lines that should have been counted but were not. Messages of other types are excluded.
+    /// Returns the number of lines that should have been counted but were not.
     #[must_use]
     pub fn skipped(&self) -> u64 {
-        self.skips.iter().filter(|(skip, _)| **skip != Skip::OtherType).map(|(_, count)| count).sum()
+        self.skips.iter().filter(|(skip, _)| !skip.is_on_purpose()).map(|(_, count)| count).sum()
     }
 
     /// Formats the skipped lines, if there are any: `2 of 7 lines skipped (not_json=2); first: 3:not_json 4:not_json`.
@@ -130,6 +142,12 @@ impl Stats {
     #[must_use]
     pub fn fields(&self) -> String {
         self.fields_skipped.iter().map(|(field, count)| format!("{field}={count}")).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Formats the number of messages whose value is beyond a limit: `properties.plan=7`.
+    #[must_use]
+    pub fn limited(&self) -> String {
+        self.values_limited.iter().map(|(field, count)| format!("{field}={count}")).collect::<Vec<_>>().join(" ")
     }
 
     /// Formats the number of messages by the field that has their time: `receivedAt=2`.
@@ -166,7 +184,7 @@ impl Stats {
     pub(crate) fn add_skip(&mut self, skip: Skip, number: u64) {
         self.lines += 1;
         *self.skips.entry(skip).or_default() += 1;
-        if skip != Skip::OtherType && self.first_skips.len() < REMEMBERED {
+        if !skip.is_on_purpose() && self.first_skips.len() < REMEMBERED {
             self.first_skips.push((number, skip));
         }
     }

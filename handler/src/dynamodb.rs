@@ -9,10 +9,9 @@ use aws_sdk_dynamodb::operation::put_item::builders::PutItemFluentBuilder;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::primitives::Blob;
-use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, Put as PutItem, TransactWriteItem, Update};
 use counting::names::ledger;
-use counting::plan::{Addition, Item};
+use counting::plan::{Added, Addition, Item, Pair, additions};
 use counting::protocol::{Claim, Ledger, Put, Store, StoreError};
 use counting::record::{ClaimItem, Record, RecordItem};
 use serde::Serialize;
@@ -20,13 +19,16 @@ use serde::Serialize;
 use crate::error::sdk_error;
 use crate::settings::Settings;
 
-/// The counts, daily and ledger tables in DynamoDB.
+/// The pipeline's tables in DynamoDB.
 #[derive(Debug, Clone)]
 pub struct Tables {
     client: aws_sdk_dynamodb::Client,
     counts: String,
     daily: String,
     ledger: String,
+    breakdowns: Option<String>,
+    /// Whether markers say what was added.
+    is_outbox: bool,
     ttl_seconds: Option<u64>,
 }
 
@@ -50,6 +52,8 @@ impl Tables {
             counts: settings.counts_table.clone(),
             daily: settings.daily_table.clone(),
             ledger: settings.ledger_table.clone(),
+            breakdowns: settings.breakdowns_table.clone(),
+            is_outbox: settings.is_outbox,
             ttl_seconds: settings.ledger_ttl_days.map(|days| u64::from(days) * DAY_SECONDS),
         }
     }
@@ -106,10 +110,16 @@ impl Tables {
     }
 
     /// Returns the update that adds an amount to an item.
-    fn update(&self, Addition { item, amount }: &Addition) -> UpdateBuilder {
+    fn update(&self, Addition { item, amount }: &Addition) -> Result<Update, StoreError> {
         let table = match item {
             Item::Hour { .. } => &self.counts,
             Item::Day { .. } => &self.daily,
+            // Of a plan that was claimed before the key was removed.
+            Item::Value { breakdown, .. } => self.breakdowns.as_ref().ok_or_else(|| {
+                let undeclared = "which pipeline.toml does not declare any more: declare rollup.by again, run `provisioner \
+                                  apply`, and remove it when no notification waits";
+                StoreError::new(format!("a claimed plan adds to the breakdown {breakdown}, {undeclared}"))
+            })?,
         };
         let keys = item.keys().into_iter();
         let mut update =
@@ -121,7 +131,7 @@ impl Tables {
             update = update.expression_attribute_names(format!("#{name}"), attribute);
             update = update.expression_attribute_values(format!(":{name}"), AttributeValue::N(value));
         }
-        update.update_expression(format!("ADD {}", clauses.join(", ")))
+        update.update_expression(format!("ADD {}", clauses.join(", "))).build().map_err(build_error)
     }
 
     /// Applies a transaction with conditional puts.
@@ -293,11 +303,18 @@ impl Store for Tables {
         self.transact(claims.iter().map(action).collect::<Result<_, _>>()?).await
     }
 
-    async fn add(&self, plan: &str, chunk: u32, additions: &[Addition]) -> Result<Put, StoreError> {
-        let mut actions = vec![self.put_new(self.item_of_plan(plan, chunk))?];
-        for addition in additions {
-            let update = self.update(addition).build().map_err(build_error)?;
-            actions.push(TransactWriteItem::builder().update(update).build());
+    async fn add(&self, plan: &str, chunk: u32, pairs: &[Pair]) -> Result<Put, StoreError> {
+        let mut marker = self.item_of_plan(plan, chunk);
+        if self.is_outbox {
+            let added = match Added::new(pairs).map_err(build_error)? {
+                Added::Text(json) => AttributeValue::S(json),
+                Added::Bytes(bytes) => AttributeValue::B(Blob::new(bytes)),
+            };
+            marker.insert(ledger::ADDED.to_owned(), added);
+        }
+        let mut actions = vec![self.put_new(marker)?];
+        for addition in additions(pairs) {
+            actions.push(TransactWriteItem::builder().update(self.update(&addition)?).build());
         }
         self.transact(actions).await
     }

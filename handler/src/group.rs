@@ -201,6 +201,7 @@ impl ReadObject<'_> {
             skipped_by_reason = stats.reasons(),
             first_skipped = stats.examples(),
             fields_skipped = stats.fields(),
+            values_limited = stats.limited(),
             other_types = stats.types(),
             other_times = stats.other_times(),
             beyond_limits = stats.beyond_limits,
@@ -216,6 +217,11 @@ impl ReadObject<'_> {
         if stats.overflowed > 0 {
             let why = format!("object {name}: {} messages are counted as `{}`", stats.overflowed, rollup::OVERFLOW);
             warn!(error = "PairsOverflowed", why, "{}", log_message::OVERFLOWED);
+        }
+        if !stats.values_limited.is_empty() {
+            let other = names::breakdowns::OTHER;
+            let why = format!("object {name}: messages beyond rollup.by_limit count as `{other}`: {}", stats.limited());
+            warn!(error = "ValuesLimited", why, "{}", log_message::LIMITED);
         }
         if let Some(summary) = stats.skip_summary() {
             warn!(error = "LinesSkipped", why = format!("object {name}: {summary}"), "{}", log_message::SKIPPED);

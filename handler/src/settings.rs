@@ -4,7 +4,7 @@ use counting::names::env;
 use counting::rollup::{Limits, Rules};
 
 /// The function's settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Name of the counts table.
     pub counts_table: String,
@@ -12,6 +12,10 @@ pub struct Settings {
     pub daily_table: String,
     /// Name of the ledger table.
     pub ledger_table: String,
+    /// Name of the breakdowns table, if there are breakdowns.
+    pub breakdowns_table: Option<String>,
+    /// Whether the ledger's markers say what was added.
+    pub is_outbox: bool,
     /// Name of the bucket whose objects are counted.
     pub bucket: String,
     /// ID of the account that owns it.
@@ -43,10 +47,20 @@ impl Settings {
             let parse = |text: String| text.parse().map_err(|_| SettingsError { name, why: "is not a number" });
             variable(name).map(parse).transpose()
         };
+        let list = |name| {
+            let parse = |text: String| {
+                serde_json::from_str(&text).map_err(|_| SettingsError { name, why: "is not a list of texts" })
+            };
+            variable(name).map_or(Ok(Vec::new()), parse)
+        };
+        let by: Vec<String> = list(env::BY)?;
+        let limit: Option<u32> = number(env::BY_LIMIT)?;
         Ok(Self {
             counts_table: required(env::COUNTS_TABLE)?,
             daily_table: required(env::DAILY_TABLE)?,
             ledger_table: required(env::LEDGER_TABLE)?,
+            breakdowns_table: if by.is_empty() { None } else { Some(required(env::BREAKDOWNS_TABLE)?) },
+            is_outbox: variable(env::OUTBOX).is_some_and(|value| value == env::OUTBOX_ON),
             bucket: required(env::BUCKET)?,
             bucket_owner: required(env::BUCKET_OWNER)?,
             rules: Rules {
@@ -55,10 +69,10 @@ impl Settings {
                     max_age_days: number(env::MAX_AGE_DAYS)?,
                     max_ahead_hours: number(env::MAX_AHEAD_HOURS)?,
                 },
-                sums: variable(env::SUM).map_or(Ok(Vec::new()), |paths| {
-                    serde_json::from_str(&paths)
-                        .map_err(|_| SettingsError { name: env::SUM, why: "is not a list of texts" })
-                })?,
+                sums: list(env::SUM)?,
+                by,
+                by_limit: limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+                namer: None,
             },
             counts_duplicates: variable(env::DUPLICATES).is_some_and(|value| value == env::DUPLICATES_COUNT),
             ledger_ttl_days: number(env::LEDGER_TTL_DAYS)?,

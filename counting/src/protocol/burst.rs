@@ -8,7 +8,7 @@ use fastrand::Rng;
 use futures_util::future::join_all;
 
 use super::*;
-use crate::plan::Item;
+use crate::plan::{Addition, Item, additions};
 
 /// The turns that a transaction takes, about one for each millisecond.
 const TURNS: usize = 15;
@@ -138,7 +138,8 @@ impl Store for Conflicting {
         .await
     }
 
-    async fn add(&self, plan: &str, chunk: u32, additions: &[Addition]) -> Result<Put, StoreError> {
+    async fn add(&self, plan: &str, chunk: u32, pairs: &[Pair]) -> Result<Put, StoreError> {
+        let additions = additions(pairs);
         let mut items: Vec<String> = additions.iter().map(|addition| format!("{:?}", addition.item)).collect();
         items.push(format!("{plan} {chunk}"));
         self.transact(&items, |memory| {
@@ -147,7 +148,7 @@ impl Store for Conflicting {
             }
             // Each addition and the marker, in a transaction, and the index by hour.
             memory.units += 2 * items.len();
-            for Addition { item, amount } in additions {
+            for Addition { item, amount } in &additions {
                 if let Item::Hour { event, hour } = item {
                     memory.units += 1;
                     *memory.counts.entry((event.clone(), hour.clone())).or_default() += amount;

@@ -13,8 +13,9 @@ use futures_util::future::join_all;
 
 use super::*;
 use crate::amount::{Amount, Sum};
+use crate::names::breakdowns;
 use crate::names::daily::day_of;
-use crate::plan::Item;
+use crate::plan::{Addition, Item, additions};
 
 /// The rule that a store breaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,18 +43,23 @@ struct Memory {
     markers: BTreeSet<(String, u32)>,
     counts: Totals,
     days: Totals,
+    values: Totals,
+    /// The pairs that a reader of the ledger's stream is told, by the item that tells it.
+    told: BTreeMap<(String, u32), Vec<Pair>>,
     records: BTreeMap<String, Record>,
 }
 
 impl Memory {
-    fn add(&mut self, additions: impl IntoIterator<Item = Addition>) {
-        for Addition { item, amount } in additions {
+    fn add(&mut self, item: (&str, u32), pairs: Vec<Pair>) {
+        for Addition { item, amount } in additions(&pairs) {
             let counts = match item {
                 Item::Hour { event, hour } => self.counts.entry((event, hour)),
                 Item::Day { day, event } => self.days.entry((event, day)),
+                Item::Value { breakdown, hour_value } => self.values.entry((breakdown, hour_value)),
             };
             *counts.or_default() += &amount;
         }
+        self.told.insert((item.0.to_owned(), item.1), pairs);
     }
 }
 
@@ -63,13 +69,31 @@ fn without_zeros(counts: &Totals) -> Totals {
     counts.filter(|(_, amount)| !amount.is_zero()).collect()
 }
 
+/// Returns the counts without their breakdowns.
+fn undivided(counts: &Totals) -> Totals {
+    let counts: Totals = counts.iter().map(|(key, amount)| (key.clone(), amount.undivided())).collect();
+    without_zeros(&counts)
+}
+
 /// Returns the sums of each event and day.
 fn by_day(counts: &Totals) -> Totals {
     let mut days = Totals::new();
     for ((event, hour), amount) in counts {
-        *days.entry((event.clone(), day_of(hour).to_owned())).or_default() += amount;
+        *days.entry((event.clone(), day_of(hour).to_owned())).or_default() += &amount.undivided();
     }
     without_zeros(&days)
+}
+
+/// Returns the items of the breakdowns table.
+fn by_value(counts: &Totals) -> Totals {
+    let mut items = Totals::new();
+    for ((event, hour), amount) in counts {
+        for (path, value, amount) in amount.values() {
+            let key = (breakdowns::breakdown(path, event), breakdowns::hour_value(hour, value));
+            *items.entry(key).or_default() += amount;
+        }
+    }
+    without_zeros(&items)
 }
 
 struct Tables {
@@ -157,13 +181,13 @@ impl Store for Tables {
         .await
     }
 
-    async fn add(&self, plan: &str, chunk: u32, additions: &[Addition]) -> Result<Put, StoreError> {
+    async fn add(&self, plan: &str, chunk: u32, pairs: &[Pair]) -> Result<Put, StoreError> {
         self.call(|memory| {
             let is_new = memory.markers.insert((plan.to_owned(), chunk));
             if !is_new && self.broken != Broken::MarkerOnce {
                 return Put::Exists;
             }
-            memory.add(additions.to_vec());
+            memory.add((plan, chunk), pairs.to_vec());
             Put::Written
         })
         .await
@@ -175,7 +199,7 @@ impl Store for Tables {
 }
 
 impl Undo for Tables {
-    async fn replace(&self, claim: &Claim, is_added: bool, additions: &[Addition]) -> Result<Put, StoreError> {
+    async fn replace(&self, claim: &Claim, is_added: bool, pairs: &[Pair]) -> Result<Put, StoreError> {
         self.call(|memory| {
             let key = (claim.content.clone(), claim.generation);
             let marker = (claim.plan.clone(), 0);
@@ -187,8 +211,8 @@ impl Undo for Tables {
                 memory.claims.insert(key, Claim { plan: String::new(), chunks: 0, ..claim.clone() });
             }
             if is_added {
-                let negated = |addition: &Addition| Addition { amount: addition.amount.negated(), ..addition.clone() };
-                memory.add(additions.iter().map(negated));
+                let negated = |(event, hour, amount): &Pair| (event.clone(), hour.clone(), amount.negated());
+                memory.add((&claim.content, claim.generation), pairs.iter().map(negated).collect());
             } else if self.broken != Broken::MarkerPut {
                 memory.markers.insert(marker.clone());
             }
@@ -230,11 +254,17 @@ fn pair(event: usize, hour: usize) -> (String, String) {
     (format!("event {event:03}"), format!("2015-08-{:02}T{:02}:00:00Z", 1 + hour / 24, hour % 24))
 }
 
-/// An amount, of which some have a sum.
+/// An amount, of which some have a sum, and some are divided by a field's values.
 fn amount(count: i64) -> Amount {
     let sum = Sum { values: count, sum: BigDecimal::from(count) / 100 };
     let has_sum = below(3) == 0;
-    Amount { count, sums: has_sum.then(|| (format!("field {}", below(2)), sum)).into_iter().collect() }
+    let sums = has_sum.then(|| (format!("field {}", below(2)), sum)).into_iter().collect();
+    let undivided = Amount { count, sums, ..Amount::default() };
+    let mut amount = undivided.clone();
+    for _ in 0..below(4).saturating_sub(1) {
+        *amount.value_mut("plan", &format!("value {}", below(3))) += &undivided;
+    }
+    amount
 }
 
 /// A content, as two versions of the parser count it.
@@ -331,8 +361,19 @@ async fn simulate(seed: u64, broken: Broken) -> Result<(), String> {
         }
     }
     let counts = without_zeros(&memory.counts);
-    if counts != expected {
+    if counts != undivided(&expected) {
         return Err(format!("counts are {counts:?}, and not {expected:?}"));
+    }
+    let values = without_zeros(&memory.values);
+    if values != by_value(&expected) {
+        return Err(format!("values are {values:?}, and not those of {expected:?}"));
+    }
+    let mut told = Totals::new();
+    for (event, hour, amount) in memory.told.values().flatten() {
+        *told.entry((event.clone(), hour.clone())).or_default() += amount;
+    }
+    if without_zeros(&told) != without_zeros(&expected) {
+        return Err(format!("readers of the stream are told {told:?}, and not {expected:?}"));
     }
     let days = without_zeros(&memory.days);
     if days != by_day(&expected) {

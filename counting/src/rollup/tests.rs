@@ -9,7 +9,6 @@ use proptest::prelude::*;
 use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::*;
 
@@ -647,93 +646,4 @@ proptest! {
         let bytes = if zip { [&GZIP[..], &bytes].concat() } else { bytes };
         let _ = roll(&[&bytes], &types(&["track"]));
     }
-}
-
-/// Adds the numbers at the paths of a message as serde_json reads it.
-fn reference_sums(message: &Value, paths: &[String], amount: &mut Amount) {
-    for path in paths {
-        let found = path.split('.').try_fold(message, |value, key| value.get(key));
-        let text = match found {
-            Some(Value::Number(number)) => number.to_string(),
-            Some(Value::String(text)) => text.clone(),
-            _ => continue,
-        };
-        if let Ok(number) = number(&text) {
-            let sum = amount.sums.entry(path.clone()).or_default();
-            sum.values += 1;
-            sum.sum += number;
-        }
-    }
-}
-
-fn any_value() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        (-9_999_i64..9_999).prop_map(Value::from),
-        "-?[0-9]{1,3}(\\.[0-9]{1,3})?".prop_map(Value::from),
-        ".{0,5}".prop_map(Value::from),
-    ];
-    leaf.prop_recursive(4, 30, 4, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
-            prop::collection::btree_map("[abc\\\\\"]", inner, 0..4).prop_map(|map| json!(map)),
-        ]
-    })
-}
-
-proptest! {
-    #[test]
-    fn sums_equal_those_of_a_reference_parser(values in prop::collection::vec(any_value(), 0..12)) {
-        let sums: Vec<String> = ["a", "b.a", "b.c.a", "c.b", "b"].map(str::to_owned).into();
-        let rules = Rules { types: types(&["track"]), sums: sums.clone(), ..Rules::default() };
-        let mut rollup = Rollup::new(&rules);
-        let mut expected = Amount::default();
-        for value in values {
-            let mut message = json!({ "type": "track", "event": "e", "timestamp": "2015-08-04T12:00:00Z" });
-            for (key, value) in value.as_object().into_iter().flatten() {
-                message[key] = value.clone();
-            }
-            expected.count += 1;
-            reference_sums(&message, &sums, &mut expected);
-            rollup.push(format!("{message}\n").as_bytes()).expect("text");
-        }
-        let (totals, _) = rollup.finish().expect("messages");
-        prop_assert_eq!(totals.into_values().next().unwrap_or_default(), expected);
-    }
-}
-
-#[test]
-fn value_that_is_no_number_is_skipped_with_its_reason_and_its_message_counts() {
-    let line = |properties: &str| {
-        format!(
-            "{{\"type\":\"track\",\"event\":\"e\",\"timestamp\":\"2015-08-04T12:00:00Z\",\"properties\":{properties}}}\n"
-        )
-    };
-    let rules = Rules { types: types(&["track"]), sums: vec!["properties.revenue".to_owned()], ..Rules::default() };
-    let mut rollup = Rollup::new(&rules);
-    for properties in [
-        "{\"revenue\":19.99}",
-        "{\"revenue\":\"0.01\"}",
-        "{\"rev\\u0065nue\":1e1}",
-        "{\"revenue\":\"$5\"}",
-        "{\"revenue\":{\"value\":5}}",
-        "{\"revenue\":true}",
-        "{\"revenue\":1,\"revenue\":2}",
-        "{\"revenue\":0.1234567890123}",
-        "{\"revenue\":null}",
-        "{}",
-        "null",
-        "[{\"revenue\":5}]",
-    ] {
-        rollup.push(line(properties).as_bytes()).expect("text");
-    }
-    let (totals, stats) = rollup.finish().expect("messages");
-    let amount = totals.into_values().next().expect("a pair");
-    assert_eq!((amount.count, stats.events, stats.skipped()), (12, 12, 0));
-    let sum = amount.sums.get("properties.revenue").expect("a sum");
-    assert_eq!((sum.values, crate::amount::plain(&sum.sum).as_str()), (3, "30"));
-    let reason = |name: &str| format!("properties.revenue:{name}");
-    let expected = [("duplicate_key", 1), ("not_a_number", 3), ("too_many_digits", 1)];
-    assert_eq!(stats.fields_skipped, expected.map(|(name, count)| (reason(name), count)).into());
 }

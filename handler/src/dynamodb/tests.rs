@@ -8,7 +8,6 @@ use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
 
 use counting::amount::{Amount, Sum, number};
-use counting::plan;
 use counting::rollup::Rules;
 
 use super::*;
@@ -31,6 +30,8 @@ fn tables(answers: &[(u16, Value)]) -> (Tables, StaticReplayClient) {
         counts_table: "counts".to_owned(),
         daily_table: "daily".to_owned(),
         ledger_table: "ledger".to_owned(),
+        breakdowns_table: Some("breakdowns".to_owned()),
+        is_outbox: true,
         bucket: "bucket".to_owned(),
         bucket_owner: "123456789012".to_owned(),
         rules: Rules::default(),
@@ -52,8 +53,8 @@ fn rejected_with(code: &str) -> (u16, Value) {
 
 const WRITTEN: (u16, fn() -> Value) = (200, || json!({}));
 
-fn additions() -> Vec<Addition> {
-    plan::additions(&[("e".to_owned(), "2015-08-04T12:00:00Z".to_owned(), 7.into())])
+fn pairs() -> Vec<Pair> {
+    vec![("e".to_owned(), "2015-08-04T12:00:00Z".to_owned(), 7.into())]
 }
 
 fn claim(content: &str) -> Claim {
@@ -69,7 +70,7 @@ fn claim(content: &str) -> Claim {
 
 async fn add(answers: &[(u16, Value)]) -> (Result<Put, StoreError>, usize) {
     let (tables, replay) = tables(answers);
-    let result = tables.add("plan", 0, &additions()).await;
+    let result = tables.add("plan", 0, &pairs()).await;
     (result, replay.actual_requests().count())
 }
 
@@ -81,7 +82,7 @@ fn body(replay: &StaticReplayClient) -> Value {
 #[tokio::test]
 async fn chunk_is_one_transaction_with_a_conditional_marker() {
     let (tables, replay) = tables(&[(WRITTEN.0, WRITTEN.1())]);
-    assert_eq!(tables.add("plan", 3, &additions()).await, Ok(Put::Written));
+    assert_eq!(tables.add("plan", 3, &pairs()).await, Ok(Put::Written));
     let body = body(&replay);
     let items = body["TransactItems"].as_array().expect("items");
     assert_eq!(items.len(), 3);
@@ -107,8 +108,8 @@ async fn sums_are_added_with_the_count() {
     let mut amount = Amount::from(2);
     let sum = Sum { values: 1, sum: number("19.990").expect("a number") };
     amount.sums.insert("properties.revenue".to_owned(), sum);
-    let additions = plan::additions(&[("e".to_owned(), "2015-08-04T12:00:00Z".to_owned(), amount)]);
-    assert_eq!(tables.add("plan", 0, &additions).await, Ok(Put::Written));
+    let pairs = [("e".to_owned(), "2015-08-04T12:00:00Z".to_owned(), amount)];
+    assert_eq!(tables.add("plan", 0, &pairs).await, Ok(Put::Written));
     for item in &body(&replay)["TransactItems"].as_array().expect("items")[1..] {
         let update = &item["Update"];
         assert_eq!(update["UpdateExpression"], "ADD #count :count, #sum1 :sum1, #sum2 :sum2");
@@ -117,6 +118,24 @@ async fn sums_are_added_with_the_count() {
         assert_eq!(update["ExpressionAttributeNames"]["#sum2"], "values:properties.revenue");
         assert_eq!(update["ExpressionAttributeValues"][":sum2"], json!({ "N": "1" }));
     }
+}
+
+#[tokio::test]
+async fn marker_says_what_its_transaction_adds_to_a_breakdown() {
+    let (tables, replay) = tables(&[(WRITTEN.0, WRITTEN.1())]);
+    let mut amount = Amount::default();
+    *amount.value_mut("properties.plan", "pro") = 2.into();
+    let pairs = [("e".to_owned(), "2015-08-04T12:00:00Z".to_owned(), amount)];
+    assert_eq!(tables.add("plan", 1, &pairs).await, Ok(Put::Written));
+    let body = body(&replay);
+    let items = body["TransactItems"].as_array().expect("items");
+    assert_eq!(items.len(), 2);
+    let added = Added::Text(items[0]["Put"]["Item"]["added"]["S"].as_str().expect("a text").to_owned());
+    assert_eq!(added.pairs().expect("pairs"), pairs);
+    let update = &items[1]["Update"];
+    let key = json!({ "breakdown": { "S": "properties.plan#e" }, "hour_value": { "S": "2015-08-04T12:00:00Z#pro" } });
+    assert_eq!((&update["TableName"], &update["Key"]), (&json!("breakdowns"), &key));
+    assert_eq!(update["ExpressionAttributeValues"][":count"], json!({ "N": "2" }));
 }
 
 #[tokio::test]

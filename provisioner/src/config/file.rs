@@ -203,6 +203,7 @@ pub(super) fn check_shared_names(all: &[(&str, Range<usize>, Pipeline)], found: 
                 ("table.name", elsewhere, &one.table.counts, &other.table.counts),
                 ("table.daily_name", elsewhere, &one.table.daily, &other.table.daily),
                 ("table.ledger_name", elsewhere, &one.table.ledger, &other.table.ledger),
+                ("table.breakdowns_name", elsewhere, &one.table.breakdowns, &other.table.breakdowns),
                 ("function.name", elsewhere, &one.function.name, &other.function.name),
                 ("notification.queue", elsewhere, &one.notification.queue, &other.notification.queue),
                 ("function.failure_queue", elsewhere, &one.function.failure_queue, &other.function.failure_queue),

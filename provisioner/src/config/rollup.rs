@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use counting::line::FIELDS;
 use counting::names::MESSAGE_TYPES;
+use counting::names::breakdowns::SEPARATOR;
 use counting::rollup::{Limits, Rules};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
@@ -30,6 +31,10 @@ pub(crate) struct Rollup {
     pub(crate) counts_duplicates: bool,
     /// The paths of the fields that are summed.
     pub(crate) sum: Vec<String>,
+    /// The paths of the fields by whose values messages are counted as well.
+    pub(crate) by: Vec<String>,
+    /// The most values of each of these fields for an event of an object.
+    pub(crate) by_limit: i32,
 }
 
 impl Default for Rollup {
@@ -40,6 +45,8 @@ impl Default for Rollup {
             max_ahead_hours: MAX_AHEAD_HOURS,
             counts_duplicates: false,
             sum: Vec::new(),
+            by: Vec::new(),
+            by_limit: VALUES,
         }
     }
 }
@@ -49,7 +56,14 @@ impl Rollup {
     pub(crate) fn rules(&self) -> Rules {
         let limit = |number: i32| u32::try_from(number).ok().filter(|number| *number > 0);
         let limits = Limits { max_age_days: limit(self.max_age_days), max_ahead_hours: limit(self.max_ahead_hours) };
-        Rules { types: self.count.iter().cloned().collect(), limits, sums: self.sum.clone() }
+        Rules {
+            types: self.count.iter().cloned().collect(),
+            limits,
+            sums: self.sum.clone(),
+            by: self.by.clone(),
+            by_limit: usize::try_from(self.by_limit).unwrap_or(usize::MAX),
+            namer: None,
+        }
     }
 }
 
@@ -61,6 +75,8 @@ pub(super) struct Raw {
     max_ahead_hours: Maybe<i64>,
     duplicates: Maybe<String>,
     sum: Maybe<Vec<Spanned<String>>>,
+    by: Maybe<Vec<Spanned<String>>>,
+    by_limit: Maybe<i64>,
 }
 
 pub(super) const KEYS: &[Key] = &[
@@ -94,10 +110,25 @@ pub(super) const KEYS: &[Key] = &[
         "",
         "Paths of fields whose numbers are summed for each event and hour.",
     ),
+    key(
+        "rollup.by",
+        "by = [\"properties.plan\"]",
+        "",
+        "Paths of fields by whose values the messages of each event and hour are counted and summed as well.",
+    ),
+    key(
+        "rollup.by_limit",
+        "by_limit = 100",
+        "100",
+        "Values of such a field for an event of an object beyond which messages count as `(other)`.",
+    ),
 ];
 
 /// The most fields that are summed. Each adds two attributes to an item.
 const MOST_FIELDS: usize = 8;
+/// The default of `by_limit`, and the most: an object of one event then fills ten transactions for each hour and field.
+const VALUES: i32 = 100;
+const MOST_VALUES: i64 = 1_000;
 /// The most keys of a path, and the most bytes.
 const MOST_KEYS: usize = 8;
 const LONGEST_PATH: usize = 200;
@@ -113,6 +144,8 @@ impl Raw {
             max_ahead_hours: max_ahead_hours.unwrap_or(default.max_ahead_hours),
             counts_duplicates: check_duplicates(check, self.duplicates),
             sum: self.sum.map_or_else(Vec::new, |paths| check_paths(check, "rollup.sum", paths)),
+            by: self.by.map_or_else(Vec::new, |paths| check_paths(check, "rollup.by", paths)),
+            by_limit: check.number(self.by_limit, "rollup.by_limit", 1, MOST_VALUES, "values").unwrap_or(VALUES),
         }
     }
 }
@@ -143,7 +176,7 @@ fn check_paths(check: &mut Check<'_>, key: &str, paths: Spanned<Vec<Spanned<Stri
         let text = path.get_ref().as_str();
         let keys: Vec<&str> = text.split('.').collect();
         let is_usable = keys.len() <= MOST_KEYS && text.len() <= LONGEST_PATH && keys.iter().all(|key| !key.is_empty());
-        if !is_usable || text.chars().any(char::is_control) || FIELDS.contains(&text) {
+        if !is_usable || text.contains(SEPARATOR) || text.chars().any(char::is_control) || FIELDS.contains(&text) {
             let message = format!("`{}` is not the path of a field that `{key}` can use", text.escape_debug());
             let help = "write keys with dots between them, such as properties.revenue";
             check.mistake(path.span(), message, "", help);

@@ -25,6 +25,8 @@ pub(crate) struct Table {
     pub(crate) daily: String,
     /// The name of the ledger table.
     pub(crate) ledger: String,
+    /// The name of the breakdowns table, which exists if there are breakdowns.
+    pub(crate) breakdowns: String,
     /// The billing of the tables and of their indexes.
     pub(crate) billing: Billing,
     /// True if the tables can be restored to any second of the last 35 days.
@@ -109,6 +111,7 @@ pub(super) struct Raw {
     name: Maybe<String>,
     daily_name: Maybe<String>,
     ledger_name: Maybe<String>,
+    breakdowns_name: Maybe<String>,
     billing: Maybe<RawBilling>,
     point_in_time_recovery: Option<bool>,
     deletion_protection: Option<bool>,
@@ -119,6 +122,12 @@ pub(super) const KEYS: &[Key] = &[
     key("table.name", "name = \"segment-events-counts\"", "NAME-counts", "Name of the counts table."),
     key("table.daily_name", "daily_name = \"segment-events-daily\"", "NAME-daily", "Name of the daily table."),
     key("table.ledger_name", "ledger_name = \"segment-events-ledger\"", "NAME-ledger", "Name of the ledger table."),
+    key(
+        "table.breakdowns_name",
+        "breakdowns_name = \"segment-events-breakdowns\"",
+        "NAME-breakdowns",
+        "Name of the breakdowns table; it exists with `rollup.by`.",
+    ),
     key(
         "table.billing",
         "billing = \"on-demand\"",
@@ -189,6 +198,7 @@ impl Raw {
             (self.name, "table.name", "counts"),
             (self.daily_name, "table.daily_name", "daily"),
             (self.ledger_name, "table.ledger_name", "ledger"),
+            (self.breakdowns_name, "table.breakdowns_name", "breakdowns"),
         ] {
             let name = check.text(given.clone(), key, rules::table_name).unwrap_or_else(|| format!("{base}-{table}"));
             if let Some((_, other_given, other_key, other)) = names.iter().find(|(other, ..)| *other == name) {
@@ -209,6 +219,7 @@ impl Raw {
             counts: name(),
             daily: name(),
             ledger: name(),
+            breakdowns: name(),
             billing,
             point_in_time_recovery: Setting::new(self.point_in_time_recovery, true),
             deletion_protection: Setting::new(self.deletion_protection, true),

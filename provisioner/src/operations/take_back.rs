@@ -4,10 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
+use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::builders::PutBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, Put as PutItem, TransactWriteItem, Update};
 use counting::names::{counts, ledger};
-use counting::plan::{Addition, Item};
+use counting::plan::{Added, Addition, Item, Pair, additions};
 use counting::protocol::{Claim, Ledger, Put, StoreError, Undo};
 use counting::record::ClaimItem;
 use jiff::Timestamp;
@@ -79,6 +80,7 @@ impl Session<'_> {
         let table = match item {
             Item::Hour { .. } => &self.pipeline.table.counts,
             Item::Day { .. } => &self.pipeline.table.daily,
+            Item::Value { .. } => &self.pipeline.table.breakdowns,
         };
         (table, item.keys().map(|(name, key)| (name.to_owned(), text(key))).into())
     }
@@ -180,14 +182,28 @@ impl Ledger for Session<'_> {
 }
 
 impl Undo for Session<'_> {
-    async fn replace(&self, claim: &Claim, is_added: bool, additions: &[Addition]) -> Result<Put, Error> {
-        let empty = self.claim_item(&Claim { plan: String::new(), chunks: 0, ..claim.clone() })?;
+    async fn replace(&self, claim: &Claim, is_added: bool, pairs: &[Pair]) -> Result<Put, Error> {
+        let mut empty = self.claim_item(&Claim { plan: String::new(), chunks: 0, ..claim.clone() })?;
+        if is_added {
+            // The readers of the ledger's stream were told of it.
+            let negated = |(event, hour, amount): &Pair| (event.clone(), hour.clone(), amount.negated());
+            let negated: Vec<Pair> = pairs.iter().map(negated).collect();
+            let added = Added::new(&negated).map_err(|error| Error::internal("write a claim", error))?;
+            empty.insert(
+                ledger::ADDED.to_owned(),
+                match added {
+                    Added::Text(json) => AttributeValue::S(json),
+                    Added::Bytes(bytes) => AttributeValue::B(Blob::new(bytes)),
+                },
+            );
+        }
+        let additions = additions(pairs);
         let put = self.put_if(empty, "#plan = :plan");
         let put = put.expression_attribute_names("#plan", ledger::PLAN);
         let put = put.expression_attribute_values(":plan", text(&claim.plan));
         let mut actions = vec![TransactWriteItem::builder().put(put.build()?).build()];
         if is_added {
-            for Addition { item, amount } in additions {
+            for Addition { item, amount } in &additions {
                 let (table, key) = self.table_and_key(item);
                 // A test object has no sums.
                 let update = Update::builder()
@@ -205,7 +221,7 @@ impl Undo for Session<'_> {
         }
         let put = self.transact(actions, &claim.object).await?;
         if put == Put::Written && is_added {
-            for addition in additions {
+            for addition in &additions {
                 let (table, key) = self.table_and_key(&addition.item);
                 self.delete_zero(table, &key).await.map_err(|error| error.on(UNCOUNT, &claim.object))?;
             }

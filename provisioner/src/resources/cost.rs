@@ -39,6 +39,8 @@ const SQS_REQUESTS_IDLE: f64 = 5.0 * 3.0 * 60.0 * HOURS;
 const PAIRS_A_FILE: f64 = 100.0;
 /// The number of pairs in a transaction, in addition to their marker: each is added to its hour and to its day.
 const PAIRS_A_CHUNK: f64 = (ADDITIONS_PER_CHUNK / 2) as f64;
+/// The number of values of a field in a file, for each of its pairs.
+const VALUES_A_PAIR: f64 = 5.0;
 /// The size of a pair in a plan, compressed: about 15 bytes. A write unit is one kilobyte.
 const PAIR_KILOBYTES: f64 = 0.015;
 /// The other writes to the ledger: a claim in a transaction, and a record with its entry in the index.
@@ -68,8 +70,10 @@ struct Settings {
     batch_size: f64,
     memory_mb: f64,
     is_arm: bool,
-    /// The billing of the counts, daily and ledger tables; each index is billed like its table.
-    billing: [Billing; 3],
+    /// The number of fields by whose values messages are counted as well.
+    breakdowns: f64,
+    /// The billing of the counts, daily, ledger and breakdowns tables; each index is billed like its table.
+    billing: [Billing; 4],
 }
 
 /// Returns the estimate of a plan, if the file declares a volume.
@@ -81,7 +85,8 @@ pub(crate) fn estimate(pipeline: &Pipeline, plan: &Plan) -> Option<Estimate> {
         batch_size: notification.batch_size.into(),
         memory_mb: pipeline.function.memory_mb.into(),
         is_arm: pipeline.function.architecture == "arm64",
-        billing: [pipeline.table.billing; 3],
+        breakdowns: count(u64::try_from(pipeline.rollup.by.len()).unwrap_or_default()),
+        billing: [pipeline.table.billing; 4],
     };
     let live = declared.before(pipeline, plan);
     let current = live.map(|live| live.costs(volume));
@@ -113,7 +118,9 @@ impl Settings {
         let mut before = self;
         for item in &plan.items {
             let (address, action) = (item.address(), item.action);
-            if matches!(address.kind, "function" | "table") && action == Action::Create {
+            if action == Action::Create && *address.name == pipeline.table.breakdowns {
+                before.breakdowns = 0.0;
+            } else if matches!(address.kind, "function" | "table") && action == Action::Create {
                 return None;
             }
             for change in item.changes() {
@@ -123,7 +130,8 @@ impl Settings {
                     }
                     ("function", "architecture", Value::Text(name)) => before.is_arm = name == "arm64",
                     ("table", "billing", Value::Document(billing)) => {
-                        let tables = [&pipeline.table.counts, &pipeline.table.daily, &pipeline.table.ledger];
+                        let table = &pipeline.table;
+                        let tables = [&table.counts, &table.daily, &table.ledger, &table.breakdowns];
                         let table = tables.iter().position(|table| **table == address.name)?;
                         before.billing[table] = match (billing["read"].as_i64(), billing["write"].as_i64()) {
                             (Some(read), Some(write)) => Billing::Provisioned { read, write },
@@ -150,7 +158,8 @@ impl Settings {
         let (events, files) = (count(volume.events_per_month), count(volume.files_per_month));
         let events_a_file = events / files;
         let pairs = events_a_file.ceil().min(PAIRS_A_FILE);
-        let chunks = (pairs / PAIRS_A_CHUNK).ceil();
+        let values = pairs * VALUES_A_PAIR * self.breakdowns;
+        let chunks = (pairs / PAIRS_A_CHUNK).ceil() + (values / count(ADDITIONS_PER_CHUNK as u64)).ceil();
         let together = self.files_together(files);
         let groups = files / together;
 
@@ -164,17 +173,18 @@ impl Settings {
         };
 
         // Each pair is a write to the counts table, one to its index, and one to the daily table; each chunk has a marker.
-        let plan = (together * pairs * PAIR_KILOBYTES).ceil();
+        let plan = (together * (pairs + values) * PAIR_KILOBYTES).ceil();
         let ledger_writes = files * CLAIM_AND_RECORD + groups * (plan + chunks * TRANSACTION);
         let requests =
             |reads: f64, writes: f64| reads / 1e6 * DYNAMODB_MILLION_READS + writes / 1e6 * DYNAMODB_MILLION_WRITES;
         let mut dynamodb = Dollars { list: 0.0, billed: 0.0 };
         let mut free = (FREE_CAPACITY_UNITS, FREE_CAPACITY_UNITS);
-        let [counts, daily, ledger] = self.billing;
+        let [counts, daily, ledger, breakdowns] = self.billing;
         for (billing, parts, reads, writes) in [
             (counts, TABLE_AND_INDEX, 0.0, groups * pairs * (TRANSACTION + 1.0)),
             (daily, TABLE, 0.0, groups * pairs * TRANSACTION),
             (ledger, TABLE_AND_INDEX, files * READS_A_FILE, ledger_writes),
+            (breakdowns, TABLE.min(self.breakdowns), 0.0, groups * values * TRANSACTION),
         ] {
             match billing {
                 Billing::OnDemand => {
@@ -235,7 +245,8 @@ mod tests {
         batch_size: 100.0,
         memory_mb: 256.0,
         is_arm: false,
-        billing: [Billing::OnDemand; 3],
+        billing: [Billing::OnDemand; 4],
+        breakdowns: 0.0,
     };
 
     fn total(settings: Settings, volume: Volume) -> Dollars {
@@ -271,9 +282,18 @@ mod tests {
     }
 
     #[test]
+    fn breakdown_costs_the_writes_of_its_values() {
+        let divided = Settings { breakdowns: 1.0, ..SMALL };
+        // 500 values of two units each, the 6 chunks' markers, and 8 units more for the plan.
+        let more = 10_000.0 * (1_000.0 + 12.0 + 8.0) / 1e6 * DYNAMODB_MILLION_WRITES;
+        let (before, after) = (SMALL.costs(VOLUME)[1].1.list, divided.costs(VOLUME)[1].1.list);
+        assert!((after - before - more).abs() < 0.02, "{before} {after} {more}");
+    }
+
+    #[test]
     fn capacity_within_the_free_tier_costs_nothing() {
         let with = |units: i64| {
-            let billing = [Billing::Provisioned { read: units, write: units }; 3];
+            let billing = [Billing::Provisioned { read: units, write: units }; 4];
             Settings { billing, ..SMALL }.costs(VOLUME)[1].1
         };
         assert_eq!(with(5).billed, 0.0);

@@ -163,6 +163,13 @@ fn desired_environment(context: &Context<'_>, declared: &Function) -> BTreeMap<S
     if !pipeline.rollup.sum.is_empty() {
         environment.insert(env::SUM.to_owned(), serde_json::json!(pipeline.rollup.sum).to_string());
     }
+    if !pipeline.rollup.by.is_empty() {
+        environment.extend([
+            (env::BY.to_owned(), serde_json::json!(pipeline.rollup.by).to_string()),
+            (env::BY_LIMIT.to_owned(), pipeline.rollup.by_limit.to_string()),
+            (env::BREAKDOWNS_TABLE.to_owned(), pipeline.table.breakdowns.clone()),
+        ]);
+    }
     if pipeline.rollup.counts_duplicates {
         environment.insert(env::DUPLICATES.to_owned(), env::DUPLICATES_COUNT.to_owned());
     }

@@ -386,9 +386,8 @@ impl Function {
 }
 
 /// Returns the addresses of the tables that the function writes to, for resources that cause invocations.
-pub(super) fn table_addresses(context: &Context<'_>) -> [Address; 3] {
-    let declared = &context.pipeline.table;
-    [&declared.counts, &declared.daily, &declared.ledger].map(Address::of::<table::Table>)
+pub(super) fn table_addresses(context: &Context<'_>) -> Vec<Address> {
+    table::Table::desired(context).iter().map(|table| Address::of::<table::Table>(table.name())).collect()
 }
 
 #[cfg(test)]

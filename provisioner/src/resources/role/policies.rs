@@ -16,6 +16,8 @@ pub(super) fn function_policy(context: &Context<'_>) -> Json {
     // Another account could own a bucket of this name one day.
     let in_account = json!({ "StringEquals": { "aws:ResourceAccount": account.id } });
     let log_streams = format!("{}:*", account.log_group_arn(&log_group_name(&pipeline.function.name)));
+    let mut counted = vec![account.table_arn(&pipeline.table.counts), account.table_arn(&pipeline.table.daily)];
+    counted.extend((!pipeline.rollup.by.is_empty()).then(|| account.table_arn(&pipeline.table.breakdowns)));
     let mut statements = vec![
         // GetObject with a version ID needs another action. The bucket may have versions although the file declares
         // none: somebody may have enabled versioning, or notifications from before its end are in flight.
@@ -41,7 +43,7 @@ pub(super) fn function_policy(context: &Context<'_>) -> Json {
         json!({
             "Sid": "AddCounts", "Effect": "Allow",
             "Action": "dynamodb:UpdateItem",
-            "Resource": [account.table_arn(&pipeline.table.counts), account.table_arn(&pipeline.table.daily)],
+            "Resource": counted,
         }),
         // Lambda takes notifications from the queue with the permissions of the function's role (developer guide, using
         // Lambda with SQS); the function puts back those for which a batch leaves no time. The statement stays without

@@ -1,5 +1,5 @@
-//! The DynamoDB tables: the counts, by event and, in an index, by hour; the daily counts; and the ledger of counted
-//! objects, by object and, in an index, by the hour of counting.
+//! The DynamoDB tables: the counts, by event and, in an index, by hour; the daily counts; the ledger of counted objects,
+//! by object and, in an index, by the hour of counting; and the breakdowns, if there are any.
 
 mod calls;
 pub(crate) mod life;
@@ -8,7 +8,7 @@ mod state;
 use aws_sdk_dynamodb::types::{
     GlobalSecondaryIndex, IndexStatus, PointInTimeRecoveryStatus, SseStatus, SseType, TableStatus, TimeToLiveStatus,
 };
-use counting::names::{counts, daily, ledger};
+use counting::names::{breakdowns, counts, daily, ledger};
 use serde_json::{Value as Json, json};
 
 use super::openings;
@@ -62,11 +62,16 @@ impl Kind for Table {
             range: (ledger::WRITTEN_AT, "N"),
         };
         let (object, chunk) = ((ledger::OBJECT, "S"), (ledger::CHUNK, "N"));
-        vec![
+        let mut tables = vec![
             table(&declared.counts, event, hour, Some(by_hour), None),
             table(&declared.daily, (daily::DAY, "S"), event, None, None),
             table(&declared.ledger, object, chunk, Some(by_counted_hour), Some(ledger::EXPIRES_AT)),
-        ]
+        ];
+        if !context.pipeline.rollup.by.is_empty() {
+            let (breakdown, value) = ((breakdowns::BREAKDOWN, "S"), (breakdowns::HOUR_VALUE, "S"));
+            tables.push(table(&declared.breakdowns, breakdown, value, None, None));
+        }
+        tables
     }
 
     fn name_from_arn(arn: &str) -> Option<String> {
