@@ -44,6 +44,11 @@ impl Account {
         format!("{}/index/{index}", self.table_arn(table))
     }
 
+    /// Returns the ARN of a stream of a DynamoDB table, by the stream's label.
+    pub(crate) fn table_stream_arn(&self, table: &str, label: &str) -> String {
+        format!("{}/stream/{label}", self.table_arn(table))
+    }
+
     /// Returns the ARN of a Lambda function.
     pub(crate) fn function_arn(&self, name: &str) -> String {
         self.arn("lambda", &format!("function:{name}"))

@@ -16,6 +16,9 @@ pub(crate) struct Args {
     /// Task that the policy allows
     #[arg(value_enum, default_value_t)]
     task: Task,
+    /// Print only this part of a policy that is too long for a managed policy
+    #[arg(long, value_name = "N")]
+    part: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -46,6 +49,19 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
         Task::Reader => iam_policies::reader_policy(&context),
         Task::Operator => iam_policies::operator_policy(&context),
     };
-    output.print(&format!("{policy:#}\n"))?;
+    let parts = iam_policies::parts(&policy);
+    let printed = match args.part {
+        None => &policy,
+        Some(part) => part.checked_sub(1).and_then(|at| parts.get(at)).ok_or_else(|| {
+            Error::usage(format!("the policy has no part {part}"), format!("choose one of 1 to {}", parts.len()))
+        })?,
+    };
+    output.print(&format!("{printed:#}\n"))?;
+    if args.part.is_none() && parts.len() > 1 {
+        output.notes(&[format!(
+            "the policy is too long for one managed policy: attach {0} of them, printed by --part 1 to --part {0}",
+            parts.len()
+        )]);
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,13 +9,14 @@ use toml::Spanned;
 
 use super::bucket::{self, Bucket};
 use super::check::Check;
+use super::consumer;
 use super::diagnostic::Diagnostic;
 use super::estimate::{self, Volume};
-use super::function::{self, Function};
+use super::function::{self, Function, Source};
 use super::key::{Key, example, suggestion};
 use super::notification::{self, Notification};
 use super::pipeline::{self, check_tags};
-use super::role::{self, Role};
+use super::role;
 use super::table::{self, Table};
 use super::tree::{self, Tree};
 use super::{rollup, rules, segment};
@@ -35,12 +36,14 @@ pub(crate) struct Pipeline {
     pub(crate) bucket: Bucket,
     /// The filter that selects the objects to count.
     pub(crate) notification: Notification,
-    /// The roles.
-    pub(crate) role: Role,
+    /// The ARN of the policy that bounds the permissions of every role of the pipeline.
+    pub(crate) permissions_boundary: Option<String>,
     /// The tables.
     pub(crate) table: Table,
-    /// The function.
+    /// The function that counts.
     pub(crate) function: Function,
+    /// The functions that are told what was counted.
+    pub(crate) consumers: Vec<Function>,
     /// The rules of counting.
     pub(crate) rollup: rollup::Rollup,
     /// The id of Segment's workspace; with it, the role that Segment assumes to write to the bucket is created.
@@ -57,7 +60,17 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     /// Returns the functions of the pipeline; the counter is the first.
     pub(crate) fn functions(&self) -> Vec<&Function> {
-        vec![&self.function]
+        std::iter::once(&self.function).chain(&self.consumers).collect()
+    }
+
+    /// Returns whether functions read the stream of the ledger table.
+    pub(crate) fn has_ledger_stream(&self) -> bool {
+        self.consumers.iter().any(|consumer| matches!(consumer.source, Source::Ledger { .. }))
+    }
+
+    /// Returns whether the ledger's markers say what was added.
+    pub(crate) fn has_outbox(&self) -> bool {
+        self.has_ledger_stream()
     }
 }
 
@@ -72,6 +85,7 @@ pub(super) struct Raw {
     role: role::Raw,
     table: table::Raw,
     function: function::Raw,
+    consumer: Vec<consumer::Raw>,
     rollup: rollup::Raw,
     segment: segment::Raw,
     estimate: estimate::Raw,
@@ -79,13 +93,14 @@ pub(super) struct Raw {
 
 /// Returns every key, section by section.
 pub(super) fn all_keys() -> impl Iterator<Item = &'static Key> {
-    let sections: [&[Key]; 9] = [
+    let sections: [&[Key]; 10] = [
         pipeline::KEYS,
         bucket::KEYS,
         notification::KEYS,
         role::KEYS,
         table::KEYS,
         function::KEYS,
+        consumer::KEYS,
         rollup::KEYS,
         estimate::KEYS,
         segment::KEYS,
@@ -161,12 +176,25 @@ pub(super) fn check(
     let table = raw.table.check(&mut check, &base, region.as_deref());
     let notification = raw.notification.check(&mut check, &base, table.billing);
     let has_segment_role = raw.segment.is_declared();
-    let role = raw.role.check(&mut check, &base, has_segment_role);
-    let function = raw.function.check(&mut check, &base, region.as_deref(), notification.via);
+    let (role, permissions_boundary) = raw.role.check(&mut check, &base, has_segment_role);
+    let function = raw.function.check(&mut check, &base, region.as_deref(), notification.via, role);
     if notification.queue == function.failure_queue {
         let message = "`notification.queue` is the failure queue";
         check.mistake(queue_span.unwrap_or(0..0), message, "", "give each queue a name of its own");
     }
+    let consumers = raw.consumer.into_iter();
+    let consumers: Vec<_> =
+        consumers.filter_map(|consumer| consumer.check(&mut check, &base, &function, false)).collect();
+    let segment_role = format!("{base}-segment");
+    let taken = [
+        ("the name of the function that counts", function.name.as_str()),
+        ("the name of its role", &function.role.name),
+        ("the name of its failure queue", &function.failure_queue),
+        ("the name of the queue of notifications", &notification.queue),
+        ("the name of the role that Segment assumes", &segment_role),
+    ];
+    consumer::check_names(&mut check, &consumers, &taken);
+    let consumers = consumers.into_iter().map(Spanned::into_inner).collect();
     let rollup = raw.rollup.check(&mut check);
     let segment_workspace_id = raw.segment.check(&mut check, region.as_deref());
     let estimate = raw.estimate.check(&mut check);
@@ -177,9 +205,10 @@ pub(super) fn check(
         tags,
         bucket,
         notification,
-        role,
+        permissions_boundary,
         table,
         function,
+        consumers,
         rollup,
         segment_workspace_id,
         estimate,
@@ -199,7 +228,7 @@ pub(super) fn check_shared_names(all: &[(&str, Range<usize>, Pipeline)], found: 
             let keys = [
                 ("pipeline.name", apart, &one.name, &other.name),
                 ("bucket.name", false, &one.bucket.name, &other.bucket.name),
-                ("role.name", apart, &one.role.name, &other.role.name),
+                ("role.name", apart, &one.function.role.name, &other.function.role.name),
                 ("table.name", elsewhere, &one.table.counts, &other.table.counts),
                 ("table.daily_name", elsewhere, &one.table.daily, &other.table.daily),
                 ("table.ledger_name", elsewhere, &one.table.ledger, &other.table.ledger),

@@ -1,4 +1,4 @@
-//! `[function]`
+//! `[function]`, and the functions of a pipeline
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,7 @@ use toml::Spanned;
 use super::check::{Check, Maybe};
 use super::key::{Key, key};
 use super::notification::Via;
+use super::role::Role;
 use super::rules;
 use super::setting::Setting;
 
@@ -24,11 +25,33 @@ const SIX_HOURS: i64 = 21_600;
 /// pipeline's own variables need up to 1 KB.
 const MOST_ENVIRONMENT_BYTES: usize = 3_072;
 
-/// The function.
+/// The events with which Lambda invokes a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Source {
+    /// Notifications of objects; the function is the counter.
+    Notifications,
+    /// Batches of the stream of the ledger table.
+    Ledger {
+        /// The most records in a batch.
+        batch_size: i32,
+    },
+    /// Batches of the Kinesis stream.
+    Stream {
+        /// The most records in a batch.
+        batch_size: i32,
+    },
+}
+
+/// A function: the counter or a consumer.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Function {
     /// The function's name.
     pub(crate) name: String,
+    /// Its role.
+    pub(crate) role: Role,
+    /// Its events.
+    pub(crate) source: Source,
     /// The function's binary, relative to the file's folder.
     pub(crate) artifact: Option<String>,
     /// Memory, in MB.
@@ -41,13 +64,13 @@ pub(crate) struct Function {
     pub(crate) log_retention_days: Setting<i32>,
     /// The limit of concurrent invocations (reserved concurrency), if there is one.
     pub(crate) max_concurrency: Option<i32>,
-    /// Retries of a failed notification.
+    /// Retries of a failed notification or batch.
     pub(crate) retries: i32,
     /// Seconds after which Lambda gives up on a notification.
     pub(crate) max_event_age_seconds: i32,
-    /// The name of the queue that receives failed notifications.
+    /// The name of the queue that receives failed notifications, or the places of failed batches in their stream.
     pub(crate) failure_queue: String,
-    /// Environment variables in addition to the pipeline's own.
+    /// Environment variables; those of the counter in addition to the pipeline's own.
     pub(crate) environment: BTreeMap<String, String>,
     /// The ARN of the KMS key that encrypts the environment variables at rest; without one, Lambda's own key.
     pub(crate) kms_key: Option<String>,
@@ -127,7 +150,14 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 impl Raw {
-    pub(super) fn check(self, check: &mut Check<'_>, base: &str, region: Option<&str>, via: Via) -> Function {
+    pub(super) fn check(
+        self,
+        check: &mut Check<'_>,
+        base: &str,
+        region: Option<&str>,
+        via: Via,
+        role: Role,
+    ) -> Function {
         let (retries, most_retries) = match via {
             Via::Queue => (QUEUE_RETRIES, MOST_QUEUE_RETRIES),
             Via::Function => (INVOKE_RETRIES, INVOKE_RETRIES),
@@ -136,6 +166,8 @@ impl Raw {
             name: check
                 .text(self.name, "function.name", rules::function_name)
                 .unwrap_or_else(|| format!("{base}-handler")),
+            role,
+            source: Source::Notifications,
             artifact: self.artifact,
             memory_mb: check.number(self.memory_mb, "function.memory_mb", 128, 10_240, "MB").unwrap_or(256),
             timeout_seconds: check
@@ -153,7 +185,7 @@ impl Raw {
             failure_queue: check
                 .text(self.failure_queue, "function.failure_queue", rules::queue_name)
                 .unwrap_or_else(|| format!("{base}-failures")),
-            environment: check_environment(check, &self.environment),
+            environment: check_environment(check, "function.environment", &self.environment, &env::ALL),
             kms_key: check.text(self.kms_key, "function.kms_key", |arn| rules::kms_key(arn, region)),
             failure_queue_kms_key: check
                 .text(self.failure_queue_kms_key, "function.failure_queue_kms_key", |arn| rules::kms_key(arn, region)),
@@ -171,16 +203,18 @@ fn check_architecture(check: &mut Check<'_>, value: Maybe<String>) -> String {
     value.into_inner()
 }
 
-/// Checks the names and values of environment variables, and their total size.
-fn check_environment(
+/// Checks the names and values of the environment variables at `path`, and their total size. The pipeline sets `own`.
+pub(super) fn check_environment(
     check: &mut Check<'_>,
+    path: &str,
     declared: &BTreeMap<Spanned<String>, Spanned<String>>,
+    own: &[&str],
 ) -> BTreeMap<String, String> {
     let mut size = 0;
     for (name, value) in declared {
-        let key = format!("function.environment.{}", name.get_ref());
+        let key = format!("{path}.{}", name.get_ref());
         check.rule(name.span(), &key, rules::variable_name(name.get_ref()));
-        if env::ALL.contains(&name.get_ref().as_str()) {
+        if own.contains(&name.get_ref().as_str()) {
             check.mistake(
                 name.span(),
                 format!("`{key}` is a variable of the pipeline"),
@@ -192,7 +226,7 @@ fn check_environment(
         if size > MOST_ENVIRONMENT_BYTES {
             check.mistake(
                 value.span(),
-                "`function.environment` is too large",
+                format!("`{path}` is too large"),
                 format!("{size} bytes up to here"),
                 format!("keep names and values within {MOST_ENVIRONMENT_BYTES} bytes"),
             );

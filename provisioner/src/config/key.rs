@@ -22,6 +22,9 @@ pub(super) const fn key(
     Key { path, example, default, description }
 }
 
+/// The sections that may occur several times.
+pub(super) const LISTS: [&str; 3] = ["role.statement", "consumer", "consumer.statement"];
+
 /// Returns the help text that shows how to write the key at `path`, or the section of that name.
 pub(super) fn example<'k>(keys: impl IntoIterator<Item = &'k Key>, path: &str) -> String {
     let mut above = None;
@@ -37,8 +40,9 @@ pub(super) fn example<'k>(keys: impl IntoIterator<Item = &'k Key>, path: &str) -
         return format!("write it as in `{}`", key.example);
     }
     match path {
-        "role.statement" => {
-            "write [[role.statement]] and below it actions = [\"...\"] and resources = [\"...\"]".to_owned()
+        "consumer" => "write [[consumer]] and below it name = \"...\"".to_owned(),
+        list if LISTS.contains(&list) => {
+            format!("write [[{list}]] and below it actions = [\"...\"] and resources = [\"...\"]")
         }
         _ if path.starts_with("tags.") => "write a string: team = \"analytics\"".to_owned(),
         _ => format!("write it as a section: [{path}]"),

@@ -6,6 +6,7 @@
 
 mod bucket;
 mod check;
+mod consumer;
 mod diagnostic;
 mod estimate;
 mod file;
@@ -32,7 +33,7 @@ use toml::Spanned;
 pub(crate) use bucket::declared_key;
 pub(crate) use estimate::Volume;
 pub(crate) use file::Pipeline;
-pub(crate) use function::{Function, INVOKE_RETRIES};
+pub(crate) use function::{Function, INVOKE_RETRIES, Source};
 pub(crate) use managed_tags::dropped as dropped_tags;
 pub(crate) use notification::Via;
 pub(crate) use pipeline::{MANAGED_BY, MANAGED_BY_TAG, PIPELINE_TAG};

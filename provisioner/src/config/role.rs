@@ -1,4 +1,4 @@
-//! `[role]` and `[[role.statement]]`
+//! `[role]` and `[[role.statement]]`, and the roles of functions
 
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
@@ -7,7 +7,7 @@ use super::check::{Check, Maybe};
 use super::key::{Key, example, key};
 use super::rules;
 
-/// A statement of the function's role, in addition to its own.
+/// A statement of a function's role, in addition to its own.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Statement {
     /// IAM actions, never empty.
@@ -16,15 +16,13 @@ pub(crate) struct Statement {
     pub(crate) resources: Vec<String>,
 }
 
-/// The roles of the pipeline.
+/// The role of a function.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Role {
-    /// The name of the function's role.
+    /// The role's name.
     pub(crate) name: String,
-    /// Statements of the function's role in addition to its own.
+    /// Statements of the role in addition to its own.
     pub(crate) statements: Vec<Statement>,
-    /// The ARN of the policy that bounds the permissions of every role of the pipeline.
-    pub(crate) permissions_boundary: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -37,7 +35,7 @@ pub(super) struct Raw {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct RawStatement {
+pub(super) struct RawStatement {
     actions: Vec<Spanned<String>>,
     resources: Vec<Spanned<String>>,
 }
@@ -60,34 +58,42 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 impl Raw {
-    pub(super) fn check(self, check: &mut Check<'_>, base: &str, has_segment_role: bool) -> Role {
+    /// Checks the section. Returns the counter's role, and the ARN of the policy that bounds the permissions of every role.
+    pub(super) fn check(self, check: &mut Check<'_>, base: &str, has_segment_role: bool) -> (Role, Option<String>) {
         let given = self.name.clone();
         let name = check.text(self.name, "role.name", rules::role_name).unwrap_or_else(|| format!("{base}-function"));
         if has_segment_role && name == format!("{base}-segment") {
             check.duplicate(given.as_ref(), "role.name", "the name of the role that Segment assumes");
         }
-        Role {
-            name,
-            permissions_boundary: check.text(self.permissions_boundary, "role.permissions_boundary", rules::policy_arn),
-            statements: self.statement.into_iter().filter_map(|statement| check_statement(check, statement)).collect(),
-        }
+        let boundary = check.text(self.permissions_boundary, "role.permissions_boundary", rules::policy_arn);
+        (Role { name, statements: check_statements(check, "role.statement", KEYS, self.statement) }, boundary)
     }
 }
 
-fn check_statement(check: &mut Check<'_>, raw: Spanned<RawStatement>) -> Option<Statement> {
+/// Checks the statements of the section at `path`, which has these keys.
+pub(super) fn check_statements(
+    check: &mut Check<'_>,
+    path: &str,
+    keys: &[Key],
+    statements: Vec<Spanned<RawStatement>>,
+) -> Vec<Statement> {
+    statements.into_iter().filter_map(|statement| check_statement(check, path, keys, statement)).collect()
+}
+
+fn check_statement(check: &mut Check<'_>, path: &str, keys: &[Key], raw: Spanned<RawStatement>) -> Option<Statement> {
     let span = raw.span();
     let raw = raw.into_inner();
-    for (key, list) in [("actions", &raw.actions), ("resources", &raw.resources)] {
+    let (actions, resources) = (format!("{path}.actions"), format!("{path}.resources"));
+    for (key, list) in [(&actions, &raw.actions), (&resources, &raw.resources)] {
         if list.is_empty() {
-            let path = format!("role.statement.{key}");
-            check.mistake(span.clone(), format!("`{path}` is missing or empty"), "", example(KEYS, &path));
+            check.mistake(span.clone(), format!("`{key}` is missing or empty"), "", example(keys, key));
         }
     }
     for action in &raw.actions {
-        check.rule(action.span(), "role.statement.actions", rules::action(action.get_ref()));
+        check.rule(action.span(), &actions, rules::action(action.get_ref()));
     }
     for arn in &raw.resources {
-        check.rule(arn.span(), "role.statement.resources", rules::resource(arn.get_ref()));
+        check.rule(arn.span(), &resources, rules::resource(arn.get_ref()));
     }
     let plain = |list: Vec<Spanned<String>>| list.into_iter().map(Spanned::into_inner).collect::<Vec<_>>();
     let statement = Statement { actions: plain(raw.actions), resources: plain(raw.resources) };

@@ -1,29 +1,22 @@
 //! The JSON Schema of `pipeline.toml`, for editors; generated from the list of keys that the messages quote.
 
 use schemars::Schema;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 use super::file;
-use super::key::Key;
+use super::key::{Key, LISTS};
 
 /// Returns the schema. It covers keys and types; `validate` also checks AWS's rules.
 pub(crate) fn schema() -> Schema {
-    let mut sections = Map::new();
+    let mut sections = json!({});
     for key in file::all_keys() {
         let (path, value) = (key.path, value(key));
         let Some((section, name)) = path.rsplit_once('.') else {
             // Arbitrary keys, all of one type.
-            sections.insert(path.to_owned(), json!({ "type": "object", "additionalProperties": value }));
+            sections[path] = json!({ "type": "object", "additionalProperties": value });
             continue;
         };
-        let object = match section {
-            "role.statement" => &mut entry(&mut sections, "role")["properties"]["statement"]["items"],
-            section => entry(&mut sections, section),
-        };
-        if object.is_null() {
-            *object = json!({ "type": "object", "additionalProperties": false, "properties": {} });
-        }
-        object["properties"][name] = match path {
+        entry(&mut sections, section)[name] = match path {
             "table.billing" => json!({ "anyOf": [
                 { "const": "on-demand" },
                 {
@@ -34,9 +27,8 @@ pub(crate) fn schema() -> Schema {
             _ => value,
         };
     }
-    sections["role"]["properties"]["statement"]["type"] = json!("array");
     let section = json!({ "type": "object", "additionalProperties": false, "properties": sections.clone() });
-    sections.insert("environments".to_owned(), json!({ "type": "object", "additionalProperties": section }));
+    sections["environments"] = json!({ "type": "object", "additionalProperties": section });
     sections["pipeline"]["required"] = json!(["name", "region"]);
     let whole = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -49,9 +41,19 @@ pub(crate) fn schema() -> Schema {
     Schema::try_from(whole).unwrap_or_default()
 }
 
-fn entry<'a>(sections: &'a mut Map<String, Json>, section: &str) -> &'a mut Json {
-    let object = json!({ "type": "object", "additionalProperties": false, "properties": {} });
-    sections.entry(section).or_insert(object)
+/// Returns the properties of the section at a path, below those of the sections above it.
+fn entry<'a>(sections: &'a mut Json, path: &str) -> &'a mut Json {
+    let (siblings, name) = match path.rsplit_once('.') {
+        Some((above, name)) => (entry(sections, above), name),
+        None => (sections, path),
+    };
+    let (section, is_list) = (&mut siblings[name], LISTS.contains(&path));
+    if section.is_null() {
+        let object = json!({ "type": "object", "additionalProperties": false, "properties": {} });
+        *section = if is_list { json!({ "type": "array", "items": object }) } else { object };
+    }
+    let section = if is_list { &mut section["items"] } else { section };
+    &mut section["properties"]
 }
 
 /// Returns the schema of a key, by the type of its example.

@@ -20,7 +20,10 @@ fn omitted_names_derive_from_the_name_of_the_pipeline() {
     let pipeline = parse("pipeline.toml", GOOD, None).expect("valid");
     assert_eq!(pipeline.bucket.name, "events");
     assert_eq!((pipeline.table.counts.as_str(), pipeline.table.ledger.as_str()), ("events-counts", "events-ledger"));
-    assert_eq!((pipeline.function.name.as_str(), pipeline.role.name.as_str()), ("events-handler", "events-function"));
+    assert_eq!(
+        (pipeline.function.name.as_str(), pipeline.function.role.name.as_str()),
+        ("events-handler", "events-function")
+    );
     assert_eq!(pipeline.tags["pipeline"], "events");
 }
 
@@ -29,7 +32,7 @@ fn example_of_every_key_is_valid() {
     let mut text = String::new();
     for key::Key { path, example, .. } in file::all_keys() {
         let (section, _) = path.rsplit_once('.').unwrap_or((path, ""));
-        let header = if section == "role.statement" { "[[role.statement]]".to_owned() } else { format!("[{section}]") };
+        let header = if key::LISTS.contains(&section) { format!("[[{section}]]") } else { format!("[{section}]") };
         if !text.contains(&header) {
             text.push_str(&format!("{header}\n"));
         }
@@ -140,7 +143,7 @@ fn environment_has_its_own_names_and_ownership_marker() {
     let staging = parse("pipeline.toml", &text, Some("staging")).expect("valid");
     assert_eq!((staging.name.as_str(), staging.tags["pipeline"].as_str()), ("events-staging", "events-staging"));
     assert_eq!(
-        (staging.bucket.name.as_str(), staging.role.name.as_str()),
+        (staging.bucket.name.as_str(), staging.function.role.name.as_str()),
         ("events-staging", "events-staging-function")
     );
     assert_eq!(staging.environment.as_deref(), Some("staging"));

@@ -204,7 +204,7 @@ impl Session<'_> {
         if prefix.starts_with(current) {
             return Ok(());
         }
-        let role = &self.pipeline.role.name;
+        let role = &self.pipeline.function.role.name;
         let request = self.aws.iam.get_role_policy().role_name(role).policy_name(FUNCTION_POLICY).send().await;
         let answer = absent_on(request.call("iam:GetRolePolicy"), &["NoSuchEntity"]);
         let answer = answer.map_err(failed(format!("read the policy of role {role}")))?;

@@ -61,9 +61,15 @@ impl EventSourceMapping {
     }
 }
 
-/// Returns whether the role's policy has not reached Lambda yet: Lambda checks that the role may read the queue.
-fn is_role_unready(error: &AwsError) -> bool {
+/// Returns whether a mapping in this state is disabled.
+pub(super) fn is_paused(state: &str) -> bool {
+    DISABLED.contains(&state)
+}
+
+/// Returns whether the role's policy has not reached Lambda yet: Lambda checks that the role may read the source.
+pub(super) fn is_role_unready(error: &AwsError) -> bool {
     error.says("InvalidParameterValueException", "execution role does not have permissions")
+        || error.says("InvalidParameterValueException", "Cannot access stream")
 }
 
 /// Returns whether a mapping is being created, changed or deleted.
@@ -182,7 +188,7 @@ impl Resource for EventSourceMapping {
 
     fn problems(&self, live: &Live) -> Vec<Refusal> {
         let mut problems = Vec::new();
-        if DISABLED.contains(&live.state.as_str()) {
+        if is_paused(&live.state) {
             problems.push(Refusal::new(
                 format!("is paused: notifications wait in queue {}", self.name),
                 "run `provisioner resume` to count again; SQS keeps them for 14 days",

@@ -11,6 +11,7 @@ mod openings;
 mod permission;
 mod queue;
 pub(crate) mod role;
+mod stream_mapping;
 mod table;
 pub(crate) use table::life;
 
@@ -83,7 +84,7 @@ fn at_arns_of<K: Kind>(context: &Context<'_>, arns: &[String]) -> Resources {
 }
 
 /// Every kind, in the order of plans.
-const KINDS: [RegisteredKind; 9] = [
+const KINDS: [RegisteredKind; 10] = [
     kind::<bucket::Bucket>(),
     kind::<table::Table>(),
     kind::<role::Role>(),
@@ -92,6 +93,7 @@ const KINDS: [RegisteredKind; 9] = [
     kind::<function::Function>(),
     kind::<permission::Permission>(),
     kind::<event_source_mapping::EventSourceMapping>(),
+    kind::<stream_mapping::StreamMapping>(),
     kind::<notification::Notification>(),
 ];
 

@@ -117,7 +117,9 @@ impl Kind for Queue {
     fn desired(context: &Context<'_>) -> Vec<Self> {
         let (account, pipeline) = (context.account, context.pipeline);
         let failures = &pipeline.function.failure_queue;
-        let mut queues: Vec<Self> = Self::with_name(context, failures).into_iter().collect();
+        let functions = pipeline.functions().into_iter();
+        let mut queues: Vec<Self> =
+            functions.filter_map(|function| Self::with_name(context, &function.failure_queue)).collect();
         if pipeline.notification.via == Via::Queue
             && let Some(plain) = Self::with_name(context, &pipeline.notification.queue)
         {

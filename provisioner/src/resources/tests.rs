@@ -10,7 +10,7 @@ use crate::reconcile::diff::{Code, SettingChange};
 use crate::resources::function::artifact::{Artifact, Artifacts};
 
 /// Declarations that together set every key.
-pub(crate) const FILES: [&str; 4] = [
+pub(crate) const FILES: [&str; 5] = [
     "",
     "[bucket]\nversioning = true\nexpire_days = 30\n[table]\nbilling = { read = 5, write = 5 }\n\
      point_in_time_recovery = false\ndeletion_protection = false\n[segment]\nworkspace_id = \"abc123\"",
@@ -23,6 +23,8 @@ pub(crate) const FILES: [&str; 4] = [
      environment = { LOG_LEVEL = \"debug\" }\n\
      [role]\npermissions_boundary = \"arn:aws:iam::123456789012:policy/boundary\"\n\
      [segment]\nworkspace_id = \"abc123\"",
+    "[rollup]\nsum = [\"properties.revenue\"]\nby = [\"properties.plan\"]\n[[consumer]]\nname = \"alert\"\nretries = 3\n\
+     [[consumer.statement]]\nactions = [\"sns:Publish\"]\nresources = [\"arn:aws:sns:eu-central-1:123456789012:alerts\"]",
 ];
 
 fn pipeline(file: &str) -> Pipeline {
@@ -42,7 +44,8 @@ pub(crate) fn in_context<T>(file: &str, work: impl FnOnce(&Context<'_>) -> T) ->
         zip: b"zip".to_vec(),
         code: Code { sha256: "c2hh".into(), bytes: 3, revision: Some("0123456789ab".into()) },
     });
-    let artifacts = Artifacts::from([(pipeline.function.name.clone(), artifact)]);
+    let functions = pipeline.functions().into_iter();
+    let artifacts: Artifacts = functions.map(|function| (function.name.clone(), Arc::clone(&artifact))).collect();
     work(&Context { pipeline: &pipeline, account: &account, artifacts: Some(&artifacts) })
 }
 

@@ -8,11 +8,12 @@ use aws_sdk_lambda::types::{Architecture, Environment, FunctionConfiguration, Ru
 use counting::names::env;
 
 use super::artifact::ENTRY;
-use crate::config::Function;
+use crate::config::{Function, Source};
 use crate::reconcile::diff::Diff;
 use crate::resources::Context;
 
-const DESCRIPTION: &str = "Counts the events of Segment's files per event and hour";
+const COUNTS: &str = "Counts the events of Segment's files per event and hour";
+const CONSUMES: &str = "Is told which events were counted";
 
 /// The settings that UpdateFunctionConfiguration changes. The architecture is changed with the code.
 pub(super) const CONFIGURATION: [&str; 8] =
@@ -34,16 +35,16 @@ pub(super) struct Configuration {
 
 impl Configuration {
     pub(super) fn desired(context: &Context<'_>, declared: &Function) -> Self {
-        let pipeline = context.pipeline;
+        let is_counter = declared.source == Source::Notifications;
         Self {
-            description: DESCRIPTION.to_owned(),
+            description: if is_counter { COUNTS } else { CONSUMES }.to_owned(),
             handler: ENTRY.to_owned(),
             runtime: Some(Runtime::Providedal2023.as_str().to_owned()),
             architecture: Some(declared.architecture.clone()),
             memory_mb: Some(declared.memory_mb),
             timeout_seconds: Some(declared.timeout_seconds),
-            role_arn: context.account.role_arn(&pipeline.name, &pipeline.role.name),
-            environment: desired_environment(context, declared),
+            role_arn: context.account.role_arn(&context.pipeline.name, &declared.role.name),
+            environment: if is_counter { counter_environment(context) } else { declared.environment.clone() },
             kms_key: declared.kms_key.clone(),
         }
     }
@@ -142,9 +143,9 @@ impl Configuration {
     }
 }
 
-fn desired_environment(context: &Context<'_>, declared: &Function) -> BTreeMap<String, String> {
+fn counter_environment(context: &Context<'_>) -> BTreeMap<String, String> {
     let pipeline = context.pipeline;
-    let mut environment = declared.environment.clone();
+    let mut environment = pipeline.function.environment.clone();
     environment.extend([
         (env::COUNTS_TABLE.to_owned(), pipeline.table.counts.clone()),
         (env::DAILY_TABLE.to_owned(), pipeline.table.daily.clone()),
@@ -169,6 +170,9 @@ fn desired_environment(context: &Context<'_>, declared: &Function) -> BTreeMap<S
             (env::BY_LIMIT.to_owned(), pipeline.rollup.by_limit.to_string()),
             (env::BREAKDOWNS_TABLE.to_owned(), pipeline.table.breakdowns.clone()),
         ]);
+    }
+    if pipeline.has_outbox() {
+        environment.insert(env::OUTBOX.to_owned(), env::OUTBOX_ON.to_owned());
     }
     if pipeline.rollup.counts_duplicates {
         environment.insert(env::DUPLICATES.to_owned(), env::DUPLICATES_COUNT.to_owned());

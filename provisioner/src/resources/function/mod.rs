@@ -1,4 +1,4 @@
-//! The Lambda function: code, configuration, retries, and concurrency.
+//! The Lambda functions: code, configuration, retries, and concurrency.
 
 pub(crate) mod artifact;
 mod calls;
@@ -11,7 +11,7 @@ use aws_sdk_lambda::types::{FunctionCode, LastUpdateStatus, PackageType, State};
 use super::{log_group, queue, role, table};
 use crate::aws::{Answer, Aws, AwsError, Call, ResourceError, absent_on, function_name, log_group_name, retry_while};
 use crate::config;
-use crate::config::{Via, dropped_tags};
+use crate::config::{Source, Via, dropped_tags};
 use crate::error::Error;
 use crate::reconcile::diff::{Code, Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
@@ -39,18 +39,21 @@ impl Kind for Function {
     fn desired(context: &Context<'_>) -> Vec<Self> {
         let pipeline = context.pipeline;
         // A queue must hide its messages for at least the function's timeout, so it is changed first.
-        let source = (pipeline.notification.via == Via::Queue).then_some(&pipeline.notification.queue);
+        let source = |declared: &config::Function| {
+            let has_queue = pipeline.notification.via == Via::Queue && declared.source == Source::Notifications;
+            has_queue.then(|| Address::of::<queue::Queue>(&pipeline.notification.queue))
+        };
         let function = |declared: &config::Function| Self {
             name: declared.name.clone(),
             arn: context.account.function_arn(&declared.name),
             every_function: context.account.function_arn("*"),
             depends_on: [
-                Address::of::<role::Role>(&pipeline.role.name),
+                Address::of::<role::Role>(&declared.role.name),
                 Address::of::<log_group::LogGroup>(log_group_name(&declared.name)),
                 Address::of::<queue::Queue>(&declared.failure_queue),
             ]
             .into_iter()
-            .chain(source.map(Address::of::<queue::Queue>))
+            .chain(source(declared))
             .collect(),
             artifact: context.artifacts.and_then(|artifacts| artifacts.get(&declared.name)).cloned(),
             configuration: Configuration::desired(context, declared),
@@ -70,10 +73,12 @@ impl Kind for Function {
 
     fn with_name(context: &Context<'_>, name: &str) -> Option<Self> {
         let like = Self::desired(context).into_iter().next()?;
-        let group = Address::of::<log_group::LogGroup>(log_group_name(name));
-        let mut depends_on = like.depends_on;
-        depends_on.retain(|address| address.kind != group.kind);
-        depends_on.push(group);
+        // An orphaned function is the counter under an earlier name, or a consumer, whose role has its name.
+        let depends_on = vec![
+            Address::of::<role::Role>(name),
+            Address::of::<log_group::LogGroup>(log_group_name(name)),
+            Address::of::<queue::Queue>(format!("{name}-failures")),
+        ];
         Some(Self { name: name.to_owned(), arn: context.account.function_arn(name), depends_on, ..like })
     }
 }

@@ -1,4 +1,4 @@
-//! The role of the function, and the role that Segment assumes to write into the bucket. Each gets its permissions from
+//! The roles of the functions, and the role that Segment assumes to write into the bucket. Each gets its permissions from
 //! one inline policy.
 
 pub(crate) mod earlier_prefix;
@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 
 use aws_sdk_iam::types::Tag;
 use jiff::Timestamp;
-use policies::{function_policy, writer_policy};
+use policies::{consumer_policy, counter_policy, writer_policy};
 use serde_json::{Value as Json, json};
 
 use crate::aws::policy;
 use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, resource_in, retry_while, role_path};
-use crate::config::dropped_tags;
+use crate::config::{Function, dropped_tags};
 use crate::error::Error;
 use crate::reconcile::diff::{Diff, SettingChange, touches};
 use crate::reconcile::ownership::{self, Ownership};
@@ -23,7 +23,7 @@ use crate::resources::{Context, Kind};
 /// The role with which Segment writes into customers' buckets (Segment's AWS S3 destination documentation).
 const SEGMENT: &str = "arn:aws:iam::595280932656:role/segment-s3-integration-production-access";
 
-/// The name of the inline policy of the function's role.
+/// The name of the inline policy of a function's role.
 pub(crate) const FUNCTION_POLICY: &str = "handler";
 
 /// The actions that read a role.
@@ -147,20 +147,24 @@ impl Kind for Role {
             trust,
             policy_name,
             policy,
-            boundary: pipeline.role.permissions_boundary.clone(),
+            boundary: pipeline.permissions_boundary.clone(),
             tags: pipeline.tags.clone(),
         };
-        let mut roles = vec![role(
-            pipeline.role.name.clone(),
-            "Permissions of the event pipeline's function",
-            policy::document(&[json!({
+        let of_function = |function: &Function, description, policy| {
+            let trust = policy::document(&[json!({
                 "Effect": "Allow",
                 "Principal": { "Service": "lambda.amazonaws.com" },
                 "Action": "sts:AssumeRole",
-            })]),
-            FUNCTION_POLICY,
-            function_policy(context),
-        )];
+            })]);
+            role(function.role.name.clone(), description, trust, FUNCTION_POLICY, policy)
+        };
+        let counter = &pipeline.function;
+        let mut roles =
+            vec![of_function(counter, "Permissions of the event pipeline's function", counter_policy(context))];
+        roles.extend(pipeline.consumers.iter().map(|consumer| {
+            let policy = consumer_policy(context, consumer);
+            of_function(consumer, "Permissions of a consumer of the event pipeline", policy)
+        }));
         if let Some(workspace) = &pipeline.segment_workspace_id {
             roles.push(role(
                 format!("{}-segment", pipeline.name),

@@ -1,21 +1,20 @@
-//! The least-privilege policies of the two roles.
+//! The least-privilege policies of the roles.
 
 use serde_json::{Value as Json, json};
 
 use super::earlier_prefix;
 use crate::aws::{log_group_name, policy};
-use crate::config::declared_key;
+use crate::config::{Function, Source, declared_key};
 use crate::resources::Context;
 
-/// Returns the least-privilege policy of the function. The handler reads the file, queries the ledger for its markers,
-/// and writes one transaction per chunk, with a marker and counts. Lambda itself needs the other two statements.
-pub(super) fn function_policy(context: &Context<'_>) -> Json {
+/// Returns the least-privilege policy of the function that counts. The handler reads the file, queries the ledger for its markers,
+/// and writes one transaction per chunk, with a marker and counts.
+pub(super) fn counter_policy(context: &Context<'_>) -> Json {
     let (pipeline, account) = (context.pipeline, context.account);
     let notification = &pipeline.notification;
     let objects = format!("{}/{}*{}", pipeline.bucket.name, notification.prefix, notification.suffix);
     // Another account could own a bucket of this name one day.
     let in_account = json!({ "StringEquals": { "aws:ResourceAccount": account.id } });
-    let log_streams = format!("{}:*", account.log_group_arn(&log_group_name(&pipeline.function.name)));
     let mut counted = vec![account.table_arn(&pipeline.table.counts), account.table_arn(&pipeline.table.daily)];
     counted.extend((!pipeline.rollup.by.is_empty()).then(|| account.table_arn(&pipeline.table.breakdowns)));
     let mut statements = vec![
@@ -55,39 +54,72 @@ pub(super) fn function_policy(context: &Context<'_>) -> Json {
             ],
             "Resource": account.queue_arn(&notification.queue),
         }),
-        // Lambda sends failed events to the queue with the permissions of the function's role.
+    ];
+    // To read encrypted objects and items.
+    let keys = [
+        ("DecryptObjects", declared_key(pipeline.bucket.kms_key.as_deref())),
+        ("DecryptItems", pipeline.table.kms_key.as_deref()),
+    ];
+    for (sid, key) in keys {
+        statements.extend(key.map(|key| decrypt(sid, key)));
+    }
+    statements.extend(of_every_function(context, &pipeline.function));
+    policy::document(&statements)
+}
+
+/// Returns the least-privilege policy of a consumer: Lambda reads the stream with it (developer guide, using Lambda with
+/// DynamoDB and with Kinesis).
+pub(super) fn consumer_policy(context: &Context<'_>, consumer: &Function) -> Json {
+    let (pipeline, account) = (context.pipeline, context.account);
+    let mut statements = Vec::new();
+    if let Source::Ledger { .. } = consumer.source {
+        statements.push(json!({
+            "Sid": "ReadStream", "Effect": "Allow",
+            "Action": [
+                "dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams",
+            ],
+            "Resource": account.table_stream_arn(&pipeline.table.ledger, "*"),
+        }));
+        statements.extend(pipeline.table.kms_key.as_deref().map(|key| decrypt("DecryptItems", key)));
+    }
+    statements.extend(of_every_function(context, consumer));
+    policy::document(&statements)
+}
+
+fn decrypt(sid: &str, key: &str) -> Json {
+    json!({ "Sid": sid, "Effect": "Allow", "Action": "kms:Decrypt", "Resource": key })
+}
+
+/// Returns the statements that Lambda itself needs for a function, and the declared ones.
+fn of_every_function(context: &Context<'_>, function: &Function) -> Vec<Json> {
+    let account = context.account;
+    let log_streams = format!("{}:*", account.log_group_arn(&log_group_name(&function.name)));
+    let mut statements = vec![
+        // Lambda sends failed events, or the places of failed batches, to the queue with the permissions of the role.
         json!({
             "Sid": "KeepFailures", "Effect": "Allow",
-            "Action": "sqs:SendMessage", "Resource": account.queue_arn(&pipeline.function.failure_queue),
+            "Action": "sqs:SendMessage", "Resource": account.queue_arn(&function.failure_queue),
         }),
         json!({
             "Sid": "WriteLog", "Effect": "Allow",
             "Action": ["logs:CreateLogStream", "logs:PutLogEvents"], "Resource": log_streams,
         }),
     ];
-    // To read encrypted objects, items and environment variables; to send to an encrypted queue (SQS developer guide,
-    // key management).
-    let decrypt = ["kms:Decrypt"].as_slice();
-    let keys = [
-        ("DecryptObjects", declared_key(pipeline.bucket.kms_key.as_deref()), decrypt),
-        ("DecryptItems", pipeline.table.kms_key.as_deref(), decrypt),
-        ("DecryptVariables", pipeline.function.kms_key.as_deref(), decrypt),
-        (
-            "EncryptFailures",
-            pipeline.function.failure_queue_kms_key.as_deref(),
-            &["kms:Decrypt", "kms:GenerateDataKey"],
-        ),
-    ];
-    for (sid, key, actions) in keys {
-        statements.extend(key.map(|key| json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": key })));
-    }
-    for (i, extra) in pipeline.role.statements.iter().enumerate() {
+    statements.extend(function.kms_key.as_deref().map(|key| decrypt("DecryptVariables", key)));
+    // To send to an encrypted queue (SQS developer guide, key management).
+    statements.extend(function.failure_queue_kms_key.as_deref().map(|key| {
+        json!({
+            "Sid": "EncryptFailures", "Effect": "Allow",
+            "Action": ["kms:Decrypt", "kms:GenerateDataKey"], "Resource": key,
+        })
+    }));
+    for (i, extra) in function.role.statements.iter().enumerate() {
         statements.push(json!({
             "Sid": format!("Declared{}", i + 1), "Effect": "Allow",
             "Action": extra.actions, "Resource": extra.resources,
         }));
     }
-    policy::document(&statements)
+    statements
 }
 
 /// Returns the policy of the role with which Segment writes objects. Uploads in parts also decrypt (AWS knowledge on

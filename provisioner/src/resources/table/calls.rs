@@ -7,8 +7,8 @@ use aws_sdk_applicationautoscaling::types::ServiceNamespace;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, CreateGlobalSecondaryIndexAction, DeleteGlobalSecondaryIndexAction,
     GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType, PointInTimeRecoverySpecification,
-    ProvisionedThroughput, ScalarAttributeType, SseSpecification, SseType, TableDescription, TableStatus, Tag,
-    TimeToLiveSpecification, UpdateGlobalSecondaryIndexAction,
+    ProvisionedThroughput, ScalarAttributeType, SseSpecification, SseType, StreamSpecification, StreamViewType,
+    TableDescription, TableStatus, Tag, TimeToLiveSpecification, UpdateGlobalSecondaryIndexAction,
 };
 use jiff::Timestamp;
 use serde_json::Value as Json;
@@ -263,6 +263,17 @@ impl Table {
     pub(super) fn encryption(&self) -> Option<SseSpecification> {
         let key = self.kms_key.as_ref()?;
         Some(SseSpecification::builder().enabled(true).sse_type(SseType::Kms).kms_master_key_id(key).build())
+    }
+
+    pub(super) fn stream_specification(&self) -> Result<Option<StreamSpecification>, Error> {
+        let Some(view) = self.stream else { return Ok(None) };
+        let stream = StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::from(view));
+        Ok(Some(stream.build()?))
+    }
+
+    pub(super) async fn put_stream(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
+        let stream = self.stream_specification()?;
+        self.update_table(step, |request| request.set_stream_specification(stream.clone())).await
     }
 
     pub(super) async fn put_encryption(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {

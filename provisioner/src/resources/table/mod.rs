@@ -35,6 +35,10 @@ const RECOVERY: Protection = Protection {
 const DELETION_PROTECTION: Protection =
     Protection { setting: "deletion_protection", key: "table.deletion_protection", loss: "the table can be deleted" };
 
+/// The view types of a stream that have the items as they were written.
+const NEW_IMAGE: &str = "NEW_IMAGE";
+const BOTH_IMAGES: &str = "NEW_AND_OLD_IMAGES";
+
 impl Kind for Table {
     fn desired(context: &Context<'_>) -> Vec<Self> {
         let declared = &context.pipeline.table;
@@ -47,6 +51,7 @@ impl Kind for Table {
             index,
             ttl,
             life: life.filter(|_| ttl.is_some()),
+            stream: (name == declared.ledger && context.pipeline.has_ledger_stream()).then_some(NEW_IMAGE),
             billing: declared.billing,
             point_in_time_recovery: declared.point_in_time_recovery,
             deletion_protection: declared.deletion_protection,
@@ -238,14 +243,18 @@ impl Resource for Table {
             point_in_time_recovery: recovery == Some(PointInTimeRecoveryStatus::Enabled),
             deletion_protection: table.deletion_protection_enabled == Some(true),
             openings,
-            has_stream: table.stream_specification.as_ref().is_some_and(|stream| stream.stream_enabled),
+            stream: table
+                .stream_specification
+                .filter(|stream| stream.stream_enabled)
+                .map(|stream| stream.stream_view_type.map_or_else(String::new, |view| view.as_str().to_owned())),
             tags,
         }))
     }
 
     fn notes(&self, live: &Live) -> Vec<String> {
-        let stream = || "its stream, which is unmanaged and kept, shows every change to its readers".to_owned();
-        openings::notes(&live.openings).into_iter().chain(live.has_stream.then(stream)).collect()
+        let stream = || "its stream, which is undeclared and kept, shows every change to its readers".to_owned();
+        let is_undeclared = live.stream.is_some() && self.stream.is_none();
+        openings::notes(&live.openings).into_iter().chain(is_undeclared.then(stream)).collect()
     }
 
     fn problems(&self, live: &Live) -> Vec<Refusal> {
@@ -282,6 +291,13 @@ impl Resource for Table {
             (Some(live), Some(key)) if is_key(live, key) => diff,
             (live, key) => diff.compare("kms_key", live, key.as_ref()),
         };
+        let stream = live.and_then(|l| l.stream.as_deref());
+        let diff = match self.stream {
+            // It has the new image too.
+            Some(_) if stream == Some(BOTH_IMAGES) => diff,
+            None => diff,
+            desired => diff.compare("stream", stream, desired),
+        };
         diff.compare("time_to_live", live.and_then(|l| l.ttl.as_ref()), self.ttl)
             .protected(RECOVERY, live.map(|l| l.point_in_time_recovery), self.point_in_time_recovery)
             .protected(DELETION_PROTECTION, live.map(|l| l.deletion_protection), self.deletion_protection)
@@ -298,6 +314,18 @@ impl Resource for Table {
                 format!(
                     "disable its time to live, wait an hour, then run apply again: aws dynamodb update-time-to-live \
                      --table-name {} --time-to-live-specification Enabled=false,AttributeName={other}",
+                    self.name
+                ),
+            ));
+        }
+        if let (Some(_), Some(view)) = (self.stream, live.stream.as_deref())
+            && ![NEW_IMAGE, BOTH_IMAGES].contains(&view)
+        {
+            return Some(Refusal::new(
+                format!("has a stream of {view}, which does not tell consumers what was added"),
+                format!(
+                    "move its readers to another one, turn it off, then run apply again: aws dynamodb update-table \
+                     --table-name {} --stream-specification StreamEnabled=false",
                     self.name
                 ),
             ));
@@ -338,6 +366,7 @@ impl Resource for Table {
             .set_provisioned_throughput(self.throughput()?)
             .deletion_protection_enabled(self.deletion_protection.value)
             .set_sse_specification(self.encryption())
+            .set_stream_specification(self.stream_specification()?)
             .set_tags(Some(self.aws_tags(None)?));
         let waiting = step.wait("DynamoDB to accept the new table", TABLE_DEADLINE);
         let is_in_use = |error: &AwsError| error.code() == Some("ResourceInUseException");
@@ -384,6 +413,9 @@ impl Resource for Table {
         }
         if touches(changes, &["index"]) {
             self.put_index(step, live).await?;
+        }
+        if touches(changes, &["stream"]) {
+            self.put_stream(step).await?;
         }
         if touches(changes, &["kms_key"]) {
             self.put_encryption(step).await?;
@@ -441,7 +473,7 @@ mod tests {
     fn live_of(spec: &Table) -> Live {
         Live {
             openings: Openings::default(),
-            has_stream: false,
+            stream: spec.stream.map(str::to_owned),
             keys: keys_json(spec.hash, spec.range),
             index: spec.index.as_ref().map(Index::to_json),
             billing: Some(billing_json(spec.billing)),

@@ -24,6 +24,8 @@ pub(in crate::resources) struct Table {
     pub(super) ttl: Option<&'static str>,
     /// The days after which its items expire, if they do.
     pub(super) life: Option<u32>,
+    /// The view type of its stream, if functions read it.
+    pub(super) stream: Option<&'static str>,
     pub(super) billing: Billing,
     pub(super) point_in_time_recovery: Setting<bool>,
     pub(super) deletion_protection: Setting<bool>,
@@ -81,8 +83,8 @@ pub(in crate::resources) struct Live {
     pub(super) tags: BTreeMap<String, String>,
     /// The openings of its policy.
     pub(super) openings: Openings,
-    /// True if others can read its changes from a stream.
-    pub(super) has_stream: bool,
+    /// The view type of its stream, if it has one.
+    pub(super) stream: Option<String>,
 }
 
 pub(super) fn keys_json(hash: (&str, &str), range: (&str, &str)) -> Json {
