@@ -5,11 +5,14 @@ use std::process::ExitCode;
 use super::args::Global;
 use crate::aws::Aws;
 use crate::counts::period::{Period, PeriodArgs};
-use crate::counts::{Measure, Reader, add_event};
+use crate::counts::{Breakdown, Measure, Reader, add_event};
 use crate::error::Error;
 use crate::output::Output;
 use crate::output::counts::{self, CountsFormat};
 use crate::output::progress::show_while;
+
+/// The default number of values.
+const VALUES: usize = 20;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -24,6 +27,12 @@ pub(crate) struct Args {
     /// Print its averages, over the messages that have it
     #[arg(long, requires = "sum")]
     average: bool,
+    /// Print a series for each value of this field, one of rollup.by
+    #[arg(long, value_name = "PATH", conflicts_with = "compare")]
+    by_property: Option<String>,
+    /// Number of values; the others are taken together [default: 20]
+    #[arg(short = 'n', long, value_name = "N", requires = "by_property")]
+    limit: Option<usize>,
     /// Compare with the previous period of the same length
     #[arg(long)]
     compare: bool,
@@ -38,21 +47,36 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
     let (pipeline, period) = (global.load()?, Period::of(&args.period)?);
     let before = args.compare.then(|| period.before()).transpose()?;
-    let aws = Aws::connect(&pipeline).await?;
-    let reader = Reader::new(&aws, &pipeline).consistent(args.consistent);
     let mut events = Vec::new();
     for event in &args.events {
         add_event(&mut events, event);
     }
+    let breakdown = match (&args.by_property, events.as_slice()) {
+        (None, _) => None,
+        (Some(path), [event]) => Some(Breakdown::new(event, path, &pipeline.rollup.by)?),
+        (Some(_), _) => {
+            let message = format!("--by-property cannot be used with {} events", events.len());
+            return Err(Error::usage(message, "name one event"));
+        }
+    };
+    let aws = Aws::connect(&pipeline).await?;
+    let reader = Reader::new(&aws, &pipeline).consistent(args.consistent);
     let measure = match &args.sum {
         None => Measure::Count,
         Some(field) if args.average => Measure::Average(field.clone()),
         Some(field) => Measure::Sum(field.clone()),
     };
-    let (progress, reading) = (reader.progress(), reader.series(&events, &period, before.as_ref(), &measure));
-    let series = show_while(output, &progress, reading).await?;
-    output.print(&counts::series(&series, &period, before.as_ref(), &measure, args.format))?;
-    output.notes(&counts::notes(&period, before.as_ref()));
+    let (before, breakdown) = (before.as_ref(), breakdown.as_ref());
+    let reading = async {
+        match breakdown {
+            Some(breakdown) => reader.by_value(breakdown, &period, args.limit.unwrap_or(VALUES), &measure).await,
+            None => reader.series(&events, &period, before, &measure).await,
+        }
+    };
+    let series = show_while(output, &reader.progress(), reading).await?;
+    output.print(&counts::series(&series, &period, before, &measure, breakdown, args.format))?;
+    output.notes(&counts::notes(&period, before));
     output.notes(&counts::sum_notes(&measure, &pipeline.rollup.sum));
+    output.notes(&counts::breakdown_notes(breakdown));
     Ok(ExitCode::SUCCESS)
 }

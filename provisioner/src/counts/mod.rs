@@ -1,5 +1,6 @@
 //! The counts and the ledger: their readers, and the periods of queries.
 
+mod breakdown;
 pub(crate) mod calendar;
 pub(crate) mod moment;
 pub(crate) mod period;
@@ -7,6 +8,7 @@ mod quantity;
 mod reader;
 mod records;
 
+pub(crate) use breakdown::Breakdown;
 pub(crate) use quantity::Quantity;
 pub(crate) use reader::{
     AT_ONCE, Measure, Names, Numbers, Progress, RECENT_DAYS, Ranked, Reader, Series, Top, Which, add_event, memory,

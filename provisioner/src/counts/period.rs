@@ -281,6 +281,16 @@ impl Period {
         self.parts.iter().flat_map(|part| Span::cover(part.hours))
     }
 
+    /// Divides the hours into ranges of at most `most` hours. Returns the first and the last hour of each, in the format of
+    /// the counts table.
+    pub(crate) fn ranges(&self, most: i64) -> Vec<(String, String)> {
+        let (first, end) = self.hour_bounds();
+        let (first, end, step) = (first.as_second(), end.as_second(), most * HOUR);
+        let hour = |second: i64| Timestamp::from_second(second).ok().map(|hour| hour.to_string());
+        let starts = std::iter::successors(Some(first), |start| Some(start + step)).take_while(|start| *start < end);
+        starts.filter_map(|start| hour(start).zip(hour(end.min(start + step) - HOUR))).collect()
+    }
+
     /// Returns the number of hours.
     pub(crate) fn hour_count(&self) -> i64 {
         let (first, end) = self.hour_bounds();

@@ -57,7 +57,7 @@ impl Numbers {
     }
 }
 
-/// The numbers of one event.
+/// The numbers of one event, or of one value of a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Series {
     pub(crate) event: String,
@@ -66,7 +66,7 @@ pub(crate) struct Series {
     pub(crate) before: Option<Numbers>,
 }
 
-/// The most frequent events.
+/// The most frequent events, or values of a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Top {
     /// Sorted by descending count, then by name.
@@ -79,7 +79,7 @@ pub(crate) struct Top {
     pub(crate) total_before: Quantity,
 }
 
-/// An event among the most frequent.
+/// An event or value among the most frequent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ranked {
     pub(crate) event: String,
@@ -175,20 +175,28 @@ impl Progress {
 /// A reader of a pipeline's counts.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader {
-    dynamodb: Client,
+    pub(super) dynamodb: Client,
     /// The counts table's name.
     table: Arc<str>,
     /// The daily table's name.
     daily: Arc<str>,
-    is_consistent: bool,
+    /// The breakdowns table's name.
+    pub(super) breakdowns: Arc<str>,
+    pub(super) is_consistent: bool,
     progress: Arc<Progress>,
 }
 
 impl Reader {
     /// Creates a reader of a pipeline's tables.
     pub(crate) fn new(aws: &Aws, pipeline: &Pipeline) -> Self {
-        let (counts, daily) = (Arc::from(&*pipeline.table.counts), Arc::from(&*pipeline.table.daily));
-        Self { dynamodb: aws.dynamodb.clone(), table: counts, daily, is_consistent: false, progress: Arc::default() }
+        Self {
+            dynamodb: aws.dynamodb.clone(),
+            table: Arc::from(&*pipeline.table.counts),
+            daily: Arc::from(&*pipeline.table.daily),
+            breakdowns: Arc::from(&*pipeline.table.breakdowns),
+            is_consistent: false,
+            progress: Arc::default(),
+        }
     }
 
     /// Reads the counts of single events strongly consistently, at twice the price. The index does not support it.
@@ -298,7 +306,7 @@ impl Reader {
     }
 
     /// Fails if an event was never counted.
-    async fn ensure_known(&self, event: &str) -> Result<(), Error> {
+    pub(super) async fn ensure_known(&self, event: &str) -> Result<(), Error> {
         let request = self
             .dynamodb
             .query()
@@ -501,20 +509,20 @@ impl Reader {
 }
 
 /// Returns a text attribute of an item.
-fn text(table: &str, item: &Item, attribute: &'static str) -> Result<String, Error> {
+pub(super) fn text(table: &str, item: &Item, attribute: &'static str) -> Result<String, Error> {
     let found = item.get(attribute).and_then(|value| value.as_s().ok());
     found.cloned().ok_or_else(|| Error::incomplete_answer(format!("read table {table}"), attribute))
 }
 
 /// Returns the count of an item, unless it is zero, as a recount may leave it.
-fn number(table: &str, item: &Item) -> Result<Option<i64>, Error> {
+pub(super) fn number(table: &str, item: &Item) -> Result<Option<i64>, Error> {
     let found = item.get(COUNT).and_then(|value| value.as_n().ok()).and_then(|digits| digits.parse().ok());
     let count = found.ok_or_else(|| Error::incomplete_answer(format!("read table {table}"), COUNT))?;
     Ok(Some(count).filter(|count| *count != 0))
 }
 
 /// Returns the number of an item; `None` if it has no sum of the field, or a count of zero.
-fn quantity(table: &str, item: &Item, measure: &Measure) -> Result<Option<Quantity>, Error> {
+pub(super) fn quantity(table: &str, item: &Item, measure: &Measure) -> Result<Option<Quantity>, Error> {
     let field = match measure {
         Measure::Count => return Ok(number(table, item)?.map(Quantity::from)),
         Measure::Sum(field) | Measure::Average(field) => field,
@@ -525,14 +533,14 @@ fn quantity(table: &str, item: &Item, measure: &Measure) -> Result<Option<Quanti
 }
 
 /// Returns the number of messages whose values an item sums.
-fn number_of_values(item: &Item, measure: &Measure) -> i64 {
+pub(super) fn number_of_values(item: &Item, measure: &Measure) -> i64 {
     let Measure::Average(field) = measure else { return 0 };
     let values = item.get(&values_of(field)).and_then(|value| value.as_n().ok());
     values.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 /// Returns the error of a call that reads a table.
-fn failed(table: &str, error: &AwsError) -> Error {
+pub(super) fn failed(table: &str, error: &AwsError) -> Error {
     if error.code() == Some("ResourceNotFoundException") || error.is_missing_index() {
         return Error::not_found(
             format!("the table {table} or its index does not exist"),

@@ -4,6 +4,7 @@
 //! address -> View -> Period -> spans (cache) -> Frame -> Data -> chart, template -> page
 //! ```
 
+pub(crate) mod breakdowns;
 pub(crate) mod cache;
 pub(crate) mod chart;
 pub(crate) mod frame;

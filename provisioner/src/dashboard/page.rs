@@ -7,6 +7,7 @@ use counting::rollup::OVERFLOW;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
 
+use super::breakdowns::Values;
 use super::chart::{self, COLOURS, Drawing, Drawn};
 use super::frame::{Event, Frame};
 use super::view::{Chart, ROWS, View};
@@ -107,6 +108,44 @@ struct Row {
     change: String,
 }
 
+/// A table of the values of a field.
+struct Breakdown {
+    path: String,
+    rows: Vec<BreakdownRow>,
+    /// The reason why it has no rows.
+    note: Option<String>,
+}
+
+/// A value of a field, or the others together.
+struct BreakdownRow {
+    value: String,
+    number: String,
+    /// The width of the bar, in percent of the largest.
+    width: String,
+    share: String,
+}
+
+impl Breakdown {
+    fn of(values: &Values) -> Self {
+        let path = printable(&values.path);
+        let numbers = values.numbers.as_deref().unwrap_or_default();
+        let all: Quantity = numbers.iter().map(|(_, number)| *number).sum();
+        let most = numbers.iter().map(|(_, number)| *number).max().unwrap_or_default();
+        let row = |(value, number): &(String, Quantity)| BreakdownRow {
+            value: printable(value),
+            number: number.grouped(),
+            width: format!("{:.1}", (number.share_of(most) * 100.0).clamp(0.0, 100.0)),
+            share: format!("{:.1} %", number.share_of(all) * 100.0),
+        };
+        let note = match &values.numbers {
+            Err(error) => Some(format!("The values are unknown: {}.", error.summary())),
+            Ok(numbers) if numbers.is_empty() => Some("Nothing was counted by this field in the period.".to_owned()),
+            Ok(_) => None,
+        };
+        Self { path, rows: numbers.iter().map(row).collect(), note }
+    }
+}
+
 /// A row of the table of numbers.
 struct Part {
     label: String,
@@ -166,6 +205,8 @@ struct Data {
     skips: Vec<Skip>,
     /// The number of objects with skipped lines that are not shown, or the reason why none is.
     skips_note: Option<String>,
+    /// The values of the fields of `rollup.by`, if one event is chosen.
+    breakdowns: Vec<Breakdown>,
 }
 
 /// An error on a page.
@@ -219,6 +260,8 @@ pub(crate) struct Found<'a> {
     pub(crate) is_fresh: bool,
     /// The objects of the last day with skipped lines, latest first, if they were read.
     pub(crate) skips: Option<Result<&'a [Skipped], &'a Error>>,
+    /// The breakdowns of the event, if one is chosen.
+    pub(crate) breakdowns: &'a [Values],
 }
 
 fn hash(text: &str) -> String {
@@ -292,7 +335,7 @@ pub(crate) fn csv(view: &View, found: &Found<'_>) -> String {
         false => chosen(view, found.frame),
     };
     let series: Vec<Series> = events.iter().map(Series::from).collect();
-    counts::series(&series, found.period, found.before, &view.measure(), CountsFormat::Csv)
+    counts::series(&series, found.period, found.before, &view.measure(), None, CountsFormat::Csv)
 }
 
 /// Returns the name of the file with the CSV; it has the zone of its times.
@@ -319,7 +362,7 @@ fn previous(view: &View, events: &[(usize, Event)], length: usize) -> Vec<(usize
 
 impl Data {
     fn new(view: &View, found: &Found<'_>, standalone: bool) -> Result<Self, String> {
-        let Found { period, before, frame, age_seconds, is_fresh, skips } = found;
+        let Found { period, before, frame, age_seconds, is_fresh, skips, breakdowns } = found;
         let events = drawn(view, frame, period.len());
         let series: Vec<Drawn<'_>> = events
             .iter()
@@ -398,6 +441,7 @@ impl Data {
             is_fresh: *is_fresh,
             skips: skips.and_then(Result::ok).unwrap_or_default().iter().take(SKIPS).map(Skip::of).collect(),
             skips_note: skips.and_then(skips_note),
+            breakdowns: breakdowns.iter().map(Breakdown::of).collect(),
         })
     }
 }

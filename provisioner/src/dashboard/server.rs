@@ -30,6 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use super::breakdowns::{Breakdowns, Values};
 use super::cache::{Cache, Spans, Trigger};
 use super::frame::Frame;
 use super::page::{self, Found, SCRIPT, STYLE, Source};
@@ -121,6 +122,7 @@ impl FromStr for AcceptedHost {
 #[derive(Debug)]
 pub(crate) struct Dashboard {
     cache: Arc<Cache>,
+    breakdowns: Breakdowns,
     skips: Skips,
     pipeline: String,
     region: String,
@@ -139,20 +141,24 @@ struct Read {
     is_fresh: bool,
     /// The objects with skipped lines, if they were read.
     skips: Option<Result<Arc<[Skipped]>, Error>>,
+    /// The breakdowns of the event, if the page has one.
+    breakdowns: Vec<Values>,
 }
 
 impl Read {
     fn found(&self) -> Found<'_> {
-        let Self { period, before, frame, age_seconds, is_fresh, skips } = self;
+        let Self { period, before, frame, age_seconds, is_fresh, skips, breakdowns } = self;
         let (before, skips) = (before.as_ref(), skips.as_ref().map(|skips| skips.as_deref()));
-        Found { period, before, frame, age_seconds: *age_seconds, is_fresh: *is_fresh, skips }
+        Found { period, before, frame, age_seconds: *age_seconds, is_fresh: *is_fresh, skips, breakdowns }
     }
 }
 
 impl Dashboard {
     pub(crate) fn new(aws: &Aws, pipeline: &Pipeline) -> Self {
+        let reader = Reader::new(aws, pipeline);
         Self {
-            cache: Cache::new(Reader::new(aws, pipeline)),
+            cache: Cache::new(reader.clone()),
+            breakdowns: Breakdowns::new(reader, pipeline.rollup.by.clone()),
             skips: Skips::new(Records::new(aws, pipeline)),
             pipeline: pipeline.name.clone(),
             region: pipeline.region.clone(),
@@ -167,10 +173,12 @@ impl Dashboard {
         self.cache.progress()
     }
 
-    /// Reads the counts of a view, and the skipped lines, if they are there soon or the page `waits`.
+    /// Reads the counts of a view, the breakdowns of its event, and the skipped lines, if they are there soon or the page
+    /// `waits`.
     async fn read_page(&self, view: &View, trigger: Trigger, waits: bool) -> Result<Read, Error> {
-        let (read, skips) = tokio::join!(self.read(view, trigger), self.skips.read(waits));
-        Ok(Read { skips, ..read? })
+        let (read, breakdowns) = (self.read(view, trigger), self.breakdowns.read(view));
+        let (read, breakdowns, skips) = tokio::join!(read, breakdowns, self.skips.read(waits));
+        Ok(Read { skips, breakdowns, ..read? })
     }
 
     /// Reads the counts of a view.
@@ -184,7 +192,8 @@ impl Dashboard {
         let previous = Spans { counts: spans.counts.split_off(length), ..spans };
         let Spans { age, is_fresh, .. } = spans;
         let frame = Frame::new(&spans, &period, before.as_ref().map(|before| (&previous, before)))?;
-        Ok(Read { period, before, frame, age_seconds: age.as_secs(), is_fresh, skips: None })
+        let (skips, breakdowns) = (None, Vec::new());
+        Ok(Read { period, before, frame, age_seconds: age.as_secs(), is_fresh, skips, breakdowns })
     }
 
     fn source(&self, standalone: bool) -> Source<'_> {
@@ -438,6 +447,7 @@ mod tests {
     async fn request_under_an_unknown_host_name_is_refused() {
         let dashboard = Dashboard {
             cache: Cache::new(Reader::example()),
+            breakdowns: Breakdowns::new(Reader::example(), Vec::new()),
             skips: Skips::new(Records::example()),
             pipeline: "p".to_owned(),
             region: "r".to_owned(),

@@ -213,8 +213,12 @@ pub(crate) fn reader_policy(context: &Context<'_>) -> Json {
     let index = context.account.index_arn(&context.pipeline.table.counts, counts::BY_HOUR);
     let daily = context.account.table_arn(&context.pipeline.table.daily);
     let records = context.account.index_arn(&context.pipeline.table.ledger, ledger::BY_COUNTED_HOUR);
+    let mut tables = vec![counts, index, daily.clone()];
+    if !context.pipeline.rollup.by.is_empty() {
+        tables.push(context.account.table_arn(&context.pipeline.table.breakdowns));
+    }
     let mut statements = vec![
-        statement("ReadCounts", &["dynamodb:Query"], &[counts, index, daily.clone()]),
+        statement("ReadCounts", &["dynamodb:Query"], &tables),
         statement("ReadNames", &["dynamodb:Scan"], &[daily]),
         // The dashboard shows the objects with skipped lines.
         statement("ReadRecords", &["dynamodb:Query"], &[records]),
@@ -365,6 +369,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn reader_may_query_the_breakdowns_that_are_declared() {
+        let may = |file: &str| {
+            in_context(file, |context| {
+                let table = context.account.table_arn(&context.pipeline.table.breakdowns);
+                let query = json!([{ "Effect": "Allow", "Action": "dynamodb:Query", "Resource": table }]);
+                policy::widening(&reader_policy(context), &query).is_empty()
+            })
+        };
+        assert!(may("[rollup]\nby = [\"properties.plan\"]") && !may(""));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::delimited;
 use super::table::{Column, narrowest, table, terminal_width, wrapped};
 use crate::counts::period::{Extent, Period};
-use crate::counts::{Measure, Names, Quantity, RECENT_DAYS, Ranked, Series, Top, Which};
+use crate::counts::{Breakdown, Measure, Names, Quantity, RECENT_DAYS, Ranked, Series, Top, Which};
 use crate::text::{grouped, printable};
 
 /// The format of counts.
@@ -30,12 +30,24 @@ pub(crate) enum CountsFormat {
 const START: &str = "start";
 const EXTENT: &str = "extent";
 
-/// Formats the counts of events by part of a period, and of the previous period if it was read.
+/// Returns the noun for the rows: values of a breakdown `of` an event, or events.
+fn noun(of: Option<&Breakdown>) -> &'static str {
+    if of.is_some() { "value" } else { "event" }
+}
+
+/// Returns the beginning of the line above a table of a breakdown.
+fn subject(of: Option<&Breakdown>) -> String {
+    of.map(|of| format!("{} by {}, ", printable(&of.event), printable(&of.path))).unwrap_or_default()
+}
+
+/// Formats the counts of events, or of the values of a breakdown `of` an event, by part of a period, and of the previous
+/// period if it was read.
 pub(crate) fn series(
     all: &[Series],
     period: &Period,
     before: Option<&Period>,
     measure: &Measure,
+    of: Option<&Breakdown>,
     format: CountsFormat,
 ) -> String {
     match format {
@@ -50,7 +62,7 @@ pub(crate) fn series(
                     })
                     .collect();
                 let total = json_of(series.numbers.total, measure);
-                let mut event = json!({ "event": series.event, "total": total, "counts": counts });
+                let mut event = json!({ noun(of): series.event, "total": total, "counts": counts });
                 if let Some(before) = &series.before {
                     event["before"] = json_of(before.total, measure);
                 }
@@ -61,12 +73,16 @@ pub(crate) fn series(
             if let Measure::Sum(field) | Measure::Average(field) = measure {
                 whole["field"] = json!(field);
             }
+            if let Some(of) = of {
+                whole["event"] = json!(of.event);
+                whole["property"] = json!(of.path);
+            }
             whole["events"] = all.iter().map(event).collect();
             format!("{whole:#}\n")
         }
-        CountsFormat::Csv => delimited::csv(series_rows(all, period)),
-        CountsFormat::Tsv => delimited::tsv(series_rows(all, period)),
-        CountsFormat::Table => series_table(all, period, before),
+        CountsFormat::Csv => delimited::csv(series_rows(all, period, noun(of))),
+        CountsFormat::Tsv => delimited::tsv(series_rows(all, period, noun(of))),
+        CountsFormat::Table => series_table(all, period, before, of),
     }
 }
 
@@ -129,15 +145,22 @@ pub(crate) fn sum_notes(measure: &Measure, summed: &[String]) -> Vec<String> {
     }
 }
 
+/// Says what a reader of a breakdown must know.
+pub(crate) fn breakdown_notes(of: Option<&Breakdown>) -> Vec<String> {
+    let undeclared = of.filter(|of| !of.is_declared).map(|of| printable(&of.path));
+    let note = |path: String| format!("`{path}` is not in rollup.by: only what was counted before is shown");
+    undeclared.map(note).into_iter().collect()
+}
+
 /// Returns the header and the rows of CSV and TSV: the start, the counts of each event, and the extent.
-fn series_rows(all: &[Series], period: &Period) -> impl Iterator<Item = Vec<String>> {
+fn series_rows(all: &[Series], period: &Period, noun: &str) -> impl Iterator<Item = Vec<String>> {
     let mut header = vec![START.to_owned()];
     for series in all {
         let before = series.before.as_ref().map(|_| format!("{} (before)", series.event));
         for mut name in std::iter::once(series.event.clone()).chain(before) {
             // A program finds a column by its header.
             while name == EXTENT || header.contains(&name) {
-                name.push_str(" (event)");
+                name.push_str(&format!(" ({noun})"));
             }
             header.push(name);
         }
@@ -172,7 +195,7 @@ fn change_since(series: &Series, part: usize, period: &Period) -> String {
     }
 }
 
-fn series_table(all: &[Series], period: &Period, before: Option<&Period>) -> String {
+fn series_table(all: &[Series], period: &Period, before: Option<&Period>, of: Option<&Breakdown>) -> String {
     let width = terminal_width();
     let mut labels: Vec<String> = (0..period.len()).map(|part| period.label(part)).collect();
     labels.push("total".to_owned());
@@ -196,7 +219,7 @@ fn series_table(all: &[Series], period: &Period, before: Option<&Period>) -> Str
         columns
     };
     // As many events side by side as fit, then the next ones below.
-    let mut out = heading(&format!("from {} to {}", period.from(), period.to()), before, width);
+    let mut out = heading(&format!("{}from {} to {}", subject(of), period.from(), period.to()), before, width);
     let mut rest = all;
     while let Some((first, mut others)) = rest.split_first() {
         let mut block: Vec<Column> = std::iter::once(unit()).chain(columns(first)).collect();
@@ -220,10 +243,17 @@ fn heading(text: &str, before: Option<&Period>, width: Option<usize>) -> String 
     wrapped(&(text.to_owned() + &before.unwrap_or_default()), width) + "\n"
 }
 
-/// Formats the most frequent events.
-pub(crate) fn top(top: &Top, period: &Period, before: &Period, measure: &Measure, format: CountsFormat) -> String {
+/// Formats the most frequent events, or the most frequent values of a breakdown `of` an event.
+pub(crate) fn top(
+    top: &Top,
+    period: &Period,
+    before: &Period,
+    measure: &Measure,
+    of: Option<&Breakdown>,
+    format: CountsFormat,
+) -> String {
     let rows = || {
-        let header = ["event", member(measure), "before"].map(str::to_owned).to_vec();
+        let header = [noun(of), member(measure), "before"].map(str::to_owned).to_vec();
         let row = |ranked: &Ranked| vec![ranked.event.clone(), ranked.number.to_string(), ranked.before.to_string()];
         std::iter::once(header).chain(top.events.iter().map(row))
     };
@@ -231,11 +261,15 @@ pub(crate) fn top(top: &Top, period: &Period, before: &Period, measure: &Measure
         CountsFormat::Json => {
             let event = |ranked: &Ranked| {
                 json!({
-                    "event": ranked.event, member(measure): json_of(ranked.number, measure),
+                    noun(of): ranked.event, member(measure): json_of(ranked.number, measure),
                     "before": json_of(ranked.before, measure), "share": ranked.number.share_of(top.total),
                 })
             };
             let mut whole = bounds(period, Some(before));
+            if let Some(of) = of {
+                whole["of"] = json!(of.event);
+                whole["property"] = json!(of.path);
+            }
             whole["events"] = top.events.iter().map(event).collect();
             whole["distinct"] = json!(top.distinct);
             whole["total"] = json_of(top.total, measure);
@@ -244,11 +278,11 @@ pub(crate) fn top(top: &Top, period: &Period, before: &Period, measure: &Measure
         }
         CountsFormat::Csv => delimited::csv(rows()),
         CountsFormat::Tsv => delimited::tsv(rows()),
-        CountsFormat::Table => top_table(top, period, before, measure),
+        CountsFormat::Table => top_table(top, period, before, measure, of),
     }
 }
 
-fn top_table(top: &Top, period: &Period, before: &Period, measure: &Measure) -> String {
+fn top_table(top: &Top, period: &Period, before: &Period, measure: &Measure, of: Option<&Breakdown>) -> String {
     /// Returns a column of the events and, below, of all of them.
     fn column<T>(top: &Top, of: impl Fn(&Ranked) -> T, all: T) -> Vec<T> {
         top.events.iter().map(of).chain([all]).collect()
@@ -260,7 +294,7 @@ fn top_table(top: &Top, period: &Period, before: &Period, measure: &Measure) -> 
         Measure::Sum(field) | Measure::Average(field) => field,
     };
     let columns = vec![
-        Column::names("event", column(top, |ranked| printable(&ranked.event), "all".to_owned())),
+        Column::names(noun(of), column(top, |ranked| printable(&ranked.event), "all".to_owned())),
         Column::values(header, column(top, |ranked| ranked.number.grouped(), top.total.grouped())),
         Column::bars(column(top, |ranked| Some(ranked.number), None)),
         Column::values("share", column(top, share, String::new())).optional(),
@@ -271,8 +305,9 @@ fn top_table(top: &Top, period: &Period, before: &Period, measure: &Measure) -> 
         )
         .optional(),
     ];
-    let (shown, distinct) = (top.events.len(), top.distinct);
-    let text = format!("{shown} of {distinct} events, from {} to {}", period.from(), period.to());
+    let (shown, distinct, noun) = (top.events.len(), top.distinct, noun(of));
+    let (from, to) = (period.from(), period.to());
+    let text = format!("{}{shown} of {distinct} {noun}s, from {from} to {to}", subject(of));
     heading(&text, Some(before), width) + &table(columns, width)
 }
 
@@ -320,6 +355,46 @@ pub(crate) fn change(current: Quantity, before: Quantity) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counts::Numbers;
+    use crate::counts::calendar::By;
+    use crate::counts::period::PeriodArgs;
+
+    fn plan() -> (Breakdown, Period) {
+        let args = PeriodArgs {
+            last: None,
+            from: Some("2015-08-04".to_owned()),
+            to: Some("2015-08-05".to_owned()),
+            by: Some(By::Day),
+            tz: None,
+        };
+        let breakdown = Breakdown::new("Signed Up", "properties.plan", &[]).expect("a path");
+        (breakdown, Period::of(&args).expect("a period"))
+    }
+
+    #[test]
+    fn json_of_a_breakdown_names_its_event_and_property() {
+        let (of, period) = plan();
+        let value = Series { event: "pro".to_owned(), numbers: Numbers::of(vec![3.into()]), before: None };
+        let text = |of| series(std::slice::from_ref(&value), &period, None, &Measure::Count, of, CountsFormat::Json);
+        let json = |text: String| serde_json::from_str::<Value>(&text).expect("JSON");
+        let (breakdown, plain) = (json(text(Some(&of))), json(text(None)));
+        assert_eq!((&breakdown["event"], &breakdown["property"]), (&json!("Signed Up"), &json!("properties.plan")));
+        assert_eq!((&breakdown["events"][0]["value"], &breakdown["events"][0]["total"]), (&json!("pro"), &json!(3)));
+        assert_eq!((&plain["events"][0]["event"], &plain["property"]), (&json!("pro"), &Value::Null));
+        let ranked = Ranked { event: "pro".to_owned(), number: 3.into(), before: 1.into() };
+        let all = Top { events: vec![ranked], distinct: 1, total: 3.into(), total_before: 1.into() };
+        let top = json(top(&all, &period, &period, &Measure::Count, Some(&of), CountsFormat::Json));
+        assert_eq!((&top["of"], &top["property"]), (&json!("Signed Up"), &json!("properties.plan")));
+        assert_eq!((&top["events"][0]["value"], &top["events"][0]["count"]), (&json!("pro"), &json!(3)));
+    }
+
+    #[test]
+    fn undeclared_path_has_a_note() {
+        let (of, _) = plan();
+        let declared = Breakdown { is_declared: true, ..of.clone() };
+        assert!(breakdown_notes(Some(&of)).iter().any(|note| note.contains("`properties.plan` is not in rollup.by")));
+        assert!(breakdown_notes(Some(&declared)).is_empty() && breakdown_notes(None).is_empty());
+    }
 
     #[test]
     fn change_has_a_sign_and_a_percentage() {

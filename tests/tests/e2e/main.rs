@@ -11,6 +11,7 @@ use tests::pipeline::Pipeline;
 
 mod apply;
 mod backfill;
+mod breakdowns;
 mod browser;
 mod client;
 mod coexistence;

@@ -361,3 +361,20 @@ fn invalid_period_is_refused() {
     assert!(period(None, Some("0001-01-01"), None, By::Hour, "UTC").is_err(), "too many parts");
     assert!(period(Some("1h"), None, None, By::Hour, "Mars/Olympus").is_err());
 }
+
+#[test]
+fn ranges_divide_the_hours_without_a_gap() {
+    let period = of("2015-08-01", "2015-08-03T01:00:00Z", By::Day, "UTC");
+    let ranges = |hours| period.ranges(hours).into_iter().map(|(first, last)| format!("{first} {last}")).collect();
+    let all: Vec<String> = ranges(24);
+    assert_eq!(
+        all,
+        [
+            "2015-08-01T00:00:00Z 2015-08-01T23:00:00Z",
+            "2015-08-02T00:00:00Z 2015-08-02T23:00:00Z",
+            "2015-08-03T00:00:00Z 2015-08-03T00:00:00Z",
+        ]
+    );
+    let all: Vec<String> = ranges(1_000);
+    assert_eq!(all, ["2015-08-01T00:00:00Z 2015-08-03T00:00:00Z"]);
+}
