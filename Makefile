@@ -8,15 +8,18 @@ SHELL := /bin/bash
 # `make plan CONFIG=other.toml`, `make handler ARCH=arm64`.
 CONFIG ?= pipeline.toml
 ARGS ?=
-ARCH ?= x86_64
+# The architecture of the functions; empty for the one that CONFIG declares.
+ARCH ?=
 PYTHON ?= python3
 
 VENV := .venv
-# Cargo's target folder, which CARGO_TARGET_DIR may move. The function's binary stays at BOOTSTRAP, where the provisioner
-# looks for it.
+# Cargo's target folder, which CARGO_TARGET_DIR may move. The functions' binaries stay below LAMBDA, where the provisioner
+# looks for them.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PROVISIONER := "$(TARGET)/debug/provisioner" --config "$(CONFIG)"
-BOOTSTRAP := target/lambda/bootstrap
+LAMBDA := target/lambda
+BOOTSTRAP := $(LAMBDA)/bootstrap
+EXAMPLES := $(patsubst examples/%/Cargo.toml,%,$(wildcard examples/*/Cargo.toml))
 PORT ?= 4566
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := .tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
@@ -76,8 +79,11 @@ demo: build handler ## run the whole pipeline on a temporary local AWS
 # The browser tests fail without a browser. In CI they must run; elsewhere they are skipped with a message.
 WITHOUT_BROWSER := $(if $(CI)$(shell command -v chromedriver),,yes)
 
+# The local AWS runs the functions on this machine.
+test faults bench-rollup bench-scale: ARCH := $(or $(ARCH),x86_64)
+
 .PHONY: test
-test: build handler ## run every test
+test: build handler examples ## run every test
 	cargo test --locked --workspace $(ARGS) $(if $(WITHOUT_BROWSER),$(if $(filter --,$(ARGS)),,--) --skip browser::)
 ifeq ($(WITHOUT_BROWSER),yes)
 	@echo
@@ -126,12 +132,41 @@ behaviours: $(VENV)/.installed ## write the table of docs/reliability.md that li
 build: ## build the provisioner
 	cargo build --locked --workspace --bins
 
+# The binary of a function is at $(LAMBDA)/PACKAGE/bootstrap, and the handler's at $(BOOTSTRAP), which is always built. A
+# binary at another path is built elsewhere.
 .PHONY: handler
-handler: $(VENV)/.installed ## build the function's binary, target/lambda/bootstrap
+handler: build ## build the functions that pipeline.toml declares, below target/lambda
+	functions="$$($(PROVISIONER) validate --functions)"; \
+	make_function() { \
+	  $(MAKE) --no-print-directory function ARCH="$(or $(ARCH),$$1)" PACKAGE="$$2" BINARY="$$3" </dev/null; \
+	}; \
+	make_function "$${functions%%$$'\t'*}" handler $(BOOTSTRAP); \
+	while IFS=$$'\t' read -r architecture path; do \
+	  package="$$(basename "$$(dirname "$$path")")"; \
+	  case "/$$path" in \
+	    /$(BOOTSTRAP)) ;; \
+	    */$(BOOTSTRAP)) make_function "$$architecture" handler "$$path" ;; \
+	    */$(LAMBDA)/"$$package"/bootstrap) \
+	      if [[ -f "$$package/Cargo.toml" || -f "examples/$$package/Cargo.toml" ]]; then \
+	        make_function "$$architecture" "$$package" "$$path"; \
+	      fi ;; \
+	  esac; \
+	done <<< "$$functions"
+
+.PHONY: examples
+examples: ## build the functions in examples, below target/lambda
+	for package in $(EXAMPLES); do \
+	  $(MAKE) --no-print-directory function ARCH=x86_64 PACKAGE="$$package" BINARY="$(LAMBDA)/$$package/bootstrap"; \
+	done
+
+# Builds the function of the package PACKAGE for ARCH, and copies it to BINARY. The handler's is called bootstrap.
+PROGRAM := $(if $(filter handler,$(PACKAGE)),bootstrap,$(PACKAGE))
+.PHONY: function
+function: $(VENV)/.installed
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" CARGO_ENCODED_RUSTFLAGS=$$'$(HANDLER_RUSTFLAGS)' \
-	  cargo zigbuild --locked --release --package handler --target $(TRIPLE).$(GLIBC)
-	mkdir -p $(dir $(BOOTSTRAP))
-	cp "$(TARGET)/$(TRIPLE)/release/bootstrap" $(BOOTSTRAP)
+	  cargo zigbuild --locked --release --package "$(PACKAGE)" --target $(TRIPLE).$(GLIBC)
+	mkdir -p "$$(dirname "$(BINARY)")"
+	cp "$(TARGET)/$(TRIPLE)/release/$(PROGRAM)" "$(BINARY)"
 
 .PHONY: venv
 venv: $(VENV)/.installed ## install the local AWS and the linker into .venv

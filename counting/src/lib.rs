@@ -8,6 +8,7 @@
 //! implement it over a store with injected faults.
 
 pub mod amount;
+pub mod consumer;
 mod fields;
 pub mod hour;
 pub mod line;

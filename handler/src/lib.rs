@@ -2,11 +2,16 @@
 //! object is notified repeatedly.
 //!
 //! [`handle`] reads each object of a notification as a stream ([`s3`]), rolls it up, and writes the totals of a
-//! [`group`] of objects with the counting protocol ([`counting::protocol`]) to DynamoDB ([`dynamodb`]).
+//! [`group`] of objects with the counting protocol ([`counting::protocol`]) to DynamoDB ([`dynamodb`]). [`runtime`] runs it
+//! as a Lambda function, also with names of one's own, and runs consumers of the counts: `docs/extending.md`.
+
+// The futures of the SDK's calls are nested deeply.
+#![recursion_limit = "256"]
 
 pub mod dynamodb;
 pub mod error;
 pub mod group;
+pub mod runtime;
 pub mod s3;
 pub mod settings;
 pub mod sqs;
@@ -26,6 +31,9 @@ use group::Counter;
 use s3::Objects;
 use settings::Settings;
 use sqs::PutBack;
+
+// An extension needs no other dependencies for these.
+pub use {aws_sdk_dynamodb, counting, lambda_runtime};
 
 /// The time before the end of the invocation from which no object is opened any more: enough to write what was read. It
 /// is at most a quarter of the invocation's time.

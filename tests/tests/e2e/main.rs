@@ -23,6 +23,7 @@ mod delivery;
 mod destroy;
 mod drift;
 mod exactly_once;
+mod examples;
 mod faults;
 mod formats;
 mod handler;
