@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::amount::{Amount, Sum};
 use crate::names::ledger;
-use crate::plan::Pair;
+use crate::plan::{Added, Pair};
 
 /// What one transaction added. Each event and hour occurs at most once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub struct Counted {
 /// A batch with its place in the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// The record's sequence number, for [`failed_from`].
+    /// The record's sequence number, as an answer with `batchItemFailures` names it.
     pub sequence_number: String,
     /// The batch.
     pub batch: Batch,
@@ -58,7 +58,7 @@ pub enum ConsumerError {
     /// A record is not as the counter writes it.
     #[error("failed to read record {sequence_number}: {why}")]
     Damaged {
-        /// The record's sequence number, for [`failed_from`].
+        /// The record's sequence number, as an answer with `batchItemFailures` names it.
         sequence_number: String,
         /// The reason.
         why: String,
@@ -85,19 +85,6 @@ pub fn deliveries(
         return Err(ConsumerError::Unknown);
     }
     Ok(records.iter().filter_map(|record| delivery(record).transpose()))
-}
-
-/// Returns Lambda's response for a batch of which this record and all later ones must be delivered again. An empty number
-/// stands for the whole batch (Lambda developer guide, reporting batch item failures).
-#[must_use]
-pub fn failed_from(sequence_number: &str) -> Value {
-    json!({ "batchItemFailures": [{ "itemIdentifier": sequence_number }] })
-}
-
-/// Returns Lambda's response for a batch of which nothing must be delivered again.
-#[must_use]
-pub fn all_consumed() -> Value {
-    json!({ "batchItemFailures": [] })
 }
 
 /// The event sources, as Lambda names them.
@@ -136,8 +123,14 @@ fn batch(image: &Value) -> Result<Option<Batch>, String> {
     if added.is_null() {
         return Ok(None);
     }
-    let added = added["S"].as_str().ok_or("what was added is not a text")?;
-    let pairs: Vec<Pair> = serde_json::from_str(added).map_err(|error| format!("what was added: {error}"))?;
+    let added = match (added["S"].as_str(), added["B"].as_str()) {
+        (Some(text), _) => Added::Text(text.to_owned()),
+        (None, Some(bytes)) => {
+            Added::Bytes(STANDARD.decode(bytes).map_err(|error| format!("what was added is not base64: {error}"))?)
+        }
+        (None, None) => return Err("what was added is neither text nor bytes".to_owned()),
+    };
+    let pairs = added.pairs().map_err(|error| format!("what was added: {error}"))?;
     let object = image[ledger::OBJECT]["S"].as_str().ok_or("it has no name")?;
     let chunk = image[ledger::CHUNK]["N"].as_str().ok_or("it has no number")?;
     let id = format!("{object}/{chunk}");
@@ -156,6 +149,7 @@ fn batch(image: &Value) -> Result<Option<Batch>, String> {
 #[cfg(test)]
 mod tests {
     use bigdecimal::BigDecimal;
+    use serde_json::json;
 
     use super::*;
 
@@ -206,6 +200,17 @@ mod tests {
         let expected = vec![Delivery { sequence_number: "7".to_owned(), batch }];
         assert_eq!(decode(&records(&[from_dynamodb("7", "INSERT", &image)])), Ok(expected.clone()));
         assert_eq!(decode(&records(&[from_kinesis("7", &copied("INSERT", &image))])), Ok(expected));
+    }
+
+    #[test]
+    fn long_batch_is_told_in_bytes() {
+        let pairs: Vec<Pair> =
+            (0..90).map(|n| (format!("{n}{}", "\u{1}".repeat(1_000)), HOUR.to_owned(), 1.into())).collect();
+        let Added::Bytes(bytes) = Added::new(&pairs).expect("pairs") else { panic!("it is a text") };
+        let mut image = marker(0, "");
+        image["added"] = json!({ "B": STANDARD.encode(bytes) });
+        let deliveries = decode(&records(&[from_dynamodb("7", "INSERT", &image)])).expect("one batch");
+        assert_eq!(deliveries[0].batch.counted.len(), 90);
     }
 
     #[test]
@@ -266,11 +271,5 @@ mod tests {
         for payload in [other, json!({}), json!(null), json!("text")] {
             assert_eq!(decode(&payload), Err(ConsumerError::Unknown));
         }
-    }
-
-    #[test]
-    fn response_names_the_first_record_to_deliver_again() {
-        assert_eq!(failed_from("7"), json!({ "batchItemFailures": [{ "itemIdentifier": "7" }] }));
-        assert_eq!(all_consumed(), json!({ "batchItemFailures": [] }));
     }
 }

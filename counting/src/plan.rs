@@ -166,18 +166,18 @@ impl Plan {
         Self { shares, cut: cut(&pairs), value_cut }
     }
 
-    /// Returns the pairs of each chunk: first the pairs without their breakdowns, then the breakdowns, a value in each
-    /// pair.
+    /// Returns the pairs of each chunk, each event and hour once: first those without their breakdowns, then the
+    /// breakdowns.
     #[must_use]
     pub fn chunks(&self) -> Vec<Vec<Pair>> {
         let (pairs, values) = divided(merged(&self.shares));
-        let take = |pairs: Vec<Pair>, cut: &[usize]| {
-            let mut pairs = pairs.into_iter();
-            cut.iter().map(|length| pairs.by_ref().take(*length).collect()).collect::<Vec<_>>()
-        };
-        let mut chunks = take(pairs, &self.cut);
-        chunks.extend(take(values, &self.value_cut));
-        chunks
+        let (mut pairs, mut values) = (pairs.into_iter(), values.into_iter());
+        let pairs = self.cut.iter().map(|length| pairs.by_ref().take(*length).collect());
+        let values = self.value_cut.iter().map(|length| {
+            let values: Vec<Pair> = values.by_ref().take(*length).collect();
+            sum(&values)
+        });
+        pairs.chain(values).collect()
     }
 
     /// Returns the plan as bytes: JSON, compressed with zstd.
@@ -209,11 +209,15 @@ pub fn name(bytes: &[u8]) -> String {
 
 /// Returns the sums of the shares, sorted, without those that are zero.
 fn merged(shares: &[Share]) -> Vec<Pair> {
+    sum(shares.iter().flat_map(|share| &share.pairs))
+}
+
+fn sum<'a>(pairs: impl IntoIterator<Item = &'a Pair>) -> Vec<Pair> {
     let mut sums: BTreeMap<(&str, &str), Amount> = BTreeMap::new();
-    for (event, hour, amount) in shares.iter().flat_map(|share| &share.pairs) {
+    for (event, hour, amount) in pairs {
         *sums.entry((event, hour)).or_default() += amount;
     }
-    pairs(sums)
+    self::pairs(sums)
 }
 
 fn pairs(sums: BTreeMap<(&str, &str), Amount>) -> Vec<Pair> {
@@ -343,8 +347,8 @@ mod tests {
             *all.2.value_mut("properties.plan", &format!("plan {value}")) = 1.into();
         }
         let chunks = Plan::new(vec![share("a", vec![all.clone()])]).chunks();
-        assert_eq!(chunks.iter().map(Vec::len).collect::<Vec<_>>(), [1, 99, 99, 52]);
-        assert_eq!(additions(&chunks[0]).len(), 2);
+        assert_eq!(chunks.iter().map(|chunk| additions(chunk).len()).collect::<Vec<_>>(), [2, 99, 99, 52]);
+        assert!(chunks.iter().all(|chunk| chunk.len() == 1), "a pair is in a chunk twice");
         let mut sum = Amount::default();
         for (_, _, amount) in chunks.iter().flatten() {
             sum += amount;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_s3::config::{Credentials, SharedHttpClient};
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
-use counting::consumer::{self, Batch, ConsumerError, Delivery};
+use counting::consumer::{self, Batch, Delivery};
 use futures_util::future::LocalBoxFuture;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
@@ -141,7 +141,7 @@ async fn count(namer: Option<Namer>) -> Result<(), Error> {
 }
 
 /// Runs a consumer: it is given the batches of the counter's stream in their order, each at least once. After an error,
-/// Lambda delivers the batch again, with all later ones.
+/// Lambda delivers the invocation's batches again, and at last keeps their place in the stream in the failure queue.
 ///
 /// # Errors
 /// Lambda ends the loop.
@@ -153,36 +153,30 @@ where
     open_log();
     let consumer = &consumer;
     lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| async move {
-        deliver(&event.payload, consumer)
-            .await
-            .map_err(|error| Diagnostic { error_type: "PayloadUnknown".to_owned(), error_message: error.to_string() })
+        deliver(&event.payload, consumer).await.map_err(|why| {
+            error!(why, "not consumed");
+            Diagnostic { error_type: "NotConsumed".to_owned(), error_message: why }
+        })
     }))
     .await
 }
 
-/// Passes the batches of a payload on until one fails, and returns Lambda's response.
-async fn deliver<F, W>(payload: &Value, consumer: &F) -> Result<Value, ConsumerError>
+/// Passes the batches of a payload on until one fails. The whole invocation then fails, so that Lambda counts an error;
+/// its batches have ids by which a consumer knows those that it has consumed.
+async fn deliver<F, W>(payload: &Value, consumer: &F) -> Result<(), String>
 where
     F: Fn(Batch) -> W,
     W: Future<Output = Result<(), Error>>,
 {
-    for delivery in consumer::deliveries(payload)? {
-        let (sequence_number, why) = match delivery {
-            Ok(Delivery { sequence_number, batch }) => {
-                // Boxed, so that the types of futures are not nested even more deeply.
-                let consumed: LocalBoxFuture<'_, Result<(), Error>> = Box::pin(consumer(batch));
-                match consumed.await {
-                    Ok(()) => continue,
-                    Err(error) => (sequence_number, error_chain(&*error)),
-                }
-            }
-            Err(ConsumerError::Damaged { sequence_number, why }) => (sequence_number, why),
-            Err(unknown) => return Err(unknown),
-        };
-        error!(sequence_number, why, "not consumed");
-        return Ok(consumer::failed_from(&sequence_number));
+    for delivery in consumer::deliveries(payload).map_err(|error| error.to_string())? {
+        let Delivery { sequence_number, batch } = delivery.map_err(|error| error.to_string())?;
+        let id = batch.id.clone();
+        // Boxed, so that the types of futures are not nested even more deeply.
+        let consumed: LocalBoxFuture<'_, Result<(), Error>> = Box::pin(consumer(batch));
+        let failed = |error: Error| format!("batch {id}, record {sequence_number}: {}", error_chain(&*error));
+        consumed.await.map_err(failed)?;
     }
-    Ok(consumer::all_consumed())
+    Ok(())
 }
 
 #[cfg(test)]
@@ -201,9 +195,9 @@ mod tests {
         json!({ "eventSource": "aws:dynamodb", "eventName": "INSERT", "dynamodb": record })
     }
 
-    /// Delivers these records to a consumer that fails at the batch `failing`; returns the response and the batches that
-    /// it was given.
-    async fn delivered(records: &[Value], failing: &str) -> (Value, Vec<String>) {
+    /// Delivers these records to a consumer that fails at the batch `failing`; returns the error and the batches that it
+    /// was given.
+    async fn delivered(records: &[Value], failing: &str) -> (Option<String>, Vec<String>) {
         let given = RefCell::new(Vec::new());
         let list = &given;
         let consumer = |batch: Batch| async move {
@@ -211,31 +205,26 @@ mod tests {
             list.borrow_mut().push(batch.id);
             result
         };
-        let answer = deliver(&json!({ "Records": records }), &consumer).await.expect("a response");
-        (answer, given.into_inner())
+        let result = deliver(&json!({ "Records": records }), &consumer).await;
+        (result.err(), given.into_inner())
     }
 
     #[tokio::test]
     async fn batches_are_consumed_in_order() {
         let records = [record("1", "[]"), record("2", "[]")];
-        let (answer, given) = delivered(&records, "").await;
-        assert_eq!(answer, consumer::all_consumed());
-        assert_eq!(given, ["plan:abc/1", "plan:abc/2"]);
+        let (error, given) = delivered(&records, "").await;
+        assert_eq!((error, given), (None, vec!["plan:abc/1".to_owned(), "plan:abc/2".to_owned()]));
     }
 
     #[tokio::test]
-    async fn failed_batch_is_delivered_again_with_all_later_ones() {
-        let records = [record("1", "[]"), record("2", "[]"), record("3", "[]")];
-        let (answer, given) = delivered(&records, "plan:abc/2").await;
-        assert_eq!(answer, consumer::failed_from("2"));
+    async fn failed_or_damaged_batch_fails_the_invocation_after_the_batches_before_it() {
+        let failed = [record("1", "[]"), record("2", "[]"), record("3", "[]")];
+        let (error, given) = delivered(&failed, "plan:abc/2").await;
+        assert_eq!(error.as_deref(), Some("batch plan:abc/2, record 2: out of order"));
         assert_eq!(given, ["plan:abc/1", "plan:abc/2"]);
-    }
-
-    #[tokio::test]
-    async fn damaged_record_keeps_no_earlier_batch_from_being_consumed() {
-        let records = [record("1", "[]"), record("2", "no JSON"), record("3", "[]")];
-        let (answer, given) = delivered(&records, "").await;
-        assert_eq!(answer, consumer::failed_from("2"));
+        let damaged = [record("1", "[]"), record("2", "no JSON"), record("3", "[]")];
+        let (error, given) = delivered(&damaged, "").await;
+        assert!(error.is_some_and(|error| error.starts_with("failed to read record 2: ")));
         assert_eq!(given, ["plan:abc/1"]);
     }
 }

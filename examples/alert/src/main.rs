@@ -45,7 +45,7 @@ async fn main() -> Result<(), Error> {
 
 impl Alert {
     async fn consume(&self, mut batch: Batch) -> Result<(), Error> {
-        batch.counted.retain(|counted| self.thresholds.contains_key(&counted.event));
+        batch.counted.retain(|counted| counted.count != 0 && self.thresholds.contains_key(&counted.event));
         if batch.counted.is_empty() {
             return Ok(());
         }

@@ -77,7 +77,7 @@ pub(crate) fn series(
                 whole["event"] = json!(of.event);
                 whole["property"] = json!(of.path);
             }
-            whole["events"] = all.iter().map(event).collect();
+            whole[format!("{}s", noun(of))] = all.iter().map(event).collect();
             format!("{whole:#}\n")
         }
         CountsFormat::Csv => delimited::csv(series_rows(all, period, noun(of))),
@@ -270,7 +270,7 @@ pub(crate) fn top(
                 whole["of"] = json!(of.event);
                 whole["property"] = json!(of.path);
             }
-            whole["events"] = top.events.iter().map(event).collect();
+            whole[format!("{}s", noun(of))] = top.events.iter().map(event).collect();
             whole["distinct"] = json!(top.distinct);
             whole["total"] = json_of(top.total, measure);
             whole["total_before"] = json_of(top.total_before, measure);
@@ -379,13 +379,13 @@ mod tests {
         let json = |text: String| serde_json::from_str::<Value>(&text).expect("JSON");
         let (breakdown, plain) = (json(text(Some(&of))), json(text(None)));
         assert_eq!((&breakdown["event"], &breakdown["property"]), (&json!("Signed Up"), &json!("properties.plan")));
-        assert_eq!((&breakdown["events"][0]["value"], &breakdown["events"][0]["total"]), (&json!("pro"), &json!(3)));
+        assert_eq!((&breakdown["values"][0]["value"], &breakdown["values"][0]["total"]), (&json!("pro"), &json!(3)));
         assert_eq!((&plain["events"][0]["event"], &plain["property"]), (&json!("pro"), &Value::Null));
         let ranked = Ranked { event: "pro".to_owned(), number: 3.into(), before: 1.into() };
         let all = Top { events: vec![ranked], distinct: 1, total: 3.into(), total_before: 1.into() };
         let top = json(top(&all, &period, &period, &Measure::Count, Some(&of), CountsFormat::Json));
         assert_eq!((&top["of"], &top["property"]), (&json!("Signed Up"), &json!("properties.plan")));
-        assert_eq!((&top["events"][0]["value"], &top["events"][0]["count"]), (&json!("pro"), &json!(3)));
+        assert_eq!((&top["values"][0]["value"], &top["values"][0]["count"]), (&json!("pro"), &json!(3)));
     }
 
     #[test]

@@ -92,7 +92,7 @@ async fn upload(pipeline: &Pipeline<'_>) -> Result<(Counts, Expected, Expected)>
 
 /// Returns the totals of `query --by-property` by value.
 fn totals(found: &Value) -> Result<BTreeMap<String, Value>> {
-    let values = found["events"].as_array().with_context(|| format!("no list in {found}"))?;
+    let values = found["values"].as_array().with_context(|| format!("no list in {found}"))?;
     values.iter().map(|one| Ok((one["value"].as_str().context("a value")?.to_owned(), one["total"].clone()))).collect()
 }
 
@@ -133,7 +133,7 @@ async fn values_of_a_month_equal_an_exact_recount() -> Result<()> {
     let days = ["query", EVENT, "--from", "2015-08-01", "--to", "2015-09-01", "--by", "day", "--tz", "Asia/Tokyo"];
     let parts = |more: &[&str]| -> Result<Vec<u64>> {
         let found = run_json(&pipeline, 0, &[&days[..], more].concat())?;
-        let series = found["events"].as_array().context("a list")?;
+        let series = found["values"].as_array().or(found["events"].as_array()).context("a list")?;
         let count = |n: usize| -> u64 { series.iter().filter_map(|one| one["counts"][n]["count"].as_u64()).sum() };
         Ok((0..31).map(count).collect())
     };
@@ -147,7 +147,7 @@ async fn values_of_a_month_equal_an_exact_recount() -> Result<()> {
     let mut ranked: Vec<(&String, u64)> = by_plan.iter().map(|(value, (count, _))| (value, *count)).collect();
     ranked.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
     let wanted: Vec<Value> = ranked.iter().take(3).map(|(value, count)| json!([value, count])).collect();
-    let found = top["events"].as_array().context("a list")?.iter();
+    let found = top["values"].as_array().context("a list")?.iter();
     let found: Vec<Value> = found.map(|one| json!([one["value"], one["count"]])).collect();
     ensure!(found == wanted, "{found:?} is not {wanted:?}");
 

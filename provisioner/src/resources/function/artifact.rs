@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::reconcile::diff::Code;
 
 /// The path to which `make handler` writes the binary.
-const BUILT: &str = "target/lambda/bootstrap";
+pub(crate) const BUILT: &str = "target/lambda/bootstrap";
 /// The name of the file that the runtime starts (Lambda developer guide, OS-only runtimes).
 pub(crate) const ENTRY: &str = "bootstrap";
 /// The glibc version of Amazon Linux 2023, and thus of `provided.al2023`.
@@ -132,7 +132,7 @@ fn find(pipeline: &Pipeline, function: &Function) -> Result<PathBuf, Error> {
     searched.dedup();
     Err(Error::usage(
         format!("the handler's binary does not exist at {}", searched.join(" or ")),
-        "build it with `make handler`, or set its path with function.artifact",
+        "build it with `make handler`, or set its path with the key `artifact` of its section",
     ))
 }
 
