@@ -114,6 +114,10 @@ def _queue(call: Call) -> str:
     return f"arn:{partition_of(call.region)}:sqs:{call.region}:{account}:{name}"
 
 
+def _stream(call: Call) -> str:
+    return call.params.get("StreamARN") or arn(call, "kinesis", f"stream/{call.params['StreamName']}")
+
+
 def _iam(kind: str, member: str) -> Resource:
     return lambda call: f"arn:{partition_of(call.region)}:iam::{call.account}:{kind}/{call.params[member]}"
 
@@ -179,6 +183,7 @@ _TABLE: list[tuple[str, Resource, str]] = [
         """
         CreateTable DeleteTable DescribeTable UpdateTable DescribeTimeToLive UpdateTimeToLive
         DescribeContinuousBackups UpdateContinuousBackups GetItem PutItem UpdateItem DeleteItem
+        DescribeKinesisStreamingDestination EnableKinesisStreamingDestination DisableKinesisStreamingDestination
         """,
     ),
     ("cloudwatch", _anything, "GetMetricStatistics"),
@@ -208,6 +213,16 @@ _TABLE: list[tuple[str, Resource, str]] = [
     ),
     ("sqs", _member("SourceArn"), "StartMessageMoveTask ListMessageMoveTasks"),
     ("sqs", _anything, "ListQueues"),
+    (
+        "kinesis",
+        _stream,
+        """
+        CreateStream DeleteStream DescribeStream DescribeStreamSummary ListTagsForStream AddTagsToStream
+        RemoveTagsFromStream UpdateStreamMode IncreaseStreamRetentionPeriod DecreaseStreamRetentionPeriod
+        StartStreamEncryption StopStreamEncryption ListShards PutRecord PutRecords GetShardIterator
+        """,
+    ),
+    ("kinesis", _anything, "ListStreams"),
     ("resourcegroupstaggingapi", _anything, "GetResources GetTagKeys GetTagValues"),
     ("application-autoscaling", _anything, "DescribeScalableTargets DescribeScalingPolicies"),
     ("kms", _anything, "ListAliases ListKeys"),
@@ -309,6 +324,9 @@ async def _tagged_creation(call: Call, _world: World) -> list[Check]:
         return [Check("sqs:TagQueue", _queue(call), _context(call))]
     if call.service == "dynamodb":
         return [Check("dynamodb:TagResource", _table(call), _context(call))]
+    if call.service == "kinesis":
+        # TagResource would not do (Kinesis API reference, CreateStream).
+        return [Check("kinesis:AddTagsToStream", _stream(call), _context(call))]
     group = arn(call, "logs", f"log-group:{call.params['logGroupName']}")
     refusal = (
         f"User with accountId: {call.account} is not authorized to perform CreateLogGroup with Tags. "
@@ -336,6 +354,25 @@ async def _table_key(call: Call, world: World) -> list[Check]:
     # DynamoDB guide, encryption at rest: who selects a customer managed key needs these.
     key = call.params.get("SSESpecification", {}).get("KMSMasterKeyId")
     return await _on_key(call, world, key, "kms:DescribeKey", "kms:CreateGrant")
+
+
+async def _stream_key(call: Call, world: World) -> list[Check]:
+    # Kinesis guide, permissions to use user-generated KMS keys: stream administrators.
+    return await _on_key(call, world, call.params["KeyId"], "kms:DescribeKey")
+
+
+async def _stream_destination(call: Call, _world: World) -> list[Check]:
+    """DynamoDB checks its caller on the stream, and makes its role (DynamoDB guide, IAM for Kinesis Data Streams)."""
+    service = "kinesisreplication.dynamodb.amazonaws.com"
+    name = f"aws-service-role/{service}/AWSServiceRoleForDynamoDBKinesisDataStreamsReplication"
+    role = f"arn:{partition_of(call.region)}:iam::{call.account}:role/{name}"
+    stream = call.params["StreamArn"]
+    return [
+        Check("kinesis:ListStreams", "*"),
+        Check("kinesis:DescribeStream", stream),
+        Check("kinesis:PutRecords", stream),
+        Check("iam:CreateServiceLinkedRole", role),
+    ]
 
 
 async def _transaction(call: Call, _world: World) -> list[Check]:
@@ -534,11 +571,14 @@ _FURTHER: dict[tuple[str, str], Rule] = {
     ("lambda", "UpdateFunctionConfiguration"): _pass_role,
     ("dynamodb", "CreateTable"): _create_table,
     ("dynamodb", "UpdateTable"): _table_key,
+    ("dynamodb", "EnableKinesisStreamingDestination"): _stream_destination,
     ("dynamodb", "TransactWriteItems"): _transaction,
     ("dynamodb", "TransactGetItems"): _transaction,
     ("dynamodb", "BatchGetItem"): _batch,
     ("dynamodb", "BatchWriteItem"): _batch,
     ("logs", "CreateLogGroup"): _tagged_creation,
+    ("kinesis", "CreateStream"): _tagged_creation,
+    ("kinesis", "StartStreamEncryption"): _stream_key,
     ("sqs", "CreateQueue"): _tagged_creation,
     ("sqs", "SendMessage"): _queue_key,
     ("sqs", "SendMessageBatch"): _queue_key,

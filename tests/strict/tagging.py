@@ -34,6 +34,9 @@ def resource_of(call: Call) -> tuple[str, str, Json, str]:
     if service == "sqs":
         arn = f"arn:aws:sqs:{at}:{name_in(params['QueueUrl'], '/')}"
         return arn, "ListQueueTags", {"QueueUrl": params["QueueUrl"]}, "Tags"
+    if service == "kinesis":
+        name = params.get("StreamName") or name_in(params["StreamARN"], ":stream/")
+        return f"arn:aws:kinesis:{at}:stream/{name}", "ListTagsForStream", {"StreamName": name}, "Tags"
     if service == "logs":
         arn = f"arn:aws:logs:{at}:log-group:{params['logGroupName']}"
         return arn, "ListTagsForResource", {"resourceArn": arn}, "tags"
@@ -110,6 +113,7 @@ DELETED = "Resource Groups Tagging API model, GetResources (previously tagged re
 @behaviour(service="dynamodb", operations=["DeleteTable"], source=DELETED, certainty="certain")
 @behaviour(service="lambda", operations=["DeleteFunction"], source=DELETED, certainty="certain")
 @behaviour(service="sqs", operations=["DeleteQueue"], source=DELETED, certainty="certain")
+@behaviour(service="kinesis", operations=["DeleteStream"], source=DELETED, certainty="certain")
 @behaviour(service="logs", operations=["DeleteLogGroup"], source=DELETED, certainty="certain")
 @behaviour(service="s3", operations=["DeleteBucket"], source=DELETED, certainty="certain")
 async def get_resources_lists_deleted_resources(call: Call, proceed: Proceed, world: World) -> Answer:

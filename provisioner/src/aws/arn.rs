@@ -64,6 +64,11 @@ impl Account {
         self.arn("sqs", name)
     }
 
+    /// Returns the ARN of a Kinesis data stream.
+    pub(crate) fn stream_arn(&self, name: &str) -> String {
+        self.arn("kinesis", &format!("stream/{name}"))
+    }
+
     /// Returns the ARN of a log group.
     pub(crate) fn log_group_arn(&self, name: &str) -> String {
         self.arn("logs", &format!("log-group:{name}"))
@@ -72,6 +77,11 @@ impl Account {
     /// Returns the ARN of a pipeline's role.
     pub(crate) fn role_arn(&self, pipeline: &str, name: &str) -> String {
         format!("arn:{}:iam::{}:role{}{name}", self.partition, self.id, role_path(pipeline))
+    }
+
+    /// Returns the pattern of the ARNs of the roles that a service of AWS makes for itself.
+    pub(crate) fn service_role_arn(&self, service: &str) -> String {
+        format!("arn:{}:iam::{}:role/aws-service-role/{service}/*", self.partition, self.id)
     }
 
     /// Returns the ARN by which IAM authorises a call about a role that does not exist, since its path is unknown.

@@ -63,6 +63,8 @@ pub(crate) struct Aws {
     pub(crate) cloudwatch: aws_sdk_cloudwatch::Client,
     /// CloudWatch Logs.
     pub(crate) logs: aws_sdk_cloudwatchlogs::Client,
+    /// Kinesis Data Streams.
+    pub(crate) kinesis: aws_sdk_kinesis::Client,
     /// Amazon S3 Control.
     pub(crate) s3control: aws_sdk_s3control::Client,
     /// Application Auto Scaling.
@@ -79,12 +81,13 @@ pub(crate) struct Aws {
 
 /// The suffixes of the variable `AWS_ENDPOINT_URL_...` of each service that the provisioner calls (AWS SDKs and tools
 /// reference guide, service-specific endpoints).
-const SERVICES: [&str; 11] = [
+const SERVICES: [&str; 12] = [
     "APPLICATION_AUTO_SCALING",
     "CLOUDWATCH",
     "CLOUDWATCH_LOGS",
     "DYNAMODB",
     "IAM",
+    "KINESIS",
     "LAMBDA",
     "RESOURCE_GROUPS_TAGGING_API",
     "S3",
@@ -203,6 +206,7 @@ impl Aws {
             iam: aws_sdk_iam::Client::new(config),
             cloudwatch: aws_sdk_cloudwatch::Client::new(config),
             logs: aws_sdk_cloudwatchlogs::Client::new(config),
+            kinesis: aws_sdk_kinesis::Client::new(config),
             sqs: aws_sdk_sqs::Client::new(config),
             tagging: aws_sdk_resourcegroupstagging::Client::new(config),
             sts: aws_sdk_sts::Client::new(config),

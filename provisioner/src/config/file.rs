@@ -17,6 +17,7 @@ use super::key::{Key, example, suggestion};
 use super::notification::{self, Notification};
 use super::pipeline::{self, check_tags};
 use super::role;
+use super::stream::{self, Stream};
 use super::table::{self, Table};
 use super::tree::{self, Tree};
 use super::{rollup, rules, segment};
@@ -46,6 +47,8 @@ pub(crate) struct Pipeline {
     pub(crate) consumers: Vec<Function>,
     /// The rules of counting.
     pub(crate) rollup: rollup::Rollup,
+    /// The stream of the ledger's changes, if the file declares one.
+    pub(crate) stream: Option<Stream>,
     /// The id of Segment's workspace; with it, the role that Segment assumes to write to the bucket is created.
     pub(crate) segment_workspace_id: Option<String>,
     /// The expected volume, if the file declares one.
@@ -70,7 +73,7 @@ impl Pipeline {
 
     /// Returns whether the ledger's markers say what was added.
     pub(crate) fn has_outbox(&self) -> bool {
-        self.has_ledger_stream()
+        self.has_ledger_stream() || self.stream.is_some()
     }
 }
 
@@ -87,13 +90,15 @@ pub(super) struct Raw {
     function: function::Raw,
     consumer: Vec<consumer::Raw>,
     rollup: rollup::Raw,
+    /// Absent without the section, which alone declares a stream.
+    stream: Option<stream::Raw>,
     segment: segment::Raw,
     estimate: estimate::Raw,
 }
 
 /// Returns every key, section by section.
 pub(super) fn all_keys() -> impl Iterator<Item = &'static Key> {
-    let sections: [&[Key]; 10] = [
+    let sections: [&[Key]; 11] = [
         pipeline::KEYS,
         bucket::KEYS,
         notification::KEYS,
@@ -103,6 +108,7 @@ pub(super) fn all_keys() -> impl Iterator<Item = &'static Key> {
         consumer::KEYS,
         rollup::KEYS,
         estimate::KEYS,
+        stream::KEYS,
         segment::KEYS,
     ];
     sections.into_iter().flatten()
@@ -182,9 +188,10 @@ pub(super) fn check(
         let message = "`notification.queue` is the failure queue";
         check.mistake(queue_span.unwrap_or(0..0), message, "", "give each queue a name of its own");
     }
+    let stream = raw.stream.map(|stream| stream.check(&mut check, &base, region.as_deref()));
     let consumers = raw.consumer.into_iter();
     let consumers: Vec<_> =
-        consumers.filter_map(|consumer| consumer.check(&mut check, &base, &function, false)).collect();
+        consumers.filter_map(|consumer| consumer.check(&mut check, &base, &function, stream.is_some())).collect();
     let segment_role = format!("{base}-segment");
     let taken = [
         ("the name of the function that counts", function.name.as_str()),
@@ -210,6 +217,7 @@ pub(super) fn check(
         function,
         consumers,
         rollup,
+        stream,
         segment_workspace_id,
         estimate,
         environment: None,
@@ -225,7 +233,7 @@ pub(super) fn check_shared_names(all: &[(&str, Range<usize>, Pipeline)], found: 
             let apart = one.account.is_some() && other.account.is_some() && one.account != other.account;
             let elsewhere = apart || one.region != other.region;
             // Bucket names are global on AWS, and role names are global in an account.
-            let keys = [
+            let mut keys = vec![
                 ("pipeline.name", apart, &one.name, &other.name),
                 ("bucket.name", false, &one.bucket.name, &other.bucket.name),
                 ("role.name", apart, &one.function.role.name, &other.function.role.name),
@@ -237,6 +245,9 @@ pub(super) fn check_shared_names(all: &[(&str, Range<usize>, Pipeline)], found: 
                 ("notification.queue", elsewhere, &one.notification.queue, &other.notification.queue),
                 ("function.failure_queue", elsewhere, &one.function.failure_queue, &other.function.failure_queue),
             ];
+            if let (Some(one), Some(other)) = (&one.stream, &other.stream) {
+                keys.push(("stream.name", elsewhere, &one.name, &other.name));
+            }
             for (key, _, value, _) in keys.into_iter().filter(|(_, apart, one, other)| !apart && one == other) {
                 let with = match *other_name {
                     "" => "the rest of the file".to_owned(),

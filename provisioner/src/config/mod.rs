@@ -21,6 +21,7 @@ mod rules;
 mod schema;
 mod segment;
 mod setting;
+mod stream;
 mod table;
 mod tree;
 

@@ -1,6 +1,6 @@
 //! AWS's rules for names and values, each a pure function from a string to the violation, if any.
 //!
-//! Sources: the naming pages of the Amazon S3, IAM, Lambda and DynamoDB user guides, and the services' API models.
+//! Sources: the naming pages of the Amazon S3, IAM, Lambda, DynamoDB and Kinesis user guides, and the services' API models.
 
 /// A violation of a rule, and its correction.
 pub(super) struct Violation {
@@ -110,6 +110,16 @@ pub(super) fn queue_name(name: &str) -> Rule {
 /// Checks the name of a DynamoDB table.
 pub(super) fn table_name(name: &str) -> Rule {
     length(name, 3, 255)?;
+    letters(
+        name,
+        |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'),
+        "letters, digits, hyphens, underscores and dots",
+    )
+}
+
+/// Checks the name of a Kinesis data stream.
+pub(super) fn stream_name(name: &str) -> Rule {
+    length(name, 1, 128)?;
     letters(
         name,
         |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'),

@@ -98,6 +98,9 @@ fn value_that_aws_would_refuse_is_a_mistake() {
         ("[tags]\npipeline = \"y\"", "owns"),
         ("[rollup]\ncount = []", "nothing would be counted"),
         ("[estimate]\nevents_per_month = 0", "0 a month"),
+        ("[stream]\nname = \"events stream\"", "` ` is not allowed"),
+        ("[stream]\nretention_hours = 23", "23 hours"),
+        ("[stream]\nkms_key = \"alias/aws/kinesis\"", "not the ARN of a KMS key"),
         ("[segment]\nworkspace_id = \"\"", "not a workspace id"),
         ("[[role.statement]]\nactions = [\"GetObject\"]\nresources = [\"*\"]", "not an IAM action"),
         ("[[role.statement]]\nactions = [\"s3:GetObject\"]\nresources = [\"bucket\"]", "not an ARN"),
@@ -167,6 +170,17 @@ fn environments_that_share_a_name_are_refused() {
     assert_eq!(with(&format!("[function]\nname = \"f\"\n{region}")), []);
     assert_eq!(with(&format!("[role]\nname = \"r\"\n{region}")).len(), 1);
     assert_eq!(with(&format!("{bucket}[environments.local]\nbucket.require_tls = false\n")), []);
+}
+
+#[test]
+fn stream_is_declared_by_its_section_and_named_after_the_pipeline() {
+    let of = |file: &str| parse("pipeline.toml", &format!("{GOOD}{file}"), None).expect("valid").stream;
+    assert!(of("").is_none());
+    let stream = of("[stream]\n").expect("a stream");
+    assert_eq!((stream.name.as_str(), stream.retention_hours.value), ("events-stream", 24));
+    assert!(!stream.retention_hours.is_explicit);
+    let found = with("[stream]\nname = \"changes\"\n[environments.staging]\n");
+    assert!(found.len() == 1 && found[0].message.contains("shares `stream.name`"), "{found:?}");
 }
 
 #[test]

@@ -6,9 +6,10 @@ use crate::config::{Billing, Pipeline, Via, Volume};
 use crate::reconcile::diff::Value;
 use crate::reconcile::document::{Dollars, Estimate, OtherWay, ServiceCost};
 use crate::reconcile::plan::{Action, Plan};
+use crate::reconcile::resource::Address;
 
-/// Region and month of the prices below, in dollars, from AWS's public price lists of Lambda, DynamoDB, S3 and
-/// CloudWatch. Other regions cost up to twice as much.
+/// Region and month of the prices below, in dollars, from AWS's public price lists of Lambda, DynamoDB, S3,
+/// CloudWatch and Kinesis (on-demand streams). Other regions cost up to twice as much.
 const PRICES_OF: &str = "us-east-1, 2026-11";
 const LAMBDA_MILLION_REQUESTS: f64 = 0.20;
 const LAMBDA_GB_SECOND_X86: f64 = 0.000_016_666_7;
@@ -21,6 +22,12 @@ const S3_THOUSAND_PUTS: f64 = 0.005;
 const S3_THOUSAND_GETS: f64 = 0.000_4;
 const LOGS_GB: f64 = 0.50;
 const SQS_MILLION_REQUESTS: f64 = 0.40;
+const DYNAMODB_MILLION_CAPTURED: f64 = 0.10;
+const KINESIS_STREAM_HOUR: f64 = 0.04;
+const KINESIS_GB: f64 = 0.08;
+
+/// The service that only a pipeline with a stream uses.
+const KINESIS: &str = "Kinesis";
 
 /// The monthly free tier that does not expire.
 const FREE_REQUESTS: f64 = 1_000_000.0;
@@ -45,6 +52,10 @@ const VALUES_A_PAIR: f64 = 5.0;
 const PAIR_KILOBYTES: f64 = 0.015;
 /// The other writes to the ledger: a claim in a transaction, and a record with its entry in the index.
 const CLAIM_AND_RECORD: f64 = TRANSACTION + 2.0;
+/// The changes of the ledger that the stream gets for a file: its claim and its record.
+const CHANGES_A_FILE: f64 = 2.0;
+/// The size in the stream of a kilobyte of a changed item: JSON with the names of attributes, and with bytes in Base64.
+const STREAM_BYTES_A_CHANGE: f64 = 2_000.0;
 /// The reads of the ledger: the record and the claims.
 const READS_A_FILE: f64 = 2.0;
 /// A transactional write costs double. The indexes are written outside of transactions.
@@ -74,6 +85,8 @@ struct Settings {
     breakdowns: f64,
     /// The billing of the counts, daily, ledger and breakdowns tables; each index is billed like its table.
     billing: [Billing; 4],
+    /// Whether there is a Kinesis stream.
+    has_stream: bool,
 }
 
 /// Returns the estimate of a plan, if the file declares a volume.
@@ -87,6 +100,7 @@ pub(crate) fn estimate(pipeline: &Pipeline, plan: &Plan) -> Option<Estimate> {
         is_arm: pipeline.function.architecture == "arm64",
         breakdowns: count(u64::try_from(pipeline.rollup.by.len()).unwrap_or_default()),
         billing: [pipeline.table.billing; 4],
+        has_stream: pipeline.stream.is_some(),
     };
     let live = declared.before(pipeline, plan);
     let current = live.map(|live| live.costs(volume));
@@ -101,11 +115,13 @@ pub(crate) fn estimate(pipeline: &Pipeline, plan: &Plan) -> Option<Estimate> {
         current: current.as_ref().map(|current| current[i].1),
         planned: *planned,
     });
+    let has_stream = declared.has_stream || live.is_some_and(|live| live.has_stream);
+    let is_used = |cost: &ServiceCost| cost.service != KINESIS || has_stream;
     Some(Estimate {
         events_per_month: volume.events_per_month,
         files_per_month: volume.files_per_month,
         prices: PRICES_OF.to_owned(),
-        services: services.collect(),
+        services: services.filter(is_used).collect(),
         current: current.as_ref().map(|current| sum(current)),
         planned: sum(&planned),
         other_way: OtherWay { via: other.via.name().to_owned(), planned: sum(&other.costs(volume)) },
@@ -116,12 +132,20 @@ impl Settings {
     /// Returns the settings before the plan's changes, or `None` if the function or a table does not exist yet.
     fn before(self, pipeline: &Pipeline, plan: &Plan) -> Option<Self> {
         let mut before = self;
+        let is_counter = |address: &Address| address.kind == "function" && *address.name == pipeline.function.name;
         for item in &plan.items {
             let (address, action) = (item.address(), item.action);
             if action == Action::Create && *address.name == pipeline.table.breakdowns {
                 before.breakdowns = 0.0;
-            } else if matches!(address.kind, "function" | "table") && action == Action::Create {
+            } else if (address.kind == "table" || is_counter(address)) && action == Action::Create {
                 return None;
+            }
+            if address.kind == "stream" {
+                before.has_stream = action != Action::Create;
+            }
+            // The estimate includes no consumers.
+            if address.kind == "function" && !is_counter(address) {
+                continue;
             }
             for change in item.changes() {
                 match (address.kind, change.setting, &change.live) {
@@ -154,7 +178,7 @@ impl Settings {
         }
     }
 
-    fn costs(&self, volume: Volume) -> [(&'static str, Dollars); 5] {
+    fn costs(&self, volume: Volume) -> [(&'static str, Dollars); 6] {
         let (events, files) = (count(volume.events_per_month), count(volume.files_per_month));
         let events_a_file = events / files;
         let pairs = events_a_file.ceil().min(PAIRS_A_FILE);
@@ -204,6 +228,13 @@ impl Settings {
             }
         }
 
+        // DynamoDB captures every kilobyte of a changed item: those of a file, of the plan, and of the markers.
+        let captured = if self.has_stream { files * CHANGES_A_FILE + groups * (plan + chunks) } else { 0.0 };
+        dynamodb.list += captured / 1e6 * DYNAMODB_MILLION_CAPTURED;
+        dynamodb.billed += captured / 1e6 * DYNAMODB_MILLION_CAPTURED;
+        let stream_hours = if self.has_stream { HOURS } else { 0.0 };
+        let kinesis = stream_hours * KINESIS_STREAM_HOUR + captured * STREAM_BYTES_A_CHANGE / 1e9 * KINESIS_GB;
+
         let s3 = files / 1e3 * (S3_THOUSAND_PUTS + S3_THOUSAND_GETS);
         let messages = match self.via {
             Via::Queue => SQS_REQUESTS_IDLE + files * SQS_REQUESTS_A_FILE,
@@ -221,6 +252,7 @@ impl Settings {
             ("S3 requests", rounded(s3, s3)),
             ("SQS", rounded(sqs(messages), sqs(messages - FREE_SQS_REQUESTS))),
             ("CloudWatch Logs", rounded(gigabytes * LOGS_GB, (gigabytes - FREE_LOGS_GB).max(0.0) * LOGS_GB)),
+            (KINESIS, rounded(kinesis, kinesis)),
         ]
     }
 }
@@ -247,7 +279,12 @@ mod tests {
         is_arm: false,
         billing: [Billing::OnDemand; 4],
         breakdowns: 0.0,
+        has_stream: false,
     };
+
+    fn rounded(dollars: f64) -> Dollars {
+        Dollars { list: cents(dollars), billed: cents(dollars) }
+    }
 
     fn total(settings: Settings, volume: Volume) -> Dollars {
         let costs = settings.costs(volume);
@@ -262,13 +299,13 @@ mod tests {
         // 10,000 files of 10,000 events, 100 pairs each: 300 units for their hours, 200 for their days, 2 for the plan, 2
         // for its claim, 6 for three markers, and 2 for the record.
         let writes = 10_000.0 * (300.0 + 200.0 + 2.0 + 2.0 + 6.0 + 2.0);
-        let [(_, lambda), (_, dynamodb), (_, s3), (_, sqs), (_, logs)] = SMALL.costs(VOLUME);
+        let [(_, lambda), (_, dynamodb), (_, s3), (_, sqs), (_, logs), (_, kinesis)] = SMALL.costs(VOLUME);
         assert_eq!(dynamodb.list, cents(writes / 1e6 * 0.625 + 20_000.0 / 1e6 * 0.125));
         assert_eq!(s3.list, 0.05);
         // 0.16 s, and 10,000 events at 1.6 µs, on a seventh of a processor and a quarter of a GB.
         let seconds = 10_000.0 * (0.16 + 0.016 * 1_769.0 / 256.0);
         assert_eq!(lambda.list, cents(0.01 * 0.2 + seconds * 0.25 * 0.000_016_666_7));
-        assert_eq!((lambda.billed, logs.billed, sqs.list), (0.0, 0.0, 0.0));
+        assert_eq!((lambda.billed, logs.billed, sqs.list, kinesis.list), (0.0, 0.0, 0.0, 0.0));
     }
 
     #[test]
@@ -288,6 +325,16 @@ mod tests {
         let more = 10_000.0 * (1_000.0 + 12.0 + 8.0) / 1e6 * DYNAMODB_MILLION_WRITES;
         let (before, after) = (SMALL.costs(VOLUME)[1].1.list, divided.costs(VOLUME)[1].1.list);
         assert!((after - before - more).abs() < 0.02, "{before} {after} {more}");
+    }
+
+    #[test]
+    fn stream_costs_its_hours_and_what_is_captured() {
+        let costs = Settings { has_stream: true, ..SMALL }.costs(VOLUME);
+        // 10,000 files, with a claim, a record, two kilobytes of the plan and three markers each.
+        let captured = 10_000.0 * (2.0 + 2.0 + 3.0);
+        assert_eq!(costs[5], (KINESIS, rounded(730.0 * 0.04 + captured * 2e3 / 1e9 * 0.08)));
+        let more = costs[1].1.list - SMALL.costs(VOLUME)[1].1.list;
+        assert!((more - captured / 1e6 * 0.1).abs() <= 0.01, "{more}");
     }
 
     #[test]

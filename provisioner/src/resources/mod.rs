@@ -11,6 +11,8 @@ mod openings;
 mod permission;
 mod queue;
 pub(crate) mod role;
+mod stream;
+mod stream_destination;
 mod stream_mapping;
 mod table;
 pub(crate) use table::life;
@@ -84,12 +86,14 @@ fn at_arns_of<K: Kind>(context: &Context<'_>, arns: &[String]) -> Resources {
 }
 
 /// Every kind, in the order of plans.
-const KINDS: [RegisteredKind; 10] = [
+const KINDS: [RegisteredKind; 12] = [
     kind::<bucket::Bucket>(),
     kind::<table::Table>(),
     kind::<role::Role>(),
     kind::<log_group::LogGroup>(),
     kind::<queue::Queue>(),
+    kind::<stream::Stream>(),
+    kind::<stream_destination::StreamDestination>(),
     kind::<function::Function>(),
     kind::<permission::Permission>(),
     kind::<event_source_mapping::EventSourceMapping>(),

@@ -12,7 +12,7 @@ use aws_smithy_types::body::SdkBody;
 
 use super::tests::in_context;
 use super::{Kind, desired_of};
-use super::{bucket, function, log_group, notification, permission, queue, role, table};
+use super::{bucket, function, log_group, notification, permission, queue, role, stream, stream_destination, table};
 use crate::aws::Aws;
 use crate::reconcile::apply::{Outcome, apply};
 use crate::reconcile::plan::{Action, Found, Plan, PlanOptions};
@@ -309,6 +309,40 @@ const QUEUE: [Recorded; 3] = [
 #[tokio::test]
 async fn recorded_queue_is_a_no_op() {
     assert_no_op::<queue::Queue>("", &QUEUE).await;
+}
+
+/// The tags of the stream are on two pages.
+const STREAM: [Recorded; 3] = [
+    (
+        "DescribeStreamSummary",
+        200,
+        r#"{"StreamDescriptionSummary":{"StreamName":"events-stream","StreamStatus":"ACTIVE",
+        "StreamARN":"arn:aws:kinesis:eu-central-1:123456789012:stream/events-stream",
+        "StreamModeDetails":{"StreamMode":"ON_DEMAND"},"RetentionPeriodHours":24,"StreamCreationTimestamp":1.4e9,
+        "EnhancedMonitoring":[{"ShardLevelMetrics":[]}],"EncryptionType":"KMS","KeyId":"alias/aws/kinesis",
+        "OpenShardCount":4}}"#,
+    ),
+    ("ListTagsForStream", 200, r#"{"Tags":[{"Key":"managed-by","Value":"provisioner"}],"HasMoreTags":true}"#),
+    ("ListTagsForStream", 200, r#"{"Tags":[{"Key":"pipeline","Value":"events"}],"HasMoreTags":false}"#),
+];
+
+#[tokio::test]
+async fn recorded_stream_is_a_no_op() {
+    assert_no_op::<stream::Stream>("[stream]", &STREAM).await;
+}
+
+/// A table that copied to another stream before.
+const STREAM_DESTINATION: [Recorded; 1] = [(
+    "DescribeKinesisStreamingDestination",
+    200,
+    r#"{"TableName":"events-ledger","KinesisDataStreamDestinations":[
+    {"StreamArn":"arn:aws:kinesis:eu-central-1:123456789012:stream/old","DestinationStatus":"DISABLED"},
+    {"StreamArn":"arn:aws:kinesis:eu-central-1:123456789012:stream/events-stream","DestinationStatus":"ACTIVE"}]}"#,
+)];
+
+#[tokio::test]
+async fn recorded_stream_destination_is_a_no_op() {
+    assert_no_op::<stream_destination::StreamDestination>("[stream]", &STREAM_DESTINATION).await;
 }
 
 /// A function with a tag for its revision, which is not compared.

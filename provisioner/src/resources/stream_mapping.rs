@@ -6,6 +6,7 @@ use aws_sdk_lambda::types::{
     DestinationConfig, EventSourceMappingConfiguration, EventSourcePosition, Filter, FilterCriteria,
     FunctionResponseType, OnFailure,
 };
+use counting::names::ledger;
 use serde_json::{Value as Json, json};
 
 use super::event_source_mapping::{CHANGE_DEADLINE, is_changing, is_paused, is_role_unready};
@@ -25,6 +26,8 @@ use crate::resources::{Context, Kind};
 enum Stream {
     /// That of this table, whose ARN ends in a label that DynamoDB chooses.
     OfTable(String),
+    /// The Kinesis stream at this ARN.
+    Kinesis(String),
 }
 
 /// The desired state of the mapping.
@@ -34,9 +37,9 @@ pub(super) struct StreamMapping {
     name: String,
     function_arn: String,
     stream: Stream,
-    /// The ARN of the stream's table, and of the stream without its label.
     table_arn: String,
-    stream_arn: String,
+    /// The beginnings of the ARNs of the pipeline's streams; empty if the function is orphaned, whose mappings all end.
+    own_streams: Vec<String>,
     /// The ARN pattern of every mapping.
     every_mapping: String,
     batch_size: i32,
@@ -61,16 +64,22 @@ pub(super) struct Live {
     reports_failures: bool,
 }
 
-/// Returns the patterns of the records that tell of an addition. The others of the ledger, such as claims and records of
-/// objects, cost no invocation.
-fn filters() -> Json {
-    let with = |kind: &str| json!({ "dynamodb": { "NewImage": { "added": { kind: [{ "exists": true }] } } } });
-    json!([with("S"), with("B")])
-}
-
 impl StreamMapping {
+    /// Returns the patterns of the records that tell of an addition. The others of the ledger, such as claims and records
+    /// of objects, cost no invocation.
+    fn filters(&self) -> Json {
+        let with = |kind: &str| {
+            let record = json!({ "dynamodb": { "NewImage": { ledger::ADDED: { kind: [{ "exists": true }] } } } });
+            match self.stream {
+                Stream::OfTable(_) => record,
+                Stream::Kinesis(_) => json!({ "data": record }),
+            }
+        };
+        json!([with("S"), with("B")])
+    }
+
     fn filter_criteria(&self) -> FilterCriteria {
-        let patterns = filters();
+        let patterns = self.filters();
         let patterns = patterns.as_array().into_iter().flatten();
         let filters = patterns.map(|pattern| Filter::builder().pattern(pattern.to_string()).build());
         FilterCriteria::builder().set_filters(Some(filters.collect())).build()
@@ -83,12 +92,14 @@ impl StreamMapping {
 
     fn is_own(&self, mapping: &EventSourceMappingConfiguration) -> bool {
         let source = mapping.event_source_arn.as_deref().unwrap_or_default();
-        source.starts_with(&self.stream_arn) && mapping.state.as_deref() != Some("Deleting")
+        let is_own = self.own_streams.is_empty() || self.own_streams.iter().any(|stream| source.starts_with(stream));
+        is_own && mapping.state.as_deref() != Some("Deleting")
     }
 
     /// Returns the ARN of the stream as it is now; `None` if there is none.
     async fn live_stream(&self, aws: &Aws) -> Result<Option<String>, AwsError> {
         match &self.stream {
+            Stream::Kinesis(arn) => Ok(Some(arn.clone())),
             Stream::OfTable(table) => {
                 let answer = aws.dynamodb.describe_table().table_name(table).send().await;
                 let answer = absent_on(answer.call("dynamodb:DescribeTable"), &["ResourceNotFoundException"])?;
@@ -143,28 +154,35 @@ impl Kind for StreamMapping {
             failure_queue: format!("{name}-failures"),
             ..counter.clone()
         };
-        (name != counter.name).then(|| Self::of(context, &like)).flatten()
+        let mapping = (name != counter.name).then(|| Self::of(context, &like)).flatten()?;
+        Some(Self { own_streams: Vec::new(), ..mapping })
     }
 }
 
 impl StreamMapping {
     fn of(context: &Context<'_>, consumer: &config::Function) -> Option<Self> {
         let (account, table) = (context.account, &context.pipeline.table.ledger);
-        let (stream, batch_size) = match consumer.source {
-            Source::Notifications => return None,
-            Source::Ledger { batch_size } | Source::Stream { batch_size } => {
-                (Stream::OfTable(table.clone()), batch_size)
-            }
-        };
+        let kinesis = context.pipeline.stream.as_ref();
         let mut depends_on =
             vec![Address::of::<Function>(&consumer.name), Address::of::<Queue>(&consumer.failure_queue)];
+        let (stream, batch_size) = match consumer.source {
+            Source::Notifications => return None,
+            Source::Ledger { batch_size } => (Stream::OfTable(table.clone()), batch_size),
+            Source::Stream { batch_size } => {
+                let name = &kinesis?.name;
+                depends_on.push(Address::of::<super::stream::Stream>(name));
+                (Stream::Kinesis(account.stream_arn(name)), batch_size)
+            }
+        };
         depends_on.extend(function::table_addresses(context));
+        let mut own_streams = vec![account.table_stream_arn(table, "")];
+        own_streams.extend(kinesis.map(|stream| account.stream_arn(&stream.name)));
         Some(Self {
             name: consumer.name.clone(),
             function_arn: account.function_arn(&consumer.name),
             stream,
             table_arn: account.table_arn(table),
-            stream_arn: account.table_stream_arn(table, ""),
+            own_streams,
             every_mapping: account.mapping_arn("*"),
             batch_size,
             retries: consumer.retries,
@@ -265,7 +283,7 @@ impl Resource for StreamMapping {
             .compare("batch_size", live.and_then(|l| l.batch_size), self.batch_size)
             .compare("retries", live.and_then(|l| l.retries), self.retries)
             .compare("failure_queue", live.and_then(|l| l.failure_queue_arn.as_ref()), &self.failure_queue_arn)
-            .compare("filters", live.map(|l| &l.filters), &filters())
+            .compare("filters", live.map(|l| &l.filters), &self.filters())
             .compare("halves_batches", live.map(|l| l.halves_batches), true)
             .compare("reports_failures", live.map(|l| l.reports_failures), true)
     }
@@ -349,7 +367,7 @@ mod tests {
             batch_size: Some(spec.batch_size),
             retries: Some(spec.retries),
             failure_queue_arn: Some(spec.failure_queue_arn.clone()),
-            filters: filters(),
+            filters: spec.filters(),
             halves_batches: true,
             reports_failures: true,
         }
@@ -359,6 +377,14 @@ mod tests {
     fn mapping_as_created_is_in_sync() {
         assert_in_sync::<StreamMapping>(live_of);
         assert!(FILES.iter().any(|file| !declared::<StreamMapping>(file).is_empty()));
+    }
+
+    #[test]
+    fn consumer_of_the_kinesis_stream_depends_on_it() {
+        let file = "[stream]\n[[consumer]]\nname = \"alert\"\nfrom = \"kinesis\"";
+        let spec = declared::<StreamMapping>(file).remove(0);
+        assert!(spec.depends_on().iter().any(|address| address.kind == "stream"));
+        assert_eq!(spec.diff(Some(&live_of(&spec))), []);
     }
 
     #[test]

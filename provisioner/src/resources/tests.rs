@@ -13,9 +13,11 @@ use crate::resources::function::artifact::{Artifact, Artifacts};
 pub(crate) const FILES: [&str; 5] = [
     "",
     "[bucket]\nversioning = true\nexpire_days = 30\n[table]\nbilling = { read = 5, write = 5 }\n\
-     point_in_time_recovery = false\ndeletion_protection = false\n[segment]\nworkspace_id = \"abc123\"",
+     point_in_time_recovery = false\ndeletion_protection = false\n[segment]\nworkspace_id = \"abc123\"\n\
+     [stream]\nname = \"events-changes\"",
     "[tags]\nteam = \"analytics\"\n[bucket]\nrequire_tls = false\n[function]\narchitecture = \"arm64\"\n\
-     max_concurrency = 3\nretries = 0\n[[role.statement]]\nactions = [\"s3:GetObject\"]\nresources = [\"arn:aws:s3:::acme/*\"]",
+     max_concurrency = 3\nretries = 0\n[[role.statement]]\nactions = [\"s3:GetObject\"]\nresources = [\"arn:aws:s3:::acme/*\"]\n\
+     [stream]\nretention_hours = 48\nkms_key = \"arn:aws:kms:eu-central-1:123456789012:key/events-k\"",
     "[bucket]\nkms_key = \"arn:aws:kms:eu-central-1:123456789012:key/events-b\"\n\
      [table]\nkms_key = \"arn:aws:kms:eu-central-1:123456789012:key/events-t\"\n\
      [function]\nkms_key = \"arn:aws:kms:eu-central-1:123456789012:key/events-f\"\n\

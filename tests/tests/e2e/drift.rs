@@ -21,7 +21,7 @@ use tests::pipeline::Pipeline;
 use crate::{pipeline, steps, verdict};
 
 /// Checks that the plan changes only `setting` of `resource`, from one value to another, and that apply corrects it.
-fn corrected(pipeline: &Pipeline<'_>, resource: &str, setting: &str, from: &str, to: &str) -> Result<()> {
+pub(crate) fn corrected(pipeline: &Pipeline<'_>, resource: &str, setting: &str, from: &str, to: &str) -> Result<()> {
     let plan = pipeline.expect(2, &["plan", "--detailed-exitcode"])?;
     ensure!(steps(&plan.out) == [format!("  ~ {resource}")], "{setting}: {}", plan.out);
     ensure!(changed(&plan.out) == [setting], "{setting}: {}", plan.out);

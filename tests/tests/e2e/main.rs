@@ -38,6 +38,7 @@ mod policy;
 mod replay;
 mod rollup;
 mod status;
+mod stream;
 mod strict;
 mod strict_kinds;
 mod strictness;

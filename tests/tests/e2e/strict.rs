@@ -32,7 +32,7 @@ pub(crate) fn report(pipeline: &Pipeline<'_>) -> Result<Value> {
 }
 
 /// Asserts that no request broke a service model.
-fn assert_valid(pipeline: &Pipeline<'_>) -> Result<()> {
+pub(crate) fn assert_valid(pipeline: &Pipeline<'_>) -> Result<()> {
     let report = report(pipeline)?;
     ensure!(report["violations"] == json!([]), "{}", report["violations"]);
     Ok(())

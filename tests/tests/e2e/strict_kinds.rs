@@ -22,7 +22,7 @@ use crate::strict::{KEY, assert_in_sync, report};
 use crate::{strict_pipeline, verdict};
 
 /// Repeats a call until it succeeds: AWS knows a new resource late, and refuses changes while another is in flight.
-async fn eventually<T, E: Debug>(call: impl AsyncFn() -> Result<T, E>) -> Result<T> {
+pub(crate) async fn eventually<T, E: Debug>(call: impl AsyncFn() -> Result<T, E>) -> Result<T> {
     let started = Instant::now();
     loop {
         match call().await {
@@ -153,7 +153,7 @@ async fn policy_that_lets_in_another_account_is_noted() -> Result<()> {
 }
 
 /// Creates a user that has exactly the printed permissions of a deployer.
-async fn deployer<'a>(pipeline: &'a Pipeline<'_>) -> Result<User<'a>> {
+pub(crate) async fn deployer<'a>(pipeline: &'a Pipeline<'_>) -> Result<User<'a>> {
     let deployer = User::new(pipeline, "deployer").await?;
     deployer.allow(&printed(pipeline)?).await?;
     Ok(deployer)
@@ -163,7 +163,7 @@ fn printed(pipeline: &Pipeline<'_>) -> Result<Value> {
     Ok(serde_json::from_str(&pipeline.expect(0, &["policy", "deployer"])?.out)?)
 }
 
-fn succeed(user: &User<'_>, args: &[&str]) -> Result<String> {
+pub(crate) fn succeed(user: &User<'_>, args: &[&str]) -> Result<String> {
     let run = user.run(args)?;
     ensure!(run.code == Some(0), "{args:?}: {run:?}");
     Ok(run.out)

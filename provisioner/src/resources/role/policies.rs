@@ -72,6 +72,17 @@ pub(super) fn counter_policy(context: &Context<'_>) -> Json {
 pub(super) fn consumer_policy(context: &Context<'_>, consumer: &Function) -> Json {
     let (pipeline, account) = (context.pipeline, context.account);
     let mut statements = Vec::new();
+    if let (Source::Stream { .. }, Some(stream)) = (consumer.source, &pipeline.stream) {
+        statements.push(json!({
+            "Sid": "ReadStream", "Effect": "Allow",
+            "Action": [
+                "kinesis:DescribeStream", "kinesis:DescribeStreamSummary", "kinesis:GetRecords",
+                "kinesis:GetShardIterator", "kinesis:ListShards",
+            ],
+            "Resource": account.stream_arn(&stream.name),
+        }));
+        statements.extend(stream.kms_key.as_deref().map(|key| decrypt("DecryptRecords", key)));
+    }
     if let Source::Ledger { .. } = consumer.source {
         statements.push(json!({
             "Sid": "ReadStream", "Effect": "Allow",

@@ -1,0 +1,60 @@
+//! `[stream]`
+
+use serde::{Deserialize, Serialize};
+
+use super::check::{Check, Maybe};
+use super::key::{Key, key};
+use super::rules;
+use super::setting::Setting;
+
+/// The least and the most hours for which Kinesis keeps records (API reference, DecreaseStreamRetentionPeriod and
+/// IncreaseStreamRetentionPeriod). A new stream keeps them for the least.
+const LEAST_HOURS: i64 = 24;
+const MOST_HOURS: i64 = 8_760;
+const DEFAULT_HOURS: i32 = 24;
+
+/// The stream to which DynamoDB copies every change of the ledger.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Stream {
+    /// The stream's name.
+    pub(crate) name: String,
+    /// Hours for which Kinesis keeps the records.
+    pub(crate) retention_hours: Setting<i32>,
+    /// The ARN of the KMS key that encrypts the records; without one, Kinesis's own key.
+    pub(crate) kms_key: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Raw {
+    name: Maybe<String>,
+    retention_hours: Maybe<i64>,
+    kms_key: Maybe<String>,
+}
+
+pub(super) const KEYS: &[Key] = &[
+    key(
+        "stream.name",
+        "name = \"segment-events-stream\"",
+        "NAME-stream",
+        "Name of the stream of the ledger's changes; the section creates it.",
+    ),
+    key("stream.retention_hours", "retention_hours = 24", "24", "Hours for which Kinesis keeps the records."),
+    key(
+        "stream.kms_key",
+        "kms_key = \"arn:aws:kms:us-east-1:123456789012:key/EXAMPLE\"",
+        "",
+        "ARN of the KMS key with which Kinesis encrypts the records.",
+    ),
+];
+
+impl Raw {
+    pub(super) fn check(self, check: &mut Check<'_>, base: &str, region: Option<&str>) -> Stream {
+        let hours = check.number(self.retention_hours, "stream.retention_hours", LEAST_HOURS, MOST_HOURS, "hours");
+        Stream {
+            name: check.text(self.name, "stream.name", rules::stream_name).unwrap_or_else(|| format!("{base}-stream")),
+            retention_hours: Setting::new(hours, DEFAULT_HOURS),
+            kms_key: check.text(self.kms_key, "stream.kms_key", |arn| rules::kms_key(arn, region)),
+        }
+    }
+}
