@@ -120,7 +120,7 @@ mutants: $(CARGO_MUTANTS) ## change the code of counts, periods and plans in sma
 	$(CARGO_MUTANTS) mutants --output "$(TARGET)" $(ARGS)
 
 .PHONY: faults
-faults: build handler ## inject every fault (about 20 minutes), and write the figures of docs/reliability.md
+faults: build handler examples ## inject every fault (about 20 minutes), and write the figures of docs/reliability.md
 	SIMULATIONS=100000 cargo test --locked --release --workspace --lib -- counts_are_exact
 	"$(TARGET)/debug/faults" docs/reliability.md
 

@@ -48,6 +48,8 @@ pub const MOST_OBJECTS: usize = 100;
 pub struct Object {
     /// The totals of its content.
     pub totals: Totals,
+    /// The paths of the fields by whose values the totals are divided. A recount leaves other breakdowns as they are.
+    pub by: Vec<String>,
     /// Its record. [`count`] adds the plan and the object that it duplicates.
     pub record: Record,
 }
@@ -228,6 +230,9 @@ async fn share(store: &impl Store, object: &Object, claims: &[Claim]) -> Result<
         before.extend(share.ok_or_else(|| broken(claim, "the plan has no share of it"))?.pairs);
     }
     let generation = claims.last().map_or(0, |claim| claim.generation.saturating_add(1));
+    for (_, _, amount) in &mut before {
+        amount.by.retain(|path, _| object.by.contains(path));
+    }
     Ok(Share::new(object.record.content.clone(), generation, &object.totals, &before))
 }
 

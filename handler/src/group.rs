@@ -143,7 +143,7 @@ impl<'a, O: Objects, S: Store> Counter<'a, O, S> {
         };
         let recount = recount.map(str::to_owned);
         let record = Record { object: ledger_name, content, recount, uploaded_at, size, ..Record::default() };
-        let to_count = Object { totals, record: record.with_stats(&stats) };
+        let to_count = Object { totals, by: rules.by.clone(), record: record.with_stats(&stats) };
         Ok(Some((ReadObject { notified: object, stats, is_test, began }, to_count)))
     }
 

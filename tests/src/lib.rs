@@ -1,6 +1,7 @@
 //! The harness of the demo and the end-to-end tests: a local AWS, a pipeline on it, sample files, faults, and an
 //! independent recount.
 
+pub mod consumer;
 pub mod dashboard;
 pub mod faults;
 pub mod local_aws;

@@ -172,7 +172,7 @@ fn objects() -> Vec<Object> {
     let totals: Totals =
         (0..60).map(|n| ((format!("event {n}"), format!("2015-08-04T{:02}:00:00Z", n % 3)), 1.into())).collect();
     let record = |n: usize| Record { object: format!("o{n}"), content: format!("c{n}"), ..Record::default() };
-    (0..200).map(|n| Object { totals: totals.clone(), record: record(n) }).collect()
+    (0..200).map(|n| Object { totals: totals.clone(), by: Vec::new(), record: record(n) }).collect()
 }
 
 #[tokio::test]

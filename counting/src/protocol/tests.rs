@@ -279,7 +279,7 @@ fn versions(shared: usize) -> [Totals; 2] {
 
 fn object(name: usize, content: usize, totals: &Totals) -> Object {
     let record = Record { object: format!("o{name}"), content: format!("c{content}"), ..Record::default() };
-    Object { totals: totals.clone(), record }
+    Object { totals: totals.clone(), by: vec!["plan".to_owned()], record }
 }
 
 const FAILS: &str = "a call that failed before and after";
@@ -300,7 +300,7 @@ async fn work(store: &Tables, contents: &[[Totals; 2]], objects: &[usize], test:
             0 => drop(killed_after(polls, take_back(store, TEST.1, TEST.0)).await),
             1 | 2 => {
                 let record = Record { object: TEST.0.to_owned(), content: TEST.1.to_owned(), ..Record::default() };
-                let alone = [Object { totals: test.clone(), record }];
+                let alone = [Object { totals: test.clone(), by: Vec::new(), record }];
                 drop(killed_after(polls, count(store, &alone, false)).await);
             }
             kind => drop(killed_after(polls, count(store, &company, recounts && kind == 3)).await),
@@ -482,6 +482,26 @@ async fn claim_without_its_plan_is_an_error_unless_it_has_expired() {
         assert_eq!(result.is_ok(), has_expired, "{result:?}");
         assert_eq!(store.memory.lock().expect("unpoisoned").counts, totals(7));
     }
+}
+
+#[tokio::test]
+async fn recount_leaves_the_breakdowns_of_other_fields() {
+    let store = still(0);
+    let mut divided = totals(3);
+    for amount in divided.values_mut() {
+        *amount.value_mut("plan", "pro") = 1.into();
+    }
+    count(&store, &[object(0, 0, &divided)], false).await.expect("nothing fails");
+    let undivided = Object { by: Vec::new(), ..object(0, 0, &totals(2)) };
+    for _ in 0..2 {
+        count(&store, std::slice::from_ref(&undivided), true).await.expect("nothing fails");
+        let memory = store.memory.lock().expect("unpoisoned");
+        assert_eq!((without_zeros(&memory.counts), &memory.values), (totals(2), &by_value(&divided)));
+    }
+    // Declared again, they are exact again.
+    divided.pop_last();
+    count(&store, &[object(0, 0, &divided)], true).await.expect("nothing fails");
+    assert_eq!(without_zeros(&store.memory.lock().expect("unpoisoned").values), by_value(&divided));
 }
 
 #[tokio::test]

@@ -137,8 +137,9 @@ fn deployment(context: &Context<'_>, scope: Scope) -> Vec<Json> {
         }
     }
     // Calls that differ in the value of their condition share a statement, and so do resources with the same actions.
+    type Call<'a> = (String, BTreeSet<&'a str>, Option<&'a str>);
     type Conditions<'a> = Option<(&'a str, Vec<String>)>;
-    let mut values: BTreeMap<(String, BTreeSet<&str>, Option<&str>), Vec<String>> = BTreeMap::new();
+    let mut values: BTreeMap<Call<'_>, Vec<String>> = BTreeMap::new();
     for ((resource, condition), actions) in needed {
         let (key, value) = condition.map(|Condition { key, value }| (key, value)).unzip();
         values.entry((resource, actions, key)).or_default().extend(value);

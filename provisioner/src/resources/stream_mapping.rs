@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use super::event_source_mapping::{CHANGE_DEADLINE, is_changing, is_paused, is_role_unready};
 use super::function::{self, Function, ROLE_DEADLINE};
 use super::queue::Queue;
-use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, function_name, retry_while};
+use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, function_name, resource_in, retry_while};
 use crate::config::{self, Source};
 use crate::error::Error;
 use crate::reconcile::diff::{Diff, SettingChange, touches};
@@ -92,7 +92,9 @@ impl StreamMapping {
 
     fn is_own(&self, mapping: &EventSourceMappingConfiguration) -> bool {
         let source = mapping.event_source_arn.as_deref().unwrap_or_default();
+        let is_stream = ["dynamodb", "kinesis"].iter().any(|service| resource_in(source, service).is_some());
         let is_own = self.own_streams.is_empty() || self.own_streams.iter().any(|stream| source.starts_with(stream));
+        let is_own = is_own && is_stream;
         is_own && mapping.state.as_deref() != Some("Deleting")
     }
 

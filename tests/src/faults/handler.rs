@@ -1,4 +1,5 @@
-//! Makes a fifth of the function's own calls fail: every object is counted exactly once, or ends in the failure queue.
+//! Makes a fifth of the function's own calls fail: every object is counted exactly once, or ends in the failure
+//! queue, and a consumer is told exactly what was counted.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::weather::Weather;
 use super::{Outcome, pipeline};
+use crate::consumer;
 use crate::local_aws::{LocalAws, free_port};
 use crate::pipeline::s3;
 use crate::samples::gzip;
@@ -19,6 +21,13 @@ const RETRIES_TIMEOUT: Duration = Duration::from_secs(180);
 const TIMEOUT_SECONDS: u64 = 3;
 /// A time longer than the pause between two attempts plus an attempt.
 const QUIET_TIME: Duration = Duration::from_secs(7 * TIMEOUT_SECONDS);
+
+const HOUR: &str = "2015-08-04T12:00:00Z";
+
+/// Returns the event in the n-th object.
+fn event(n: usize) -> String {
+    format!("Event {n}")
+}
 
 /// Returns the key of the n-th object.
 fn key(n: usize) -> String {
@@ -40,7 +49,12 @@ pub async fn fail_at_random(objects: usize, seed: u64) -> Result<Outcome> {
     let aws = LocalAws::start_behind(&format!("http://127.0.0.1:{port}"))?;
     let weather = Weather::start_at(port, &aws.endpoint(), seed)?;
     let pipeline = pipeline(&aws)?;
-    pipeline.declare(&format!("[function]\ntimeout_seconds = {TIMEOUT_SECONDS}\nretries = 3"))?;
+    // A consumer records what it is told; its calls fail too.
+    let events: Vec<String> = (0..objects).map(event).collect();
+    let events: Vec<&str> = events.iter().map(String::as_str).collect();
+    let consumer = consumer::section(&pipeline, &events, "batch_size = 5\nretries = 1000");
+    pipeline.declare(&format!("[function]\ntimeout_seconds = {TIMEOUT_SECONDS}\nretries = 3\n{consumer}"))?;
+    consumer::create_told(&pipeline).await?;
     pipeline.expect(0, &["apply", "--yes"])?;
 
     let fault_rules = |service: &str, code: &str, status: u16| {
@@ -58,7 +72,7 @@ pub async fn fail_at_random(objects: usize, seed: u64) -> Result<Outcome> {
 
     let client = s3(&aws.sdk(&pipeline.account).await?);
     for n in 0..objects {
-        let line = json!({ "type": "track", "event": format!("Event {n}"), "timestamp": "2015-08-04T12:00:00Z" });
+        let line = json!({ "type": "track", "event": event(n), "timestamp": HOUR });
         let put = client.put_object().bucket(&pipeline.name).key(key(n));
         // Some objects cannot be counted, so that the failure queue is used.
         let mut bytes = gzip(line.to_string().as_bytes());
@@ -82,9 +96,8 @@ pub async fn fail_at_random(objects: usize, seed: u64) -> Result<Outcome> {
                 .extend(records.iter().filter_map(|record| record["s3"]["object"]["key"].as_str().map(str::to_owned)));
         }
         let counts = pipeline.counts().await?;
-        let accounted = (0..objects).filter(|n| {
-            counts.contains_key(&(format!("Event {n}"), "2015-08-04T12:00:00Z".to_owned())) || queued.contains(&key(*n))
-        });
+        let accounted =
+            (0..objects).filter(|n| counts.contains_key(&(event(*n), HOUR.to_owned())) || queued.contains(&key(*n)));
         if accounted.count() < objects {
             last_missing = Instant::now();
         }
@@ -96,7 +109,7 @@ pub async fn fail_at_random(objects: usize, seed: u64) -> Result<Outcome> {
     };
     let mut outcome = Outcome { runs: objects, faults: weather.fired()?, lost: Vec::new() };
     for n in 0..objects {
-        let count = counts.get(&(format!("Event {n}"), "2015-08-04T12:00:00Z".to_owned()));
+        let count = counts.get(&(event(n), HOUR.to_owned()));
         let is_queued = queued.contains(&key(n));
         match count {
             Some(1) if !is_damaged(n) => {}
@@ -104,6 +117,15 @@ pub async fn fail_at_random(objects: usize, seed: u64) -> Result<Outcome> {
             Some(count) => outcome.lost.push(format!("object {n} was counted {count} times")),
             None => outcome.lost.push(format!("object {n} is neither counted nor in the queue")),
         }
+    }
+    let started = Instant::now();
+    let mut told = consumer::told(&pipeline).await?;
+    while told != counts && started.elapsed() < RETRIES_TIMEOUT {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        told = consumer::told(&pipeline).await?;
+    }
+    if told != counts {
+        outcome.lost.push(format!("a consumer was told {told:?}, and not {counts:?}"));
     }
     ensure!(!queued.is_empty(), "the failure queue is empty");
     ensure!(counts.len() > objects / 2, "too many faults: {} counted, {} queued", counts.len(), queued.len());

@@ -3,33 +3,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-};
+use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::{Value, json};
-use tests::local_aws::{REGION, root};
+use tests::consumer::{artifact, create_table};
+use tests::local_aws::REGION;
 use tests::pipeline::{COUNT_TIMEOUT, Pipeline};
 use tests::recount::Counts;
 use tests::samples::gzip;
 
 use crate::common::{HOUR, track};
 use crate::pipeline;
-
-/// Returns the path of an example's binary, as `make examples` builds it.
-fn artifact(example: &str) -> String {
-    root().join("target/lambda").join(example).join("bootstrap").display().to_string()
-}
-
-/// Creates a table with a partition key of this name.
-async fn create_table(client: &aws_sdk_dynamodb::Client, table: &str, key: &str) -> Result<()> {
-    let attribute =
-        AttributeDefinition::builder().attribute_name(key).attribute_type(ScalarAttributeType::S).build()?;
-    let key = KeySchemaElement::builder().attribute_name(key).key_type(KeyType::Hash).build()?;
-    let request = client.create_table().table_name(table).billing_mode(BillingMode::PayPerRequest);
-    request.attribute_definitions(attribute).key_schema(key).send().await?;
-    Ok(())
-}
 
 /// Creates a topic and a queue that is subscribed to it; returns the topic's ARN and the queue's URL.
 async fn create_topic(pipeline: &Pipeline<'_>) -> Result<(String, String)> {
@@ -72,7 +56,7 @@ async fn alert_is_published_once_when_an_hour_reaches_its_threshold() -> Result<
     let pipeline = pipeline()?;
     let sdk = pipeline.sdk().await?;
     let (dynamodb, sqs) = (aws_sdk_dynamodb::Client::new(&sdk), aws_sdk_sqs::Client::new(&sdk));
-    create_table(&dynamodb, "alerts", "id").await?;
+    create_table(&pipeline, "alerts", "id").await?;
     let (topic, url) = create_topic(&pipeline).await?;
     let table = format!("arn:aws:dynamodb:{REGION}:{}:table/alerts", pipeline.account);
     pipeline.declare(&format!(
@@ -130,7 +114,7 @@ async fn alert_is_published_once_when_an_hour_reaches_its_threshold() -> Result<
 async fn counter_of_ones_own_counts_by_its_names() -> Result<()> {
     let pipeline = pipeline()?;
     let dynamodb = aws_sdk_dynamodb::Client::new(&pipeline.sdk().await?);
-    create_table(&dynamodb, "products", "product_id").await?;
+    create_table(&pipeline, "products", "product_id").await?;
     for (product, category) in [("p1", "shoes"), ("p2", "hats")] {
         let request = dynamodb.put_item().table_name("products");
         let request = request.item("product_id", AttributeValue::S(product.to_owned()));

@@ -72,11 +72,15 @@ async fn handler_zip_is_below_five_megabytes() -> Result<()> {
     Ok(())
 }
 
-/// Returns the messages in the function's log so far.
+/// Returns the messages in the log of the function that counts so far.
 pub(crate) async fn function_log(pipeline: &Pipeline<'_>) -> Result<String> {
+    log_of(pipeline, &format!("{}-handler", pipeline.name)).await
+}
+
+/// Returns the messages in a function's log so far.
+pub(crate) async fn log_of(pipeline: &Pipeline<'_>, function: &str) -> Result<String> {
     let client = aws_sdk_cloudwatchlogs::Client::new(&pipeline.sdk().await?);
-    let group = format!("/aws/lambda/{}-handler", pipeline.name);
-    let pages = client.filter_log_events().log_group_name(group).into_paginator().send();
+    let pages = client.filter_log_events().log_group_name(format!("/aws/lambda/{function}")).into_paginator().send();
     let pages: Vec<_> = pages.collect::<Result<_, _>>().await.context("failed to read the log")?;
     let messages = pages.into_iter().flat_map(|page| page.events.unwrap_or_default()).filter_map(|event| event.message);
     Ok(messages.collect::<Vec<_>>().join("\n"))

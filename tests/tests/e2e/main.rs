@@ -17,6 +17,7 @@ mod client;
 mod coexistence;
 mod common;
 mod concurrency;
+mod consumers;
 mod counts;
 mod dashboard;
 mod delivery;

@@ -30,8 +30,15 @@ impl<'a> User<'a> {
     }
 
     pub(crate) async fn allow(&self, policy: &Value) -> Result<()> {
-        let request = self.iam.put_user_policy().user_name(self.name).policy_name("deploy");
-        request.policy_document(policy.to_string()).send().await?;
+        self.allow_parts(std::slice::from_ref(policy)).await
+    }
+
+    /// Allows what several policies allow together.
+    pub(crate) async fn allow_parts(&self, policies: &[Value]) -> Result<()> {
+        for (n, policy) in policies.iter().enumerate() {
+            let request = self.iam.put_user_policy().user_name(self.name).policy_name(format!("deploy-{n}"));
+            request.policy_document(policy.to_string()).send().await?;
+        }
         Ok(())
     }
 
