@@ -22,6 +22,7 @@ mod counts;
 mod dashboard;
 mod delivery;
 mod destroy;
+mod documents;
 mod drift;
 mod exactly_once;
 mod examples;
