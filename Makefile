@@ -35,10 +35,17 @@ else
   TRIPLE := x86_64-unknown-linux-gnu
   CPU := x86-64-v3
 endif
-# The build machine's paths are remapped, so that every machine builds the same bytes.
+# The build machine's paths are remapped, so that every machine builds the same bytes. rustc writes the paths of the standard
+# library's sources if they are installed. Cargo separates encoded flags by the unit separator, so that a path may contain
+# spaces. Only recipes that need these variables call rustc for them.
 CARGO_HOME_DIR := $(or $(CARGO_HOME),$(HOME)/.cargo)
-# Cargo separates encoded flags by the unit separator, so that a path may contain spaces.
-HANDLER_RUSTFLAGS := -Ctarget-cpu=$(CPU)\x1f--remap-path-prefix=$(CARGO_HOME_DIR)=/cargo\x1f--remap-path-prefix=$(CURDIR)=/src
+RUSTC_COMMIT = $(shell rustc --version --verbose | sed -n 's/^commit-hash: //p')
+REMAP_CRATES = --remap-path-prefix=$(CARGO_HOME_DIR)=/cargo
+REMAP_STD = --remap-path-prefix=$(shell rustc --print sysroot)/lib/rustlib/src/rust=/rustc/$(RUSTC_COMMIT)
+REMAP_SOURCES = --remap-path-prefix=$(CURDIR)=/src
+REMAP_TARGET = $(if $(filter /%,$(TARGET)),\x1f--remap-path-prefix=$(TARGET)=/src/target)
+REMAPPED = $(REMAP_CRATES)\x1f$(REMAP_STD)\x1f$(REMAP_SOURCES)$(REMAP_TARGET)
+HANDLER_RUSTFLAGS = -Ctarget-cpu=$(CPU)\x1f$(REMAPPED)
 
 .PHONY: help
 help: ## list the targets
@@ -95,6 +102,8 @@ endif
 check: $(VENV)/.installed $(CARGO_DENY) ## check format, lints, dependencies, licences and the workflow
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	$(PYTHON) packaging/dependencies.py --check
+	$(PYTHON) packaging/release.py
 	$(CARGO_DENY) --all-features check --hide-inclusion-graph bans licenses sources
 	$(VENV)/bin/zizmor --offline --no-progress --strict-collection --pedantic .github
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
@@ -162,11 +171,21 @@ examples: ## build the functions in examples, below target/lambda
 # Builds the function of the package PACKAGE for ARCH, and copies it to BINARY. The handler's is called bootstrap.
 PROGRAM := $(if $(filter handler,$(PACKAGE)),bootstrap,$(PACKAGE))
 .PHONY: function
-function: $(VENV)/.installed
+function: $(VENV)/.installed standard-library
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" CARGO_ENCODED_RUSTFLAGS=$$'$(HANDLER_RUSTFLAGS)' \
-	  cargo zigbuild --locked --release --package "$(PACKAGE)" --target $(TRIPLE).$(GLIBC)
+	  cargo zigbuild --locked --profile function --package "$(PACKAGE)" --target $(TRIPLE).$(GLIBC)
 	mkdir -p "$$(dirname "$(BINARY)")"
-	cp "$(TARGET)/$(TRIPLE)/release/$(PROGRAM)" "$(BINARY)"
+	cp "$(TARGET)/$(TRIPLE)/function/$(PROGRAM)" "$(BINARY)"
+
+.PHONY: standard-library
+standard-library:
+	@if [[ ! -d "$$(rustc --print target-libdir --target $(TRIPLE))" ]]; then \
+	  echo "error: Rust's standard library for $(TRIPLE) is not installed" >&2; \
+	  echo "help: run \`rustup target add $(TRIPLE)\` in this folder" >&2; \
+	  exit 1; \
+	fi
+
+include packaging/packaging.mk
 
 .PHONY: venv
 venv: $(VENV)/.installed ## install the local AWS and the linker into .venv

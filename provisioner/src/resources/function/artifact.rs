@@ -118,22 +118,43 @@ fn revision(folder: &Path) -> Option<String> {
     Some(format!("{}{dirty}", revision.trim()))
 }
 
-/// Returns the path of the binary: `function.artifact`, relative to pipeline.toml, or the output of `make handler`,
-/// relative to pipeline.toml or to the working directory.
+/// Returns the path of the binary: the first of the [`candidates`] that is a file.
 fn find(pipeline: &Pipeline, function: &Function) -> Result<PathBuf, Error> {
-    let candidates = match &function.artifact {
-        Some(path) => vec![pipeline.directory.join(path)],
-        None => vec![pipeline.directory.join(BUILT), PathBuf::from(BUILT)],
-    };
+    let program = std::env::current_exe().ok();
+    let artifact = function.artifact.as_deref();
+    let candidates = candidates(&pipeline.directory, artifact, &function.architecture, program.as_deref());
     if let Some(path) = candidates.iter().find(|path| path.is_file()) {
         return Ok(path.clone());
     }
     let mut searched: Vec<String> = candidates.iter().map(|path| display_path(path)).collect();
     searched.dedup();
-    Err(Error::usage(
-        format!("the handler's binary does not exist at {}", searched.join(" or ")),
-        "build it with `make handler`, or set its path with the key `artifact` of its section",
-    ))
+    let help = match artifact {
+        Some(_) => "build it with `make handler`, or set its path with the key `artifact` of its section".to_owned(),
+        None => format!(
+            "build it with `make handler`, or keep the archive's {} beside provisioner",
+            released(&function.architecture)
+        ),
+    };
+    Err(Error::usage(format!("the handler's binary does not exist at {}", searched.join(" or ")), help))
+}
+
+/// Returns the name of the handler's binary in the archives of a release.
+fn released(architecture: &str) -> String {
+    format!("{ENTRY}-{architecture}")
+}
+
+/// Returns the paths at which a function's binary may be, best first. An `artifact` of the file is relative to its folder.
+/// Without one, it is the output of `make handler`, relative to that folder or to the working directory, or the handler
+/// that was released with the running program: beside it, or in the folder `lib` next to its folder.
+fn candidates(folder: &Path, artifact: Option<&str>, architecture: &str, program: Option<&Path>) -> Vec<PathBuf> {
+    if let Some(artifact) = artifact {
+        return vec![folder.join(artifact)];
+    }
+    let beside = program.and_then(Path::parent);
+    let library = beside.and_then(Path::parent).map(|root| root.join("lib/provisioner"));
+    let installed = beside.map(Path::to_path_buf).into_iter().chain(library);
+    let built = [folder.join(BUILT), PathBuf::from(BUILT)];
+    built.into_iter().chain(installed.map(|folder| folder.join(released(architecture)))).collect()
 }
 
 fn display_path(path: &Path) -> String {
@@ -267,6 +288,25 @@ mod tests {
         assert_eq!(revision(folder.path()), None);
         assert!(!marker.exists(), "a program of the repository ran");
         assert_eq!(revision(Path::new("/")), None);
+    }
+
+    #[test]
+    fn binary_without_a_path_is_sought_where_it_is_built_and_then_with_the_program() {
+        let program = Path::new("/usr/local/bin/provisioner");
+        let expected = [
+            "pipelines/target/lambda/bootstrap",
+            "target/lambda/bootstrap",
+            "/usr/local/bin/bootstrap-arm64",
+            "/usr/local/lib/provisioner/bootstrap-arm64",
+        ];
+        assert_eq!(candidates(Path::new("pipelines"), None, "arm64", Some(program)), expected.map(PathBuf::from));
+    }
+
+    #[test]
+    fn binary_with_a_path_is_sought_there_alone() {
+        let program = Path::new("/usr/local/bin/provisioner");
+        let sought = candidates(Path::new("pipelines"), Some("own/bootstrap"), "x86_64", Some(program));
+        assert_eq!(sought, [PathBuf::from("pipelines/own/bootstrap")]);
     }
 
     #[test]
