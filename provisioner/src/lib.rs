@@ -6,7 +6,7 @@
 //! commands      one file per subcommand: arguments, run, text
 //! dashboard     the page of counts and its server
 //! output        stdout, stderr, formats, progress, prompt
-//! operations    backfill, replay, status, verify, IAM policies
+//! operations    backfill, replay, status, outputs, logs, verify, IAM policies
 //! counts        the reader of the counts table, periods
 //! resources     the kinds of resources, discovery, cost
 //! reconcile     the engine: diff, plan, document, graph, apply

@@ -64,6 +64,20 @@ impl Account {
         self.arn("sqs", name)
     }
 
+    /// Returns the URL of an SQS queue at AWS (botocore, partitions.json: the domains of the partitions).
+    pub(crate) fn queue_url(&self, name: &str) -> String {
+        let domain = match self.partition.as_str() {
+            "aws-cn" => "amazonaws.com.cn",
+            "aws-eusc" => "amazonaws.eu",
+            "aws-iso" => "c2s.ic.gov",
+            "aws-iso-b" => "sc2s.sgov.gov",
+            "aws-iso-e" => "cloud.adc-e.uk",
+            "aws-iso-f" => "csp.hci.ic.gov",
+            _ => "amazonaws.com",
+        };
+        format!("https://sqs.{}.{domain}/{}/{name}", self.region, self.id)
+    }
+
     /// Returns the ARN of a Kinesis data stream.
     pub(crate) fn stream_arn(&self, name: &str) -> String {
         self.arn("kinesis", &format!("stream/{name}"))
@@ -110,5 +124,15 @@ mod tests {
         assert_eq!(resource_in(arn, "lambda"), Some("function:events"));
         assert_eq!(resource_in(arn, "sqs"), None);
         assert_eq!(resource_in("function:events", "lambda"), None);
+    }
+
+    #[test]
+    fn queue_url_is_in_the_domain_of_the_partition() {
+        let url = |partition: &str, region: &str| {
+            let (partition, region, id) = (partition.to_owned(), region.to_owned(), "123456789012".to_owned());
+            Account { partition, region, id, caller: String::new() }.queue_url("events")
+        };
+        assert_eq!(url("aws", "us-east-1"), "https://sqs.us-east-1.amazonaws.com/123456789012/events");
+        assert_eq!(url("aws-cn", "cn-north-1"), "https://sqs.cn-north-1.amazonaws.com.cn/123456789012/events");
     }
 }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -125,6 +128,12 @@ fn services_at_aws(general: Option<&str>) -> Vec<&'static str> {
     SERVICES.iter().filter(is_at_aws).copied().collect()
 }
 
+/// Returns the region of the environment or of the profile, if there is one. Asks no service.
+pub(crate) async fn configured_region() -> Option<String> {
+    let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new());
+    chain.or_else(ProfileFileRegionProvider::new()).region().await.map(|region| region.to_string())
+}
+
 /// The endpoint of S3 Control on a custom endpoint. The SDK would put the account's id before the host, which a local
 /// AWS does not resolve; the id is in a header too.
 #[derive(Debug)]
@@ -181,6 +190,11 @@ impl Aws {
             ));
         }
         Ok(aws)
+    }
+
+    /// Returns whether the endpoint is that of a local AWS.
+    pub(crate) fn is_local(&self) -> bool {
+        self.endpoint.as_ref().is_some_and(|endpoint| !is_of_aws(endpoint))
     }
 
     /// Creates the clients from an SDK configuration.

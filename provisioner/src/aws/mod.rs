@@ -14,7 +14,7 @@ mod wait;
 
 pub(crate) use account::Account;
 pub(crate) use arn::{function_name, is_key, log_group_name, resource_in, role_path};
-pub(crate) use clients::Aws;
+pub(crate) use clients::{Aws, configured_region};
 pub(crate) use error::{Answer, AwsError, Call, ResourceError, absent_on, denied_action};
 pub(crate) use openings::Openings;
 pub(crate) use session::Session;

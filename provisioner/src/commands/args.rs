@@ -8,7 +8,7 @@ use crate::reconcile::plan::PlanOptions;
 use crate::shutdown::Shutdown;
 
 /// The default file, if neither --config nor PIPELINE_CONFIG is set.
-const DEFAULT_CONFIG: &str = "pipeline.toml";
+pub(super) const DEFAULT_CONFIG: &str = "pipeline.toml";
 
 /// The arguments of every command.
 #[derive(Debug, clap::Args)]

@@ -7,6 +7,9 @@ mod completions;
 mod dashboard;
 mod destroy;
 mod events;
+mod init;
+mod logs;
+mod outputs;
 mod pause;
 mod plan;
 mod policy;
@@ -48,6 +51,8 @@ impl Cli {
 /// The subcommands, in the order of `--help`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Write a new pipeline.toml; asks for its values on a terminal
+    Init(init::Args),
     /// Check pipeline.toml; makes no AWS calls
     Validate(validate::Args),
     /// Show the changes that apply would make
@@ -56,8 +61,12 @@ pub(crate) enum Command {
     Apply(apply::Args),
     /// Delete the resources that the pipeline owns (data only with --delete-data)
     Destroy(destroy::Args),
+    /// Print names, ARNs and links, and the values for Segment's form
+    Outputs(outputs::Args),
     /// Show the deployment, recent counts and recent failures
     Status(status::Args),
+    /// Print the log of the function, or of a consumer
+    Logs(logs::Args),
     /// Test the deployment end to end with one object
     Verify(verify::Args),
     /// Count objects that are already in the bucket
@@ -91,7 +100,9 @@ impl Command {
     pub(crate) fn is_read_only(&self) -> bool {
         match self {
             Self::Validate(_)
+            | Self::Outputs(_)
             | Self::Status(_)
+            | Self::Logs(_)
             | Self::Query(_)
             | Self::Top(_)
             | Self::Events(_)
@@ -108,6 +119,7 @@ impl Command {
             | Self::Replay(_)
             | Self::Pause(_)
             | Self::Resume(_)
+            | Self::Init(_)
             | Self::Dashboard(_) => false,
         }
     }
@@ -120,11 +132,14 @@ impl Command {
 pub(crate) async fn run(cli: &Cli, output: &Output) -> Result<ExitCode, Error> {
     let global = &cli.global;
     match &cli.command {
+        Command::Init(args) => init::run(args, global, output).await,
         Command::Validate(args) => validate::run(args, global, output),
         Command::Plan(args) => plan::run(args, global, output).await,
         Command::Apply(args) => apply::run(args, global, output).await,
         Command::Destroy(args) => destroy::run(args, global, output).await,
+        Command::Outputs(args) => outputs::run(args, global, output).await,
         Command::Status(args) => status::run(args, global, output).await,
+        Command::Logs(args) => logs::run(args, global, output).await,
         Command::Verify(args) => verify::run(args, global, output).await,
         Command::Backfill(args) => backfill::run(args, global, output).await,
         Command::Replay(args) => replay::run(args, global, output).await,

@@ -30,7 +30,7 @@ enum Task {
     Planner,
     /// query, events, top and dashboard
     Reader,
-    /// status, verify, backfill and replay
+    /// status, logs, verify, backfill and replay
     Operator,
 }
 

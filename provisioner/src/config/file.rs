@@ -66,6 +66,11 @@ impl Pipeline {
         std::iter::once(&self.function).chain(&self.consumers).collect()
     }
 
+    /// Returns the name of the role that Segment assumes, if the file declares it.
+    pub(crate) fn segment_role(&self) -> String {
+        format!("{}-segment", self.name)
+    }
+
     /// Returns whether functions read the stream of the ledger table.
     pub(crate) fn has_ledger_stream(&self) -> bool {
         self.consumers.iter().any(|consumer| matches!(consumer.source, Source::Ledger { .. }))

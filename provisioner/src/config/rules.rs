@@ -218,13 +218,17 @@ pub(super) fn action(action: &str) -> Rule {
     if shaped { Ok(()) } else { violation("not an IAM action", "write service:Action, such as \"s3:GetObject\"") }
 }
 
-/// Checks the id of a Segment workspace. It is used as the external id of sts:AssumeRole, which has 2 to 1224
-/// characters (IAM API reference).
+/// Checks the id of a Segment workspace. It is used as the external id of sts:AssumeRole, which has 2 to 1224 letters,
+/// digits and some signs (STS API reference, AssumeRole).
 pub(super) fn workspace_id(id: &str) -> Rule {
-    if (2..=1224).contains(&id.len()) {
-        return Ok(());
+    if !(2..=1224).contains(&id.len()) {
+        return violation("not a workspace id", "copy it from Segment's workspace settings");
     }
-    violation("not a workspace id", "copy it from Segment's workspace settings")
+    letters(
+        id,
+        |c| c.is_ascii_alphanumeric() || "_+=,.@:/-".contains(c),
+        "letters, digits and the signs _ + = , . @ : / -",
+    )
 }
 
 /// Returns the six parts of an ARN: `arn`, partition, service, region, account and resource.

@@ -102,6 +102,7 @@ fn value_that_aws_would_refuse_is_a_mistake() {
         ("[stream]\nretention_hours = 23", "23 hours"),
         ("[stream]\nkms_key = \"alias/aws/kinesis\"", "not the ARN of a KMS key"),
         ("[segment]\nworkspace_id = \"\"", "not a workspace id"),
+        ("[segment]\nworkspace_id = \"a b\"", "` ` is not allowed"),
         ("[[role.statement]]\nactions = [\"GetObject\"]\nresources = [\"*\"]", "not an IAM action"),
         ("[[role.statement]]\nactions = [\"s3:GetObject\"]\nresources = [\"bucket\"]", "not an ARN"),
     ] {

@@ -22,6 +22,25 @@ pub(crate) fn moment(flag: &str, text: &str, tz: Option<&str>) -> Result<Timesta
     time(flag, text, &Timestamp::now().to_zoned_datetime(zone(tz)?)).map(|time| time.timestamp())
 }
 
+/// Parses the start of a period up to now: a span before it, or a time in UTC.
+///
+/// # Errors
+/// The text is neither.
+pub(crate) fn since(flag: &str, text: &str) -> Result<Timestamp, Error> {
+    start(flag, text, &Timestamp::now().to_zoned_datetime(TimeZone::UTC))
+}
+
+fn start(flag: &str, text: &str, now: &ZonedDateTime) -> Result<Timestamp, Error> {
+    let start = match text.parse::<Span>().ok().filter(|span| span.is_positive()) {
+        Some(span) => now.checked_sub(span).ok(),
+        None => time(flag, text, now).ok(),
+    };
+    start.map(|start| start.timestamp()).ok_or_else(|| {
+        let help = "pass a span such as 90m or 24h, or a time such as 2015-08-04T12:00:00Z";
+        unusable(&format!("{flag} {}", text.escape_debug()), help)
+    })
+}
+
 /// Parses the span of `--last` and returns its start and its unit. The period has the number of units that the span
 /// names, including the current one, however it is divided into parts: `24h` is the current hour and the 23 before it,
 /// `7d` is today and the six days before it. A span of less than two hours includes all hours that it overlaps, as the
@@ -70,4 +89,21 @@ pub(super) fn time(flag: &str, text: &str, now: &ZonedDateTime) -> Result<ZonedD
             let help = "pass a date such as 2015-08-04, a time such as 2015-08-04T12:00:00Z, today or yesterday";
             unusable(&format!("{flag} {}", text.escape_debug()), help)
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_is_a_span_before_now_or_a_time() {
+        let now = "2015-08-04T12:30:00Z".parse::<Timestamp>().expect("a time").to_zoned_datetime(TimeZone::UTC);
+        let of = |text: &str| start("--since", text, &now).map(|start| start.to_string()).ok();
+        assert_eq!(of("90m").as_deref(), Some("2015-08-04T11:00:00Z"));
+        assert_eq!(of("2d").as_deref(), Some("2015-08-02T12:30:00Z"));
+        assert_eq!(of("2015-08-03").as_deref(), Some("2015-08-03T00:00:00Z"));
+        assert_eq!(of("2015-08-03T10:00:00Z").as_deref(), Some("2015-08-03T10:00:00Z"));
+        assert_eq!(of("yesterday").as_deref(), Some("2015-08-03T00:00:00Z"));
+        assert_eq!(["", "soon", "-1h", "0m"].map(of), [None, None, None, None]);
+    }
 }

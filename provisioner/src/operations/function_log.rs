@@ -30,6 +30,15 @@ pub(crate) struct LogLine {
     pub(crate) message: String,
 }
 
+/// Returns whether a line of the log is a warning or an error, of the function or of Lambda.
+pub(crate) fn is_failure(message: &str) -> bool {
+    let line: Json = serde_json::from_str(message).unwrap_or_default();
+    match line["level"].as_str() {
+        Some(level) => !["TRACE", "DEBUG", "INFO"].iter().any(|routine| routine.eq_ignore_ascii_case(level)),
+        None => FAILURE_PATTERNS.iter().any(|pattern| message.contains(pattern.trim_matches('"'))),
+    }
+}
+
 /// Reduces lines to their messages, and each invocation to one line: both the function and Lambda's runtime log a
 /// failure, but only the function's line has the cause.
 fn one_line_per_invocation(lines: Vec<LogLine>) -> Vec<LogLine> {
@@ -113,6 +122,21 @@ impl Session<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failures_are_known_by_their_level_or_by_the_texts_of_lambda() {
+        for message in [
+            r#"{"level":"ERROR","message":"not counted"}"#,
+            r#"{"level":"WARN","message":"lines skipped"}"#,
+            "2015-08-04T12:00:00Z 3 Task timed out after 60.00 seconds",
+            "RequestId: 3 Error: Runtime exited with error: signal: killed",
+        ] {
+            assert!(is_failure(message), "{message}");
+        }
+        for message in [r#"{"level":"INFO","message":"counted","key":"ERROR.gz"}"#, "END RequestId: 3", "", "12"] {
+            assert!(!is_failure(message), "{message}");
+        }
+    }
 
     #[test]
     fn failures_are_reduced_to_one_line_per_invocation_with_the_cause() {

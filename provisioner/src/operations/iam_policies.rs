@@ -240,7 +240,7 @@ fn pausing(context: &Context<'_>) -> Json {
     statement
 }
 
-/// Returns the policy for `status`, `backfill`, `replay`, `pause`, `resume` and `verify`. It includes the permissions to read the declared
+/// Returns the policy for `status`, `logs`, `backfill`, `replay`, `pause`, `resume` and `verify`. It includes the permissions to read the declared
 /// resources, which `status` and a failed `verify` check.
 pub(crate) fn operator_policy(context: &Context<'_>) -> Json {
     let (account, pipeline) = (context.account, context.pipeline);
@@ -281,6 +281,11 @@ pub(crate) fn operator_policy(context: &Context<'_>) -> Json {
     let keys: Vec<String> = keys.into_iter().flatten().cloned().collect();
     if !keys.is_empty() {
         statements.push(statement("DecryptFailures", &["kms:Decrypt"], &keys));
+    }
+    let groups = pipeline.consumers.iter().map(|consumer| account.log_group_arn(&log_group_name(&consumer.name)));
+    let groups: Vec<String> = groups.flat_map(|group| [format!("{group}:*"), group]).collect();
+    if !groups.is_empty() {
+        statements.push(statement("ReadLogsOfConsumers", &["logs:FilterLogEvents"], &groups));
     }
     policy_of(statements)
 }
@@ -376,6 +381,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn operator_may_read_the_log_of_every_function() {
+        in_context("[[consumer]]\nname = \"alert\"", |context| {
+            let policy = operator_policy(context);
+            for function in context.pipeline.functions() {
+                let group = context.account.log_group_arn(&log_group_name(&function.name));
+                let streams = format!("{group}:*");
+                let read =
+                    json!([{ "Effect": "Allow", "Action": "logs:FilterLogEvents", "Resource": [group, streams] }]);
+                assert_eq!(policy::widening(&policy, &read), Vec::<String>::new(), "{}", function.name);
+            }
+        });
     }
 
     #[test]

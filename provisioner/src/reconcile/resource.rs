@@ -211,6 +211,8 @@ pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// The desired state of a resource of any kind.
 pub(crate) trait Declared: Send + Sync {
     fn address(&self) -> &Address;
+    /// Returns [`Resource::arn`].
+    fn arn(&self) -> &str;
     /// Forwards to [`Resource::iam_actions`].
     fn iam_actions(&self) -> Vec<IamActions>;
     /// Forwards to [`Resource::is_absent`]; an error means that it is not known.
@@ -283,6 +285,10 @@ pub(crate) fn declare<R: Resource>(desired: R) -> Arc<dyn Declared> {
 impl<R: Resource> Declared for DeclaredResource<R> {
     fn address(&self) -> &Address {
         &self.address
+    }
+
+    fn arn(&self) -> &str {
+        &self.arn
     }
 
     fn iam_actions(&self) -> Vec<IamActions> {

@@ -29,6 +29,7 @@ mod examples;
 mod faults;
 mod formats;
 mod handler;
+mod init;
 mod input;
 mod least_privilege;
 mod memory;

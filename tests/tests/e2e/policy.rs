@@ -434,8 +434,8 @@ async fn reader_and_operator_policies_are_sufficient_and_separate() -> Result<()
         &["events"],
         &["dashboard", "--out", "report.html", "--from", "2015-08-04", "--to", "2015-08-05"],
     ];
-    let operates: [&[&str]; 6] =
-        [&["backfill"], &["replay"], &["status"], &["verify", "--timeout", "30"], &["pause"], &["resume"]];
+    let operates: [&[&str]; 7] =
+        [&["backfill"], &["replay"], &["status"], &["logs"], &["verify", "--timeout", "30"], &["pause"], &["resume"]];
 
     let reader = User::new(&pipeline, "reader").await?;
     reader.allow(&policy("reader")?).await?;

@@ -167,7 +167,7 @@ impl Kind for Role {
         }));
         if let Some(workspace) = &pipeline.segment_workspace_id {
             roles.push(role(
-                format!("{}-segment", pipeline.name),
+                pipeline.segment_role(),
                 "Segment assumes this to write event files into the bucket",
                 policy::document(&[json!({
                     "Effect": "Allow",
