@@ -99,7 +99,7 @@ ifeq ($(WITHOUT_BROWSER),yes)
 endif
 
 .PHONY: check
-check: $(VENV)/.installed $(CARGO_DENY) ## check format, lints, dependencies, licences and the workflow
+check: $(VENV)/.installed $(CARGO_DENY) ## check format, lints, dependencies, licences and the workflows
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	$(PYTHON) packaging/dependencies.py --check
@@ -107,6 +107,8 @@ check: $(VENV)/.installed $(CARGO_DENY) ## check format, lints, dependencies, li
 	$(CARGO_DENY) --all-features check --hide-inclusion-graph bans licenses sources
 	$(VENV)/bin/zizmor --offline --no-progress --strict-collection --pedantic .github
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	for script in .github/scripts/*.sh; do bash -n "$$script"; done
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 
 # Programs other than Python packages (igzip, node) are measured only if they are installed.

@@ -108,6 +108,11 @@ impl Account {
         format!("arn:{}:iam::{}:{kind}/*", self.partition, self.id)
     }
 
+    /// Returns the ARN of the identity provider with this issuer.
+    pub(crate) fn oidc_provider_arn(&self, issuer: &str) -> String {
+        format!("arn:{}:iam::{}:oidc-provider/{issuer}", self.partition, self.id)
+    }
+
     /// Returns the ARN of a bucket, or with `/` and a pattern, of its objects.
     pub(crate) fn s3_arn(&self, resource: &str) -> String {
         format!("arn:{}:s3:::{resource}", self.partition)

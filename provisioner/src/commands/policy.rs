@@ -3,11 +3,13 @@
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use serde_json::json;
 
 use super::args::Global;
 use crate::aws::{Account, Aws};
 use crate::error::Error;
 use crate::operations::iam_policies;
+use crate::operations::trust::{Jobs, Name, Repository};
 use crate::output::Output;
 use crate::resources::Context;
 
@@ -19,6 +21,15 @@ pub(crate) struct Args {
     /// Print only this part of a policy that is too long for a managed policy
     #[arg(long, value_name = "N")]
     part: Option<usize>,
+    /// Also print the trust policy for the jobs of this repository
+    #[arg(long, value_name = "OWNER/REPO")]
+    github: Option<Repository>,
+    /// Environment of GitHub whose jobs deploy
+    #[arg(long = "environment", value_name = "NAME", default_value = "production", requires = "github")]
+    github_environment: Name,
+    /// Branch whose jobs plan, verify, read or operate
+    #[arg(long, value_name = "NAME", default_value = "main", requires = "github")]
+    branch: Name,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -28,10 +39,24 @@ enum Task {
     Deployer,
     /// plan, without changes
     Planner,
+    /// verify
+    Verifier,
     /// query, events, top and dashboard
     Reader,
     /// status, logs, verify, backfill and replay
     Operator,
+}
+
+impl Args {
+    /// Returns the jobs that may assume the role.
+    fn jobs(&self) -> Vec<Jobs<'_>> {
+        match self.task {
+            // An apply waits for the approval of the environment's reviewers.
+            Task::Deployer => vec![Jobs::Environment(&self.github_environment)],
+            Task::Planner => vec![Jobs::PullRequests, Jobs::Branch(&self.branch)],
+            Task::Verifier | Task::Reader | Task::Operator => vec![Jobs::Branch(&self.branch)],
+        }
+    }
 }
 
 pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
@@ -46,6 +71,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     let policy = match args.task {
         Task::Deployer => iam_policies::deployer_policy(&context),
         Task::Planner => iam_policies::planner_policy(&context),
+        Task::Verifier => iam_policies::verifier_policy(&context),
         Task::Reader => iam_policies::reader_policy(&context),
         Task::Operator => iam_policies::operator_policy(&context),
     };
@@ -56,7 +82,19 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
             Error::usage(format!("the policy has no part {part}"), format!("choose one of 1 to {}", parts.len()))
         })?,
     };
-    output.print(&format!("{printed:#}\n"))?;
+    match &args.github {
+        None => output.print(&format!("{printed:#}\n"))?,
+        Some(repository) => {
+            let trust = repository.trust_policy(&account, &args.jobs());
+            output.print(&format!("{:#}\n", json!({ "policy": printed, "trust_policy": trust })))?;
+            if !repository.has_ids() {
+                // GitHub's changelog of 23 April 2026, on immutable subject claims.
+                let note = "the tokens of repositories that were created or renamed since July 2026 have ids in their \
+                            subjects: for such a repository, pass OWNER@ID/REPO@ID";
+                output.notes(&[note.to_owned()]);
+            }
+        }
+    }
     if args.part.is_none() && parts.len() > 1 {
         output.notes(&[format!(
             "the policy is too long for one managed policy: attach {0} of them, printed by --part 1 to --part {0}",

@@ -1,4 +1,4 @@
-//! The least-privilege IAM policies for a planner, a deployer, a reader and an operator.
+//! The least-privilege IAM policies for a planner, a deployer, a verifier, a reader and an operator.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,6 +51,14 @@ pub(crate) fn planner_policy(context: &Context<'_>) -> Json {
 /// Returns the least-privilege policy to plan, apply, verify and destroy this pipeline.
 pub(crate) fn deployer_policy(context: &Context<'_>) -> Json {
     let mut statements = deployment(context, Scope::Apply);
+    statements.extend(verification(context));
+    policy_of(statements)
+}
+
+/// Returns the least-privilege policy to verify this pipeline. It includes the permissions to read the declared resources,
+/// which a failed `verify` checks.
+pub(crate) fn verifier_policy(context: &Context<'_>) -> Json {
+    let mut statements = deployment(context, Scope::Check);
     statements.extend(verification(context));
     policy_of(statements)
 }
@@ -310,7 +318,7 @@ mod tests {
     fn policy_fits_into_a_managed_policy_or_each_of_its_parts_does() {
         let many: String = (0..9).map(|n| format!("[[consumer]]\nname = \"consumer-{n}\"\n")).collect();
         for file in FILES.into_iter().chain([many.as_str()]) {
-            for policy in [planner_policy, deployer_policy, reader_policy, operator_policy] {
+            for policy in [planner_policy, deployer_policy, verifier_policy, reader_policy, operator_policy] {
                 let policy = in_context(file, policy);
                 let parts = parts(&policy);
                 let is_extended = ["[[consumer]]", "[stream]"].iter().any(|section| file.contains(section));

@@ -14,6 +14,7 @@ pub(crate) mod permissions;
 pub(crate) mod replay;
 pub(crate) mod status;
 mod take_back;
+pub(crate) mod trust;
 pub(crate) mod verify;
 
 use std::time::Duration;

@@ -101,7 +101,9 @@ fn html(raw: &str) -> String {
 /// Escapes text for Markdown and HTML.
 fn text(raw: &str) -> String {
     let mut out = String::new();
-    for c in html(raw).chars() {
+    // An address would become a link.
+    let raw = html(raw).replace("://", ":<!-- -->//").replace("www.", "www<!-- -->.");
+    for c in raw.chars() {
         match c {
             // Followed by a name, @ would mention a user and # would link an issue.
             '@' | '#' => {
@@ -170,6 +172,14 @@ mod tests {
         let shown = plan(&document(1, "```\n</details>\u{202e}"));
         assert!(shown.contains("````diff"), "{shown}");
         assert!(!shown.contains("<script>") && !shown.contains("@everyone") && !shown.contains('\u{202e}'), "{shown}");
+    }
+
+    #[test]
+    fn address_in_a_note_is_no_link() {
+        let mut document = document(1, "x");
+        document.notes.push("see https://example.com, www.example.com or [here](//example.com)".to_owned());
+        let shown = plan(&document);
+        assert!(!shown.contains("https://") && !shown.contains("www.") && !shown.contains("[here]"), "{shown}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod apply;
 mod backfill;
 mod breakdowns;
 mod browser;
+mod ci;
 mod client;
 mod coexistence;
 mod common;

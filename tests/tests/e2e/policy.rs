@@ -1,6 +1,7 @@
 //! `provisioner policy`: the printed policies are sufficient and minimal.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_dynamodb::types::TimeToLiveSpecification;
@@ -44,9 +45,14 @@ impl<'a> User<'a> {
 
     pub(crate) fn run(&self, args: &[&str]) -> Result<CommandOutput> {
         let mut command = self.pipeline.command(args)?;
+        self.sign(&mut command);
+        Ok(CommandOutput::of(&command.output()?))
+    }
+
+    /// Gives the user's key to a command.
+    pub(crate) fn sign(&self, command: &mut Command) {
         command.env("AWS_ACCESS_KEY_ID", &self.key.access_key_id);
-        let output = command.env("AWS_SECRET_ACCESS_KEY", &self.key.secret_access_key).output()?;
-        Ok(CommandOutput::of(&output))
+        command.env("AWS_SECRET_ACCESS_KEY", &self.key.secret_access_key);
     }
 }
 
