@@ -13,6 +13,6 @@ does not, settings that take time to settle, limits and refusals.
     actions.py        the IAM actions and resources of each operation
     policies.py       evaluates policies
     s3.py, s3_settings.py, s3_notifications.py, s3_objects.py, s3_state.py: the behaviours of S3
-    iam.py, functions.py, tables.py, transactions.py, scaling.py, tagging.py, logs.py, queues.py, streams.py: those of the
-    others
+    iam.py, functions.py, tables.py, transactions.py, scaling.py, tagging.py, logs.py, queues.py, streams.py, alarms.py:
+    those of the others
 """

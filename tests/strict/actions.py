@@ -118,6 +118,19 @@ def _stream(call: Call) -> str:
     return call.params.get("StreamARN") or arn(call, "kinesis", f"stream/{call.params['StreamName']}")
 
 
+def _topic(call: Call) -> str:
+    return call.params.get("TopicArn") or arn(call, "sns", call.params["Name"])
+
+
+def _alarm(call: Call) -> str:
+    return arn(call, "cloudwatch", f"alarm:{call.params['AlarmName']}")
+
+
+def _every_alarm(call: Call) -> str:
+    # Also of a call with names (aws-terminator#63).
+    return arn(call, "cloudwatch", "alarm:*")
+
+
 def _iam(kind: str, member: str) -> Resource:
     return lambda call: f"arn:{partition_of(call.region)}:iam::{call.account}:{kind}/{call.params[member]}"
 
@@ -187,6 +200,16 @@ _TABLE: list[tuple[str, Resource, str]] = [
         """,
     ),
     ("cloudwatch", _anything, "GetMetricStatistics"),
+    ("cloudwatch", _alarm, "PutMetricAlarm"),
+    ("cloudwatch", _every_alarm, "DescribeAlarms"),
+    ("cloudwatch", _member("ResourceARN"), "TagResource UntagResource ListTagsForResource"),
+    (
+        "sns",
+        _topic,
+        "CreateTopic DeleteTopic GetTopicAttributes SetTopicAttributes Subscribe ListSubscriptionsByTopic Publish",
+    ),
+    ("sns", _member("ResourceArn"), "TagResource UntagResource ListTagsForResource"),
+    ("sns", _anything, "ListTopics ListSubscriptions Unsubscribe"),
     ("dynamodb", _table_or_index, "Query Scan DescribeContributorInsights"),
     ("dynamodb", _member("ResourceArn"), "TagResource UntagResource ListTagsOfResource GetResourcePolicy"),
     ("dynamodb", _anything, "ListTables DescribeLimits DescribeEndpoints"),
@@ -196,6 +219,7 @@ _TABLE: list[tuple[str, Resource, str]] = [
         """
         CreateLogGroup DeleteLogGroup PutRetentionPolicy DeleteRetentionPolicy FilterLogEvents DescribeLogStreams
         CreateLogStream DeleteLogStream PutLogEvents GetLogEvents AssociateKmsKey DisassociateKmsKey
+        PutMetricFilter DescribeMetricFilters DeleteMetricFilter
         """,
     ),
     ("logs", _tagged_log_group, "TagResource UntagResource ListTagsForResource"),
@@ -324,6 +348,10 @@ async def _tagged_creation(call: Call, _world: World) -> list[Check]:
         return [Check("sqs:TagQueue", _queue(call), _context(call))]
     if call.service == "dynamodb":
         return [Check("dynamodb:TagResource", _table(call), _context(call))]
+    if call.service == "sns":
+        return [Check("sns:TagResource", _topic(call), _context(call))]
+    if call.service == "cloudwatch":
+        return [Check("cloudwatch:TagResource", _alarm(call), _context(call))]
     if call.service == "kinesis":
         # TagResource would not do (Kinesis API reference, CreateStream).
         return [Check("kinesis:AddTagsToStream", _stream(call), _context(call))]
@@ -373,6 +401,11 @@ async def _stream_destination(call: Call, _world: World) -> list[Check]:
         Check("kinesis:PutRecords", stream),
         Check("iam:CreateServiceLinkedRole", role),
     ]
+
+
+async def _alarms(call: Call, _world: World) -> list[Check]:
+    alarms = [arn(call, "cloudwatch", f"alarm:{name}") for name in call.params["AlarmNames"]]
+    return [Check("cloudwatch:DeleteAlarms", alarm) for alarm in alarms]
 
 
 async def _transaction(call: Call, _world: World) -> list[Check]:
@@ -577,6 +610,9 @@ _FURTHER: dict[tuple[str, str], Rule] = {
     ("dynamodb", "BatchGetItem"): _batch,
     ("dynamodb", "BatchWriteItem"): _batch,
     ("logs", "CreateLogGroup"): _tagged_creation,
+    ("cloudwatch", "PutMetricAlarm"): _tagged_creation,
+    ("cloudwatch", "DeleteAlarms"): _alarms,
+    ("sns", "CreateTopic"): _tagged_creation,
     ("kinesis", "CreateStream"): _tagged_creation,
     ("kinesis", "StartStreamEncryption"): _stream_key,
     ("sqs", "CreateQueue"): _tagged_creation,

@@ -18,6 +18,8 @@ from .registry import Answer, AwsFailure, Call, World
 # Status and code of a refusal: the services that speak JSON answer 400, those that speak XML, and Lambda, 403. SQS
 # keeps the code of its query protocol (awsQueryCompatible in its model).
 REFUSALS = {
+    "cloudwatch": (403, "AccessDenied"),
+    "sns": (403, "AuthorizationError"),
     "s3": (403, "AccessDenied"),
     "s3control": (403, "AccessDenied"),
     "iam": (403, "AccessDenied"),

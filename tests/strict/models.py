@@ -20,6 +20,8 @@ from .registry import Answer, Call
 SHOWN = 100
 # The errors that the services answer when a member violates its constraints; the rest answer ValidationException.
 CODES = {
+    "cloudwatch": "ValidationError",
+    "sns": "InvalidParameter",
     "s3": "InvalidArgument",
     "s3control": "InvalidRequest",
     "iam": "ValidationError",

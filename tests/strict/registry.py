@@ -28,7 +28,7 @@ ACCOUNT = re.compile(r"[0-9]{12}")
 DEFAULT_KEY, DEFAULT_ACCOUNT = "test", "000000000000"
 CERTAINTIES = ("certain", "seen", "likely")
 # The modules of the package that register behaviours, in the order of the table.
-BEHAVIOUR_MODULES = ("s3", "iam", "functions", "tables", "logs", "queues", "streams")
+BEHAVIOUR_MODULES = ("s3", "iam", "functions", "tables", "logs", "queues", "streams", "alarms")
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,11 @@ def resource_of(call: Call) -> tuple[str, str, Json, str]:
     if service == "kinesis":
         name = params.get("StreamName") or name_in(params["StreamARN"], ":stream/")
         return f"arn:aws:kinesis:{at}:stream/{name}", "ListTagsForStream", {"StreamName": name}, "Tags"
+    if service == "sns":
+        return params["TopicArn"], "ListTagsForResource", {"ResourceArn": params["TopicArn"]}, "Tags"
+    if service == "cloudwatch":
+        arn = f"arn:aws:cloudwatch:{at}:alarm:{params['AlarmNames'][0]}"
+        return arn, "ListTagsForResource", {"ResourceARN": arn}, "Tags"
     if service == "logs":
         arn = f"arn:aws:logs:{at}:log-group:{params['logGroupName']}"
         return arn, "ListTagsForResource", {"resourceArn": arn}, "tags"
@@ -114,6 +119,8 @@ DELETED = "Resource Groups Tagging API model, GetResources (previously tagged re
 @behaviour(service="lambda", operations=["DeleteFunction"], source=DELETED, certainty="certain")
 @behaviour(service="sqs", operations=["DeleteQueue"], source=DELETED, certainty="certain")
 @behaviour(service="kinesis", operations=["DeleteStream"], source=DELETED, certainty="certain")
+@behaviour(service="sns", operations=["DeleteTopic"], source=DELETED, certainty="certain")
+@behaviour(service="cloudwatch", operations=["DeleteAlarms"], source=DELETED, certainty="certain")
 @behaviour(service="logs", operations=["DeleteLogGroup"], source=DELETED, certainty="certain")
 @behaviour(service="s3", operations=["DeleteBucket"], source=DELETED, certainty="certain")
 async def get_resources_lists_deleted_resources(call: Call, proceed: Proceed, world: World) -> Answer:

@@ -68,6 +68,8 @@ pub(crate) struct Aws {
     pub(crate) logs: aws_sdk_cloudwatchlogs::Client,
     /// Kinesis Data Streams.
     pub(crate) kinesis: aws_sdk_kinesis::Client,
+    /// SNS.
+    pub(crate) sns: aws_sdk_sns::Client,
     /// Amazon S3 Control.
     pub(crate) s3control: aws_sdk_s3control::Client,
     /// Application Auto Scaling.
@@ -84,7 +86,7 @@ pub(crate) struct Aws {
 
 /// The suffixes of the variable `AWS_ENDPOINT_URL_...` of each service that the provisioner calls (AWS SDKs and tools
 /// reference guide, service-specific endpoints).
-const SERVICES: [&str; 12] = [
+const SERVICES: [&str; 13] = [
     "APPLICATION_AUTO_SCALING",
     "CLOUDWATCH",
     "CLOUDWATCH_LOGS",
@@ -95,6 +97,7 @@ const SERVICES: [&str; 12] = [
     "RESOURCE_GROUPS_TAGGING_API",
     "S3",
     "S3_CONTROL",
+    "SNS",
     "SQS",
     "STS",
 ];
@@ -221,6 +224,7 @@ impl Aws {
             cloudwatch: aws_sdk_cloudwatch::Client::new(config),
             logs: aws_sdk_cloudwatchlogs::Client::new(config),
             kinesis: aws_sdk_kinesis::Client::new(config),
+            sns: aws_sdk_sns::Client::new(config),
             sqs: aws_sdk_sqs::Client::new(config),
             tagging: aws_sdk_resourcegroupstagging::Client::new(config),
             sts: aws_sdk_sts::Client::new(config),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use super::alarms::{self, Alarms};
 use super::bucket::{self, Bucket};
 use super::check::Check;
 use super::consumer;
@@ -49,6 +50,8 @@ pub(crate) struct Pipeline {
     pub(crate) rollup: rollup::Rollup,
     /// The stream of the ledger's changes, if the file declares one.
     pub(crate) stream: Option<Stream>,
+    /// The alarms, if the file declares them.
+    pub(crate) alarms: Option<Alarms>,
     /// The id of Segment's workspace; with it, the role that Segment assumes to write to the bucket is created.
     pub(crate) segment_workspace_id: Option<String>,
     /// The expected volume, if the file declares one.
@@ -97,13 +100,15 @@ pub(super) struct Raw {
     rollup: rollup::Raw,
     /// Absent without the section, which alone declares a stream.
     stream: Option<stream::Raw>,
+    /// Absent without the section, which alone declares alarms.
+    alarms: Option<alarms::Raw>,
     segment: segment::Raw,
     estimate: estimate::Raw,
 }
 
 /// Returns every key, section by section.
 pub(super) fn all_keys() -> impl Iterator<Item = &'static Key> {
-    let sections: [&[Key]; 11] = [
+    let sections: [&[Key]; 12] = [
         pipeline::KEYS,
         bucket::KEYS,
         notification::KEYS,
@@ -114,6 +119,7 @@ pub(super) fn all_keys() -> impl Iterator<Item = &'static Key> {
         rollup::KEYS,
         estimate::KEYS,
         stream::KEYS,
+        alarms::KEYS,
         segment::KEYS,
     ];
     sections.into_iter().flatten()
@@ -208,6 +214,7 @@ pub(super) fn check(
     consumer::check_names(&mut check, &consumers, &taken);
     let consumers = consumers.into_iter().map(Spanned::into_inner).collect();
     let rollup = raw.rollup.check(&mut check);
+    let alarms = raw.alarms.and_then(|alarms| alarms.check(&mut check, region.as_deref()));
     let segment_workspace_id = raw.segment.check(&mut check, region.as_deref());
     let estimate = raw.estimate.check(&mut check);
     Some(Pipeline {
@@ -223,6 +230,7 @@ pub(super) fn check(
         consumers,
         rollup,
         stream,
+        alarms,
         segment_workspace_id,
         estimate,
         environment: None,

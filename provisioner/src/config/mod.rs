@@ -4,6 +4,7 @@
 //! tree is deserialized ([`file`]), and each section checks its part. Every step collects mistakes and continues, so
 //! that one run reports all of them. A section is one file: its raw form, its checked form, its checks and its keys.
 
+mod alarms;
 mod bucket;
 mod check;
 mod consumer;
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
+pub(crate) use alarms::Receiver;
 pub(crate) use bucket::declared_key;
 pub(crate) use estimate::Volume;
 pub(crate) use file::Pipeline;

@@ -1,6 +1,7 @@
 //! AWS's rules for names and values, each a pure function from a string to the violation, if any.
 //!
-//! Sources: the naming pages of the Amazon S3, IAM, Lambda, DynamoDB and Kinesis user guides, and the services' API models.
+//! Sources: the naming pages of the Amazon S3, IAM, Lambda, DynamoDB, Kinesis and SNS user guides, and the services' API
+//! models.
 
 /// A violation of a rule, and its correction.
 pub(super) struct Violation {
@@ -240,7 +241,7 @@ fn arn_parts(arn: &str) -> Option<[&str; 6]> {
 /// Checks the ARN of a KMS key for resources in `region`. An alias is refused: IAM grants rights on keys only.
 pub(super) fn kms_key(arn: &str, region: Option<&str>) -> Rule {
     let shape = "write arn:aws:kms:REGION:ACCOUNT:key/ID, as `aws kms describe-key` prints it";
-    let Some([_, partition, "kms", key_region, id, resource]) = arn_parts(arn) else {
+    let Some([_, _, "kms", _, id, resource]) = arn_parts(arn) else {
         return violation("not the ARN of a KMS key", shape);
     };
     if resource.starts_with("alias/") {
@@ -250,14 +251,43 @@ pub(super) fn kms_key(arn: &str, region: Option<&str>) -> Rule {
     if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') || account(id).is_err() {
         return violation("not the ARN of a KMS key", shape);
     }
-    match region {
-        Some(region) if region != key_region => {
-            violation(format!("a key in {key_region}"), format!("use a key in {region}, the region of the pipeline"))
-        }
-        Some(region) if self::partition(region) != partition => {
-            violation(format!("partition `{partition}`"), format!("write arn:{}:kms:...", self::partition(region)))
-        }
-        _ => Ok(()),
+    in_region(arn, "key", region)
+}
+
+/// Checks that an ARN is in the region of the pipeline. `what` is the kind of its resource.
+fn in_region(arn: &str, what: &str, region: Option<&str>) -> Rule {
+    let (Some([_, partition, service, place, ..]), Some(region)) = (arn_parts(arn), region) else { return Ok(()) };
+    if place != region {
+        let help = format!("use a {what} in {region}, the region of the pipeline");
+        return violation(format!("a {what} in {place}"), help);
+    }
+    if self::partition(region) != partition {
+        let help = format!("write arn:{}:{service}:...", self::partition(region));
+        return violation(format!("partition `{partition}`"), help);
+    }
+    Ok(())
+}
+
+/// Checks the ARN of an SNS standard topic for alarms in `region`.
+pub(super) fn topic_arn(arn: &str, region: Option<&str>) -> Rule {
+    let is_topic = matches!(arn_parts(arn), Some([_, _, "sns", _, id, name])
+        if account(id).is_ok()
+            && (1..=256).contains(&name.len())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')));
+    if !is_topic {
+        let help = "write arn:aws:sns:REGION:ACCOUNT:NAME, as `aws sns list-topics` prints it";
+        return violation("not the ARN of a topic", help);
+    }
+    in_region(arn, "topic", region)
+}
+
+/// Checks the form of an e-mail address.
+pub(super) fn email(address: &str) -> Rule {
+    length(address, 3, 254)?;
+    letters(address, |c| !c.is_whitespace() && !c.is_control(), "characters other than spaces")?;
+    match address.split_once('@') {
+        Some((user, host)) if !user.is_empty() && !host.is_empty() && !host.contains('@') => Ok(()),
+        _ => violation("not an e-mail address", "write one address, such as \"oncall@example.com\""),
     }
 }
 

@@ -30,7 +30,8 @@ fn omitted_names_derive_from_the_name_of_the_pipeline() {
 #[test]
 fn example_of_every_key_is_valid() {
     let mut text = String::new();
-    for key::Key { path, example, .. } in file::all_keys() {
+    // Of the two receivers of alarms, a file has one.
+    for key::Key { path, example, .. } in file::all_keys().filter(|key| key.path != "alarms.topic") {
         let (section, _) = path.rsplit_once('.').unwrap_or((path, ""));
         let header = if key::LISTS.contains(&section) { format!("[[{section}]]") } else { format!("[{section}]") };
         if !text.contains(&header) {
@@ -101,6 +102,15 @@ fn value_that_aws_would_refuse_is_a_mistake() {
         ("[stream]\nname = \"events stream\"", "` ` is not allowed"),
         ("[stream]\nretention_hours = 23", "23 hours"),
         ("[stream]\nkms_key = \"alias/aws/kinesis\"", "not the ARN of a KMS key"),
+        ("[alarms]\nemail = \"oncall\"", "not an e-mail address"),
+        ("[alarms]\nemail = \"on call@example.com\"", "` ` is not allowed"),
+        ("[alarms]\nemail = \"a@b@example.com\"", "not an e-mail address"),
+        ("[alarms]\ntopic = \"oncall\"", "not the ARN of a topic"),
+        ("[alarms]\ntopic = \"arn:aws:sns:us-east-1:123456789012:oncall.fifo\"", "not the ARN of a topic"),
+        ("[alarms]\ntopic = \"arn:aws:sns:eu-west-1:123456789012:oncall\"", "a topic in eu-west-1"),
+        ("[alarms]\nemail = \"a@example.com\"\nsilent_hours = 169", "169 hours"),
+        ("[alarms]\nemail = \"a@example.com\"\nskipped_percent = 100", "100 percent"),
+        ("[alarms]\nemail = \"a@example.com\"\nqueue_age_minutes = -1", "-1 minutes"),
         ("[segment]\nworkspace_id = \"\"", "not a workspace id"),
         ("[segment]\nworkspace_id = \"a b\"", "` ` is not allowed"),
         ("[[role.statement]]\nactions = [\"GetObject\"]\nresources = [\"*\"]", "not an IAM action"),
@@ -182,6 +192,20 @@ fn stream_is_declared_by_its_section_and_named_after_the_pipeline() {
     assert!(!stream.retention_hours.is_explicit);
     let found = with("[stream]\nname = \"changes\"\n[environments.staging]\n");
     assert!(found.len() == 1 && found[0].message.contains("shares `stream.name`"), "{found:?}");
+}
+
+#[test]
+fn alarms_have_exactly_one_receiver() {
+    let topic = "topic = \"arn:aws:sns:us-east-1:123456789012:oncall\"\n";
+    let email = "email = \"oncall@example.com\"\n";
+    let of = |file: &str| parse("pipeline.toml", &format!("{GOOD}{file}"), None).expect("valid").alarms;
+    assert!(of("").is_none());
+    for receiver in [topic, email] {
+        let alarms = of(&format!("[alarms]\n{receiver}")).expect("alarms");
+        assert_eq!((alarms.silent_hours, alarms.skipped_percent, alarms.queue_age_minutes), (26, 5, 60));
+    }
+    assert!(with("[alarms]\n")[0].message.contains("`alarms.email` is missing"));
+    assert!(with(&format!("[alarms]\n{email}{topic}"))[0].message.contains("exclude each other"));
 }
 
 #[test]

@@ -23,6 +23,9 @@ const NEEDED: [(&str, &[&str]); 7] = [
     ("notification", &["destination", "events", "prefix", "suffix"]),
 ];
 
+/// The kinds of resources that tell of faults. Counting works without them.
+const WATCHERS: [&str; 4] = ["topic", "subscription", "alarm", "metric filter"];
+
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -82,7 +85,8 @@ fn check(observed: &dyn Observed) -> (Passes, String) {
 }
 
 impl Session<'_> {
-    /// Checks every resource, in the order of plans. Returns the errors of those that could not be read as well.
+    /// Checks every resource that counting needs, in the order of plans. Returns the errors of those that could not be
+    /// read as well.
     pub(super) async fn check_resources(&self) -> (Vec<Check>, Vec<Error>) {
         let context = Context { pipeline: self.pipeline, account: &self.account, artifacts: None };
         let observe = |resource: Arc<dyn Declared>| async move {
@@ -95,7 +99,9 @@ impl Session<'_> {
                 Err(error) => (Check::new(subject, Passes::Unknown, error.summary()), Some(error)),
             }
         };
-        let checked = join_all(resources::desired(&context).into_iter().map(observe)).await;
+        let needed = resources::desired(&context).into_iter();
+        let needed = needed.filter(|resource| !WATCHERS.contains(&resource.address().kind));
+        let checked = join_all(needed.map(observe)).await;
         let (checks, errors): (Vec<Check>, Vec<Option<Error>>) = checked.into_iter().unzip();
         (checks, errors.into_iter().flatten().collect())
     }

@@ -321,7 +321,7 @@ mod tests {
             for policy in [planner_policy, deployer_policy, verifier_policy, reader_policy, operator_policy] {
                 let policy = in_context(file, policy);
                 let parts = parts(&policy);
-                let is_extended = ["[[consumer]]", "[stream]"].iter().any(|section| file.contains(section));
+                let is_extended = ["[[consumer]]", "[stream]", "[alarms]"].iter().any(|section| file.contains(section));
                 assert!(parts.len() == 1 || is_extended, "{}", policy.to_string().len());
                 assert!(parts.iter().all(|part| part.to_string().len() <= LONGEST_POLICY));
                 let statements: Vec<&Json> =
@@ -368,6 +368,8 @@ mod tests {
                         arn if arn.starts_with("arn:aws:sqs") && arn.ends_with(":*") => {
                             assert_eq!(actions, ["sqs:GetQueueUrl"]);
                         }
+                        // CloudWatch authorizes the list of alarms on all of them.
+                        arn if arn.ends_with(":alarm:*") => assert_eq!(actions, ["cloudwatch:DescribeAlarms"]),
                         arn if arn.ends_with(":s3:::*") => assert_eq!(actions, ["s3:GetBucketTagging"]),
                         // Lambda chooses the id of a mapping; the condition names the function.
                         arn if arn.ends_with(":event-source-mapping:*") => {

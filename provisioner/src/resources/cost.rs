@@ -2,6 +2,7 @@
 
 use counting::plan::ADDITIONS_PER_CHUNK;
 
+use super::alarm;
 use crate::config::{Billing, Pipeline, Via, Volume};
 use crate::reconcile::diff::Value;
 use crate::reconcile::document::{Dollars, Estimate, OtherWay, ServiceCost};
@@ -25,9 +26,13 @@ const SQS_MILLION_REQUESTS: f64 = 0.40;
 const DYNAMODB_MILLION_CAPTURED: f64 = 0.10;
 const KINESIS_STREAM_HOUR: f64 = 0.04;
 const KINESIS_GB: f64 = 0.08;
+const ALARM_METRIC: f64 = 0.10;
+const CUSTOM_METRIC: f64 = 0.30;
 
 /// The service that only a pipeline with a stream uses.
 const KINESIS: &str = "Kinesis";
+/// The service that only a pipeline with alarms uses.
+const CLOUDWATCH: &str = "CloudWatch";
 
 /// The monthly free tier that does not expire.
 const FREE_REQUESTS: f64 = 1_000_000.0;
@@ -35,6 +40,8 @@ const FREE_GB_SECONDS: f64 = 400_000.0;
 const FREE_CAPACITY_UNITS: f64 = 25.0;
 const FREE_LOGS_GB: f64 = 5.0;
 const FREE_SQS_REQUESTS: f64 = 1_000_000.0;
+const FREE_ALARM_METRICS: f64 = 10.0;
+const FREE_CUSTOM_METRICS: f64 = 10.0;
 
 const HOURS: f64 = 730.0;
 /// The requests to SQS per notification: S3 sends it, Lambda receives and deletes it.
@@ -87,12 +94,30 @@ struct Settings {
     billing: [Billing; 4],
     /// Whether there is a Kinesis stream.
     has_stream: bool,
+    /// The number of metrics that alarms watch, and of metrics that filters make of the log.
+    alarm_metrics: f64,
+    custom_metrics: f64,
+}
+
+/// Returns the number of metrics that the alarms of a plan watch, and of those that its filters make, without the
+/// resources with the action `except`.
+fn metrics(plan: &Plan, except: Action) -> (f64, f64) {
+    let (mut alarms, mut filters) = (0, 0);
+    for address in plan.items.iter().filter(|item| item.action != except).map(|item| item.address()) {
+        match address.kind {
+            "alarm" => alarms += alarm::metrics_of(&address.name),
+            "metric filter" => filters += 1,
+            _ => {}
+        }
+    }
+    (count(alarms), count(filters))
 }
 
 /// Returns the estimate of a plan, if the file declares a volume.
 pub(crate) fn estimate(pipeline: &Pipeline, plan: &Plan) -> Option<Estimate> {
     let volume = pipeline.estimate?;
     let notification = &pipeline.notification;
+    let (alarm_metrics, custom_metrics) = metrics(plan, Action::Delete);
     let declared = Settings {
         via: notification.via,
         batch_size: notification.batch_size.into(),
@@ -101,6 +126,8 @@ pub(crate) fn estimate(pipeline: &Pipeline, plan: &Plan) -> Option<Estimate> {
         breakdowns: count(u64::try_from(pipeline.rollup.by.len()).unwrap_or_default()),
         billing: [pipeline.table.billing; 4],
         has_stream: pipeline.stream.is_some(),
+        alarm_metrics,
+        custom_metrics,
     };
     let live = declared.before(pipeline, plan);
     let current = live.map(|live| live.costs(volume));
@@ -116,7 +143,12 @@ pub(crate) fn estimate(pipeline: &Pipeline, plan: &Plan) -> Option<Estimate> {
         planned: *planned,
     });
     let has_stream = declared.has_stream || live.is_some_and(|live| live.has_stream);
-    let is_used = |cost: &ServiceCost| cost.service != KINESIS || has_stream;
+    let has_alarms = [Some(declared), live].into_iter().flatten().any(|settings| settings.alarm_metrics > 0.0);
+    let is_used = |cost: &ServiceCost| match cost.service.as_str() {
+        KINESIS => has_stream,
+        CLOUDWATCH => has_alarms,
+        _ => true,
+    };
     Some(Estimate {
         events_per_month: volume.events_per_month,
         files_per_month: volume.files_per_month,
@@ -132,6 +164,7 @@ impl Settings {
     /// Returns the settings before the plan's changes, or `None` if the function or a table does not exist yet.
     fn before(self, pipeline: &Pipeline, plan: &Plan) -> Option<Self> {
         let mut before = self;
+        (before.alarm_metrics, before.custom_metrics) = metrics(plan, Action::Create);
         let is_counter = |address: &Address| address.kind == "function" && *address.name == pipeline.function.name;
         for item in &plan.items {
             let (address, action) = (item.address(), item.action);
@@ -178,7 +211,7 @@ impl Settings {
         }
     }
 
-    fn costs(&self, volume: Volume) -> [(&'static str, Dollars); 6] {
+    fn costs(&self, volume: Volume) -> [(&'static str, Dollars); 7] {
         let (events, files) = (count(volume.events_per_month), count(volume.files_per_month));
         let events_a_file = events / files;
         let pairs = events_a_file.ceil().min(PAIRS_A_FILE);
@@ -242,6 +275,8 @@ impl Settings {
         };
         let sqs = |requests: f64| requests.max(0.0) / 1e6 * SQS_MILLION_REQUESTS;
         let gigabytes = files * LOG_BYTES_A_FILE / 1e9;
+        let cloudwatch = |alarms: f64, metrics: f64| alarms.max(0.0) * ALARM_METRIC + metrics.max(0.0) * CUSTOM_METRIC;
+        let (alarms, metrics) = (self.alarm_metrics, self.custom_metrics);
         let rounded = |list: f64, billed: f64| Dollars { list: cents(list), billed: cents(billed) };
         [
             (
@@ -253,6 +288,13 @@ impl Settings {
             ("SQS", rounded(sqs(messages), sqs(messages - FREE_SQS_REQUESTS))),
             ("CloudWatch Logs", rounded(gigabytes * LOGS_GB, (gigabytes - FREE_LOGS_GB).max(0.0) * LOGS_GB)),
             (KINESIS, rounded(kinesis, kinesis)),
+            (
+                CLOUDWATCH,
+                rounded(
+                    cloudwatch(alarms, metrics),
+                    cloudwatch(alarms - FREE_ALARM_METRICS, metrics - FREE_CUSTOM_METRICS),
+                ),
+            ),
         ]
     }
 }
@@ -280,6 +322,8 @@ mod tests {
         billing: [Billing::OnDemand; 4],
         breakdowns: 0.0,
         has_stream: false,
+        alarm_metrics: 0.0,
+        custom_metrics: 0.0,
     };
 
     fn rounded(dollars: f64) -> Dollars {
@@ -299,13 +343,13 @@ mod tests {
         // 10,000 files of 10,000 events, 100 pairs each: 300 units for their hours, 200 for their days, 2 for the plan, 2
         // for its claim, 6 for three markers, and 2 for the record.
         let writes = 10_000.0 * (300.0 + 200.0 + 2.0 + 2.0 + 6.0 + 2.0);
-        let [(_, lambda), (_, dynamodb), (_, s3), (_, sqs), (_, logs), (_, kinesis)] = SMALL.costs(VOLUME);
+        let [(_, lambda), (_, dynamodb), (_, s3), (_, sqs), (_, logs), (_, kinesis), (_, alarms)] = SMALL.costs(VOLUME);
         assert_eq!(dynamodb.list, cents(writes / 1e6 * 0.625 + 20_000.0 / 1e6 * 0.125));
         assert_eq!(s3.list, 0.05);
         // 0.16 s, and 10,000 events at 1.6 µs, on a seventh of a processor and a quarter of a GB.
         let seconds = 10_000.0 * (0.16 + 0.016 * 1_769.0 / 256.0);
         assert_eq!(lambda.list, cents(0.01 * 0.2 + seconds * 0.25 * 0.000_016_666_7));
-        assert_eq!((lambda.billed, logs.billed, sqs.list, kinesis.list), (0.0, 0.0, 0.0, 0.0));
+        assert_eq!((lambda.billed, logs.billed, sqs.list, kinesis.list, alarms.list), (0.0, 0.0, 0.0, 0.0, 0.0));
     }
 
     #[test]
@@ -335,6 +379,15 @@ mod tests {
         assert_eq!(costs[5], (KINESIS, rounded(730.0 * 0.04 + captured * 2e3 / 1e9 * 0.08)));
         let more = costs[1].1.list - SMALL.costs(VOLUME)[1].1.list;
         assert!((more - captured / 1e6 * 0.1).abs() <= 0.01, "{more}");
+    }
+
+    #[test]
+    fn alarms_beyond_the_free_ones_are_billed() {
+        let of = |alarm_metrics: f64, custom_metrics: f64| {
+            Settings { alarm_metrics, custom_metrics, ..SMALL }.costs(VOLUME)[6]
+        };
+        assert_eq!(of(10.0, 2.0), (CLOUDWATCH, Dollars { list: 1.6, billed: 0.0 }));
+        assert_eq!(of(13.0, 2.0), (CLOUDWATCH, Dollars { list: 1.9, billed: 0.3 }));
     }
 
     #[test]

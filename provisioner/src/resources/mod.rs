@@ -1,11 +1,13 @@
 //! The kinds of resources: each has a file or folder, and one line in the registry [`KINDS`].
 
+mod alarm;
 mod bucket;
 pub(crate) mod cost;
 pub(crate) mod discover;
 pub(crate) mod event_source_mapping;
 pub(crate) mod function;
 mod log_group;
+mod metric_filter;
 mod notification;
 mod openings;
 mod permission;
@@ -14,7 +16,9 @@ pub(crate) mod role;
 mod stream;
 mod stream_destination;
 mod stream_mapping;
+mod subscription;
 mod table;
+mod topic;
 pub(crate) use table::life;
 
 use std::collections::BTreeSet;
@@ -86,7 +90,7 @@ fn at_arns_of<K: Kind>(context: &Context<'_>, arns: &[String]) -> Resources {
 }
 
 /// Every kind, in the order of plans.
-const KINDS: [RegisteredKind; 12] = [
+const KINDS: [RegisteredKind; 16] = [
     kind::<bucket::Bucket>(),
     kind::<table::Table>(),
     kind::<role::Role>(),
@@ -99,6 +103,10 @@ const KINDS: [RegisteredKind; 12] = [
     kind::<event_source_mapping::EventSourceMapping>(),
     kind::<stream_mapping::StreamMapping>(),
     kind::<notification::Notification>(),
+    kind::<topic::Topic>(),
+    kind::<subscription::Subscription>(),
+    kind::<alarm::Alarm>(),
+    kind::<metric_filter::MetricFilter>(),
 ];
 
 /// Returns every resource that the file declares.

@@ -12,7 +12,8 @@ use aws_smithy_types::body::SdkBody;
 
 use super::tests::in_context;
 use super::{Kind, desired_of};
-use super::{bucket, function, log_group, notification, permission, queue, role, stream, stream_destination, table};
+use super::{bucket, function, log_group, metric_filter, notification, permission, queue, role, stream};
+use super::{stream_destination, subscription, table, topic};
 use crate::aws::Aws;
 use crate::reconcile::apply::{Outcome, apply};
 use crate::reconcile::plan::{Action, Found, Plan, PlanOptions};
@@ -343,6 +344,80 @@ const STREAM_DESTINATION: [Recorded; 1] = [(
 #[tokio::test]
 async fn recorded_stream_destination_is_a_no_op() {
     assert_no_op::<stream_destination::StreamDestination>("[stream]", &STREAM_DESTINATION).await;
+}
+
+const ALARMS: &str = "[alarms]\nemail = \"oncall@example.com\"";
+
+const TOPIC_TAGS: Recorded = (
+    "ListTagsForResource",
+    200,
+    "<ListTagsForResourceResponse><ListTagsForResourceResult><Tags><member><Key>pipeline</Key><Value>events</Value>\
+     </member><member><Key>managed-by</Key><Value>provisioner</Value></member></Tags></ListTagsForResourceResult>\
+     </ListTagsForResourceResponse>",
+);
+/// The policy has plain strings in place of lists of one.
+const TOPIC: [Recorded; 2] = [
+    (
+        "GetTopicAttributes",
+        200,
+        "<GetTopicAttributesResponse><GetTopicAttributesResult><Attributes><entry><key>Policy</key><value>\
+         {&quot;Version&quot;:&quot;2012-10-17&quot;,&quot;Statement&quot;:[{&quot;Sid&quot;:&quot;CloudWatchAlarms&quot;,\
+         &quot;Effect&quot;:&quot;Allow&quot;,&quot;Principal&quot;:{&quot;Service&quot;:\
+         &quot;cloudwatch.amazonaws.com&quot;},&quot;Action&quot;:&quot;sns:Publish&quot;,&quot;Resource&quot;:\
+         &quot;arn:aws:sns:eu-central-1:123456789012:events-alarms&quot;,&quot;Condition&quot;:{&quot;StringEquals&quot;:\
+         {&quot;aws:SourceAccount&quot;:&quot;123456789012&quot;},&quot;ArnLike&quot;:{&quot;aws:SourceArn&quot;:\
+         &quot;arn:aws:cloudwatch:eu-central-1:123456789012:alarm:events-*&quot;}}}]}</value></entry><entry>\
+         <key>DisplayName</key><value></value></entry></Attributes></GetTopicAttributesResult>\
+         </GetTopicAttributesResponse>",
+    ),
+    TOPIC_TAGS,
+];
+
+#[tokio::test]
+async fn recorded_topic_is_a_no_op() {
+    assert_no_op::<topic::Topic>(ALARMS, &TOPIC).await;
+}
+
+/// The address is on the second page, after subscriptions of other kinds.
+const SUBSCRIPTION: [Recorded; 3] = [
+    (
+        "ListSubscriptionsByTopic",
+        200,
+        "<ListSubscriptionsByTopicResponse><ListSubscriptionsByTopicResult><Subscriptions><member><TopicArn>\
+         arn:aws:sns:eu-central-1:123456789012:events-alarms</TopicArn><Protocol>sqs</Protocol><SubscriptionArn>\
+         arn:aws:sns:eu-central-1:123456789012:events-alarms:1</SubscriptionArn><Endpoint>\
+         arn:aws:sqs:eu-central-1:123456789012:q</Endpoint></member></Subscriptions><NextToken>2</NextToken>\
+         </ListSubscriptionsByTopicResult></ListSubscriptionsByTopicResponse>",
+    ),
+    (
+        "ListSubscriptionsByTopic",
+        200,
+        "<ListSubscriptionsByTopicResponse><ListSubscriptionsByTopicResult><Subscriptions><member><TopicArn>\
+         arn:aws:sns:eu-central-1:123456789012:events-alarms</TopicArn><Protocol>email</Protocol><SubscriptionArn>\
+         arn:aws:sns:eu-central-1:123456789012:events-alarms:2</SubscriptionArn><Endpoint>oncall@example.com</Endpoint>\
+         </member></Subscriptions></ListSubscriptionsByTopicResult></ListSubscriptionsByTopicResponse>",
+    ),
+    TOPIC_TAGS,
+];
+
+#[tokio::test]
+async fn recorded_subscription_is_a_no_op() {
+    assert_no_op::<subscription::Subscription>(ALARMS, &SUBSCRIPTION).await;
+}
+
+/// The filter is listed among others with the same prefix.
+const METRIC_FILTER: [Recorded; 1] = [(
+    "DescribeMetricFilters",
+    200,
+    r#"{"metricFilters":[{"filterName":"events-lines-old","filterPattern":"x","logGroupName":"/aws/lambda/events-handler"},
+    {"filterName":"events-lines","filterPattern":"{ $.message = \"counted\" }","creationTime":1438689600000,
+    "logGroupName":"/aws/lambda/events-handler","applyOnTransformedLogs":false,"metricTransformations":[
+    {"metricName":"lines","metricNamespace":"EventPipeline/events","metricValue":"$.lines","unit":"None"}]}]}"#,
+)];
+
+#[tokio::test]
+async fn recorded_metric_filter_is_a_no_op() {
+    assert_no_op::<metric_filter::MetricFilter>(ALARMS, &METRIC_FILTER).await;
 }
 
 /// A function with a tag for its revision, which is not compared.

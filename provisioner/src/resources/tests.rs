@@ -14,7 +14,7 @@ pub(crate) const FILES: [&str; 5] = [
     "",
     "[bucket]\nversioning = true\nexpire_days = 30\n[table]\nbilling = { read = 5, write = 5 }\n\
      point_in_time_recovery = false\ndeletion_protection = false\n[segment]\nworkspace_id = \"abc123\"\n\
-     [stream]\nname = \"events-changes\"",
+     [stream]\nname = \"events-changes\"\n[alarms]\nemail = \"oncall@example.com\"\nsilent_hours = 3",
     "[tags]\nteam = \"analytics\"\n[bucket]\nrequire_tls = false\n[function]\narchitecture = \"arm64\"\n\
      max_concurrency = 3\nretries = 0\n[[role.statement]]\nactions = [\"s3:GetObject\"]\nresources = [\"arn:aws:s3:::acme/*\"]\n\
      [stream]\nretention_hours = 48\nkms_key = \"arn:aws:kms:eu-central-1:123456789012:key/events-k\"",
@@ -26,7 +26,8 @@ pub(crate) const FILES: [&str; 5] = [
      [role]\npermissions_boundary = \"arn:aws:iam::123456789012:policy/boundary\"\n\
      [segment]\nworkspace_id = \"abc123\"",
     "[rollup]\nsum = [\"properties.revenue\"]\nby = [\"properties.plan\"]\n[[consumer]]\nname = \"alert\"\nretries = 3\n\
-     [[consumer.statement]]\nactions = [\"sns:Publish\"]\nresources = [\"arn:aws:sns:eu-central-1:123456789012:alerts\"]",
+     [[consumer.statement]]\nactions = [\"sns:Publish\"]\nresources = [\"arn:aws:sns:eu-central-1:123456789012:alerts\"]\n\
+     [alarms]\ntopic = \"arn:aws:sns:eu-central-1:123456789012:events-oncall\"",
 ];
 
 fn pipeline(file: &str) -> Pipeline {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use tests::local_aws::{LocalAws, Scheme};
 use tests::pipeline::Pipeline;
 
+mod alarms;
 mod apply;
 mod backfill;
 mod breakdowns;

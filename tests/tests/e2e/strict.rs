@@ -23,7 +23,7 @@ use crate::{pipeline, strict_pipeline, verdict};
 pub(crate) const KEY: &str = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555";
 
 /// Switches behaviours that only some accounts have.
-fn switch(pipeline: &Pipeline<'_>, on: &[&str], settings: &Value) -> Result<()> {
+pub(crate) fn switch(pipeline: &Pipeline<'_>, on: &[&str], settings: &Value) -> Result<()> {
     crate::strict_aws()?.strict().context("a strict layer")?.switch(&pipeline.account, on, &[], settings)
 }
 
