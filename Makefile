@@ -99,7 +99,7 @@ ifeq ($(WITHOUT_BROWSER),yes)
 endif
 
 .PHONY: check
-check: $(VENV)/.installed $(CARGO_DENY) ## check format, lints, dependencies, licences and the workflows
+check: $(VENV)/.installed $(CARGO_DENY) ## check format, lints, dependencies, licences, generated files and the workflows
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	$(PYTHON) packaging/dependencies.py --check
@@ -110,6 +110,12 @@ check: $(VENV)/.installed $(CARGO_DENY) ## check format, lints, dependencies, li
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	for script in .github/scripts/*.sh; do bash -n "$$script"; done
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(VENV)/bin/check-jsonschema --schemafile docs/pipeline.schema.json "$(CONFIG)"
+	cargo test --locked --workspace --lib -- generated_files_are_current
+
+.PHONY: generate
+generate: ## write the schema, the reference and the man pages, after a change of keys or arguments
+	GENERATE=1 cargo test --locked --workspace --lib -- generated_files_are_current
 
 # Programs other than Python packages (igzip, node) are measured only if they are installed.
 .PHONY: bench-rollup

@@ -40,6 +40,10 @@ use output::Output;
 
 /// Runs the program: parses `args`, runs the command, prints its error if it fails, and returns the exit code.
 pub async fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let (args, output): (Vec<OsString>, Output) = (args.into_iter().collect(), Output::terminal());
+    if commands::complete(&args, &output) {
+        return ExitCode::SUCCESS;
+    }
     let cli = match Cli::parse_args(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -48,7 +52,6 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return u8::from(error.use_stderr()).into();
         }
     };
-    let output = Output::terminal();
     match commands::run(&cli, &output).await {
         Ok(code) => code,
         // The reader closed stdout, as with `| head`. That is a failure only of a command that makes changes: its plan

@@ -1,5 +1,6 @@
 //! Arguments that several commands share.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::config::{self, Pipeline};
@@ -22,11 +23,28 @@ pub(super) struct Global {
 }
 
 /// Returns the value of an environment variable; an empty value counts as unset.
-fn variable(name: &str) -> Option<std::ffi::OsString> {
+pub(super) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 impl Global {
+    /// Returns the arguments that an unfinished command line has.
+    pub(super) fn unfinished(words: &[OsString]) -> Self {
+        let value = |flag: &str| {
+            words.iter().enumerate().find_map(|(at, word)| match word.to_str()?.strip_prefix(flag)? {
+                "" => words.get(at + 1).cloned(),
+                rest => rest.strip_prefix('=').map(OsString::from),
+            })
+        };
+        let environment = value("--env").map(|name| name.to_string_lossy().into_owned());
+        Self { config: value("--config").map(PathBuf::from), environment }
+    }
+
+    /// Returns whether the file is the standard input.
+    pub(super) fn is_stdin(&self) -> bool {
+        config::is_stdin(&self.config())
+    }
+
     /// Returns the path of the configuration file.
     pub(super) fn config(&self) -> PathBuf {
         let from_variable = || variable("PIPELINE_CONFIG").map(PathBuf::from);

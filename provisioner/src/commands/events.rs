@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::args::Global;
+use super::event_names;
 use crate::aws::Aws;
 use crate::counts::Reader;
 use crate::error::Error;
@@ -27,6 +28,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     let (progress, reading) = (reader.progress(), reader.names(args.all));
     let names = show_while(output, &progress, reading).await?;
     output.print(&counts::events(&names.names, args.format))?;
+    event_names::remember(&pipeline, names.names.iter().map(String::as_str));
     output.notes(&counts::names_notes(&names));
     Ok(ExitCode::SUCCESS)
 }

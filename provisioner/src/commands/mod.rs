@@ -6,6 +6,7 @@ mod backfill;
 mod completions;
 mod dashboard;
 mod destroy;
+mod event_names;
 mod events;
 mod init;
 mod logs;
@@ -125,6 +126,11 @@ impl Command {
     }
 }
 
+/// Answers the script of a shell, if that asks for completions. Returns whether it does.
+pub(crate) fn complete(args: &[OsString], output: &Output) -> bool {
+    completions::complete(args, Cli::command, output)
+}
+
 /// Runs a command. Writes its result to stdout and its progress to stderr.
 ///
 /// # Errors
@@ -152,9 +158,12 @@ pub(crate) async fn run(cli: &Cli, output: &Output) -> Result<ExitCode, Error> {
         Command::Dashboard(args) => dashboard::run(args, global, output).await,
         Command::Policy(args) => policy::run(args, global, output).await,
         Command::Schema(args) => schema::run(args, output),
-        Command::Completions(args) => completions::run(args, Cli::command(), output),
+        Command::Completions(args) => completions::run(args, output),
     }
 }
+
+#[cfg(test)]
+mod generated;
 
 #[cfg(test)]
 mod tests {

@@ -17,8 +17,8 @@ use crate::resources::function::artifact;
 use crate::resources::{Context, cost};
 
 /// The exit codes of `--detailed-exitcode` if there are changes or problems, and if there are only orphans.
-const CHANGES: u8 = 2;
-const ORPHANS: u8 = 3;
+pub(super) const CHANGES: u8 = 2;
+pub(super) const ORPHANS: u8 = 3;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::args::Global;
+use super::event_names;
 use crate::aws::Aws;
 use crate::counts::period::{Period, PeriodArgs};
 use crate::counts::{Breakdown, Measure, Reader, add_event};
@@ -75,6 +76,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     };
     let series = show_while(output, &reader.progress(), reading).await?;
     output.print(&counts::series(&series, &period, before, &measure, breakdown, args.format))?;
+    event_names::remember(&pipeline, events.iter().map(String::as_str));
     output.notes(&counts::notes(&period, before));
     output.notes(&counts::sum_notes(&measure, &pipeline.rollup.sum));
     output.notes(&counts::breakdown_notes(breakdown));

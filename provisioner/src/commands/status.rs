@@ -19,7 +19,7 @@ pub(crate) struct Args {
 }
 
 /// The exit code of a pipeline that cannot count, has failures, or cannot be read.
-const NOT_WORKING: u8 = 3;
+pub(super) const NOT_WORKING: u8 = 3;
 /// The most objects with skipped lines that are listed; JSON has all.
 const MOST_SKIPS: usize = 5;
 

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::args::Global;
+use super::event_names;
 use crate::aws::Aws;
 use crate::counts::period::{Period, PeriodArgs};
 use crate::counts::{Breakdown, Measure, Reader};
@@ -49,6 +50,9 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     };
     let top = show_while(output, &reader.progress(), reading).await?;
     output.print(&counts::top(&top, &period, &before, &measure, breakdown, args.format))?;
+    if breakdown.is_none() {
+        event_names::remember(&pipeline, top.events.iter().map(|ranked| ranked.event.as_str()));
+    }
     output.notes(&counts::notes(&period, Some(&before)));
     output.notes(&counts::sum_notes(&measure, &pipeline.rollup.sum));
     output.notes(&counts::breakdown_notes(breakdown));

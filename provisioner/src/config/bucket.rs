@@ -56,14 +56,16 @@ pub(super) struct Raw {
 }
 
 pub(super) const KEYS: &[Key] = &[
-    key("bucket.name", "name = \"acme-segment-events\"", "pipeline.name", "Name of the bucket, global on AWS."),
+    key("bucket.name", "name = \"acme-segment-events\"", "pipeline.name", "Name of the bucket, global on AWS.")
+        .text(rules::BUCKET_NAME),
     key("bucket.versioning", "versioning = false", "false", "Keep old versions of objects."),
-    key("bucket.expire_days", "expire_days = 90", "", "Days after which S3 deletes the objects below the prefix."),
+    key("bucket.expire_days", "expire_days = 90", "never", "Days after which S3 deletes the objects below the prefix.")
+        .range(1, 36_500, "days"),
     key("bucket.require_tls", "require_tls = true", "true", "Deny plain HTTP in the bucket's policy."),
     key(
         "bucket.kms_key",
         "kms_key = \"arn:aws:kms:us-east-1:123456789012:key/EXAMPLE\"",
-        "",
+        "as the bucket is",
         "ARN of the KMS key with which S3 encrypts new objects, or \"AES256\" for S3's own keys.",
     ),
 ];
@@ -76,11 +78,11 @@ impl Raw {
 
     pub(super) fn check(self, check: &mut Check<'_>, base: &str, region: Option<&str>) -> Bucket {
         Bucket {
-            name: check.text(self.name, "bucket.name", rules::bucket_name).unwrap_or_else(|| base.to_owned()),
+            name: check.text(self.name, "bucket.name").unwrap_or_else(|| base.to_owned()),
             versioning: Setting::new(self.versioning, false),
-            expire_days: check.number(self.expire_days, "bucket.expire_days", 1, 36_500, "days"),
+            expire_days: check.number(self.expire_days, "bucket.expire_days"),
             require_tls: self.require_tls.unwrap_or(true),
-            kms_key: check.text(self.kms_key, "bucket.kms_key", |arn| match arn {
+            kms_key: check.text_by(self.kms_key, "bucket.kms_key", |arn| match arn {
                 S3_KEYS => Ok(()),
                 arn => rules::kms_key(arn, region),
             }),

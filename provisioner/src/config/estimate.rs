@@ -7,7 +7,7 @@ use super::check::{Check, Maybe};
 use super::key::{Key, example, key};
 
 /// The largest volume accepted: a thousand times that of the largest senders, so a larger number is a typing error.
-const MOST: u64 = 1_000_000_000_000;
+const MOST: i64 = 1_000_000_000_000;
 /// The default number of files per month: Segment's destination writes at least once an hour.
 const HOURS_A_MONTH: u64 = 730;
 
@@ -33,15 +33,17 @@ pub(super) const KEYS: &[Key] = &[
         "events_per_month = 10000000",
         "",
         "Expected events per month, for cost estimates.",
-    ),
-    key("estimate.files_per_month", "files_per_month = 730", "730", "Expected files per month, for cost estimates."),
+    )
+    .range(1, MOST, "a month"),
+    key("estimate.files_per_month", "files_per_month = 730", "730", "Expected files per month, for cost estimates.")
+        .range(1, MOST, "a month"),
 ];
 
 impl Raw {
     pub(super) fn check(self, check: &mut Check<'_>) -> Option<Volume> {
         let files_span = self.files_per_month.as_ref().map(Spanned::span);
-        let events = check_volume(check, self.events_per_month, "estimate.events_per_month");
-        let files = check_volume(check, self.files_per_month, "estimate.files_per_month");
+        let events = volume(check, self.events_per_month, "estimate.events_per_month");
+        let files = volume(check, self.files_per_month, "estimate.files_per_month");
         if let (None, Some(span)) = (events, files_span) {
             let help = format!("below [estimate], {}", example(KEYS, "estimate.events_per_month"));
             check.mistake(span, "`estimate.events_per_month` is missing", "", help);
@@ -50,16 +52,6 @@ impl Raw {
     }
 }
 
-fn check_volume(check: &mut Check<'_>, value: Maybe<i64>, key: &str) -> Option<u64> {
-    let value = value?;
-    let n = u64::try_from(*value.get_ref()).ok().filter(|n| (1..=MOST).contains(n));
-    if n.is_none() {
-        check.mistake(
-            value.span(),
-            format!("`{key}` is out of range"),
-            format!("{} a month", value.get_ref()),
-            format!("write a whole number from 1 to {MOST}"),
-        );
-    }
-    n
+fn volume(check: &mut Check<'_>, value: Maybe<i64>, key: &str) -> Option<u64> {
+    check.large_number(value, key).and_then(|n| u64::try_from(n).ok())
 }

@@ -162,17 +162,18 @@ pub(super) fn check(
     report_missing: bool,
     found: &mut Vec<Diagnostic>,
 ) -> Option<Pipeline> {
-    let mut check = Check { found };
+    let keys: Vec<&'static Key> = all_keys().collect();
+    let mut check = Check { found, keys: &keys };
     let name_span = raw.pipeline.name.as_ref().map(Spanned::span);
-    let mut name = check.text(raw.pipeline.name, "pipeline.name", rules::pipeline_name);
+    let mut name = check.text(raw.pipeline.name, "pipeline.name");
     if let (Some(name), Some((environment, span))) = (&mut name, suffix) {
-        let valid = rules::pipeline_name(name).is_ok();
+        let valid = rules::PIPELINE_NAME.check(name).is_ok();
         *name = format!("{name}-{environment}");
         if valid {
-            check.rule(span, "pipeline.name", rules::pipeline_name(name));
+            check.rule(span, "pipeline.name", rules::PIPELINE_NAME.check(name));
         }
     }
-    let region = check.text(raw.pipeline.region, "pipeline.region", rules::region);
+    let region = check.text(raw.pipeline.region, "pipeline.region");
     for (value, example) in [(&name, "name = \"segment-events\""), (&region, "region = \"us-east-1\"")] {
         if value.is_none() && report_missing {
             let key = example.split(' ').next().unwrap_or_default();
@@ -180,11 +181,11 @@ pub(super) fn check(
             check.mistake(0..0, format!("`pipeline.{key}` is missing"), "", help);
         }
     }
-    let account = check.text(raw.pipeline.account, "pipeline.account", rules::account);
+    let account = check.text(raw.pipeline.account, "pipeline.account");
     let base = name.clone().unwrap_or_else(|| "unnamed".to_owned());
     let tags = check_tags(&mut check, &raw.tags, &base);
     if let (Some(span), Some(name), false) = (name_span, &name, raw.bucket.is_named())
-        && rules::pipeline_name(name).is_ok()
+        && rules::PIPELINE_NAME.check(name).is_ok()
     {
         check.rule(span, "pipeline.name", rules::derived_bucket_name(name));
     }

@@ -83,7 +83,7 @@ pub(crate) const INVOKE_RETRIES: i32 = 2;
 /// The retries of a message of the queue: by default those of a minor disturbance, and at most one less than the receive
 /// count of SQS (API reference, SetQueueAttributes).
 const QUEUE_RETRIES: i32 = 4;
-const MOST_QUEUE_RETRIES: i32 = 999;
+const MOST_QUEUE_RETRIES: i64 = 999;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -104,31 +104,55 @@ pub(super) struct Raw {
 }
 
 pub(super) const KEYS: &[Key] = &[
-    key("function.name", "name = \"segment-events-handler\"", "NAME-handler", "Name of the function."),
+    key("function.name", "name = \"segment-events-handler\"", "NAME-handler", "Name of the function.")
+        .text(rules::FUNCTION_NAME),
     key(
         "function.artifact",
         "artifact = \"target/lambda/bootstrap\"",
         "the binary that `make handler` builds",
         "Binary of the function, relative to the file.",
     ),
-    key("function.memory_mb", "memory_mb = 256", "256", "Memory in MB; the CPU share grows with it."),
-    key("function.timeout_seconds", "timeout_seconds = 60", "60", "Seconds after which Lambda ends an invocation."),
-    key("function.architecture", "architecture = \"x86_64\"", "x86_64", "\"x86_64\" or \"arm64\"."),
-    key("function.log_retention_days", "log_retention_days = 30", "30", "Days for which the log is kept."),
-    key("function.max_concurrency", "max_concurrency = 10", "", "Limit of concurrent invocations."),
-    key("function.retries", "retries = 4", "4", "Retries of a failed notification; without a queue at most 2."),
+    key("function.memory_mb", "memory_mb = 256", "256", "Memory in MB; the CPU share grows with it.")
+        .range(128, 10_240, "MB"),
+    key("function.timeout_seconds", "timeout_seconds = 60", "60", "Seconds after which Lambda ends an invocation.")
+        .range(1, 900, "seconds"),
+    key(
+        "function.architecture",
+        "architecture = \"x86_64\"",
+        "\"x86_64\"",
+        "Instruction set of the functions; `make handler` builds for it.",
+    )
+    .words(&["x86_64", "arm64"]),
+    key("function.log_retention_days", "log_retention_days = 30", "30", "Days for which the log is kept.")
+        .numbers(&RETENTION_DAYS, "days"),
+    key(
+        "function.max_concurrency",
+        "max_concurrency = 10",
+        "no limit",
+        "Limit of concurrent invocations (reserved concurrency).",
+    )
+    .range(1, 100_000, "invocations"),
+    key(
+        "function.retries",
+        "retries = 4",
+        "4",
+        "Retries of a failed notification; without a queue at most 2, the default.",
+    )
+    .range(0, MOST_QUEUE_RETRIES, "retries"),
     key(
         "function.max_event_age_seconds",
         "max_event_age_seconds = 21600",
         "21600",
-        "Seconds after which Lambda gives up on a notification.",
-    ),
+        "Seconds after which Lambda gives up on a notification that it was sent without a queue.",
+    )
+    .range(60, SIX_HOURS, "seconds"),
     key(
         "function.failure_queue",
         "failure_queue = \"segment-events-failures\"",
         "NAME-failures",
         "Name of the queue that receives failed notifications.",
-    ),
+    )
+    .text(rules::QUEUE_NAME),
     key(
         "function.environment",
         "environment = { LOG_LEVEL = \"debug\" }",
@@ -138,13 +162,13 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "function.kms_key",
         "kms_key = \"arn:aws:kms:us-east-1:123456789012:key/EXAMPLE\"",
-        "",
+        "Lambda's key",
         "ARN of the KMS key that encrypts the environment variables at rest.",
     ),
     key(
         "function.failure_queue_kms_key",
         "failure_queue_kms_key = \"arn:aws:kms:us-east-1:123456789012:key/EXAMPLE\"",
-        "",
+        "SQS's key",
         "ARN of the KMS key that encrypts the failure queue.",
     ),
 ];
@@ -158,49 +182,45 @@ impl Raw {
         via: Via,
         role: Role,
     ) -> Function {
-        let (retries, most_retries) = match via {
-            Via::Queue => (QUEUE_RETRIES, MOST_QUEUE_RETRIES),
-            Via::Function => (INVOKE_RETRIES, INVOKE_RETRIES),
-        };
         Function {
-            name: check
-                .text(self.name, "function.name", rules::function_name)
-                .unwrap_or_else(|| format!("{base}-handler")),
+            name: check.text(self.name, "function.name").unwrap_or_else(|| format!("{base}-handler")),
             role,
             source: Source::Notifications,
             artifact: self.artifact,
-            memory_mb: check.number(self.memory_mb, "function.memory_mb", 128, 10_240, "MB").unwrap_or(256),
-            timeout_seconds: check
-                .number(self.timeout_seconds, "function.timeout_seconds", 1, 900, "seconds")
-                .unwrap_or(60),
-            architecture: check_architecture(check, self.architecture),
-            log_retention_days: check_retention(check, self.log_retention_days),
-            max_concurrency: check.number(self.max_concurrency, "function.max_concurrency", 1, 100_000, "invocations"),
-            retries: check
-                .number(self.retries, "function.retries", 0, most_retries.into(), "retries")
-                .unwrap_or(retries),
+            memory_mb: check.number(self.memory_mb, "function.memory_mb").unwrap_or(256),
+            timeout_seconds: check.number(self.timeout_seconds, "function.timeout_seconds").unwrap_or(60),
+            architecture: check.word(self.architecture, "function.architecture").unwrap_or("x86_64").to_owned(),
+            log_retention_days: Setting::new(check.number(self.log_retention_days, "function.log_retention_days"), 30),
+            max_concurrency: check.number(self.max_concurrency, "function.max_concurrency"),
+            retries: check_retries(check, self.retries, via),
             max_event_age_seconds: check
-                .number(self.max_event_age_seconds, "function.max_event_age_seconds", 60, SIX_HOURS, "seconds")
+                .number(self.max_event_age_seconds, "function.max_event_age_seconds")
                 .unwrap_or(21_600),
             failure_queue: check
-                .text(self.failure_queue, "function.failure_queue", rules::queue_name)
+                .text(self.failure_queue, "function.failure_queue")
                 .unwrap_or_else(|| format!("{base}-failures")),
             environment: check_environment(check, "function.environment", &self.environment, &env::ALL),
-            kms_key: check.text(self.kms_key, "function.kms_key", |arn| rules::kms_key(arn, region)),
-            failure_queue_kms_key: check
-                .text(self.failure_queue_kms_key, "function.failure_queue_kms_key", |arn| rules::kms_key(arn, region)),
+            kms_key: check.text_by(self.kms_key, "function.kms_key", |arn| rules::kms_key(arn, region)),
+            failure_queue_kms_key: check.text_by(self.failure_queue_kms_key, "function.failure_queue_kms_key", |arn| {
+                rules::kms_key(arn, region)
+            }),
         }
     }
 }
 
-fn check_architecture(check: &mut Check<'_>, value: Maybe<String>) -> String {
-    let Some(value) = value else { return "x86_64".to_owned() };
-    if !matches!(value.get_ref().as_str(), "x86_64" | "arm64") {
-        let label = format!("Lambda does not support `{}`", value.get_ref().escape_debug());
-        let help = "write architecture = \"x86_64\" or architecture = \"arm64\"";
-        check.mistake(value.span(), "`function.architecture` is unknown", label, help);
+/// Checks the retries. Lambda retries an asynchronous invocation less often than a queue delivers a message.
+fn check_retries(check: &mut Check<'_>, value: Maybe<i64>, via: Via) -> i32 {
+    let span = value.as_ref().map(Spanned::span);
+    let retries = check.number(value, "function.retries");
+    let (default, most) = match via {
+        Via::Queue => (QUEUE_RETRIES, i32::MAX),
+        Via::Function => (INVOKE_RETRIES, INVOKE_RETRIES),
+    };
+    if let (Some(n), Some(span)) = (retries.filter(|n| *n > most), span) {
+        let help = format!("write {most} or fewer, or via = \"queue\" below [notification]");
+        check.mistake(span, "`function.retries` is out of range without a queue", format!("{n} retries"), help);
     }
-    value.into_inner()
+    retries.unwrap_or(default)
 }
 
 /// Checks the names and values of the environment variables at `path`, and their total size. The pipeline sets `own`.
@@ -234,17 +254,4 @@ pub(super) fn check_environment(
         }
     }
     declared.iter().map(|(name, value)| (name.get_ref().clone(), value.get_ref().clone())).collect()
-}
-
-fn check_retention(check: &mut Check<'_>, value: Maybe<i64>) -> Setting<i32> {
-    if let Some(days) = value.as_ref().filter(|days| !RETENTION_DAYS.contains(days.get_ref())) {
-        let allowed: Vec<String> = RETENTION_DAYS.iter().map(ToString::to_string).collect();
-        check.mistake(
-            days.span(),
-            "CloudWatch Logs does not accept this `function.log_retention_days`",
-            format!("{} days", days.get_ref()),
-            format!("write one of {}", allowed.join(", ")),
-        );
-    }
-    Setting::new(value.map(|days| i32::try_from(days.into_inner()).unwrap_or(i32::MAX)), 30)
 }

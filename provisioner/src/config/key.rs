@@ -1,4 +1,7 @@
-//! The keys of `pipeline.toml`, for messages, the JSON Schema and editors.
+//! The keys of `pipeline.toml`: what each means and accepts, for the checks, the messages, the JSON Schema and the
+//! reference.
+
+use super::rules::Text;
 
 /// A key of the file.
 #[derive(Debug, Clone, Copy)]
@@ -7,10 +10,33 @@ pub(super) struct Key {
     pub(super) path: &'static str,
     /// A line of the file that sets it.
     pub(super) example: &'static str,
-    /// The default value, or a description of it; empty if there is none.
+    /// The default as TOML, or a description of it; empty if there is none.
     pub(super) default: &'static str,
-    /// The meaning and the unit, in one sentence.
+    /// The meaning, in one sentence.
     pub(super) description: &'static str,
+    /// The values of the key, or of each entry of its list.
+    pub(super) values: Values,
+    /// The least and the most entries of its list.
+    pub(super) entries: (usize, usize),
+    /// True if its section must have it.
+    pub(super) is_required: bool,
+}
+
+/// Values of the type of a key's example.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Values {
+    /// All of them.
+    Any,
+    /// Whole numbers.
+    Range { least: i64, most: i64, unit: &'static str },
+    /// These whole numbers.
+    Numbers { allowed: &'static [i64], unit: &'static str },
+    /// These words.
+    Words(&'static [&'static str]),
+    /// Texts that obey a rule.
+    Text(Text),
+    /// A word, or numbers of capacity units: `{ read = 5, write = 5 }`.
+    Capacity { word: &'static str, least: i64, most: i64 },
 }
 
 pub(super) const fn key(
@@ -19,7 +45,45 @@ pub(super) const fn key(
     default: &'static str,
     description: &'static str,
 ) -> Key {
-    Key { path, example, default, description }
+    let entries = (0, usize::MAX);
+    Key { path, example, default, description, values: Values::Any, entries, is_required: false }
+}
+
+impl Key {
+    /// Limits a whole number, with its unit.
+    pub(super) const fn range(self, least: i64, most: i64, unit: &'static str) -> Self {
+        Self { values: Values::Range { least, most, unit }, ..self }
+    }
+
+    /// Limits a whole number to these, with their unit.
+    pub(super) const fn numbers(self, allowed: &'static [i64], unit: &'static str) -> Self {
+        Self { values: Values::Numbers { allowed, unit }, ..self }
+    }
+
+    /// Limits a text, or each entry of a list, to these words.
+    pub(super) const fn words(self, words: &'static [&'static str]) -> Self {
+        Self { values: Values::Words(words), ..self }
+    }
+
+    /// Gives a rule to a text, or to each entry of a list.
+    pub(super) const fn text(self, rule: Text) -> Self {
+        Self { values: Values::Text(rule), ..self }
+    }
+
+    /// Accepts a word, or numbers of capacity units.
+    pub(super) const fn capacity(self, word: &'static str, least: i64, most: i64) -> Self {
+        Self { values: Values::Capacity { word, least, most }, ..self }
+    }
+
+    /// Limits the number of entries of a list.
+    pub(super) const fn entries(self, least: usize, most: usize) -> Self {
+        Self { entries: (least, most), ..self }
+    }
+
+    /// Says that the section must have the key.
+    pub(super) const fn required(self) -> Self {
+        Self { is_required: true, ..self }
+    }
 }
 
 /// The sections that may occur several times.

@@ -66,7 +66,7 @@ const STDIN: &str = "-";
 /// [`ErrorKind::Io`] if the file cannot be read, [`ErrorKind::Config`] with every mistake in it, [`ErrorKind::Usage`]
 /// if it declares no such environment.
 pub(crate) fn load(path: &Path, environment: Option<&str>, named_by: &str) -> Result<Pipeline, Error> {
-    let is_stdin = path.as_os_str() == STDIN;
+    let is_stdin = is_stdin(path);
     let name = display_name(path);
     let text = if is_stdin {
         let mut text = String::new();
@@ -83,9 +83,26 @@ pub(crate) fn load(path: &Path, environment: Option<&str>, named_by: &str) -> Re
     Ok(pipeline)
 }
 
+/// Returns the names of the environments of a file, and [`LOCAL`], as far as the file can be read.
+pub(crate) fn environments(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut ignored = Vec::new();
+    let mut tree = tree::parse(&text, &mut ignored);
+    let mut names: Vec<String> = tree::take_environments(&mut tree, &mut ignored).into_keys().collect();
+    if !names.iter().any(|name| name == LOCAL) {
+        names.push(LOCAL.to_owned());
+    }
+    names
+}
+
+/// Returns whether the file is the standard input.
+pub(crate) fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == STDIN
+}
+
 /// Returns the name of the file for messages.
 pub(crate) fn display_name(path: &Path) -> String {
-    if path.as_os_str() == STDIN { "standard input".to_owned() } else { path.display().to_string() }
+    if is_stdin(path) { "standard input".to_owned() } else { path.display().to_string() }
 }
 
 /// Parses and checks `text`, as [`load`] does with `--env`.

@@ -75,29 +75,39 @@ pub(super) struct Raw {
     batch_seconds: Maybe<i64>,
 }
 
+/// The bounds of numbers are Lambda's (API reference, CreateEventSourceMapping and ScalingConfig).
 pub(super) const KEYS: &[Key] = &[
-    key("notification.prefix", "prefix = \"segment-logs/\"", "segment-logs/", "Beginning of the keys to count."),
-    key("notification.suffix", "suffix = \".gz\"", ".gz", "End of the keys to count."),
+    key("notification.prefix", "prefix = \"segment-logs/\"", "\"segment-logs/\"", "Beginning of the keys to count.")
+        .text(rules::FILTER),
+    key("notification.suffix", "suffix = \".gz\"", "\".gz\"", "End of the keys to count.").text(rules::FILTER),
     key(
         "notification.via",
         "via = \"queue\"",
-        "queue",
+        "\"queue\"",
         "\"queue\": the function takes batches from a queue; \"function\": one invocation for each object.",
-    ),
+    )
+    .words(&["queue", "function"]),
     key(
         "notification.queue",
         "queue = \"segment-events-notifications\"",
         "NAME-notifications",
         "Name of the queue of notifications.",
-    ),
+    )
+    .text(rules::QUEUE_NAME),
     key(
         "notification.max_concurrency",
         "max_concurrency = 8",
         "8, or what table.billing carries",
         "Most batches that are counted at the same time.",
+    )
+    .range(2, 1_000, "batches"),
+    key("notification.batch_size", "batch_size = 100", "100", "Most notifications in a batch.").range(
+        1,
+        10_000,
+        "notifications",
     ),
-    key("notification.batch_size", "batch_size = 100", "100", "Most notifications in a batch."),
-    key("notification.batch_seconds", "batch_seconds = 1", "1", "Seconds to wait for a batch to fill."),
+    key("notification.batch_seconds", "batch_seconds = 1", "1", "Seconds to wait for a batch to fill.")
+        .range(0, 300, "seconds"),
 ];
 
 impl Raw {
@@ -117,26 +127,22 @@ impl Raw {
         }
         let (prefix_span, suffix_span) =
             (self.prefix.as_ref().map(Spanned::span), self.suffix.as_ref().map(Spanned::span));
-        let prefix = check.text(self.prefix, "notification.prefix", rules::filter);
-        let suffix = check.text(self.suffix, "notification.suffix", rules::filter);
+        let prefix = check.text(self.prefix, "notification.prefix");
+        let suffix = check.text(self.suffix, "notification.suffix");
         let window_span = self.batch_seconds.as_ref().or(self.batch_size.as_ref()).map(Spanned::span);
         let both = Notification {
             prefix: prefix.unwrap_or_else(|| "segment-logs/".to_owned()),
             suffix: suffix.unwrap_or_else(|| ".gz".to_owned()),
-            via: check_via(check, self.via),
-            queue: check
-                .text(self.queue, "notification.queue", rules::queue_name)
-                .unwrap_or_else(|| format!("{base}-notifications")),
-            // The bounds of Lambda (API reference, CreateEventSourceMapping and ScalingConfig).
+            via: match check.word(self.via, "notification.via") {
+                Some("function") => Via::Function,
+                _ => Via::Queue,
+            },
+            queue: check.text(self.queue, "notification.queue").unwrap_or_else(|| format!("{base}-notifications")),
             max_concurrency: check
-                .number(self.max_concurrency, "notification.max_concurrency", 2, 1_000, "batches")
+                .number(self.max_concurrency, "notification.max_concurrency")
                 .unwrap_or_else(|| billing.batches_at_once()),
-            batch_size: check
-                .number(self.batch_size, "notification.batch_size", 1, 10_000, "notifications")
-                .unwrap_or(100),
-            batch_seconds: check
-                .number(self.batch_seconds, "notification.batch_seconds", 0, 300, "seconds")
-                .unwrap_or(1),
+            batch_size: check.number(self.batch_size, "notification.batch_size").unwrap_or(100),
+            batch_seconds: check.number(self.batch_seconds, "notification.batch_seconds").unwrap_or(1),
         };
         if both.batch_size > LARGEST_WITHOUT_WINDOW && both.batch_seconds == 0 {
             check.mistake(
@@ -155,19 +161,5 @@ impl Raw {
             );
         }
         both
-    }
-}
-
-fn check_via(check: &mut Check<'_>, value: Maybe<String>) -> Via {
-    let Some(value) = value else { return Via::Queue };
-    match value.get_ref().as_str() {
-        "queue" => Via::Queue,
-        "function" => Via::Function,
-        other => {
-            let label = format!("`{}` is neither", other.escape_debug());
-            let help = "write via = \"queue\" or via = \"function\"";
-            check.mistake(value.span(), "`notification.via` is unknown", label, help);
-            Via::Queue
-        }
     }
 }

@@ -29,10 +29,24 @@ pub(super) struct Raw {
 }
 
 pub(super) const KEYS: &[Key] = &[
-    key("pipeline.name", "name = \"segment-events\"", "", "Name of the pipeline; all other names derive from it."),
-    key("pipeline.region", "region = \"us-east-1\"", "", "AWS region of all resources."),
-    key("pipeline.account", "account = \"123456789012\"", "", "The only AWS account in which to act, as 12 digits."),
-    key("tags", "team = \"analytics\"", "", "Tags of all resources."),
+    key("pipeline.name", "name = \"segment-events\"", "", "Name of the pipeline; all other names derive from it.")
+        .text(rules::PIPELINE_NAME)
+        .required(),
+    key("pipeline.region", "region = \"us-east-1\"", "", "AWS region of all resources.").text(rules::REGION).required(),
+    key(
+        "pipeline.account",
+        "account = \"123456789012\"",
+        "any account",
+        "The only AWS account in which to act, as 12 digits.",
+    )
+    .text(rules::ACCOUNT),
+    key(
+        "tags",
+        "team = \"analytics\"",
+        "",
+        "Tags of all resources, up to 46; `pipeline`, `managed-by` and `managed-tags` are added.",
+    )
+    .text(rules::TAG_VALUE),
 ];
 
 /// Tags with their positions in the file.
@@ -53,7 +67,7 @@ pub(super) fn check_tags(check: &mut Check<'_>, tags: &RawTags, pipeline: &str) 
             );
         }
         check.rule(key.span(), &format!("tags.{}", key.get_ref()), rules::tag_key(key.get_ref()));
-        check.rule(value.span(), &format!("tags.{}", key.get_ref()), rules::tag_value(value.get_ref()));
+        check.rule(value.span(), &format!("tags.{}", key.get_ref()), rules::TAG_VALUE.check(value.get_ref()));
         all.insert(key.get_ref().clone(), value.get_ref().clone());
     }
     if let Some((last, _)) = tags.iter().nth(MOST_TAGS) {

@@ -41,31 +41,39 @@ pub(super) struct RawStatement {
 }
 
 pub(super) const KEYS: &[Key] = &[
-    key("role.name", "name = \"segment-events-function\"", "NAME-function", "Name of the function's role."),
+    key("role.name", "name = \"segment-events-function\"", "NAME-function", "Name of the function's role.")
+        .text(rules::ROLE_NAME),
     key(
         "role.permissions_boundary",
         "permissions_boundary = \"arn:aws:iam::123456789012:policy/boundary\"",
         "",
         "ARN of the policy that bounds the permissions of the pipeline's roles.",
-    ),
-    key("role.statement.actions", "actions = [\"s3:GetObject\"]", "", "IAM actions that the role allows in addition."),
+    )
+    .text(rules::POLICY_ARN),
+    key("role.statement.actions", "actions = [\"s3:GetObject\"]", "", "IAM actions that the role allows in addition.")
+        .text(rules::ACTION)
+        .entries(1, usize::MAX)
+        .required(),
     key(
         "role.statement.resources",
         "resources = [\"arn:aws:s3:::acme-lookup/*\"]",
         "",
         "ARNs on which the role allows these actions.",
-    ),
+    )
+    .text(rules::RESOURCE)
+    .entries(1, usize::MAX)
+    .required(),
 ];
 
 impl Raw {
     /// Checks the section. Returns the counter's role, and the ARN of the policy that bounds the permissions of every role.
     pub(super) fn check(self, check: &mut Check<'_>, base: &str, has_segment_role: bool) -> (Role, Option<String>) {
         let given = self.name.clone();
-        let name = check.text(self.name, "role.name", rules::role_name).unwrap_or_else(|| format!("{base}-function"));
+        let name = check.text(self.name, "role.name").unwrap_or_else(|| format!("{base}-function"));
         if has_segment_role && name == format!("{base}-segment") {
             check.duplicate(given.as_ref(), "role.name", "the name of the role that Segment assumes");
         }
-        let boundary = check.text(self.permissions_boundary, "role.permissions_boundary", rules::policy_arn);
+        let boundary = check.text(self.permissions_boundary, "role.permissions_boundary");
         (Role { name, statements: check_statements(check, "role.statement", KEYS, self.statement) }, boundary)
     }
 }
@@ -90,10 +98,10 @@ fn check_statement(check: &mut Check<'_>, path: &str, keys: &[Key], raw: Spanned
         }
     }
     for action in &raw.actions {
-        check.rule(action.span(), &actions, rules::action(action.get_ref()));
+        check.rule(action.span(), &actions, rules::ACTION.check(action.get_ref()));
     }
     for arn in &raw.resources {
-        check.rule(arn.span(), &resources, rules::resource(arn.get_ref()));
+        check.rule(arn.span(), &resources, rules::RESOURCE.check(arn.get_ref()));
     }
     let plain = |list: Vec<Spanned<String>>| list.into_iter().map(Spanned::into_inner).collect::<Vec<_>>();
     let statement = Statement { actions: plain(raw.actions), resources: plain(raw.resources) };

@@ -85,43 +85,51 @@ pub(super) const KEYS: &[Key] = &[
         "count = [\"track\"]",
         "[\"track\"]",
         "Segment message types to count; types other than track are counted under the name of the type.",
-    ),
+    )
+    .words(&MESSAGE_TYPES)
+    .entries(1, usize::MAX),
     key(
         "rollup.max_age_days",
         "max_age_days = 90",
         "90",
         "Days before `receivedAt` beyond which a message counts in the hour of `receivedAt`; 0 for no limit.",
-    ),
+    )
+    .range(0, 36_500, "days"),
     key(
         "rollup.max_ahead_hours",
         "max_ahead_hours = 24",
         "24",
         "Hours after `receivedAt` beyond which a message counts in the hour of `receivedAt`; 0 for no limit.",
-    ),
+    )
+    .range(0, 876_000, "hours"),
     key(
         "rollup.duplicates",
         "duplicates = \"once\"",
-        "once",
+        "\"once\"",
         "\"once\": objects with the same content count once; \"count\": each counts.",
-    ),
+    )
+    .words(&["once", "count"]),
     key(
         "rollup.sum",
         "sum = [\"properties.revenue\"]",
         "",
         "Paths of fields whose numbers are summed for each event and hour.",
-    ),
+    )
+    .entries(0, MOST_FIELDS),
     key(
         "rollup.by",
         "by = [\"properties.plan\"]",
         "",
         "Paths of fields by whose values the messages of each event and hour are counted and summed as well.",
-    ),
+    )
+    .entries(0, MOST_FIELDS),
     key(
         "rollup.by_limit",
         "by_limit = 100",
         "100",
         "Values of such a field for an event of an object beyond which messages count as `(other)`.",
-    ),
+    )
+    .range(1, MOST_VALUES, "values"),
 ];
 
 /// The most fields that are summed. Each adds two attributes to an item.
@@ -136,41 +144,23 @@ const LONGEST_PATH: usize = 200;
 impl Raw {
     pub(super) fn check(self, check: &mut Check<'_>) -> Rollup {
         let default = Rollup::default();
-        let max_age_days = check.number(self.max_age_days, "rollup.max_age_days", 0, 36_500, "days");
-        let max_ahead_hours = check.number(self.max_ahead_hours, "rollup.max_ahead_hours", 0, 876_000, "hours");
+        let max_age_days = check.number(self.max_age_days, "rollup.max_age_days");
+        let max_ahead_hours = check.number(self.max_ahead_hours, "rollup.max_ahead_hours");
         Rollup {
             count: self.count.map_or(default.count, |count| check_types(check, count)),
             max_age_days: max_age_days.unwrap_or(default.max_age_days),
             max_ahead_hours: max_ahead_hours.unwrap_or(default.max_ahead_hours),
-            counts_duplicates: check_duplicates(check, self.duplicates),
+            counts_duplicates: check.word(self.duplicates, "rollup.duplicates") == Some("count"),
             sum: self.sum.map_or_else(Vec::new, |paths| check_paths(check, "rollup.sum", paths)),
             by: self.by.map_or_else(Vec::new, |paths| check_paths(check, "rollup.by", paths)),
-            by_limit: check.number(self.by_limit, "rollup.by_limit", 1, MOST_VALUES, "values").unwrap_or(VALUES),
+            by_limit: check.number(self.by_limit, "rollup.by_limit").unwrap_or(VALUES),
         }
     }
 }
 
-fn check_duplicates(check: &mut Check<'_>, value: Maybe<String>) -> bool {
-    let Some(value) = value else { return false };
-    if !matches!(value.get_ref().as_str(), "once" | "count") {
-        let label = format!("`{}` is neither", value.get_ref().escape_debug());
-        let help = "write duplicates = \"once\" or duplicates = \"count\"";
-        check.mistake(value.span(), "`rollup.duplicates` is unknown", label, help);
-    }
-    value.get_ref() == "count"
-}
-
 /// Checks a list of paths of fields.
 fn check_paths(check: &mut Check<'_>, key: &str, paths: Spanned<Vec<Spanned<String>>>) -> Vec<String> {
-    if paths.get_ref().len() > MOST_FIELDS {
-        let label = format!("{} paths", paths.get_ref().len());
-        check.mistake(
-            paths.span(),
-            format!("`{key}` has too many paths"),
-            label,
-            format!("list at most {MOST_FIELDS}"),
-        );
-    }
+    check.entries(&paths, key);
     let mut seen = BTreeSet::new();
     for path in paths.get_ref() {
         let text = path.get_ref().as_str();
@@ -188,17 +178,12 @@ fn check_paths(check: &mut Check<'_>, key: &str, paths: Spanned<Vec<Spanned<Stri
 }
 
 fn check_types(check: &mut Check<'_>, count: Spanned<Vec<Spanned<String>>>) -> Vec<String> {
-    let help = format!("choose from {}", MESSAGE_TYPES.join(", "));
-    if count.get_ref().is_empty() {
-        check.mistake(count.span(), "`rollup.count` is empty", "nothing would be counted", help.clone());
-    }
+    check.entries(&count, "rollup.count");
     let mut seen = BTreeSet::new();
     for kind in count.get_ref() {
-        let name = kind.get_ref().as_str();
-        if !MESSAGE_TYPES.contains(&name) {
-            let message = format!("`{}` is not a Segment message type", name.escape_debug());
-            check.mistake(kind.span(), message, "", help.clone());
-        } else if !seen.insert(name.to_owned()) {
+        if let Some(name) = check.word(Some(kind.clone()), "rollup.count")
+            && !seen.insert(name)
+        {
             check.mistake(kind.span(), format!("`{name}` is listed twice"), "", "list each type once");
         }
     }

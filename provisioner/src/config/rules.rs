@@ -15,12 +15,103 @@ fn violation(why: impl Into<String>, help: impl Into<String>) -> Rule {
     Err(Violation { why: why.into(), help: help.into() })
 }
 
+/// A rule for texts, of which the JSON Schema has all but the last part.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Text {
+    /// The least and the most characters.
+    pub(super) length: (usize, usize),
+    pub(super) letters: Letters,
+    /// The rest of the rule, for texts of this length and of these letters.
+    more: fn(&str) -> Rule,
+}
+
+/// Letters of which a text may consist.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Letters {
+    /// Letters and ranges of letters, as a regular expression has them in brackets, a hyphen last; empty for all.
+    pub(super) class: &'static str,
+    /// The same in words.
+    description: &'static str,
+}
+
+const ALL: Letters = Letters { class: "", description: "" };
+const DIGITS: Letters = Letters { class: "0-9", description: "digits" };
+const LOWER: Letters = Letters { class: "a-z0-9-", description: "lower-case letters, digits and hyphens" };
+const LOWER_AND_DOTS: Letters =
+    Letters { class: "a-z0-9.-", description: "lower-case letters, digits, hyphens and dots" };
+const WORD: Letters = Letters { class: "A-Za-z0-9_-", description: "letters, digits, hyphens and underscores" };
+const WORD_AND_DOTS: Letters =
+    Letters { class: "A-Za-z0-9_.-", description: "letters, digits, hyphens, underscores and dots" };
+const ROLE: Letters = Letters { class: "A-Za-z0-9_+=,.@-", description: "letters, digits and the signs _ + = , . @ -" };
+
+/// A pipeline's name becomes part of the names of a bucket, tables, roles and a function, so it must obey the strictest
+/// of their rules and leave room for a suffix.
+pub(super) const PIPELINE_NAME: Text = text(2, 40, LOWER, pipeline_name);
+pub(super) const BUCKET_NAME: Text = text(3, 63, LOWER_AND_DOTS, bucket_name);
+pub(super) const ROLE_NAME: Text = text(1, 64, ROLE, accept);
+pub(super) const FUNCTION_NAME: Text = text(1, 64, WORD, accept);
+/// The name of an SQS standard queue.
+pub(super) const QUEUE_NAME: Text = text(1, 80, WORD, accept);
+pub(super) const TABLE_NAME: Text = text(3, 255, WORD_AND_DOTS, accept);
+/// The name of a Kinesis data stream.
+pub(super) const STREAM_NAME: Text = text(1, 128, WORD_AND_DOTS, accept);
+pub(super) const REGION: Text = text(0, usize::MAX, ALL, region);
+pub(super) const ACCOUNT: Text = text(12, 12, DIGITS, accept);
+pub(super) const TAG_VALUE: Text = text(0, 256, ALL, tag_letters);
+/// A notification filter: a plain string at the beginning or the end of a key.
+pub(super) const FILTER: Text = text(1, 1024, ALL, filter);
+/// An action, and a resource, of a policy statement.
+pub(super) const ACTION: Text = text(0, usize::MAX, ALL, action);
+pub(super) const RESOURCE: Text = text(0, usize::MAX, ALL, resource);
+pub(super) const POLICY_ARN: Text = text(0, 2_048, ALL, policy_arn);
+/// The id of a Segment workspace is the external id of sts:AssumeRole (IAM API reference).
+pub(super) const WORKSPACE_ID: Text = text(2, 1224, ALL, accept);
+
+const fn text(least: usize, most: usize, letters: Letters, more: fn(&str) -> Rule) -> Text {
+    Text { length: (least, most), letters, more }
+}
+
+fn accept(_: &str) -> Rule {
+    Ok(())
+}
+
+impl Text {
+    /// Checks a text.
+    pub(super) fn check(&self, text: &str) -> Rule {
+        length(text, self.length.0, self.length.1)?;
+        if !self.letters.class.is_empty() {
+            letters(text, |c| self.letters.contain(c), self.letters.description)?;
+        }
+        (self.more)(text)
+    }
+}
+
+impl Letters {
+    /// Returns whether `c` is in the class.
+    fn contain(self, c: char) -> bool {
+        let mut rest = self.class;
+        while let Some(first) = rest.chars().next() {
+            rest = &rest[first.len_utf8()..];
+            let last = rest.strip_prefix('-').and_then(|after| after.chars().next());
+            if let Some(last) = last {
+                rest = &rest[1 + last.len_utf8()..];
+            }
+            if (first..=last.unwrap_or(first)).contains(&c) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
 fn length(text: &str, least: usize, most: usize) -> Rule {
     let n = text.chars().count();
     if (least..=most).contains(&n) {
         return Ok(());
     }
-    violation(format!("{n} characters"), format!("write {least} to {most} characters"))
+    let help =
+        if least == most { format!("write {least} characters") } else { format!("write {least} to {most} characters") };
+    violation(format!("{n} characters"), help)
 }
 
 fn letters(text: &str, allowed: impl Fn(char) -> bool, description: &str) -> Rule {
@@ -32,15 +123,8 @@ fn letters(text: &str, allowed: impl Fn(char) -> bool, description: &str) -> Rul
     }
 }
 
-/// Checks the name of a pipeline. It becomes part of the names of a bucket, tables, roles and a function, so it must
-/// obey the strictest of their rules and leave room for a suffix.
-pub(super) fn pipeline_name(name: &str) -> Rule {
-    length(name, 2, 40)?;
-    letters(
-        name,
-        |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-',
-        "lower-case letters, digits and hyphens",
-    )?;
+/// Checks the ends of a pipeline's name.
+fn pipeline_name(name: &str) -> Rule {
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) || name.ends_with('-') {
         return violation("invalid first or last character", "begin with a letter, end with a letter or a digit");
     }
@@ -48,13 +132,7 @@ pub(super) fn pipeline_name(name: &str) -> Rule {
 }
 
 /// Checks the name of a general purpose bucket.
-pub(super) fn bucket_name(name: &str) -> Rule {
-    length(name, 3, 63)?;
-    letters(
-        name,
-        |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.'),
-        "lower-case letters, digits, hyphens and dots",
-    )?;
+fn bucket_name(name: &str) -> Rule {
     let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     if !name.starts_with(edge) || !name.ends_with(edge) {
         return violation("invalid first or last character", "begin and end with a letter or a digit");
@@ -84,48 +162,10 @@ pub(super) fn bucket_name(name: &str) -> Rule {
 
 /// Checks a pipeline's name that is also the name of its bucket.
 pub(super) fn derived_bucket_name(name: &str) -> Rule {
-    bucket_name(name).map_err(|Violation { why, .. }| Violation {
+    BUCKET_NAME.check(name).map_err(|Violation { why, .. }| Violation {
         why: format!("as the name of the bucket: {why}"),
         help: "set bucket.name, or choose another name".to_owned(),
     })
-}
-
-/// Checks the name of an IAM role.
-pub(super) fn role_name(name: &str) -> Rule {
-    length(name, 1, 64)?;
-    letters(name, |c| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c), "letters, digits and the signs _ + = , . @ -")
-}
-
-/// Checks the name of a Lambda function.
-pub(super) fn function_name(name: &str) -> Rule {
-    length(name, 1, 64)?;
-    letters(name, |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'), "letters, digits, hyphens and underscores")
-}
-
-/// Checks the name of an SQS standard queue.
-pub(super) fn queue_name(name: &str) -> Rule {
-    length(name, 1, 80)?;
-    letters(name, |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'), "letters, digits, hyphens and underscores")
-}
-
-/// Checks the name of a DynamoDB table.
-pub(super) fn table_name(name: &str) -> Rule {
-    length(name, 3, 255)?;
-    letters(
-        name,
-        |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'),
-        "letters, digits, hyphens, underscores and dots",
-    )
-}
-
-/// Checks the name of a Kinesis data stream.
-pub(super) fn stream_name(name: &str) -> Rule {
-    length(name, 1, 128)?;
-    letters(
-        name,
-        |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'),
-        "letters, digits, hyphens, underscores and dots",
-    )
 }
 
 /// Checks a region against AWS's scheme of `area-direction-number`; a list would miss the next region that AWS opens.
@@ -160,14 +200,6 @@ pub(crate) fn partition(region: &str) -> &'static str {
     BY_PREFIX.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("aws", |(_, partition)| partition)
 }
 
-/// Checks an account id.
-pub(super) fn account(id: &str) -> Rule {
-    if id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit()) {
-        return Ok(());
-    }
-    violation("not an account id", "write its 12 digits as a string: account = \"123456789012\"")
-}
-
 /// Checks a tag key against the rules of all services used here.
 pub(super) fn tag_key(key: &str) -> Rule {
     length(key, 1, 128)?;
@@ -181,12 +213,7 @@ pub(super) fn tag_key(key: &str) -> Rule {
     tag_letters(key)
 }
 
-/// Checks a tag value against the rules of all services used here.
-pub(super) fn tag_value(value: &str) -> Rule {
-    length(value, 0, 256)?;
-    tag_letters(value)
-}
-
+/// Checks the letters of a tag against the rules of all services used here.
 fn tag_letters(text: &str) -> Rule {
     letters(
         text,
@@ -195,9 +222,8 @@ fn tag_letters(text: &str) -> Rule {
     )
 }
 
-/// Checks a notification filter: a plain string at the beginning or the end of a key.
-pub(super) fn filter(text: &str) -> Rule {
-    length(text, 1, 1024)?;
+/// Checks that a filter is a plain string.
+fn filter(text: &str) -> Rule {
     if text.contains('*') || text.contains('?') {
         return violation("filters do not support wildcards", "write the exact string with which keys begin or end");
     }
@@ -209,7 +235,7 @@ pub(super) fn filter(text: &str) -> Rule {
 }
 
 /// Checks an action of a policy statement.
-pub(super) fn action(action: &str) -> Rule {
+fn action(action: &str) -> Rule {
     let shaped = action.split_once(':').is_some_and(|(service, call)| {
         !service.is_empty()
             && service.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
@@ -217,19 +243,6 @@ pub(super) fn action(action: &str) -> Rule {
             && call.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '*' | '?'))
     });
     if shaped { Ok(()) } else { violation("not an IAM action", "write service:Action, such as \"s3:GetObject\"") }
-}
-
-/// Checks the id of a Segment workspace. It is used as the external id of sts:AssumeRole, which has 2 to 1224 letters,
-/// digits and some signs (STS API reference, AssumeRole).
-pub(super) fn workspace_id(id: &str) -> Rule {
-    if !(2..=1224).contains(&id.len()) {
-        return violation("not a workspace id", "copy it from Segment's workspace settings");
-    }
-    letters(
-        id,
-        |c| c.is_ascii_alphanumeric() || "_+=,.@:/-".contains(c),
-        "letters, digits and the signs _ + = , . @ : / -",
-    )
 }
 
 /// Returns the six parts of an ARN: `arn`, partition, service, region, account and resource.
@@ -248,7 +261,7 @@ pub(super) fn kms_key(arn: &str, region: Option<&str>) -> Rule {
         return violation("an alias, not a key", shape);
     }
     let key = resource.strip_prefix("key/").unwrap_or_default();
-    if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') || account(id).is_err() {
+    if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') || ACCOUNT.check(id).is_err() {
         return violation("not the ARN of a KMS key", shape);
     }
     in_region(arn, "key", region)
@@ -292,10 +305,10 @@ pub(super) fn email(address: &str) -> Rule {
 }
 
 /// Checks the ARN of a managed policy.
-pub(super) fn policy_arn(arn: &str) -> Rule {
+fn policy_arn(arn: &str) -> Rule {
     let is_policy = matches!(arn_parts(arn), Some([_, _, "iam", "", owner, resource])
-        if (owner == "aws" || account(owner).is_ok()) && resource.len() > 7 && resource.starts_with("policy/"));
-    if is_policy && arn.len() <= 2_048 {
+        if (owner == "aws" || ACCOUNT.check(owner).is_ok()) && resource.len() > 7 && resource.starts_with("policy/"));
+    if is_policy {
         return Ok(());
     }
     violation("not the ARN of a managed policy", "write arn:aws:iam::ACCOUNT:policy/NAME")
@@ -335,7 +348,7 @@ pub(super) fn variable_name(name: &str) -> Rule {
 }
 
 /// Checks a resource of a policy statement.
-pub(super) fn resource(arn: &str) -> Rule {
+fn resource(arn: &str) -> Rule {
     if arn == "*" || arn.starts_with("arn:") && arn.splitn(6, ':').count() == 6 {
         return Ok(());
     }

@@ -21,7 +21,8 @@ pub(super) const KEYS: &[Key] = &[key(
     "workspace_id = \"abc123XYZ\"",
     "",
     "Id of Segment's workspace; with it, the role that Segment assumes to write to the bucket is created.",
-)];
+)
+.text(rules::WORKSPACE_ID)];
 
 impl Raw {
     /// Returns whether the file asks for the role that Segment assumes.
@@ -40,6 +41,6 @@ impl Raw {
                 "remove it, and give Segment another way to write to the bucket",
             );
         }
-        check.text(self.workspace_id, "segment.workspace_id", rules::workspace_id)
+        check.text(self.workspace_id, "segment.workspace_id")
     }
 }

@@ -7,10 +7,7 @@ use super::key::{Key, key};
 use super::rules;
 use super::setting::Setting;
 
-/// The least and the most hours for which Kinesis keeps records (API reference, DecreaseStreamRetentionPeriod and
-/// IncreaseStreamRetentionPeriod). A new stream keeps them for the least.
-const LEAST_HOURS: i64 = 24;
-const MOST_HOURS: i64 = 8_760;
+/// The hours for which a new stream keeps records.
 const DEFAULT_HOURS: i32 = 24;
 
 /// The stream to which DynamoDB copies every change of the ledger.
@@ -32,29 +29,33 @@ pub(super) struct Raw {
     kms_key: Maybe<String>,
 }
 
+/// The bounds of the retention are Kinesis's (API reference, DecreaseStreamRetentionPeriod and
+/// IncreaseStreamRetentionPeriod).
 pub(super) const KEYS: &[Key] = &[
     key(
         "stream.name",
         "name = \"segment-events-stream\"",
         "NAME-stream",
         "Name of the stream of the ledger's changes; the section creates it.",
-    ),
-    key("stream.retention_hours", "retention_hours = 24", "24", "Hours for which Kinesis keeps the records."),
+    )
+    .text(rules::STREAM_NAME),
+    key("stream.retention_hours", "retention_hours = 24", "24", "Hours for which Kinesis keeps the records.")
+        .range(24, 8_760, "hours"),
     key(
         "stream.kms_key",
         "kms_key = \"arn:aws:kms:us-east-1:123456789012:key/EXAMPLE\"",
-        "",
+        "Kinesis's key",
         "ARN of the KMS key with which Kinesis encrypts the records.",
     ),
 ];
 
 impl Raw {
     pub(super) fn check(self, check: &mut Check<'_>, base: &str, region: Option<&str>) -> Stream {
-        let hours = check.number(self.retention_hours, "stream.retention_hours", LEAST_HOURS, MOST_HOURS, "hours");
+        let hours = check.number(self.retention_hours, "stream.retention_hours");
         Stream {
-            name: check.text(self.name, "stream.name", rules::stream_name).unwrap_or_else(|| format!("{base}-stream")),
+            name: check.text(self.name, "stream.name").unwrap_or_else(|| format!("{base}-stream")),
             retention_hours: Setting::new(hours, DEFAULT_HOURS),
-            kms_key: check.text(self.kms_key, "stream.kms_key", |arn| rules::kms_key(arn, region)),
+            kms_key: check.text_by(self.kms_key, "stream.kms_key", |arn| rules::kms_key(arn, region)),
         }
     }
 }

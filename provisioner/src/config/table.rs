@@ -15,6 +15,8 @@ use crate::text::grouped;
 
 /// DynamoDB's default quota of capacity units for a table, in every region (DynamoDB quotas).
 const MOST_UNITS: i64 = 40_000;
+/// The value of `table.billing` for a price per request.
+const ON_DEMAND: &str = "on-demand";
 
 /// The tables.
 #[derive(Debug, Clone, Serialize)]
@@ -119,21 +121,26 @@ pub(super) struct Raw {
 }
 
 pub(super) const KEYS: &[Key] = &[
-    key("table.name", "name = \"segment-events-counts\"", "NAME-counts", "Name of the counts table."),
-    key("table.daily_name", "daily_name = \"segment-events-daily\"", "NAME-daily", "Name of the daily table."),
-    key("table.ledger_name", "ledger_name = \"segment-events-ledger\"", "NAME-ledger", "Name of the ledger table."),
+    key("table.name", "name = \"segment-events-counts\"", "NAME-counts", "Name of the counts table.")
+        .text(rules::TABLE_NAME),
+    key("table.daily_name", "daily_name = \"segment-events-daily\"", "NAME-daily", "Name of the daily table.")
+        .text(rules::TABLE_NAME),
+    key("table.ledger_name", "ledger_name = \"segment-events-ledger\"", "NAME-ledger", "Name of the ledger table.")
+        .text(rules::TABLE_NAME),
     key(
         "table.breakdowns_name",
         "breakdowns_name = \"segment-events-breakdowns\"",
         "NAME-breakdowns",
         "Name of the breakdowns table; it exists with `rollup.by`.",
-    ),
+    )
+    .text(rules::TABLE_NAME),
     key(
         "table.billing",
         "billing = \"on-demand\"",
-        "on-demand",
+        "\"on-demand\"",
         "\"on-demand\", or capacity units for each table and each index: { read = 5, write = 5 }.",
-    ),
+    )
+    .capacity(ON_DEMAND, 1, MOST_UNITS),
     key(
         "table.point_in_time_recovery",
         "point_in_time_recovery = true",
@@ -149,7 +156,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "table.kms_key",
         "kms_key = \"arn:aws:kms:us-east-1:123456789012:key/EXAMPLE\"",
-        "",
+        "DynamoDB's key",
         "ARN of the KMS key with which DynamoDB encrypts the tables.",
     ),
 ];
@@ -200,7 +207,7 @@ impl Raw {
             (self.ledger_name, "table.ledger_name", "ledger"),
             (self.breakdowns_name, "table.breakdowns_name", "breakdowns"),
         ] {
-            let name = check.text(given.clone(), key, rules::table_name).unwrap_or_else(|| format!("{base}-{table}"));
+            let name = check.text(given.clone(), key).unwrap_or_else(|| format!("{base}-{table}"));
             if let Some((_, other_given, other_key, other)) = names.iter().find(|(other, ..)| *other == name) {
                 match given {
                     Some(_) => check.duplicate(given.as_ref(), key, &format!("the name of the {other} table")),
@@ -223,14 +230,14 @@ impl Raw {
             billing,
             point_in_time_recovery: Setting::new(self.point_in_time_recovery, true),
             deletion_protection: Setting::new(self.deletion_protection, true),
-            kms_key: check.text(self.kms_key, "table.kms_key", |arn| rules::kms_key(arn, region)),
+            kms_key: check.text_by(self.kms_key, "table.kms_key", |arn| rules::kms_key(arn, region)),
         }
     }
 }
 
 fn check_billing(check: &mut Check<'_>, span: &Range<usize>, raw: &RawBilling) -> Billing {
     match raw {
-        RawBilling::Named(name) if name == "on-demand" => Billing::OnDemand,
+        RawBilling::Named(name) if name == ON_DEMAND => Billing::OnDemand,
         RawBilling::Named(name) => {
             let label = format!("`{}` is not a billing mode", name.escape_debug());
             let help = "write billing = \"on-demand\" or billing = { read = 5, write = 5 }";

@@ -43,6 +43,64 @@ fn example_of_every_key_is_valid() {
 }
 
 #[test]
+fn every_number_declares_its_bounds() {
+    for key::Key { path, example, values, .. } in file::all_keys() {
+        let table: toml::Table = example.parse().expect("TOML");
+        let is_number = table.values().any(toml::Value::is_integer);
+        let is_bounded = matches!(values, key::Values::Range { .. } | key::Values::Numbers { .. });
+        assert_eq!(is_number, is_bounded, "{path}");
+    }
+}
+
+#[test]
+fn declared_default_is_the_value_without_the_key() {
+    fn without_origin(value: &mut serde_json::Value) {
+        if let Some(object) = value.as_object_mut() {
+            object.remove("is_explicit");
+            object.values_mut().for_each(without_origin);
+        }
+        value.as_array_mut().into_iter().flatten().for_each(without_origin);
+    }
+    let checked = |file: &toml::Table| {
+        let pipeline = parse("pipeline.toml", &file.to_string(), None).expect("a valid file");
+        let mut pipeline = serde_json::to_value(&pipeline).expect("JSON");
+        without_origin(&mut pipeline);
+        pipeline
+    };
+    let more = "[stream]\n[estimate]\nevents_per_month = 1\n[[consumer]]\nname = \"alert\"\n";
+    let base: toml::Table = format!("{GOOD}{more}").parse().expect("TOML");
+    let mut defaults = 0;
+    for key in file::all_keys() {
+        let (Some(default), Some((section, name))) = (schema::default_of(key), key.path.split_once('.')) else {
+            continue;
+        };
+        let mut file = base.clone();
+        let section = file.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let section = if section.is_array() { &mut section[0] } else { section };
+        section.as_table_mut().expect("a section").insert(name.to_owned(), default);
+        assert_eq!(checked(&file), checked(&base), "{}", key.path);
+        defaults += 1;
+    }
+    assert!(defaults > 20, "{defaults} defaults");
+}
+
+#[test]
+fn letters_are_those_of_their_class() {
+    for (rule, good, bad) in [
+        (rules::PIPELINE_NAME, "az09-", "A_."),
+        (rules::BUCKET_NAME, "az09-.", "A_/"),
+        (rules::ROLE_NAME, "azAZ09_+=,.@-", "/*:"),
+        (rules::TABLE_NAME, "azAZ09_.-", "+,"),
+        (rules::ACCOUNT, "09", "a-"),
+    ] {
+        let filler = good.chars().last().unwrap_or_default().to_string().repeat(11);
+        let refuses = |c: char| rule.check(&format!("{c}{filler}")).is_err_and(|found| found.why.starts_with('`'));
+        assert!(!good.chars().any(refuses), "{rule:?}");
+        assert!(bad.chars().all(refuses), "{rule:?}");
+    }
+}
+
+#[test]
 fn file_with_several_mistakes_reports_each_at_its_position() {
     let text =
         "[pipeline]\nname = \"Events\"\nregin = \"us-east-1\"\n[function]\nmemory_mb = 1\ntimeout_seconds = \"x\"\n";
@@ -97,7 +155,7 @@ fn value_that_aws_would_refuse_is_a_mistake() {
         ("[notification]\nprefix = \"logs/${aws:username}/\"", "variable"),
         ("[tags]\n\"aws:x\" = \"y\"", "reserved"),
         ("[tags]\npipeline = \"y\"", "owns"),
-        ("[rollup]\ncount = []", "nothing would be counted"),
+        ("[rollup]\ncount = []", "0 entries"),
         ("[estimate]\nevents_per_month = 0", "0 a month"),
         ("[stream]\nname = \"events stream\"", "` ` is not allowed"),
         ("[stream]\nretention_hours = 23", "23 hours"),
@@ -111,8 +169,8 @@ fn value_that_aws_would_refuse_is_a_mistake() {
         ("[alarms]\nemail = \"a@example.com\"\nsilent_hours = 169", "169 hours"),
         ("[alarms]\nemail = \"a@example.com\"\nskipped_percent = 100", "100 percent"),
         ("[alarms]\nemail = \"a@example.com\"\nqueue_age_minutes = -1", "-1 minutes"),
-        ("[segment]\nworkspace_id = \"\"", "not a workspace id"),
         ("[segment]\nworkspace_id = \"a b\"", "` ` is not allowed"),
+        ("[segment]\nworkspace_id = \"\"", "0 characters"),
         ("[[role.statement]]\nactions = [\"GetObject\"]\nresources = [\"*\"]", "not an IAM action"),
         ("[[role.statement]]\nactions = [\"s3:GetObject\"]\nresources = [\"bucket\"]", "not an ARN"),
     ] {

@@ -12,6 +12,7 @@ use tests::pipeline::Pipeline;
 use tests::recount::{self, Counts};
 use tests::samples::gzip;
 
+use crate::completions::offered;
 use crate::{aws, pipeline};
 
 /// A name with special meaning to a terminal, a spreadsheet and HTML. Its escape sequence has no end.
@@ -155,6 +156,8 @@ async fn query_and_top_equal_the_recount() -> Result<()> {
     // All event names.
     let names: BTreeSet<String> = serde_json::from_value(json(&["events"])?)?;
     ensure!(names == expected.keys().map(|(event, _)| event.clone()).collect(), "{names:?}");
+    let offered = offered(&pipeline, &["query", "Event 00"])?;
+    ensure!(offered.contains(&"Event 007".to_owned()), "{offered:?}");
     Ok(())
 }
 
