@@ -56,7 +56,8 @@ pub(super) const KEYS: &[Key] = &[
         "email = \"oncall@example.com\"",
         "",
         "Address that receives the alarms; a topic is created, and the address is subscribed to it.",
-    ),
+    )
+    .text(rules::EMAIL),
     key(
         "alarms.topic",
         "topic = \"arn:aws:sns:us-east-1:123456789012:oncall\"",
@@ -68,19 +69,22 @@ pub(super) const KEYS: &[Key] = &[
         "silent_hours = 26",
         "26",
         "Hours without a counted object after which there is an alarm; 0: none.",
-    ),
+    )
+    .range(0, MOST_SILENT_HOURS, "hours"),
     key(
         "alarms.skipped_percent",
         "skipped_percent = 5",
         "5",
         "Percents of an hour's lines above which skipped lines are an alarm; 0: none.",
-    ),
+    )
+    .range(0, MOST_SKIPPED_PERCENT, "percent"),
     key(
         "alarms.queue_age_minutes",
         "queue_age_minutes = 60",
         "60",
         "Age of the oldest notification in the queue above which there is an alarm; 0: none.",
-    ),
+    )
+    .range(0, MOST_QUEUE_AGE_MINUTES, "minutes"),
 ];
 
 impl Raw {
@@ -94,19 +98,12 @@ impl Raw {
                 "remove one of them; an address can also be subscribed to your topic by hand",
             );
         }
-        let email = check.text(self.email, "alarms.email", rules::email).map(Receiver::Email);
-        let topic = check.text(self.topic, "alarms.topic", |arn| rules::topic_arn(arn, region)).map(Receiver::Topic);
-        let mut limit = |value, key, most, unit, default| check.number(value, key, 0, most, unit).unwrap_or(default);
-        let silent_hours = limit(self.silent_hours, "alarms.silent_hours", MOST_SILENT_HOURS, "hours", SILENT_HOURS);
-        let skipped_percent =
-            limit(self.skipped_percent, "alarms.skipped_percent", MOST_SKIPPED_PERCENT, "percent", SKIPPED_PERCENT);
-        let queue_age_minutes = limit(
-            self.queue_age_minutes,
-            "alarms.queue_age_minutes",
-            MOST_QUEUE_AGE_MINUTES,
-            "minutes",
-            QUEUE_AGE_MINUTES,
-        );
+        let email = check.text(self.email, "alarms.email").map(Receiver::Email);
+        let topic = check.text_by(self.topic, "alarms.topic", |arn| rules::topic_arn(arn, region)).map(Receiver::Topic);
+        let silent_hours = check.number(self.silent_hours, "alarms.silent_hours").unwrap_or(SILENT_HOURS);
+        let skipped_percent = check.number(self.skipped_percent, "alarms.skipped_percent").unwrap_or(SKIPPED_PERCENT);
+        let queue_age_minutes = check.number(self.queue_age_minutes, "alarms.queue_age_minutes");
+        let queue_age_minutes = queue_age_minutes.unwrap_or(QUEUE_AGE_MINUTES);
         let Some(receiver) = email.or(topic) else {
             let help = "write below [alarms]: email = \"oncall@example.com\", or topic = \"arn:aws:sns:...\"";
             check.mistake(0..0, "`alarms.email` is missing", "", help);

@@ -44,6 +44,9 @@ const WORD_AND_DOTS: Letters =
     Letters { class: "A-Za-z0-9_.-", description: "letters, digits, hyphens, underscores and dots" };
 const ROLE: Letters = Letters { class: "A-Za-z0-9_+=,.@-", description: "letters, digits and the signs _ + = , . @ -" };
 
+const EXTERNAL_ID: Letters =
+    Letters { class: "A-Za-z0-9_+=,.@:/-", description: "letters, digits and the signs _ + = , . @ : / -" };
+
 /// A pipeline's name becomes part of the names of a bucket, tables, roles and a function, so it must obey the strictest
 /// of their rules and leave room for a suffix.
 pub(super) const PIPELINE_NAME: Text = text(2, 40, LOWER, pipeline_name);
@@ -65,7 +68,8 @@ pub(super) const ACTION: Text = text(0, usize::MAX, ALL, action);
 pub(super) const RESOURCE: Text = text(0, usize::MAX, ALL, resource);
 pub(super) const POLICY_ARN: Text = text(0, 2_048, ALL, policy_arn);
 /// The id of a Segment workspace is the external id of sts:AssumeRole (IAM API reference).
-pub(super) const WORKSPACE_ID: Text = text(2, 1224, ALL, accept);
+pub(super) const WORKSPACE_ID: Text = text(2, 1224, EXTERNAL_ID, accept);
+pub(super) const EMAIL: Text = text(3, 254, ALL, email);
 
 const fn text(least: usize, most: usize, letters: Letters, more: fn(&str) -> Rule) -> Text {
     Text { length: (least, most), letters, more }
@@ -284,7 +288,7 @@ fn in_region(arn: &str, what: &str, region: Option<&str>) -> Rule {
 /// Checks the ARN of an SNS standard topic for alarms in `region`.
 pub(super) fn topic_arn(arn: &str, region: Option<&str>) -> Rule {
     let is_topic = matches!(arn_parts(arn), Some([_, _, "sns", _, id, name])
-        if account(id).is_ok()
+        if ACCOUNT.check(id).is_ok()
             && (1..=256).contains(&name.len())
             && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')));
     if !is_topic {
@@ -295,8 +299,7 @@ pub(super) fn topic_arn(arn: &str, region: Option<&str>) -> Rule {
 }
 
 /// Checks the form of an e-mail address.
-pub(super) fn email(address: &str) -> Rule {
-    length(address, 3, 254)?;
+fn email(address: &str) -> Rule {
     letters(address, |c| !c.is_whitespace() && !c.is_control(), "characters other than spaces")?;
     match address.split_once('@') {
         Some((user, host)) if !user.is_empty() && !host.is_empty() && !host.contains('@') => Ok(()),
