@@ -53,13 +53,10 @@ fn is_inside(permission: &Permission, account: &str) -> bool {
     let Some(principal) = &permission.principal else { return false };
     let limits = limits(&permission.condition);
     let is_limited = limits.iter().any(|values| values.iter().all(|value| account_of(value) == Some(account)));
-    if principal == EVERYONE || principal == "AWS:*" {
-        return is_limited;
-    }
-    if principal.starts_with("Service:") {
-        // The ARN of a bucket names no account, and limits the service to one bucket all the same.
-        let names_buckets = |values: &Vec<String>| values.iter().all(|arn| is_bucket(arn));
-        return is_limited || limits.iter().any(names_buckets);
+    // The ARN of a bucket names no account, and limits a service to one bucket all the same. Only services make calls on
+    // behalf of a bucket, so everyone is limited to them: many policies for notifications are written so.
+    if principal == EVERYONE || principal == "AWS:*" || principal.starts_with("Service:") {
+        return is_limited || limits.iter().any(|values| values.iter().all(|arn| is_bucket(arn)));
     }
     principal.strip_prefix("AWS:").is_some_and(|name| account_of(name) == Some(account))
 }
@@ -117,6 +114,7 @@ mod tests {
             (service(), json!({ "StringEquals": { "AWS:SourceAccount": [ACCOUNT] } })),
             (service(), json!({ "ArnLike": { "aws:sourceArn": "arn:aws:events:us-east-1:123456789012:rule/*" } })),
             (service(), json!({ "ArnLike": { "aws:SourceArn": "arn:aws:s3:::bucket" } })),
+            (json!("*"), json!({ "ArnEquals": { "aws:SourceArn": "arn:aws:s3:::bucket" } })),
         ] {
             assert_eq!(sides(&principal, &condition), (1, 0), "{principal} {condition}");
         }
@@ -141,6 +139,7 @@ mod tests {
             (json!({ "Federated": "example.com" }), json!({})),
             (service(), json!({})),
             (service(), json!({ "ArnLike": { "aws:SourceArn": "arn:aws:s3:::*" } })),
+            (json!("*"), json!({ "ArnLike": { "aws:SourceArn": "arn:aws:s3:::*" } })),
         ] {
             assert_eq!(sides(&principal, &condition), (0, 1), "{principal} {condition}");
         }

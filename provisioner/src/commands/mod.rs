@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, with its arguments, its `run` and its text.
 
+mod adopt;
 mod apply;
 mod args;
 mod backfill;
@@ -56,6 +57,8 @@ pub(crate) enum Command {
     Init(init::Args),
     /// Check pipeline.toml; makes no AWS calls
     Validate(validate::Args),
+    /// Write the pipeline.toml of what another tool made
+    Adopt(adopt::Args),
     /// Show the changes that apply would make
     Plan(plan::Args),
     /// Show the plan, ask for confirmation, and apply it
@@ -101,6 +104,7 @@ impl Command {
     pub(crate) fn is_read_only(&self) -> bool {
         match self {
             Self::Validate(_)
+            | Self::Adopt(_)
             | Self::Outputs(_)
             | Self::Status(_)
             | Self::Logs(_)
@@ -140,6 +144,7 @@ pub(crate) async fn run(cli: &Cli, output: &Output) -> Result<ExitCode, Error> {
     match &cli.command {
         Command::Init(args) => init::run(args, global, output).await,
         Command::Validate(args) => validate::run(args, global, output),
+        Command::Adopt(args) => adopt::run(args, output).await,
         Command::Plan(args) => plan::run(args, global, output).await,
         Command::Apply(args) => apply::run(args, global, output).await,
         Command::Destroy(args) => destroy::run(args, global, output).await,

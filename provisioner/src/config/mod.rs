@@ -106,7 +106,9 @@ pub(crate) fn display_name(path: &Path) -> String {
 }
 
 /// Parses and checks `text`, as [`load`] does with `--env`.
-#[cfg(test)]
+///
+/// # Errors
+/// Those of [`load`], except for reading a file.
 pub(crate) fn parse(name: &str, text: &str, environment: Option<&str>) -> Result<Pipeline, Error> {
     check_all(name, text, environment).map_err(|mistakes| mistakes.into_error(name, "--env"))
 }

@@ -230,7 +230,7 @@ mod tests {
             (Field::Prefix, "/logs/", "slash"),
             (Field::Prefix, "logs/*", "wildcards"),
             (Field::Prefix, "a\u{9b}b/", "`\\u{9b}`"),
-            (Field::WorkspaceId, "a", "not a workspace id"),
+            (Field::WorkspaceId, "a", "1 characters"),
             (Field::WorkspaceId, "abc\"123", "`\\\"`"),
             (Field::WorkspaceId, "abc\r123", "`\\r`"),
             (Field::EventsPerMonth, "many", "not a whole number"),

@@ -67,7 +67,7 @@ fn declared_default_is_the_value_without_the_key() {
         without_origin(&mut pipeline);
         pipeline
     };
-    let more = "[stream]\n[estimate]\nevents_per_month = 1\n[[consumer]]\nname = \"alert\"\n";
+    let more = "[stream]\n[estimate]\nevents_per_month = 1\n[alarms]\nemail = \"a@example.com\"\n[[consumer]]\nname = \"alert\"\n";
     let base: toml::Table = format!("{GOOD}{more}").parse().expect("TOML");
     let mut defaults = 0;
     for key in file::all_keys() {

@@ -1,5 +1,6 @@
 //! Operations on a deployed pipeline: on its bucket, its failure queue and its ledger. They print nothing.
 
+pub(crate) mod adopt;
 pub(crate) mod backfill;
 pub(crate) mod checks;
 pub(crate) mod failure_queue;

@@ -8,7 +8,7 @@ pub(crate) mod event_source_mapping;
 pub(crate) mod function;
 mod log_group;
 mod metric_filter;
-mod notification;
+pub(crate) mod notification;
 mod openings;
 mod permission;
 mod queue;

@@ -31,6 +31,7 @@ mod exactly_once;
 mod examples;
 mod faults;
 mod formats;
+mod from_terraform;
 mod handler;
 mod init;
 mod input;

@@ -12,7 +12,12 @@ use tests::samples::gzip;
 
 use crate::{pipeline, steps, strict_pipeline, verdict};
 
-async fn table(client: &aws_sdk_dynamodb::Client, name: &str, keys: [(&str, ScalarAttributeType); 2]) -> Result<()> {
+/// Creates an unmanaged table.
+pub(crate) async fn table(
+    client: &aws_sdk_dynamodb::Client,
+    name: &str,
+    keys: [(&str, ScalarAttributeType); 2],
+) -> Result<()> {
     let mut request = client.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
     for ((key, scalar), role) in keys.into_iter().zip([KeyType::Hash, KeyType::Range]) {
         request = request
@@ -227,18 +232,29 @@ async fn overlapping_notification_is_refused_by_the_plan() -> Result<()> {
     let pipeline = pipeline()?;
     let name = &pipeline.name;
     pipeline.expect(0, &["apply", "--yes"])?;
-    let foreign = LambdaFunctionConfiguration::builder()
-        .id("by-hand")
-        .lambda_function_arn(format!("arn:aws:lambda:us-east-1:{}:function:{name}-handler", pipeline.account))
-        .events(Event::S3ObjectCreatedPut)
-        .build()?;
-    let all = NotificationConfiguration::builder().lambda_function_configurations(foreign).build();
     let s3 = pipeline.s3().await?;
-    s3.put_bucket_notification_configuration().bucket(name).notification_configuration(all).send().await?;
-    for command in [["plan"].as_slice(), &["apply", "--yes"]] {
+    let notify = async |function: &str| -> Result<()> {
+        let foreign = LambdaFunctionConfiguration::builder()
+            .id("by-hand")
+            .lambda_function_arn(format!("arn:aws:lambda:us-east-1:{}:function:{function}", pipeline.account))
+            .events(Event::S3ObjectCreatedPut)
+            .build()?;
+        let all = NotificationConfiguration::builder().lambda_function_configurations(foreign).build();
+        s3.put_bucket_notification_configuration().bucket(name).notification_configuration(all).send().await?;
+        Ok(())
+    };
+    notify("others").await?;
+    for command in [["plan"].as_slice(), &["plan", "--adopt"], &["apply", "--yes", "--adopt"]] {
         let run = pipeline.expect(1, command)?;
         ensure!(run.err.contains("overlaps the entry `by-hand`"), "{}", run.err);
-        ensure!(run.err.contains("function:") && run.err.contains("remove that entry"), "{}", run.err);
+        ensure!(run.err.contains("function:others") && run.err.contains("remove that entry"), "{}", run.err);
+    }
+    // An entry for the pipeline's own function can be adopted.
+    notify(&format!("{name}-handler")).await?;
+    for command in [["plan"].as_slice(), &["apply", "--yes"]] {
+        let run = pipeline.expect(1, command)?;
+        ensure!(run.err.contains(&format!("notification {name} exists and is unmanaged")), "{}", run.err);
+        ensure!(run.err.contains("pass --adopt") && run.out.contains("by-hand"), "{}\n{}", run.out, run.err);
     }
     pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
     Ok(())

@@ -136,6 +136,12 @@ impl Configuration {
         managed.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
+    /// Returns the live role if it is not under the path of the pipeline's roles.
+    pub(super) fn unmanaged_role<'a>(&self, live: &'a Self) -> Option<&'a str> {
+        let path = self.role_arn.rsplit_once('/').map(|(path, _)| format!("{path}/"))?;
+        Some(live.role_arn.as_str()).filter(|role| !role.is_empty() && !role.starts_with(&path))
+    }
+
     /// Returns the names of the variables that others have set, such as agents and extensions. Their values may be
     /// secrets, and are never shown.
     pub(super) fn unmanaged_variables<'a>(&self, live: &'a Self) -> Vec<&'a str> {

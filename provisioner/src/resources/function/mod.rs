@@ -268,7 +268,11 @@ impl Resource for Function {
     fn notes(&self, live: &Live) -> Vec<String> {
         let names = self.configuration.unmanaged_variables(&live.configuration);
         let note = || format!("unmanaged environment variables are kept: {}", names.join(", "));
-        (!names.is_empty()).then(note).into_iter().collect()
+        let role = self.configuration.unmanaged_role(&live.configuration);
+        let role = role.map(|role| {
+            format!("its role {role} is unmanaged: the pipeline's own takes its place, and it is left as it is")
+        });
+        (!names.is_empty()).then(note).into_iter().chain(role).collect()
     }
 
     fn compare(&self, live: Option<&Live>) -> Diff {
@@ -478,6 +482,21 @@ mod tests {
         live.configuration.environment.remove("LOG_LEVEL");
         live.configuration.environment.insert(env::LEDGER_TTL_DAYS.to_owned(), "7".to_owned());
         assert_eq!(spec.diff(Some(&live)).len(), 1);
+    }
+
+    #[test]
+    fn role_of_another_tool_is_replaced_and_noted() {
+        let spec = declared::<Function>("").remove(0);
+        let with = |arn: &str| {
+            let mut live = live_of(&spec);
+            live.configuration.role_arn = arn.to_owned();
+            (spec.diff(Some(&live)).len(), spec.notes(&live).join(""))
+        };
+        let (changes, notes) = with("arn:aws:iam::123456789012:role/counter");
+        assert!(changes == 1 && notes.contains("role/counter is unmanaged"), "{notes}");
+        assert_eq!(with("arn:aws:iam::123456789012:role/pipeline/events/earlier"), (1, String::new()));
+        assert_eq!(with(&spec.configuration.role_arn), (0, String::new()));
+        assert_eq!(spec.notes(&Live { is_absent: true, ..Live::default() }), [""; 0]);
     }
 
     #[test]

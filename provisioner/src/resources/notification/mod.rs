@@ -2,6 +2,11 @@
 //!
 //! S3 keeps one configuration per bucket, and a put replaces all of it, including unmanaged entries. So each write
 //! reads the configuration first, merges the owned entry in by its id, leaves the rest unchanged, and reads it again.
+//!
+//! Another tool may notify the pipeline's own function or queue by an entry of its own. Adopting that entry replaces it in
+//! the put that adds the owned one, so that no moment is without a notification.
+
+mod entry;
 
 use std::collections::BTreeSet;
 
@@ -11,19 +16,20 @@ use aws_sdk_s3::types::{
     NotificationConfigurationFilter, QueueConfiguration, S3KeyFilter,
 };
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-
 use super::bucket::Bucket;
 use super::event_source_mapping::EventSourceMapping;
 use super::function;
 use super::permission::Permission;
-use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, listing, retry_while, wait_until};
+use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, listing, resource_in, retry_while, wait_until};
 use crate::config::Via;
 use crate::error::{Error, ErrorKind};
 use crate::reconcile::diff::{Diff, SettingChange};
 use crate::reconcile::ownership::Ownership;
 use crate::reconcile::resource::{Address, IamActions, Refusal, Resource, StepContext};
 use crate::resources::{Context, Kind};
+
+pub(crate) use entry::{ConfiguredEntry, entries};
+use entry::{Entry, encoded};
 
 /// The time limit in seconds. S3 sees a new permission in Lambda within seconds.
 const PERMISSION_DEADLINE: u64 = 60;
@@ -42,6 +48,9 @@ pub(super) struct Notification {
     via: Via,
     /// The ARN of the queue or the function.
     destination: String,
+    /// The ARNs of the function and the queue, of which one is the destination.
+    own_function: String,
+    own_queue: String,
     prefix: String,
     suffix: String,
     depends_on: Vec<Address>,
@@ -51,17 +60,11 @@ pub(super) struct Notification {
 #[derive(Debug, Default)]
 pub(super) struct Live {
     owned: Option<Entry>,
-    /// An unmanaged entry that S3 would not accept next to the owned one: its id and its destination.
+    /// The unmanaged entries that notify the pipeline's own function or queue of the same objects, if there is no owned
+    /// one yet.
+    adoptable: Vec<Entry>,
+    /// Another unmanaged entry that S3 would not accept next to the owned one: its id and its destination.
     overlapping: Option<(String, String)>,
-}
-
-/// The live state of the owned entry.
-#[derive(Debug, Default)]
-struct Entry {
-    destination: String,
-    events: BTreeSet<String>,
-    prefix: Option<String>,
-    suffix: Option<String>,
 }
 
 /// The owned entry, as S3 is told it.
@@ -71,52 +74,8 @@ enum OwnedEntry {
     Queue(QueueConfiguration),
 }
 
-/// An unmanaged entry, for a function, a queue or a topic.
-struct UnmanagedEntry<'a> {
-    id: Option<&'a str>,
-    destination: &'a str,
-    events: &'a [Event],
-    filter: Option<&'a NotificationConfigurationFilter>,
-}
-
 /// All events of a new object: put, post, copy and multipart upload.
 const CREATED: &str = "s3:ObjectCreated:*";
-
-/// The characters that a filter's value may have as they are (S3 user guide, safe characters of object keys; the
-/// guide's examples of filters have slashes). S3 expects all others percent-encoded, and a space as `+`: an unencoded
-/// value matches no key.
-const ENCODED: AsciiSet = NON_ALPHANUMERIC
-    .remove(b'!')
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'*')
-    .remove(b'\'')
-    .remove(b'(')
-    .remove(b')')
-    .remove(b'/')
-    .remove(b' ');
-
-/// Encodes the beginning or the end of a key as a filter's value.
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, &ENCODED).to_string().replace(' ', "+")
-}
-
-/// Returns a live value in the form of [`encoded`] if it has that meaning, and otherwise as it is.
-fn normalized(value: String) -> String {
-    let is_encoded = value.chars().all(|c| matches!(c, '%' | '+') || encoded(&c.to_string()).len() == c.len_utf8());
-    if is_encoded { encoded(&listing::decode(&value)) } else { value }
-}
-
-fn rules(filter: Option<&NotificationConfigurationFilter>) -> &[FilterRule] {
-    filter.and_then(|filter| filter.key.as_ref()).map(S3KeyFilter::filter_rules).unwrap_or_default()
-}
-
-/// Returns the value of a filter rule. S3 returns the names as `Prefix` or as `prefix`.
-fn rule(rules: &[FilterRule], name: &str) -> Option<String> {
-    let named = |rule: &&FilterRule| rule.name.as_ref().is_some_and(|n| n.as_str().eq_ignore_ascii_case(name));
-    rules.iter().find(named).and_then(|rule| rule.value.clone())
-}
 
 impl Notification {
     fn entry(&self) -> Result<OwnedEntry, Error> {
@@ -146,8 +105,15 @@ impl Notification {
         })
     }
 
-    fn is_owned(&self, id: Option<&String>) -> bool {
-        id == Some(&self.id)
+    /// Returns whether the entry is the owned one. The pipeline has no entries for topics.
+    fn is_owned(&self, id: Option<&str>, destination: &str) -> bool {
+        id == Some(self.id.as_str()) && resource_in(destination, "sns").is_none()
+    }
+
+    /// Returns whether the ARN is that of the pipeline's own queue, or of its function or one of its versions and aliases.
+    fn is_own_destination(&self, arn: &str) -> bool {
+        let qualifier = arn.strip_prefix(self.own_function.as_str());
+        arn == self.own_queue || qualifier.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
     }
 
     async fn get(&self, aws: &Aws) -> Result<GetBucketNotificationConfigurationOutput, AwsError> {
@@ -156,69 +122,37 @@ impl Notification {
     }
 
     fn live(&self, all: &GetBucketNotificationConfigurationOutput) -> Live {
-        Live { owned: self.owned_entry(all), overlapping: self.overlapping(all) }
+        let (owned, others): (Vec<_>, Vec<_>) =
+            entries(all).into_iter().partition(|entry| self.is_owned(entry.id, entry.destination));
+        let owned = owned.first().map(ConfiguredEntry::live);
+        let is_adoptable = |entry: &ConfiguredEntry<'_>| owned.is_none() && self.is_own_destination(entry.destination);
+        let (adoptable, others): (Vec<_>, Vec<_>) =
+            others.into_iter().filter(|entry| self.overlaps(entry)).partition(is_adoptable);
+        let overlapping = others.first();
+        let named =
+            |entry: &ConfiguredEntry<'_>| (entry.id.unwrap_or("(no id)").to_owned(), entry.destination.to_owned());
+        Live {
+            overlapping: overlapping.map(named),
+            adoptable: adoptable.iter().map(ConfiguredEntry::live).collect(),
+            owned,
+        }
     }
 
-    /// Returns the unmanaged entries, with destinations of any kind.
-    fn unmanaged_entries<'a>(
-        &'a self,
-        all: &'a GetBucketNotificationConfigurationOutput,
-    ) -> impl Iterator<Item = UnmanagedEntry<'a>> {
-        let functions = all.lambda_function_configurations().iter();
-        let functions = functions.filter(|entry| !self.is_owned(entry.id.as_ref())).map(|e| UnmanagedEntry {
-            id: e.id.as_deref(),
-            destination: &e.lambda_function_arn,
-            events: &e.events,
-            filter: e.filter.as_ref(),
-        });
-        let queues = all.queue_configurations().iter();
-        let queues = queues.filter(|entry| !self.is_owned(entry.id.as_ref())).map(|e| UnmanagedEntry {
-            id: e.id.as_deref(),
-            destination: &e.queue_arn,
-            events: &e.events,
-            filter: e.filter.as_ref(),
-        });
-        let topics = all.topic_configurations().iter().map(|e| UnmanagedEntry {
-            id: e.id.as_deref(),
-            destination: &e.topic_arn,
-            events: &e.events,
-            filter: e.filter.as_ref(),
-        });
-        functions.chain(queues).chain(topics)
+    /// Returns whether an entry overlaps the owned one: S3 refuses a configuration with two entries for the same object.
+    fn overlaps(&self, other: &ConfiguredEntry<'_>) -> bool {
+        let (prefix, suffix) = (other.prefix(), other.suffix());
+        other.is_of_new_objects()
+            && (prefix.starts_with(&self.prefix) || self.prefix.starts_with(&prefix))
+            && (suffix.ends_with(&self.suffix) || self.suffix.ends_with(&suffix))
     }
 
-    /// Returns the first unmanaged entry that overlaps the owned one: S3 refuses a configuration with two entries for
-    /// the same object.
-    fn overlapping(&self, all: &GetBucketNotificationConfigurationOutput) -> Option<(String, String)> {
-        let overlaps = |other: &UnmanagedEntry<'_>| {
-            let rules = rules(other.filter);
-            let plain = |name| listing::decode(&rule(rules, name).unwrap_or_default());
-            let (prefix, suffix) = (plain("prefix"), plain("suffix"));
-            other.events.iter().any(|event| event.as_str().starts_with("s3:ObjectCreated:"))
-                && (prefix.starts_with(&self.prefix) || self.prefix.starts_with(&prefix))
-                && (suffix.ends_with(&self.suffix) || self.suffix.ends_with(&suffix))
-        };
-        let other = self.unmanaged_entries(all).find(overlaps)?;
-        Some((other.id.unwrap_or("(no id)").to_owned(), other.destination.to_owned()))
-    }
-
-    fn owned_entry(&self, all: &GetBucketNotificationConfigurationOutput) -> Option<Entry> {
-        let functions = all.lambda_function_configurations().iter();
-        let functions = functions.map(|e| (e.id.as_ref(), &e.lambda_function_arn, &e.events, e.filter.as_ref()));
-        let queues = all.queue_configurations().iter();
-        let queues = queues.map(|e| (e.id.as_ref(), &e.queue_arn, &e.events, e.filter.as_ref()));
-        let (_, destination, events, filter) = functions.chain(queues).find(|(id, ..)| self.is_owned(*id))?;
-        let rules = rules(filter);
-        Some(Entry {
-            destination: destination.clone(),
-            events: events.iter().map(|event| event.as_str().to_owned()).collect(),
-            prefix: rule(rules, "prefix").map(normalized),
-            suffix: rule(rules, "suffix").map(normalized),
-        })
-    }
-
-    /// Puts the current configuration with `entry` in place of the owned entry.
-    async fn put(&self, step: &StepContext<'_>, entry: Option<OwnedEntry>) -> Result<(), ResourceError> {
+    /// Puts the current configuration with `entry` in place of the owned entry and of the adopted ones.
+    async fn put(
+        &self,
+        step: &StepContext<'_>,
+        entry: Option<OwnedEntry>,
+        adopted: &[Entry],
+    ) -> Result<(), ResourceError> {
         // S3 validates that it may invoke the function. It returns the same error for a permission that it does not see
         // yet and for a missing destination, which may belong to an unmanaged entry; the error names no destination.
         let is_unseen = |error: &AwsError| {
@@ -229,13 +163,17 @@ impl Notification {
         };
         // A deleted bucket has no entry left to remove.
         let absent: &[&str] = if entry.is_none() { &["NoSuchBucket"] } else { &[] };
+        let is_replaced = |id: Option<&str>, destination: &str| {
+            let is_adopted = |other: &Entry| other.id.as_deref() == id && other.destination == destination;
+            self.is_owned(id, destination) || adopted.iter().any(is_adopted)
+        };
         let waiting = step.wait("S3 to see the permission to notify", PERMISSION_DEADLINE);
         retry_while(waiting, is_unseen, || async {
             let Some(current) = absent_on(self.get(step.aws).await, absent)? else { return Ok(()) };
             let mut functions = current.lambda_function_configurations.unwrap_or_default();
             let mut queues = current.queue_configurations.unwrap_or_default();
-            functions.retain(|other| !self.is_owned(other.id.as_ref()));
-            queues.retain(|other| !self.is_owned(other.id.as_ref()));
+            functions.retain(|other| !is_replaced(other.id.as_deref(), &other.lambda_function_arn));
+            queues.retain(|other| !is_replaced(other.id.as_deref(), &other.queue_arn));
             match entry.clone() {
                 Some(OwnedEntry::Function(entry)) => functions.push(entry),
                 Some(OwnedEntry::Queue(entry)) => queues.push(entry),
@@ -264,7 +202,8 @@ impl Notification {
             return ResourceError::Other(error);
         }
         let Ok(all) = self.get(step.aws).await else { return ResourceError::Other(error) };
-        let unmanaged: Vec<&str> = self.unmanaged_entries(&all).map(|entry| entry.destination).collect();
+        let others = entries(&all).into_iter().filter(|entry| !self.is_owned(entry.id, entry.destination));
+        let unmanaged: Vec<&str> = others.map(|entry| entry.destination).collect();
         if unmanaged.is_empty() {
             return ResourceError::Other(error);
         }
@@ -284,15 +223,15 @@ impl Notification {
                 *value = value.take().map(|value| encoded(&listing::decode(&value)));
             }
         }
-        Self::exists(&live) && self.diff(Some(&live)).is_empty()
+        live.owned.is_some() && self.diff(Some(&live)).is_empty()
     }
 
     /// Puts the owned entry and reads it back. For some seconds S3 may return the configuration of before (eventual
     /// consistency); after that, another writer has replaced it.
-    async fn put_and_verify(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
+    async fn put_and_verify(&self, step: &StepContext<'_>, adopted: &[Entry]) -> Result<(), ResourceError> {
         let entry = self.entry()?;
         for _ in 0..ROUNDS {
-            if let Err(fault) = self.put(step, Some(entry.clone())).await {
+            if let Err(fault) = self.put(step, Some(entry.clone()), adopted).await {
                 return Err(self.explain_timeout(step, fault).await);
             }
             let waiting = step.wait("S3 to return the new notification", STALE_DEADLINE);
@@ -327,6 +266,8 @@ impl Kind for Notification {
         }
         // S3 sends notifications as soon as the entry exists, so the tables must exist before it.
         depends_on.extend(function::table_addresses(context));
+        let own_queue = context.account.queue_arn(&notification.queue);
+        let own_function = context.account.function_arn(&pipeline.function.name);
         vec![Self {
             bucket: pipeline.bucket.name.clone(),
             bucket_arn: context.account.s3_arn(&pipeline.bucket.name),
@@ -334,9 +275,11 @@ impl Kind for Notification {
             id: format!("{}-objects", pipeline.name),
             via: notification.via,
             destination: match notification.via {
-                Via::Queue => context.account.queue_arn(&notification.queue),
-                Via::Function => context.account.function_arn(&pipeline.function.name),
+                Via::Queue => own_queue.clone(),
+                Via::Function => own_function.clone(),
             },
+            own_function,
+            own_queue,
             prefix: pipeline.notification.prefix.clone(),
             suffix: pipeline.notification.suffix.clone(),
             depends_on,
@@ -363,9 +306,9 @@ impl Resource for Notification {
         vec![IamActions { resource, read, create: put, update: put, delete: put, condition: None }]
     }
 
-    /// Returns `Owned`: the entry is found by its id, which contains the pipeline's name.
-    fn ownership(&self, _live: &Live) -> Ownership {
-        Ownership::Owned
+    /// Returns `Owned` for an entry with the pipeline's id, which contains the pipeline's name.
+    fn ownership(&self, live: &Live) -> Ownership {
+        if live.owned.is_some() || live.adoptable.is_empty() { Ownership::Owned } else { Ownership::Unmanaged }
     }
 
     fn depends_on(&self) -> Vec<Address> {
@@ -378,7 +321,7 @@ impl Resource for Notification {
     }
 
     fn exists(live: &Live) -> bool {
-        live.owned.is_some()
+        live.owned.is_some() || !live.adoptable.is_empty()
     }
 
     fn refusal(&self, live: &Live) -> Option<Refusal> {
@@ -390,8 +333,12 @@ impl Resource for Notification {
     }
 
     fn compare(&self, live: Option<&Live>) -> Diff {
-        let live = live.and_then(|live| live.owned.as_ref());
+        let adopted =
+            live.map(|live| live.adoptable.iter().filter_map(|entry| entry.id.clone()).collect::<BTreeSet<String>>());
+        let adopted = adopted.filter(|ids| !ids.is_empty());
+        let live = live.and_then(|live| live.owned.as_ref().or(live.adoptable.first()));
         Diff::new()
+            .compare("unmanaged_entries", adopted.as_ref(), None::<&BTreeSet<String>>)
             .compare("destination", live.map(|l| &l.destination), &self.destination)
             .compare("events", live.map(|l| &l.events), &BTreeSet::from([CREATED.to_owned()]))
             .compare("prefix", live.and_then(|l| l.prefix.as_ref()), encoded(&self.prefix))
@@ -399,25 +346,26 @@ impl Resource for Notification {
     }
 
     async fn create(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
-        self.put_and_verify(step).await
+        self.put_and_verify(step, &[]).await
     }
 
     async fn update(
         &self,
         step: &StepContext<'_>,
-        _live: &Live,
+        live: &Live,
         _changes: &[SettingChange],
     ) -> Result<(), ResourceError> {
-        self.put_and_verify(step).await
+        self.put_and_verify(step, &live.adoptable).await
     }
 
     async fn delete(&self, step: &StepContext<'_>, _live: &Live) -> Result<(), ResourceError> {
-        self.put(step, None).await
+        self.put(step, None, &[]).await
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::entry::normalized;
     use super::*;
     use crate::resources::tests::{assert_in_sync, declared};
 
@@ -425,12 +373,13 @@ mod tests {
     fn notification_as_created_is_in_sync() {
         assert_in_sync::<Notification>(|spec| Live {
             owned: Some(Entry {
+                id: Some(spec.id.clone()),
                 destination: spec.destination.clone(),
                 events: BTreeSet::from([CREATED.to_owned()]),
                 prefix: Some(spec.prefix.clone()),
                 suffix: Some(spec.suffix.clone()),
             }),
-            overlapping: None,
+            ..Live::default()
         });
     }
 
@@ -461,21 +410,57 @@ mod tests {
         assert!(!refused("segment-logs/", ".gz", Event::S3ObjectRemoved));
     }
 
+    /// Returns the live state of a bucket whose only entries are these, each with its id and its destination.
+    fn live_with(spec: &Notification, entries: &[(&str, &str)]) -> Live {
+        let entry = |(id, arn): &(&str, &str)| {
+            let rule = FilterRule::builder().name(FilterRuleName::Prefix).value(&spec.prefix).build();
+            let key = S3KeyFilter::builder().filter_rules(rule).build();
+            LambdaFunctionConfiguration::builder()
+                .id(*id)
+                .lambda_function_arn(*arn)
+                .events(Event::from(CREATED))
+                .filter(NotificationConfigurationFilter::builder().key(key).build())
+                .build()
+                .expect("an entry")
+        };
+        let entries = Some(entries.iter().map(entry).collect());
+        let all = GetBucketNotificationConfigurationOutput::builder().set_lambda_function_configurations(entries);
+        spec.live(&all.build())
+    }
+
     #[test]
-    fn filter_values_are_encoded_as_s3_expects() {
-        for (plain, value) in [
-            ("segment-logs/", "segment-logs/"),
-            ("year=2026/", "year%3D2026/"),
-            ("a b+c", "a+b%2Bc"),
-            ("(a)_!*'.gz", "(a)_!*'.gz"),
-            ("\u{e4}%", "%C3%A4%25"),
-        ] {
-            assert_eq!(encoded(plain), value);
-            assert_eq!(listing::decode(&encoded(plain)), plain);
-            assert_eq!(normalized(value.to_owned()), value);
+    fn entry_of_another_tool_for_the_own_function_is_adoptable() {
+        for via in ["queue", "function"] {
+            let spec = declared::<Notification>(&format!("[notification]\nvia = \"{via}\"")).remove(0);
+            let function = spec.own_function.as_str();
+            for arn in [function.to_owned(), format!("{function}:live")] {
+                let live = live_with(&spec, &[("tf-s3-lambda-1", arn.as_str())]);
+                assert_eq!((spec.ownership(&live), Notification::exists(&live)), (Ownership::Unmanaged, true));
+                assert!(spec.refusal(&live).is_none());
+                let settings: Vec<&str> = spec.diff(Some(&live)).iter().map(|change| change.setting).collect();
+                assert_eq!(settings.first(), Some(&"unmanaged_entries"), "{settings:?}");
+                assert_eq!(settings.contains(&"destination"), via == "queue" || arn != function, "{settings:?}");
+            }
         }
-        assert_eq!(normalized("year%3d2026%2F".to_owned()), "year%3D2026/");
-        assert_eq!(normalized("a%20b".to_owned()), "a+b");
+    }
+
+    #[test]
+    fn entry_for_another_destination_is_not_adoptable() {
+        let spec = declared::<Notification>("").remove(0);
+        let other = format!("{}-2", spec.own_function);
+        let live = live_with(&spec, &[("tf-s3-lambda-1", spec.own_function.as_str()), ("others", other.as_str())]);
+        assert!(spec.refusal(&live).is_some_and(|refusal| refusal.why.contains("`others`")));
+        let live = live_with(&spec, &[("others", other.as_str())]);
+        assert!(!Notification::exists(&live) && spec.refusal(&live).is_some());
+    }
+
+    #[test]
+    fn entry_beside_the_owned_one_is_a_conflict() {
+        let spec = declared::<Notification>("").remove(0);
+        let own = spec.own_function.as_str();
+        let live = live_with(&spec, &[(spec.id.as_str(), own), ("tf-s3-lambda-1", own)]);
+        assert_eq!(spec.ownership(&live), Ownership::Owned);
+        assert!(live.adoptable.is_empty() && spec.refusal(&live).is_some());
     }
 
     #[test]
@@ -483,12 +468,13 @@ mod tests {
         let spec = declared::<Notification>("[notification]\nprefix = \"year=2026/\"").remove(0);
         let live = |prefix: &str| Live {
             owned: Some(Entry {
+                id: Some(spec.id.clone()),
                 destination: spec.destination.clone(),
                 events: BTreeSet::from([CREATED.to_owned()]),
                 prefix: Some(normalized(prefix.to_owned())),
                 suffix: Some(spec.suffix.clone()),
             }),
-            overlapping: None,
+            ..Live::default()
         };
         assert_eq!(spec.diff(Some(&live("year=2026/"))).len(), 1);
         assert_eq!(spec.diff(Some(&live("year%3D2026/"))), []);
