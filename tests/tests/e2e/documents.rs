@@ -83,16 +83,15 @@ fn run(pipeline: &Pipeline<'_>, document: &str) -> Result<CommandOutput> {
     pipeline.declare("")?;
     let bin = folder.join("bin");
     std::fs::create_dir(&bin)?;
-    program(&bin, "provisioner", &format!("exec '{}' \"$@\"", built_program("provisioner")?.display()))?;
-    // The functions are built; `make apply` asks unless YES=1.
-    program(&bin, "make", "exec provisioner \"$1\" --yes")?;
+    // The answer to every question.
+    program(&bin, "provisioner", &format!("exec '{}' \"$@\" <<< yes", built_program("provisioner")?.display()))?;
+    // The CLI's own default endpoint of SQS takes precedence over the variable.
+    let aws = root().join(".venv/bin/aws").display().to_string();
+    program(&bin, "aws", &format!("exec '{aws}' --endpoint-url \"$AWS_ENDPOINT_URL\" \"$@\""))?;
+    // The functions are built.
+    program(&bin, "make", "exec provisioner \"$1\"")?;
     std::os::unix::fs::symlink(root().join("target"), folder.join("target"))?;
-    let path = format!(
-        "{}:{}:{}",
-        bin.display(),
-        root().join(".venv/bin").display(),
-        std::env::var("PATH").unwrap_or_default()
-    );
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("bash");
     let environment = pipeline.command(&[])?;
     command.env_clear().envs(environment.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -125,6 +124,6 @@ async fn commands_of_the_document_on_extensions_work() -> Result<()> {
 fn document_is_read_in_blocks_of_declarations_and_commands() {
     let text = "Text.\n\n    [a]\n    b = 1\n\n    $ one \\\n        two\n    output\n\nText.\n\n    code();\n";
     let expected =
-        [Block::Declaration("[a]\nb = 1\n\noutput\n\n".to_owned()), Block::Commands("one \\\n      two\n".to_owned())];
+        [Block::Declaration("[a]\nb = 1\n\noutput\n\n".to_owned()), Block::Commands("one \\\n  two\n".to_owned())];
     assert_eq!(blocks(text), expected);
 }

@@ -60,6 +60,10 @@ fn document(properties: &Value, above: &str, choose: &dyn Fn(&str, &Value) -> Va
     let mut table = serde_json::Map::new();
     for (name, schema) in properties.as_object().into_iter().flatten().filter(|(name, _)| *name != "environments") {
         let path = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
+        // A file has one receiver of alarms.
+        if path == "alarms.topic" {
+            continue;
+        }
         let value = if schema["properties"].is_object() {
             document(&schema["properties"], &path, choose)
         } else if schema["items"]["properties"].is_object() {
