@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::plan_text::{changes, cost, cost_lines, title};
+use super::plan_text::{changes, cost, cost_lines, place, title};
 use crate::reconcile::document::{PlanDocument, PlanEntry, PlanProblem};
 use crate::reconcile::plan::Action;
 use crate::text::printable;
@@ -13,11 +13,11 @@ const MAX_LENGTH: usize = 60_000;
 
 /// Renders a plan within GitHub's limit.
 pub(crate) fn plan(document: &PlanDocument) -> String {
-    let PlanDocument { pipeline, region, account, .. } = document;
+    let pipeline = &document.pipeline;
     let mut out = String::new();
     // Identifies the comment, so that a workflow can update its earlier one.
     let _ = writeln!(out, "<!-- provisioner plan of {} -->", text(pipeline));
-    let _ = writeln!(out, "**{}** in {}, account {}\n", text(pipeline), text(region), text(account));
+    let _ = writeln!(out, "**{}** in {}\n", text(pipeline), text(&place(document)));
     let _ = writeln!(out, "**{}**\n", document.verdict());
 
     let mut end = String::new();

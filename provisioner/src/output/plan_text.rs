@@ -14,7 +14,7 @@ use crate::aws::policy;
 use crate::reconcile::diff::{SettingChange, Value};
 use crate::reconcile::document::{Dollars, Estimate, PlanDocument, PlanEntry, PlanProblem};
 use crate::reconcile::plan::{Action, Counts};
-use crate::text::printable;
+use crate::text::{counted, printable};
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -30,11 +30,32 @@ pub(super) fn style(action: Action) -> Style {
     color.on_default()
 }
 
+/// Formats the place of a pipeline: `us-east-1, account 123456789012, environment staging`.
+pub(super) fn place(document: &PlanDocument) -> String {
+    let PlanDocument { region, account, environment, .. } = document;
+    let environment = environment.as_ref().map(|name| format!(", environment {name}")).unwrap_or_default();
+    printable(&format!("{region}, account {account}{environment}"))
+}
+
+/// Lists the resources of a first plan, which is too long to be read at once. The lines have no signs, since the
+/// resources follow with theirs.
+fn overview(document: &PlanDocument) -> String {
+    let entries = &document.resources;
+    let is_first = entries.iter().all(|entry| entry.action == Action::Create) && entries.len() > 1;
+    if !is_first {
+        return String::new();
+    }
+    let width = entries.iter().map(|entry| entry.kind.chars().count()).max().unwrap_or_default();
+    let line = |entry: &PlanEntry| format!("    {:width$}  {}\n", entry.kind, printable(&entry.name));
+    let list: String = entries.iter().map(line).collect();
+    format!("  {} to create:\n{list}\n", counted(entries.len() as u64, "resource"))
+}
+
 /// Renders a plan; the last line is the verdict.
 pub(crate) fn plan(document: &PlanDocument) -> String {
     let mut out = String::new();
-    let PlanDocument { pipeline, region, account, .. } = document;
-    let _ = writeln!(out, "{BOLD}{pipeline}{BOLD:#} in {region}, account {account}\n");
+    let _ = writeln!(out, "{BOLD}{}{BOLD:#} in {}\n", document.pipeline, place(document));
+    out.push_str(&overview(document));
     for entry in &document.resources {
         let color = style(entry.action);
         let _ = writeln!(out, "  {color}{}{color:#}", printable(&title(entry)));
@@ -69,7 +90,12 @@ pub(crate) fn plan(document: &PlanDocument) -> String {
             let _ = writeln!(out, "        {name:26} {price}");
         }
     }
-    let _ = writeln!(out, "{}", document.verdict());
+    let counts = document.counts;
+    let last = match counts.conflict > 0 || !document.problems.is_empty() {
+        true => AnsiColor::Red.on_default().bold(),
+        false => BOLD,
+    };
+    let _ = writeln!(out, "{last}{}{last:#}", document.verdict());
     out
 }
 
@@ -283,5 +309,7 @@ fn compact(json: &Json) -> Json {
 /// Formats the last line of a successful apply.
 pub(crate) fn summary(counts: Counts, took: Duration) -> String {
     let Counts { create, update, delete, .. } = counts;
-    format!("\nDone: {create} created, {update} updated, {delete} deleted, in {:.1} s.\n", took.as_secs_f64())
+    let style = AnsiColor::Green.on_default().bold();
+    let done = format!("Done: {create} created, {update} updated, {delete} deleted, in {:.1} s.", took.as_secs_f64());
+    format!("\n{style}{done}{style:#}\n")
 }
