@@ -7,7 +7,7 @@ use crate::aws::Session;
 use crate::counts::Skipped;
 use crate::error::Error;
 use crate::operations::function_log::LogLine;
-use crate::operations::status::{Counted, Deployed, Status};
+use crate::operations::status::{ConsumerFailures, Counted, Deployed, Status};
 use crate::output::{Output, TextOrJson};
 use crate::text::{counted, grouped, printable};
 
@@ -35,7 +35,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
 
 fn text(status: &Status) -> String {
     let Status { pipeline, region, account, at, function, last_hour, last_day, .. } = status;
-    let Status { skips, waiting, oldest_waiting_seconds, failures, errors, findings, .. } = status;
+    let Status { skips, waiting, oldest_waiting_seconds, failures, consumers, errors, findings, .. } = status;
     let mut out = format!("{pipeline} in {region}, account {account}, at {at}\n\n");
     out.push_str(&match function {
         // The findings tell missing and unknown apart.
@@ -70,6 +70,14 @@ fn text(status: &Status) -> String {
         Some(0) => "failures    none\n".to_owned(),
         Some(n) => format!("failures    {n}\n"),
     });
+    for ConsumerFailures { function, failures, .. } in consumers.iter().flatten() {
+        let failures = if *failures == 0 {
+            "no failed batches".to_owned()
+        } else {
+            format!("{} failed", grouped(i64::try_from(*failures).unwrap_or(i64::MAX)))
+        };
+        out.push_str(&format!("consumer    {}: {failures}\n", printable(function)));
+    }
     out.push_str(match errors.as_deref() {
         None => "errors      unknown\n",
         Some([]) => "errors      none in the log of the last day\n",

@@ -3,6 +3,7 @@
 use aws_sdk_cloudwatch::primitives::DateTime;
 use aws_sdk_cloudwatch::types::{Dimension, Statistic};
 use counting::record::RecordItem;
+use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -10,7 +11,7 @@ use super::checks::{Check, Passes};
 use super::failed;
 use super::function_log::LogLine;
 use crate::aws::{Call, Session, absent_on};
-use crate::config::Via;
+use crate::config::{Function, Via};
 use crate::counts::{Records, Skipped, skips};
 use crate::error::Error;
 use crate::resources::function::REVISION_TAG;
@@ -47,12 +48,25 @@ pub(crate) struct Status {
     pub(crate) failures: Option<u64>,
     /// The queue's name.
     pub(crate) failure_queue: String,
+    /// The failed batches of each consumer.
+    pub(crate) consumers: Option<Vec<ConsumerFailures>>,
     /// The last errors in the function's log of the last 24 hours, latest first.
     pub(crate) errors: Option<Vec<LogLine>>,
     /// True if nothing keeps the pipeline from counting, and nothing waits to be counted again.
     pub(crate) is_working: bool,
     /// The checks that failed, and those that could not be made.
     pub(crate) findings: Vec<Check>,
+}
+
+/// The batches that a consumer could not be told.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ConsumerFailures {
+    /// The function's name.
+    pub(crate) function: String,
+    /// The approximate number of messages in its failure queue, each the place of a batch in its stream.
+    pub(crate) failures: u64,
+    /// The queue's name.
+    pub(crate) failure_queue: String,
 }
 
 /// The live state of the function.
@@ -129,12 +143,13 @@ impl Session<'_> {
     pub(crate) async fn status(&self) -> (Status, Vec<Error>) {
         let now = Timestamp::now().as_second();
         let records = Records::new(&self.aws, self.pipeline);
-        let (checked, function, entries, waiting, failures, errors) = tokio::join!(
+        let (checked, function, entries, waiting, failures, consumers, errors) = tokio::join!(
             self.check_resources(),
             self.deployed(),
             records.between(now - DAY, now),
             self.notifications_waiting(),
             self.failures_waiting(),
+            self.failures_of_consumers(),
             self.last_errors()
         );
         let (checks, mut unread) = checked;
@@ -147,10 +162,19 @@ impl Session<'_> {
         let oldest_waiting_seconds = waiting.and_then(|(_, oldest)| oldest);
         let waiting = waiting.map(|(messages, _)| messages);
         let failures = known.part("failures", failures);
+        let consumers = known.part("consumers", consumers);
         let errors = known.part("errors", errors);
         if let Some(waiting) = failures.filter(|waiting| *waiting > 0) {
             let finding = format!("{waiting} in queue {queue}: `provisioner replay --dry-run` shows them");
             findings.push(Check::new("failures", Passes::Failed, finding));
+        }
+        for consumer in consumers.iter().flatten().filter(|consumer| consumer.failures > 0) {
+            let ConsumerFailures { function, failures, failure_queue } = consumer;
+            let finding = format!(
+                "{failures} in queue {failure_queue}, each the place of a batch in the stream, which has it for a day: \
+                 `provisioner logs --failures --consumer NAME` shows why"
+            );
+            findings.push(Check::new(format!("consumer {function}"), Passes::Failed, finding));
         }
         if errors.as_ref().is_some_and(|errors| !errors.is_empty()) {
             findings.push(Check::new("errors", Passes::Failed, "in the function's log of the last day"));
@@ -169,6 +193,7 @@ impl Session<'_> {
             oldest_waiting_seconds,
             failures,
             failure_queue: queue,
+            consumers,
             errors,
             is_working: findings.is_empty(),
             findings,
@@ -185,6 +210,15 @@ impl Session<'_> {
         let queue = &notification.queue;
         let (messages, age) = tokio::try_join!(self.messages_in(queue), self.age_of_oldest(queue))?;
         Ok(Some((messages, age.filter(|_| messages > 0))))
+    }
+
+    /// Returns the number of messages in the failure queue of each consumer.
+    async fn failures_of_consumers(&self) -> Result<Vec<ConsumerFailures>, Error> {
+        let failures = async |consumer: &Function| {
+            let (function, failure_queue) = (consumer.name.clone(), consumer.failure_queue.clone());
+            Ok(ConsumerFailures { failures: self.messages_in(&failure_queue).await?, function, failure_queue })
+        };
+        try_join_all(self.pipeline.consumers.iter().map(failures)).await
     }
 
     /// Returns the age in seconds of the oldest message in a queue, as CloudWatch knew it last. SQS itself does not tell.
