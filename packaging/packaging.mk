@@ -9,7 +9,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 # Cargo's target folder of released provisioners, whose flags are not those of functions, and the files of the archives.
 STAGE := $(TARGET)/dist
 # Files and folders that each archive has besides the programs.
-ARCHIVED := README.md CHANGELOG.md LICENSE LICENSE-APACHE LICENSE-MIT "$(STAGE)/THIRD-PARTY-LICENSES"
+ARCHIVED := README.md CHANGELOG.md docs LICENSE LICENSE-APACHE LICENSE-MIT "$(STAGE)/THIRD-PARTY-LICENSES"
 # The provisioner runs with the glibc of CentOS 7 and everything newer.
 OLDEST_GLIBC := 2.17
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::args::{Global, listen};
 use crate::aws::Aws;
 use crate::counts::period::PeriodArgs;
-use crate::dashboard::{AcceptedHost, Dashboard, Settings, Token, View};
+use crate::dashboard::{AcceptedHost, Dashboard, Password, Settings, Token, View};
 use crate::error::Error;
 use crate::output::Output;
 use crate::output::progress::show_while;
@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// Let in only who opens the printed address, which has a random token
     #[arg(long, conflicts_with = "out")]
     token: bool,
+    /// Let in only who gives the name and the password in this file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "token"])]
+    password_file: Option<PathBuf>,
     /// Write the page to one self-contained HTML file and exit
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -41,6 +44,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result<ExitCode, Error> {
     let pipeline = global.load()?;
+    let password = args.password_file.as_deref().map(Password::read).transpose()?;
     let dashboard = Dashboard::new(&Aws::connect(&pipeline).await?, &pipeline);
     let mut view = View::asked(&args.events, &args.period, args.compare);
     view.sum = args.sum.clone().unwrap_or_default();
@@ -55,21 +59,41 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
     let hosts = args.hosts.clone();
     let token = args.token.then(Token::random).transpose()?;
     let query = token.as_ref().map_or_else(|| view.query(), |token| token.query(&view.query()));
-    let is_open = token.is_none();
-    let ready = |address: SocketAddr| output.print(&text(address, &query, is_open));
-    dashboard.serve(Settings { listen: args.listen, hosts, token }, shutdown, ready).await?;
+    let secret = token.as_ref().map(|_| "token").or(password.as_ref().map(|_| "password"));
+    let ready = |address: SocketAddr| output.print(&text(address, &query, secret));
+    dashboard.serve(Settings { listen: args.listen, hosts, token, password }, shutdown, ready).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(address: SocketAddr, query: &str, is_open: bool) -> String {
+/// Formats the address, and a warning if others on the network can read what they should not.
+fn text(address: SocketAddr, query: &str, secret: Option<&str>) -> String {
     let mut out = format!("The dashboard is at http://{address}/?{query}\n");
-    if !address.ip().is_loopback() && is_open {
-        out.push_str(
+    match secret {
+        _ if address.ip().is_loopback() => {}
+        None => out.push_str(
             "Anyone who can reach this address can read all counts: it has no authentication and no encryption. Protect it \
              with a firewall or an authenticating proxy.\n",
-        );
-    } else if !address.ip().is_loopback() {
-        out.push_str("It has no encryption: others on the network may read the token and the counts.\n");
+        ),
+        Some(secret) => out.push_str(&format!(
+            "It has no encryption: others on the network may read the {secret} and the counts. Use a proxy with TLS.\n"
+        )),
     }
     out + "Press Ctrl-C to stop it.\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warning_is_printed_for_addresses_that_others_can_reach_only() {
+        let text = |address: &str, secret| text(address.parse().expect("an address"), "last=24h", secret);
+        for secret in [None, Some("token"), Some("password")] {
+            for own in ["127.0.0.1:8080", "[::1]:8080"] {
+                assert_eq!(text(own, secret).lines().count(), 2, "{}", text(own, secret));
+            }
+        }
+        assert!(text("0.0.0.0:8080", None).contains("no authentication and no encryption"));
+        assert!(text("192.0.2.1:8080", Some("password")).contains("may read the password and the counts"));
+    }
 }

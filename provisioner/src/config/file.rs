@@ -146,7 +146,7 @@ pub(super) fn read(mut tree: Tree<'_>, found: &mut Vec<Diagnostic>) -> Raw {
                 found.push(Diagnostic::new(span, message, error.message(), example(all_keys(), &cut.path)));
             }
             None => {
-                found.push(Diagnostic::new(span, error.message(), "", "see the README for every key and its type"));
+                found.push(Diagnostic::new(span, error.message(), "", "see every key in docs/reference.md"));
                 return Raw::default();
             }
         }

@@ -9,11 +9,13 @@ pub(crate) mod cache;
 pub(crate) mod chart;
 pub(crate) mod frame;
 pub(crate) mod page;
+mod password;
 pub(crate) mod server;
 mod skips;
 mod token;
 pub(crate) mod view;
 
+pub(crate) use password::Password;
 pub(crate) use server::{AcceptedHost, Dashboard, Settings};
 pub(crate) use token::Token;
 pub(crate) use view::View;

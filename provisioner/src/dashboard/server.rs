@@ -1,8 +1,8 @@
 //! The HTTP server of the dashboard, and its export as a file.
 //!
-//! Without a [`Token`] there is no authentication: anyone who can reach the server can read the counts. It therefore
-//! listens on localhost by default, and accepts requests only under known host names, so that a foreign page in the same
-//! browser cannot reach it under a name that it has pointed here (DNS rebinding).
+//! Without a [`Token`] or a [`Password`] there is no authentication: anyone who can reach the server can read the counts.
+//! It therefore listens on localhost by default, and accepts requests only under known host names, so that a foreign page
+//! in the same browser cannot reach it under a name that it has pointed here (DNS rebinding).
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -34,6 +34,7 @@ use super::breakdowns::{Breakdowns, Values};
 use super::cache::{Cache, Spans, Trigger};
 use super::frame::Frame;
 use super::page::{self, Found, SCRIPT, STYLE, Source};
+use super::password::Password;
 use super::skips::Skips;
 use super::token::Token;
 use super::view::View;
@@ -79,6 +80,8 @@ pub(crate) struct Settings {
     pub(crate) hosts: Vec<AcceptedHost>,
     /// The token that visitors need, if they do.
     pub(crate) token: Option<Token>,
+    /// The password that visitors need, if they do.
+    pub(crate) password: Option<Password>,
 }
 
 /// A host that requests may name.
@@ -130,6 +133,7 @@ pub(crate) struct Dashboard {
     sums: Vec<String>,
     hosts: Vec<AcceptedHost>,
     token: Option<Token>,
+    password: Option<Password>,
 }
 
 /// The counts of a view.
@@ -165,6 +169,7 @@ impl Dashboard {
             sums: pipeline.rollup.sum.clone(),
             hosts: Vec::new(),
             token: None,
+            password: None,
         }
     }
 
@@ -233,6 +238,7 @@ impl Dashboard {
         };
         self.hosts = settings.hosts;
         self.token = settings.token;
+        self.password = settings.password;
         let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
         if let Ok(period) = View::of(WARM).period() {
             let cache = Arc::clone(&self.cache);
@@ -356,6 +362,8 @@ async fn guard(State(dashboard): State<Arc<Dashboard>>, request: Request, next: 
         (StatusCode::MISDIRECTED_REQUEST, text).into_response()
     } else if let Some(refused) = dashboard.token.as_ref().and_then(|token| token.check(request.headers(), query)) {
         refused
+    } else if let Some(refused) = dashboard.password.as_ref().and_then(|password| password.check(request.headers())) {
+        refused
     } else {
         match Origin::of(request.headers()) {
             Origin::Own => next.run(request).await,
@@ -456,6 +464,7 @@ mod tests {
                 .map(|host| host.parse().expect("a host"))
                 .into(),
             token: None,
+            password: None,
         };
         for host in [
             "localhost",

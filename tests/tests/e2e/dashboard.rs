@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -214,5 +215,41 @@ async fn request_with_invalid_input_shows_the_error_on_the_page() -> Result<()> 
     }
     let wrong = pipeline.expect(1, &["dashboard", "--out", "no/such/folder.html"])?;
     ensure!(wrong.err.contains("failed to write no/such/folder.html"), "{}", wrong.err);
+    Ok(())
+}
+
+#[tokio::test]
+async fn visitor_without_the_password_reads_nothing() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let file = pipeline.config().with_file_name("password");
+    std::fs::write(&file, "counts:open sesame\n")?;
+    let mode = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode));
+    let args = ["--password-file", "password"];
+    mode(0o644)?;
+    let refused = pipeline.expect(1, &[&["dashboard"], &args[..]].concat())?;
+    ensure!(refused.err.contains("failed to read the password in password: others"), "{}", refused.err);
+    let both = pipeline.expect(1, &[&["dashboard", "--token"], &args[..]].concat())?;
+    ensure!(both.err.contains("cannot be used with"), "{}", both.err);
+    mode(0o600)?;
+    let server = DashboardServer::start(&pipeline, "127.0.0.1:0", &args)?;
+    for path in ["/", "/counts.csv", "/style.css", "/script.js"] {
+        let url = format!("{}{path}", server.url);
+        let (status, headers, _) = get(&url, None)?;
+        ensure!(
+            status == 401 && headers["www-authenticate"].to_str()?.starts_with("Basic realm="),
+            "{url}: {headers:?}"
+        );
+        ensure!(headers.contains_key("content-security-policy"), "{headers:?}");
+        // The right one, and `counts:sesame`.
+        for (credentials, expected) in [("Y291bnRzOm9wZW4gc2VzYW1l", 200), ("Y291bnRzOnNlc2FtZQ==", 401)] {
+            let config = ureq::config::Config::builder().http_status_as_error(false).build();
+            let request = ureq::Agent::new_with_config(config).get(&url);
+            let answer = request.header("authorization", format!("Basic {credentials}")).call()?;
+            ensure!(answer.status() == expected, "{url}: {answer:?}");
+        }
+    }
+    let open = DashboardServer::start(&pipeline, "0.0.0.0:0", &args)?;
+    ensure!(open.banner.contains("may read the password and the counts"), "{}", open.banner);
     Ok(())
 }

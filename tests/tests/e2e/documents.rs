@@ -5,11 +5,12 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tests::local_aws::{built_program, root};
-use tests::pipeline::{CommandOutput, Pipeline};
+use tests::local_aws::{REGION, built_program, root};
+use tests::pipeline::{CommandOutput, Pipeline, counts};
+use tests::recount::Counts;
 use tests::samples::gzip;
 
-use crate::common::HOUR;
+use crate::common::{HOUR, remove_notification, s3_notification, track};
 use crate::pipeline;
 
 /// A block of a document.
@@ -21,11 +22,15 @@ enum Block {
     Commands(String),
 }
 
-/// Returns the declarations and commands of a document: its indented blocks that begin with a section or a prompt.
+/// Returns the declarations and commands of a document: its indented blocks that begin with a section or a prompt. A fenced
+/// block is for other programs.
 fn blocks(document: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut lines = document.lines().peekable();
     while let Some(line) = lines.next() {
+        if line.starts_with("```") {
+            lines.by_ref().take_while(|line| !line.starts_with("```")).for_each(drop);
+        }
         let Some(first) = line.strip_prefix("    ") else { continue };
         let mut block = vec![first.to_owned()];
         // A blank line between two indented ones belongs to the block, unless the other kind follows.
@@ -57,46 +62,97 @@ fn blocks(document: &str) -> Vec<Block> {
     blocks
 }
 
-/// Runs the commands of a document, as the account's root. Names and the account are those of the pipeline. A later
-/// declaration is added to the earlier ones.
-fn run(pipeline: &Pipeline<'_>, document: &str) -> Result<CommandOutput> {
-    let text = std::fs::read_to_string(root().join(document)).with_context(|| format!("failed to read {document}"))?;
+/// Merges a declaration into pipeline.toml: a section that is there gets or replaces keys, another one is added.
+const DECLARE: &str = r#"
+import sys
+lines = open("pipeline.toml").read().splitlines()
+for line in sys.stdin.read().splitlines():
+    if line.startswith("["):
+        if line.startswith("[[") or line not in lines:
+            lines += ["", line]
+            at = len(lines)
+        else:
+            at = lines.index(line) + 1
+    elif line.strip():
+        key = line.split("=")[0].strip()
+        end = next((n for n in range(at, len(lines)) if lines[n].startswith("[")), len(lines))
+        old = [n for n in range(at, end) if lines[n].split("=")[0].strip() == key]
+        if old:
+            lines[old[0]] = line
+        else:
+            lines.insert(at, line)
+            at += 1
+open("pipeline.toml", "w").write("\n".join(lines) + "\n")
+"#;
+
+/// Prints the member at a path, as `jq` does, which is not installed everywhere.
+const JQ: &str = r#"
+import functools, json, sys
+path, *files = [word for word in sys.argv[1:] if word != "-r"]
+found = json.load(open(files[0]) if files else sys.stdin)
+found = functools.reduce(lambda value, name: value[name], path.strip(".").split("."), found)
+print(found if isinstance(found, str) else json.dumps(found))
+"#;
+
+/// Runs the commands of documents, as the account's root. Names and accounts are those of the pipeline, and of another
+/// account that only it uses. A declaration is merged into the file.
+fn run(pipeline: &Pipeline<'_>, documents: &[&str]) -> Result<CommandOutput> {
+    let other_account = pipeline.account.replacen('1', "2", 1);
+    let read =
+        |name: &&str| std::fs::read_to_string(root().join(name)).with_context(|| format!("failed to read {name}"));
+    let text = documents.iter().map(read).collect::<Result<String>>()?;
     let text = text.replace("acme-segment-events", &pipeline.name).replace("segment-events", &pipeline.name);
-    let text = text.replace("123456789012", &pipeline.account);
+    let text = text.replace("123456789012", &pipeline.account).replace("210987654321", &other_account);
     let folder = pipeline.config().parent().context("a folder")?.to_owned();
-    let (mut declared, mut script) = (String::new(), "set -euo pipefail\n".to_owned());
+    let mut script = "set -euo pipefail\n".to_owned();
     for block in blocks(&text) {
         match block {
-            Block::Declaration(more) => {
-                declared.push_str(&more);
-                pipeline.declare(&declared)?;
-                let file = std::fs::read_to_string(pipeline.config())?;
-                script.push_str(&format!("cat > pipeline.toml <<'END OF FILE'\n{file}\nEND OF FILE\n"));
-            }
-            Block::Commands(commands) => {
-                for line in commands.lines() {
-                    script.push_str(&format!("{line}\n"));
-                }
-            }
+            Block::Declaration(more) => script.push_str(&format!("declare-keys <<'END OF KEYS'\n{more}END OF KEYS\n")),
+            Block::Commands(commands) => script.push_str(&commands),
         }
     }
-    pipeline.declare("")?;
     let bin = folder.join("bin");
     std::fs::create_dir(&bin)?;
-    // The answer to every question.
-    program(&bin, "provisioner", &format!("exec '{}' \"$@\" <<< yes", built_program("provisioner")?.display()))?;
+    // Every answer is yes. A new file denies plain HTTP, which the local AWS speaks. `status` exits with 3 if it has found
+    // something.
+    let answered = format!("'{}' \"$@\" <<< yes || code=$?", built_program("provisioner")?.display());
+    let http = "[[ $1 != init ]] || sed --in-place 's/^# require_tls = true/require_tls = false/' pipeline.toml";
+    let found = "[[ $* != *status || $code != 3 ]] || code=0";
+    program(&bin, "provisioner", &format!("code=0\n{answered}\n{http}\n{found}\nexit $code"))?;
     // The CLI's own default endpoint of SQS takes precedence over the variable.
     let aws = root().join(".venv/bin/aws").display().to_string();
     program(&bin, "aws", &format!("exec '{aws}' --endpoint-url \"$AWS_ENDPOINT_URL\" \"$@\""))?;
     // The functions are built.
     program(&bin, "make", "exec provisioner \"$1\"")?;
+    program(&bin, "declare-keys", &format!("exec python3 -c '{DECLARE}'"))?;
+    program(&bin, "jq", &format!("exec python3 -c '{JQ}' \"$@\""))?;
     std::os::unix::fs::symlink(root().join("target"), folder.join("target"))?;
+    let (mut credentials, mut config) = (String::new(), String::new());
+    let accounts = [("default", &pipeline.account), ("production", &pipeline.account), ("staging", &other_account)];
+    for (profile, account) in accounts {
+        let keys = format!("aws_access_key_id = {account}\naws_secret_access_key = test");
+        credentials.push_str(&format!("[{profile}]\n{keys}\n"));
+        let section = if profile == "default" { profile.to_owned() } else { format!("profile {profile}") };
+        config.push_str(&format!("[{section}]\nregion = {REGION}\n"));
+    }
+    std::fs::create_dir(folder.join(".aws"))?;
+    std::fs::write(folder.join(".aws/credentials"), credentials)?;
+    std::fs::write(folder.join(".aws/config"), config)?;
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("bash");
     let environment = pipeline.command(&[])?;
     command.env_clear().envs(environment.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    // Those of the environment would take precedence over a profile.
+    command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
     command.env("PATH", path).env("AWS_PAGER", "").current_dir(&folder).args(["-x", "-c", &script]);
     Ok(CommandOutput::of(&command.stdin(Stdio::null()).output().context("failed to run bash")?))
+}
+
+/// Runs the commands of documents, and returns their output.
+fn succeed(pipeline: &Pipeline<'_>, documents: &[&str]) -> Result<String> {
+    let run = run(pipeline, documents)?;
+    ensure!(run.code == Some(0), "{documents:?}\n{}\n{}", run.out, run.err);
+    Ok(run.out)
 }
 
 fn program(folder: &Path, name: &str, script: &str) -> Result<()> {
@@ -115,14 +171,75 @@ async fn commands_of_the_document_on_extensions_work() -> Result<()> {
         "properties": { "plan": "pro", "revenue": 19.99, "product_id": "p1" },
     });
     pipeline.upload("segment-logs/x/1/a.gz", &gzip(line.to_string().as_bytes())).await?;
-    let run = run(&pipeline, "docs/extending.md")?;
-    ensure!(run.code == Some(0), "{}\n{}", run.out, run.err);
+    succeed(&pipeline, &["docs/extending.md"]).map(drop)
+}
+
+#[test]
+fn guide_leads_from_no_file_to_counts_alarms_and_roles() -> Result<()> {
+    let pipeline = pipeline()?;
+    std::fs::remove_file(pipeline.config())?;
+    let out = succeed(&pipeline, &["docs/guide.md"])?;
+    for part in ["The pipeline works", "The pipeline counts.", "Segment's form", "Order Completed", "19.99", "pro "] {
+        ensure!(out.contains(part), "{part} is not in {out}");
+    }
+    ensure!(pipeline.config().with_file_name("counts.html").is_file(), "no page");
+    let file = std::fs::read_to_string(pipeline.config())?;
+    ensure!(file.contains("[environments.staging]") && file.contains("workspace_id = \"abc123XYZ\""), "{file}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn operations_replay_failures_and_replace_the_tables() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    remove_notification(&pipeline).await?;
+    pipeline.upload("segment-logs/x/1/a.gz", &gzip(track("Order Completed").as_bytes())).await?;
+    let sqs = aws_sdk_sqs::Client::new(&pipeline.sdk().await?);
+    let url = sqs.get_queue_url().queue_name(format!("{}-failures", pipeline.name)).send().await?.queue_url;
+    let body = s3_notification(&pipeline.name, &["segment-logs/x/1/a.gz"]).to_string();
+    sqs.send_message().set_queue_url(url).message_body(body).send().await?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let out = succeed(&pipeline, &["docs/operations.md"])?;
+    for part in ["1 message: 1 counted, 0 not counted.", "The pipeline is paused.", "Everything is counted."] {
+        ensure!(out.contains(part), "{part} is not in {out}");
+    }
+    let expected = Counts::from([(("Order Completed".to_owned(), HOUR.to_owned()), 1)]);
+    let client = aws_sdk_dynamodb::Client::new(&pipeline.sdk().await?);
+    for table in ["counts", "counts-2", "counts-restored"] {
+        let found = counts(&client, &format!("{}-{table}", pipeline.name)).await?;
+        ensure!(found == expected, "{table}: {found:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn tables_and_counts_are_read_as_their_documents_say() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.declare("[rollup]\nsum = [\"properties.revenue\"]\nby = [\"properties.plan\"]")?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let order = json!({
+        "type": "track", "event": "Order Completed", "timestamp": HOUR,
+        "properties": { "plan": "pro", "revenue": 19.99 },
+    });
+    let file = [order.to_string(), track("Signed Up")].join("\n");
+    pipeline.upload("segment-logs/x/1/a.gz", &gzip(file.as_bytes())).await?;
+    let pair = |event: &str| ((event.to_owned(), HOUR.to_owned()), 1);
+    pipeline.wait_for_counts(&Counts::from(["Order Completed", "Signed Up"].map(pair))).await?;
+    // The record of the object is there as well.
+    pipeline.expect(0, &["backfill"])?;
+    let out = succeed(&pipeline, &["docs/counts.md", "docs/commands.md", "docs/formats.md"])?;
+    for part in ["\"N\": \"19.99\"", "\"S\": \"2015-08-04T12:00:00Z#pro\"", "\"events\": {\n", "segment-logs/x/1/a.gz#"]
+    {
+        ensure!(out.contains(part), "{part} is not in {out}");
+    }
+    // The query of the present hour finds nothing in a new one.
+    ensure!(out.matches("\"Count\": 0,").count() <= 1, "queries found nothing: {out}");
     Ok(())
 }
 
 #[test]
 fn document_is_read_in_blocks_of_declarations_and_commands() {
-    let text = "Text.\n\n    [a]\n    b = 1\n\n    $ one \\\n        two\n    output\n\nText.\n\n    code();\n";
+    let text = "Text.\n\n    [a]\n    b = 1\n\n    $ one \\\n        two\n    output\n\nText.\n\n    code();\n\n```sh\n    $ no\n```\n";
     let expected =
         [Block::Declaration("[a]\nb = 1\n\noutput\n\n".to_owned()), Block::Commands("one \\\n  two\n".to_owned())];
     assert_eq!(blocks(text), expected);
