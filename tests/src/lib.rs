@@ -7,5 +7,6 @@ pub mod faults;
 pub mod local_aws;
 pub mod pipeline;
 pub mod recount;
+pub mod rounds;
 pub mod samples;
 pub mod strict;

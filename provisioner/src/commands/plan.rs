@@ -13,7 +13,7 @@ use crate::reconcile::document::PlanDocument;
 use crate::reconcile::plan::{Action, Plan, PlanOptions};
 use crate::reconcile::saved_plan::SavedPlan;
 use crate::resources::discover::discover;
-use crate::resources::function::artifact;
+use crate::resources::function::artifact::Artifacts;
 use crate::resources::{Context, cost};
 
 /// The exit codes of `--detailed-exitcode` if there are changes or problems, and if there are only orphans.
@@ -60,16 +60,22 @@ pub(super) struct Planned<'a> {
 
 /// Creates the plan that brings the live state in sync with the desired state.
 pub(super) async fn make(pipeline: &Pipeline, options: PlanOptions) -> Result<Planned<'_>, Error> {
-    // Zipping takes as long as the first calls, so both run concurrently; the calls are read-only.
+    // Only the comparison needs the code, so it is zipped while AWS is read.
+    let artifacts = Artifacts::default();
     let loading = {
-        let pipeline = pipeline.clone();
-        tokio::task::spawn_blocking(move || artifact::load_all(&pipeline))
+        let (pipeline, artifacts) = (pipeline.clone(), artifacts.clone());
+        tokio::task::spawn_blocking(move || artifacts.load(&pipeline))
     };
-    let (artifacts, session) = tokio::join!(loading, Session::connect(pipeline));
-    let session = session?;
-    let artifacts = artifacts.map_err(|error| Error::internal("zip the function's binary", error))??;
-    let context = Context { pipeline, account: &session.account, artifacts: Some(&artifacts) };
-    let (found, unread) = discover(&session.aws, &context).await?;
+    let reading = async {
+        let session = Session::connect(pipeline).await?;
+        let context = Context { pipeline, account: &session.account, artifacts: Some(&artifacts) };
+        let found = discover(&session.aws, &context).await;
+        Ok::<_, Error>((session, found))
+    };
+    let (loaded, read) = tokio::join!(loading, reading);
+    let (session, found) = read?;
+    loaded.map_err(|error| Error::internal("zip the function's binary", error))??;
+    let (found, unread) = found?;
     let mut plan = Plan::reconcile(found, options);
     plan.notes.extend(unread);
     plan.notes.extend(permissions::missing(&session.aws, &session.account, &plan).await);

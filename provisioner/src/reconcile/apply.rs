@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::aws::Aws;
 use crate::error::{Error, ErrorKind};
@@ -59,20 +60,31 @@ pub(crate) async fn apply(aws: &Aws, plan: &Plan, reporter: &dyn Reporter, shutd
     let steps: Vec<&PlannedResource> = plan.items.iter().filter(|item| item.action != Action::NoOp).collect();
     let nodes: Vec<Node<'_, _>> = steps
         .iter()
-        .map(|item| Node { id: item.address(), depends_on: &item.depends_on, deletes: item.action == Action::Delete })
+        .map(|item| {
+            let deletes = item.action == Action::Delete;
+            Node { id: item.address(), depends_on: &item.depends_on, after: &item.after, deletes }
+        })
         .collect();
     let mut graph = Graph::new(&nodes);
     let mut outcome = Outcome::default();
 
     let mut not_started: BTreeSet<usize> = (0..steps.len()).collect();
+    let (exists, mut existing) = unbounded_channel();
     let mut running = FuturesUnordered::new();
     let mut ready = graph.ready();
     loop {
         for i in ready.drain(..).filter(|_| shutdown.requested().is_none()) {
             not_started.remove(&i);
-            running.push(run(aws, steps[i], i, reporter));
+            running.push(run(aws, steps[i], i, reporter, &exists));
         }
-        let Some((i, succeeded)) = running.next().await else { break };
+        let ended = tokio::select! {
+            Some(i) = existing.recv() => {
+                ready = graph.exists(i);
+                continue;
+            }
+            ended = running.next() => ended,
+        };
+        let Some((i, succeeded)) = ended else { break };
         if succeeded {
             outcome.done += 1;
             ready = graph.done(i);
@@ -98,13 +110,22 @@ pub(crate) async fn apply(aws: &Aws, plan: &Plan, reporter: &dyn Reporter, shutd
     outcome
 }
 
-async fn run(aws: &Aws, item: &PlannedResource, index: usize, reporter: &dyn Reporter) -> (usize, bool) {
+async fn run(
+    aws: &Aws,
+    item: &PlannedResource,
+    index: usize,
+    reporter: &dyn Reporter,
+    exists: &UnboundedSender<usize>,
+) -> (usize, bool) {
     let (address, action) = (item.address(), item.action);
     let started = Instant::now();
     reporter.event(address, action, &Event::Started);
     let on_wait = |what: &str, elapsed| reporter.event(address, action, &Event::Waiting { what, elapsed });
     let on_progress = |done, total| reporter.event(address, action, &Event::Progress { done, total });
-    let step = StepContext { aws, address, on_wait: &on_wait, on_progress: &on_progress };
+    let on_exists = || {
+        let _ = exists.send(index);
+    };
+    let step = StepContext { aws, address, on_wait: &on_wait, on_progress: &on_progress, on_exists: &on_exists };
     let result = match action {
         Action::NoOp | Action::Conflict => Ok(()),
         Action::Create | Action::Update => item.observed.create_or_update(&step).await,

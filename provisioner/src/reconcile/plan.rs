@@ -69,13 +69,15 @@ pub(crate) struct PlannedResource {
     pub(crate) refusal: Option<Refusal>,
     /// The resources whose steps must finish first.
     pub(crate) depends_on: Vec<Address>,
+    /// The resources that must exist first.
+    pub(crate) after: Vec<Address>,
     /// The desired and the live state.
     pub(crate) observed: Box<dyn Observed>,
 }
 
 impl PlannedResource {
     fn new(action: Action, observed: Box<dyn Observed>) -> Self {
-        Self { action, refusal: None, depends_on: observed.depends_on().to_vec(), observed }
+        Self { action, refusal: None, depends_on: observed.depends_on(), after: observed.after(), observed }
     }
 
     pub(crate) fn address(&self) -> &Address {
@@ -169,11 +171,11 @@ fn conflict(resource: &dyn Observed, adopt: bool, is_new: bool) -> Option<Refusa
     }
 }
 
-/// Orders the steps of the first resources before those of all others.
+/// Lets the first resources exist before all others, and deletes them after all others.
 fn put_first(items: &mut [PlannedResource], is_first: impl Fn(&PlannedResource) -> bool) {
     let first: Vec<Address> = items.iter().filter(|item| is_first(item)).map(|item| item.address().clone()).collect();
     for item in items.iter_mut().filter(|item| !item.observed.is_first()) {
-        item.depends_on.extend(first.iter().cloned());
+        item.after.extend(first.iter().cloned());
     }
 }
 

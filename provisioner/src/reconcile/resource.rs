@@ -16,7 +16,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -85,6 +85,9 @@ pub(crate) struct StepContext<'a> {
     pub(crate) on_wait: &'a (dyn Fn(&str, Duration) + Send + Sync),
     /// Reports how many of how many parts are done, in a step of many parts.
     pub(crate) on_progress: &'a (dyn Fn(u64, u64) + Send + Sync),
+    /// Reports, before the end of a creation, that the resource exists: the steps that come after it
+    /// ([`Resource::after`]) start.
+    pub(crate) on_exists: &'a (dyn Fn() + Send + Sync),
 }
 
 impl StepContext<'_> {
@@ -114,8 +117,20 @@ pub(crate) trait Resource: fmt::Debug + Send + Sync + Sized + 'static {
     /// Returns the IAM actions that a deployer needs.
     fn iam_actions(&self) -> Vec<IamActions>;
 
-    /// Returns the resources that must be created before this one and deleted after it.
+    /// Returns the resources whose creation must end before that of this one begins, and that are deleted after it.
     fn depends_on(&self) -> Vec<Address> {
+        Vec::new()
+    }
+
+    /// Returns the resources that must exist before this one is created, and that are deleted after it. Their creation
+    /// may go on meanwhile.
+    fn after(&self) -> Vec<Address> {
+        Vec::new()
+    }
+
+    /// Returns the resources that are changed before this one is changed, and deleted after it. Its creation does not
+    /// wait for them.
+    fn changes_after(&self) -> Vec<Address> {
         Vec::new()
     }
 
@@ -217,7 +232,7 @@ pub(crate) trait Declared: Send + Sync {
     fn iam_actions(&self) -> Vec<IamActions>;
     /// Forwards to [`Resource::is_absent`]; an error means that it is not known.
     fn is_absent<'a>(self: Arc<Self>, aws: &'a Aws) -> Boxed<'a, bool>;
-    /// Reads the live state and compares it.
+    /// Reads the live state.
     fn observe<'a>(self: Arc<Self>, aws: &'a Aws) -> Boxed<'a, Result<Box<dyn Observed>, Error>>;
 }
 
@@ -225,8 +240,10 @@ pub(crate) trait Declared: Send + Sync {
 pub(crate) trait Observed: Send + Sync {
     fn address(&self) -> &Address;
     fn arn(&self) -> &str;
-    /// Forwards to [`Resource::depends_on`].
-    fn depends_on(&self) -> &[Address];
+    /// Returns [`Resource::depends_on`], and [`Resource::changes_after`] if it exists.
+    fn depends_on(&self) -> Vec<Address>;
+    /// Forwards to [`Resource::after`].
+    fn after(&self) -> Vec<Address>;
     /// Forwards to [`Resource::iam_actions`].
     fn iam_actions(&self) -> Vec<IamActions>;
     /// Returns its owner, or `None` if it is absent.
@@ -243,7 +260,7 @@ pub(crate) trait Observed: Send + Sync {
     fn data<'a>(&'a self, aws: &'a Aws) -> Boxed<'a, Result<String, Error>>;
     /// Forwards to [`Resource::manual_deletion`].
     fn manual_deletion(&self) -> String;
-    /// Returns the drift.
+    /// Returns the drift. The first call compares, and needs the code of the functions.
     fn changes(&self) -> &[SettingChange];
     /// Forwards to [`Resource::refusal`].
     fn refusal(&self) -> Option<Refusal>;
@@ -265,21 +282,22 @@ struct DeclaredResource<R> {
     desired: R,
     address: Address,
     arn: String,
-    depends_on: Vec<Address>,
 }
+
+/// The changes, the notes on what is kept, and the conflict that a comparison found.
+type Compared = (Vec<SettingChange>, Vec<String>, Option<Refusal>);
 
 struct ObservedResource<R: Resource> {
     declared: Arc<DeclaredResource<R>>,
     live: Option<R::Live>,
-    changes: Vec<SettingChange>,
-    kept: Vec<String>,
-    conflict: Option<Refusal>,
+    /// Filled when it is first asked for: the code of the functions is loaded while resources are read.
+    compared: OnceLock<Compared>,
 }
 
 /// Erases the type of a desired resource.
 pub(crate) fn declare<R: Resource>(desired: R) -> Arc<dyn Declared> {
-    let (address, arn, depends_on) = (Address::of::<R>(desired.name()), desired.arn(), desired.depends_on());
-    Arc::new(DeclaredResource { desired, address, arn, depends_on })
+    let (address, arn) = (Address::of::<R>(desired.name()), desired.arn());
+    Arc::new(DeclaredResource { desired, address, arn })
 }
 
 impl<R: Resource> Declared for DeclaredResource<R> {
@@ -308,9 +326,7 @@ impl<R: Resource> Declared for DeclaredResource<R> {
                 read = self.desired.read(aws).await;
             }
             let live = read.map_err(|error| error.on("read", &self.address))?;
-            let diff = self.desired.compare(live.as_ref().filter(|live| R::exists(live)));
-            let (changes, kept, conflict) = diff.into_parts();
-            Ok(Box::new(ObservedResource { declared: self, live, changes, kept, conflict }) as Box<dyn Observed>)
+            Ok(Box::new(ObservedResource { declared: self, live, compared: OnceLock::new() }) as Box<dyn Observed>)
         })
     }
 }
@@ -359,6 +375,10 @@ impl<R: Resource> ObservedResource<R> {
     fn existing(&self) -> Option<&R::Live> {
         self.live.as_ref().filter(|live| R::exists(live))
     }
+
+    fn compared(&self) -> &Compared {
+        self.compared.get_or_init(|| self.declared.desired.compare(self.existing()).into_parts())
+    }
 }
 
 impl<R: Resource> Observed for ObservedResource<R> {
@@ -370,8 +390,17 @@ impl<R: Resource> Observed for ObservedResource<R> {
         &self.declared.arn
     }
 
-    fn depends_on(&self) -> &[Address] {
-        &self.declared.depends_on
+    fn depends_on(&self) -> Vec<Address> {
+        let desired = &self.declared.desired;
+        let mut all = desired.depends_on();
+        if self.exists() {
+            all.extend(desired.changes_after());
+        }
+        all
+    }
+
+    fn after(&self) -> Vec<Address> {
+        self.declared.desired.after()
     }
 
     fn iam_actions(&self) -> Vec<IamActions> {
@@ -414,12 +443,14 @@ impl<R: Resource> Observed for ObservedResource<R> {
     }
 
     fn changes(&self) -> &[SettingChange] {
-        &self.changes
+        let (changes, ..) = self.compared();
+        changes
     }
 
     fn refusal(&self) -> Option<Refusal> {
         let refusal = self.live.as_ref().and_then(|live| self.declared.desired.refusal(live));
-        refusal.or_else(|| self.conflict.clone())
+        let (.., conflict) = self.compared();
+        refusal.or_else(|| conflict.clone())
     }
 
     fn problems(&self) -> Vec<Refusal> {
@@ -428,7 +459,8 @@ impl<R: Resource> Observed for ObservedResource<R> {
 
     fn notes(&self) -> Vec<String> {
         let notes = self.live.as_ref().map_or_else(Vec::new, |live| self.declared.desired.notes(live));
-        notes.into_iter().chain(self.kept.clone()).collect()
+        let (_, kept, _) = self.compared();
+        notes.into_iter().chain(kept.iter().cloned()).collect()
     }
 
     fn create_or_update<'a>(&'a self, step: &'a StepContext<'a>) -> Boxed<'a, Result<(), Error>> {
@@ -439,7 +471,7 @@ impl<R: Resource> Observed for ObservedResource<R> {
                     Err(ResourceError::AlreadyExists) => ("update", update_existing(desired, step).await),
                     result => ("create", result),
                 },
-                Some(live) => ("update", desired.update(step, live, &self.changes).await),
+                Some(live) => ("update", desired.update(step, live, self.changes()).await),
             };
             match result {
                 // A concurrent run may have made the same change, and AWS refuses to make it twice.

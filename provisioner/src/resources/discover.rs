@@ -13,8 +13,9 @@ use crate::reconcile::ownership::Ownership;
 use crate::reconcile::plan::Found;
 use crate::reconcile::resource::{Address, Declared, Observed};
 
-/// The maximum number of concurrent reads: enough for all resources of a typical pipeline, and a bound for large ones.
-const CONCURRENT_READS: usize = 16;
+/// The maximum number of concurrent reads: enough for all resources of a pipeline with ten consumers, and a bound for
+/// larger ones. One that waits for another makes the chain of calls longer.
+const CONCURRENT_READS: usize = 64;
 
 /// Reads the declared resources, and looks for orphaned ones. Each failure of this search becomes a note, since the
 /// plan of the declared resources does not depend on it.

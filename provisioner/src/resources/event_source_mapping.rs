@@ -102,8 +102,12 @@ impl Kind for EventSourceMapping {
 
     fn with_name(context: &Context<'_>, name: &str) -> Option<Self> {
         let (account, pipeline) = (context.account, context.pipeline);
+        // From a queue of failures the pipeline takes nothing.
+        if pipeline.functions().into_iter().any(|function| function.failure_queue == name) {
+            return None;
+        }
         let function = &pipeline.function.name;
-        let mut depends_on = vec![Address::of::<Queue>(name), Address::of::<Function>(function)];
+        let mut depends_on = vec![Address::of::<Queue>(name)];
         depends_on.extend(function::table_addresses(context));
         Some(Self {
             name: name.to_owned(),
@@ -153,6 +157,10 @@ impl Resource for EventSourceMapping {
 
     fn depends_on(&self) -> Vec<Address> {
         self.depends_on.clone()
+    }
+
+    fn after(&self) -> Vec<Address> {
+        vec![Address::of::<Function>(&self.function)]
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
@@ -273,7 +281,7 @@ impl Resource for EventSourceMapping {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::tests::{assert_in_sync, declared};
+    use crate::resources::tests::{assert_in_sync, declared, in_context};
 
     fn live_of(spec: &EventSourceMapping) -> Live {
         Live {
@@ -299,6 +307,12 @@ mod tests {
         let paused = Live { state: "Disabled".to_owned(), others: vec!["other".to_owned()], ..live_of(&spec) };
         assert_eq!((spec.diff(Some(&paused)).len(), spec.problems(&paused).len()), (0, 2));
         assert!(spec.problems(&live_of(&spec)).is_empty());
+    }
+
+    #[test]
+    fn queue_of_failures_has_no_mapping() {
+        let of = |name: &str| in_context("", |context| EventSourceMapping::with_name(context, name).is_some());
+        assert_eq!((of("events-failures"), of("events-old")), (false, true));
     }
 
     #[test]

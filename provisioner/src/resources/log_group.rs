@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
+use aws_sdk_cloudwatchlogs::types::LogGroup as CloudWatchLogGroup;
+
 use crate::aws::{
     Aws, AwsError, Call, ResourceError, absent_on, function_name, log_group_name, resource_in, retry_while,
 };
@@ -66,6 +68,21 @@ impl LogGroup {
         let streams = answer.and_then(|answer| answer.log_streams).unwrap_or_default();
         // Lambda names a stream after the date and the version of the function: 2015/08/04/[$LATEST]0123.
         Ok(streams.iter().any(|stream| stream.log_stream_name().is_some_and(|name| name.contains("/[$LATEST]"))))
+    }
+
+    /// Finds the group. No call describes a single one, and groups with the same prefix may fill several pages.
+    async fn describe(&self, aws: &Aws) -> Result<Option<CloudWatchLogGroup>, AwsError> {
+        let mut token = None;
+        loop {
+            let request = aws.logs.describe_log_groups().log_group_name_prefix(&self.name).set_next_token(token);
+            let page = request.send().await.call("logs:DescribeLogGroups")?;
+            let groups = page.log_groups.unwrap_or_default();
+            let found = groups.into_iter().find(|group| group.log_group_name.as_ref() == Some(&self.name));
+            token = page.next_token;
+            if found.is_some() || token.is_none() {
+                return Ok(found);
+            }
+        }
     }
 
     async fn put_retention(&self, step: &StepContext<'_>) -> Result<(), ResourceError> {
@@ -151,20 +168,9 @@ impl Resource for LogGroup {
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
-        // No call describes a single group, and groups with the same prefix may fill several pages.
-        let mut token = None;
-        let found = loop {
-            let request = aws.logs.describe_log_groups().log_group_name_prefix(&self.name).set_next_token(token);
-            let page = request.send().await.call("logs:DescribeLogGroups")?;
-            let groups = page.log_groups.unwrap_or_default();
-            let found = groups.into_iter().find(|group| group.log_group_name.as_ref() == Some(&self.name));
-            token = page.next_token;
-            if found.is_some() || token.is_none() {
-                break found;
-            }
-        };
-        let Some(found) = found else { return Ok(None) };
-        let tags = aws.logs.list_tags_for_resource().resource_arn(&self.arn).send().await;
+        let tags = aws.logs.list_tags_for_resource().resource_arn(&self.arn).send();
+        let (found, tags) = tokio::join!(self.describe(aws), tags);
+        let Some(found) = found? else { return Ok(None) };
         let tags = absent_on(tags.call("logs:ListTagsForResource"), &["ResourceNotFoundException"])?;
         let tags: BTreeMap<String, String> =
             tags.and_then(|answer| answer.tags).unwrap_or_default().into_iter().collect();
@@ -204,6 +210,7 @@ impl Resource for LogGroup {
         })
         .await?;
         created.ok_or(ResourceError::AlreadyExists)?;
+        (step.on_exists)();
         self.put_retention(step).await
     }
 

@@ -5,6 +5,7 @@
 //! in sync if its content is as desired.
 
 use aws_sdk_lambda::types::FunctionUrlAuthType;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
@@ -16,6 +17,9 @@ use crate::reconcile::ownership::Ownership;
 use crate::reconcile::protection::Refusal;
 use crate::reconcile::resource::{Address, IamActions, Resource, StepContext};
 use crate::resources::{Context, Kind};
+
+/// The policies of versions and aliases that are read at once; Lambda answers 15 calls a second (Lambda quotas).
+const POLICIES_AT_ONCE: usize = 16;
 
 /// The desired state of the permission.
 #[derive(Debug, Clone)]
@@ -205,7 +209,7 @@ impl Resource for Permission {
         Ownership::Owned
     }
 
-    fn depends_on(&self) -> Vec<Address> {
+    fn after(&self) -> Vec<Address> {
         vec![Address::of::<Function>(&self.function)]
     }
 
@@ -216,8 +220,9 @@ impl Resource for Permission {
             policy.into_iter().partition(|statement| policy::sid(statement).starts_with(&self.sid_prefix));
         let content = |statement: &Json| policy::without_sid(&policy::canonical_statement(statement));
         let mut openings = Openings::of(&Json::Array(others), &self.account);
-        for qualifier in qualifiers {
-            let others = self.policy(aws, Some(qualifier)).await?;
+        let policies = qualifiers.into_iter().map(|qualifier| self.policy(aws, Some(qualifier)));
+        let policies: Vec<Vec<Json>> = stream::iter(policies).buffered(POLICIES_AT_ONCE).try_collect().await?;
+        for others in policies {
             openings.extend(Openings::of(&Json::Array(others), &self.account));
         }
         let (public_urls, urls) = urls;

@@ -492,7 +492,13 @@ async fn failed_table_update(answers: &'static [Recorded]) -> (String, usize) {
     let (aws, requests) = replay(answers);
     let spec = in_context("", <table::Table as Kind>::desired).remove(0);
     let address = Address::of::<table::Table>("events-counts");
-    let step = StepContext { aws: &aws, address: &address, on_wait: &|_, _: Duration| {}, on_progress: &|_, _| {} };
+    let step = StepContext {
+        aws: &aws,
+        address: &address,
+        on_wait: &|_, _: Duration| {},
+        on_progress: &|_, _| {},
+        on_exists: &|| {},
+    };
     let live = spec.read(&aws).await.expect("a table").expect("a table");
     let changes = spec.diff(Some(&live));
     let fault = spec.update(&step, &live, &changes).await.expect_err("an error");

@@ -169,6 +169,28 @@ impl Stream {
         .await?;
         self.wait_until_active(step, false).await
     }
+
+    /// Applies the changes one after the other: Kinesis accepts one at a time.
+    async fn put_changes(
+        &self,
+        step: &StepContext<'_>,
+        live: &Live,
+        changes: &[SettingChange],
+    ) -> Result<(), ResourceError> {
+        if touches(changes, &["tags"]) {
+            self.put_tags(step, live).await?;
+        }
+        if touches(changes, &["mode"]) {
+            self.put_mode(step).await?;
+        }
+        if touches(changes, &["retention_hours"]) {
+            self.put_retention(step, live).await?;
+        }
+        if touches(changes, &["encryption"]) {
+            self.put_encryption(step).await?;
+        }
+        Ok(())
+    }
 }
 
 impl Kind for Stream {
@@ -250,12 +272,13 @@ impl Resource for Stream {
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
-        let Some(stream) = self.describe(aws).await? else { return Ok(None) };
+        let (stream, tags) = tokio::join!(self.describe(aws), self.tags(aws));
+        let Some(stream) = stream? else { return Ok(None) };
         // One that is being deleted is still described. It counts as absent; its recreation waits for the deletion.
         if stream.stream_status == StreamStatus::Deleting {
             return Ok(None);
         }
-        let Some(tags) = self.tags(aws).await? else { return Ok(None) };
+        let Some(tags) = tags? else { return Ok(None) };
         let is_encrypted = stream.encryption_type == Some(EncryptionType::Kms);
         Ok(Some(Live {
             mode: stream.stream_mode_details.map(|details| details.stream_mode.as_str().to_owned()),
@@ -313,7 +336,7 @@ impl Resource for Stream {
         let waiting = step.wait(format!("stream {} to be found", self.name), STREAM_DEADLINE);
         let live = wait_until(waiting, || async { self.read(step.aws).await }).await?;
         let changes = self.diff(Some(&live));
-        self.update(step, &live, &changes).await
+        self.put_changes(step, &live, &changes).await
     }
 
     async fn update(
@@ -323,20 +346,7 @@ impl Resource for Stream {
         changes: &[SettingChange],
     ) -> Result<(), ResourceError> {
         self.wait_until_active(step, false).await?;
-        if touches(changes, &["tags"]) {
-            self.put_tags(step, live).await?;
-        }
-        // Kinesis accepts one change at a time.
-        if touches(changes, &["mode"]) {
-            self.put_mode(step).await?;
-        }
-        if touches(changes, &["retention_hours"]) {
-            self.put_retention(step, live).await?;
-        }
-        if touches(changes, &["encryption"]) {
-            self.put_encryption(step).await?;
-        }
-        Ok(())
+        self.put_changes(step, live, changes).await
     }
 
     async fn delete(&self, step: &StepContext<'_>, _live: &Live) -> Result<(), ResourceError> {

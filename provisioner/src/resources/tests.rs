@@ -1,7 +1,6 @@
 //! The tests of all kinds, and the helpers that the tests of each kind share.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use super::{Context, Kind, desired};
 use crate::aws::Account;
@@ -43,12 +42,12 @@ pub(crate) fn in_context<T>(file: &str, work: impl FnOnce(&Context<'_>) -> T) ->
         id: "123456789012".into(),
         caller: String::new(),
     };
-    let artifact = Arc::new(Artifact {
+    let artifact = || Artifact {
         zip: b"zip".to_vec(),
         code: Code { sha256: "c2hh".into(), bytes: 3, revision: Some("0123456789ab".into()) },
-    });
+    };
     let functions = pipeline.functions().into_iter();
-    let artifacts: Artifacts = functions.map(|function| (function.name.clone(), Arc::clone(&artifact))).collect();
+    let artifacts: Artifacts = functions.map(|function| (function.name.clone(), artifact())).collect();
     work(&Context { pipeline: &pipeline, account: &account, artifacts: Some(&artifacts) })
 }
 

@@ -14,6 +14,7 @@ mod apply;
 mod backfill;
 mod breakdowns;
 mod browser;
+mod chains;
 mod ci;
 mod client;
 mod coexistence;

@@ -3,8 +3,10 @@
 use std::net::TcpListener;
 
 use anyhow::{Result, ensure};
+use serde_json::json;
 use tests::pipeline::{CommandOutput, Pipeline};
 
+use crate::faults::weather;
 use crate::pipeline;
 
 fn assert_explains(run: &CommandOutput, parts: &[&str]) -> Result<()> {
@@ -112,6 +114,17 @@ fn plan_with_an_unusable_artifact_is_explained() -> Result<()> {
     assert_explains(&pipeline.run(&["plan"])?, &["would not run on Lambda", "not a 64-bit Linux (ELF) program"])?;
     pipeline.declare("[function]\narchitecture = \"arm64\"")?;
     assert_explains(&pipeline.run(&["plan"])?, &["built for x86_64", "function.architecture is arm64"])
+}
+
+#[test]
+fn unusable_artifact_is_reported_before_a_failed_read() -> Result<()> {
+    let pipeline = pipeline()?;
+    pipeline.declare("[function]\nartifact = \"bootstrap\"")?;
+    let denied = json!({ "operation": "DescribeTable", "error": { "code": "AccessDeniedException", "status": 403 } });
+    weather()?.add(&pipeline.account, &[denied])?;
+    let run = CommandOutput::of(&weather()?.route(pipeline.command(&["plan"])?).output()?);
+    ensure!(weather()?.clear(&pipeline.account)? > 0, "no read failed");
+    assert_explains(&run, &["does not exist at", "help: build it with `make handler`"])
 }
 
 #[test]

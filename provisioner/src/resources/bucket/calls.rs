@@ -104,9 +104,10 @@ impl Bucket {
         absent_on(answer, &["NoSuchLifecycleConfiguration"])
     }
 
-    /// Puts the owned rule together with the current unmanaged ones, since a put replaces them all.
-    async fn put_lifecycle(&self, aws: &Aws) -> Result<(), ResourceError> {
-        let current = self.get_lifecycle(aws).await?;
+    /// Puts the owned rule together with the current unmanaged ones, since a put replaces them all. There are none to
+    /// read if the bucket `has_none`.
+    async fn put_lifecycle(&self, aws: &Aws, has_none: bool) -> Result<(), ResourceError> {
+        let current = if has_none { None } else { self.get_lifecycle(aws).await? };
         let sizes = current.as_ref().and_then(|current| current.transition_default_minimum_object_size.clone());
         let mut rules = with_filters(current.and_then(|current| current.rules).unwrap_or_default());
         rules.retain(|rule| rule.id() != Some(EXPIRE_RULE));
@@ -133,9 +134,10 @@ impl Bucket {
         Ok(Some(policy::parse(&text, || format!("read the policy of bucket {}", self.name))?))
     }
 
-    /// Puts the owned statement together with the current unmanaged ones, since a put replaces them all.
-    async fn put_policy(&self, aws: &Aws) -> Result<(), ResourceError> {
-        let current = self.get_policy(aws).await?;
+    /// Puts the owned statement together with the current unmanaged ones, since a put replaces them all. There are none
+    /// to read if the bucket `has_none`.
+    async fn put_policy(&self, aws: &Aws, has_none: bool) -> Result<(), ResourceError> {
+        let current = if has_none { None } else { self.get_policy(aws).await? };
         let mut statements = current.as_ref().map(policy::statements).unwrap_or_default();
         statements.retain(|statement| policy::sid(statement) != TLS_SID);
         if self.require_tls {
@@ -207,16 +209,16 @@ impl Bucket {
         Ok(others.filter_map(|g| g.uri.or(g.email_address).or(g.display_name).or(g.id)).collect())
     }
 
-    /// Applies one change.
-    async fn put_change(&self, aws: &Aws, live: &Live, setting: &str) -> Result<(), ResourceError> {
+    /// Applies one change. A new bucket was read a moment ago.
+    async fn put_change(&self, aws: &Aws, live: &Live, is_new: bool, setting: &str) -> Result<(), ResourceError> {
         match setting {
             "tags" => self.put_tags(aws).await,
             "public_access_block" => Ok(self.put_public_access_block(aws).await?),
             "object_ownership" => self.put_ownership(aws).await,
             "encryption" => self.put_encryption(aws, live).await,
             "versioning" => Ok(self.put_versioning(aws).await?),
-            "lifecycle" => self.put_lifecycle(aws).await,
-            _ => self.put_policy(aws).await,
+            "lifecycle" => self.put_lifecycle(aws, is_new && live.rules.is_empty()).await,
+            _ => self.put_policy(aws, is_new && live.policy.is_none()).await,
         }
     }
 
@@ -227,10 +229,11 @@ impl Bucket {
         step: &StepContext<'_>,
         live: &Live,
         changes: &[SettingChange],
+        is_new: bool,
     ) -> Result<(), ResourceError> {
         for setting in SETTINGS.into_iter().filter(|setting| touches(changes, &[setting])) {
             let waiting = step.wait("S3 to accept the settings of the bucket", SETTLE_DEADLINE);
-            retry_while(waiting, is_settling, || self.put_change(step.aws, live, setting)).await?;
+            retry_while(waiting, is_settling, || self.put_change(step.aws, live, is_new, setting)).await?;
         }
         Ok(())
     }

@@ -181,31 +181,6 @@ impl Resource for Bucket {
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
         let (bucket, owner) = (self.name.as_str(), self.account.as_str());
         let s3 = &aws.s3;
-        let head = s3.head_bucket().bucket(bucket).expected_bucket_owner(owner).send().await.call("s3:ListBucket");
-        match head {
-            Ok(found) => {
-                if let Some(region) = found.bucket_region().filter(|region| *region != self.region) {
-                    return Err(self.wrong_region(region).into());
-                }
-            }
-            // The response to HEAD has no body, so only the status and the headers are available.
-            Err(error) if error.status() == Some(404) => return Ok(None),
-            // S3 answers 301, or 400 if the region of the signature is wrong, and names the bucket's region.
-            Err(error) if error.bucket_region().is_some_and(|region| region != self.region) => {
-                return Err(self.wrong_region(error.bucket_region().unwrap_or_default()).into());
-            }
-            Err(error) if error.status() == Some(301) => {
-                return Err(self.wrong_region("another region").into());
-            }
-            Err(AwsError { answer: Answer::Service { status: 403, .. }, .. }) => {
-                return Err(Error::conflict(
-                    format!("bucket {bucket} belongs to another account, or the caller lacks s3:ListBucket on it"),
-                    "choose another bucket.name (names are global on AWS), or allow s3:ListBucket",
-                )
-                .into());
-            }
-            Err(error) => return Err(error.into()),
-        }
         let settings = || async {
             let settings = tokio::try_join!(
                 async {
@@ -235,12 +210,13 @@ impl Resource for Bucket {
         let what = format!("S3 to know the settings of bucket {bucket}");
         let waiting = Wait { what, deadline: Duration::from_secs(SETTLE_DEADLINE), on_wait: &|_, _| {} };
         let found = wait_until(waiting, || async {
-            match tokio::try_join!(settings(), self.get_policy(aws)) {
-                Err(ResourceError::Call(error)) if error.code() == Some("NoSuchBucket") => {
-                    let head = s3.head_bucket().bucket(bucket).expected_bucket_owner(owner).send().await;
-                    let is_deleted = head.call("s3:ListBucket").is_err_and(|error| error.status() == Some(404));
-                    Ok(is_deleted.then_some(None))
-                }
+            // All at once; the settings of a bucket that is absent, or not to be used, do not matter.
+            let (exists, settings, policy) = tokio::join!(self.head(aws), settings(), self.get_policy(aws));
+            if !exists? {
+                return Ok(Some(None));
+            }
+            match settings.and_then(|settings| Ok((settings, policy?))) {
+                Err(ResourceError::Call(error)) if error.code() == Some("NoSuchBucket") => Ok(None),
                 result => result.map(|found| Some(Some(found))),
             }
         });
@@ -326,7 +302,7 @@ impl Resource for Bucket {
         // A new bucket has some settings already, so only the others are put.
         let waiting = step.wait("S3 to know the new bucket", SETTLE_DEADLINE);
         let live = wait_until(waiting, || self.read(step.aws)).await?;
-        self.put_changes(step, &live, &self.diff(Some(&live))).await
+        self.put_changes(step, &live, &self.diff(Some(&live)), true).await
     }
 
     async fn update(
@@ -335,7 +311,7 @@ impl Resource for Bucket {
         live: &Live,
         changes: &[SettingChange],
     ) -> Result<(), ResourceError> {
-        self.put_changes(step, live, changes).await
+        self.put_changes(step, live, changes, false).await
     }
 
     async fn delete(&self, step: &StepContext<'_>, _live: &Live) -> Result<(), ResourceError> {
@@ -367,6 +343,34 @@ const VERSIONING: Protection = Protection {
 };
 
 impl Bucket {
+    /// Returns whether the bucket exists.
+    ///
+    /// # Errors
+    /// It is in another region or of another account.
+    async fn head(&self, aws: &Aws) -> Result<bool, ResourceError> {
+        let bucket = &self.name;
+        let head = aws.s3.head_bucket().bucket(bucket).expected_bucket_owner(&self.account).send().await;
+        match head.call("s3:ListBucket") {
+            Ok(found) => match found.bucket_region().filter(|region| *region != self.region) {
+                Some(region) => Err(self.wrong_region(region).into()),
+                None => Ok(true),
+            },
+            // The response to HEAD has no body, so only the status and the headers are available.
+            Err(error) if error.status() == Some(404) => Ok(false),
+            // S3 answers 301, or 400 if the region of the signature is wrong, and names the bucket's region.
+            Err(error) if error.bucket_region().is_some_and(|region| region != self.region) => {
+                Err(self.wrong_region(error.bucket_region().unwrap_or_default()).into())
+            }
+            Err(error) if error.status() == Some(301) => Err(self.wrong_region("another region").into()),
+            Err(AwsError { answer: Answer::Service { status: 403, .. }, .. }) => Err(Error::conflict(
+                format!("bucket {bucket} belongs to another account, or the caller lacks s3:ListBucket on it"),
+                "choose another bucket.name (names are global on AWS), or allow s3:ListBucket",
+            )
+            .into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     async fn create_bucket(&self, step: &StepContext<'_>, tags: Option<Vec<Tag>>) -> Result<(), ResourceError> {
         // us-east-1 is the only region that S3 does not accept as a location constraint.
         let region = (self.region != "us-east-1").then(|| BucketLocationConstraint::from(self.region.as_str()));

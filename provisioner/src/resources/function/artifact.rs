@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -41,7 +41,7 @@ impl Artifact {
     ///
     /// # Errors
     /// The binary is missing, would not start on Lambda, or is too large.
-    fn load(pipeline: &Pipeline, function: &Function) -> Result<Arc<Self>, Error> {
+    fn load(pipeline: &Pipeline, function: &Function) -> Result<Self, Error> {
         let path = find(pipeline, function)?;
         let bytes = std::fs::read(&path).map_err(|source| {
             Error::io(format!("read the handler's binary {}", path.display()), "build it with `make handler`", &source)
@@ -62,20 +62,39 @@ impl Artifact {
             bytes: u64::try_from(zip.len()).unwrap_or(u64::MAX),
             revision: revision(&pipeline.directory),
         };
-        Ok(Arc::new(Self { zip, code }))
+        Ok(Self { zip, code })
     }
 }
 
-/// The code of each function, by the function's name.
-pub(crate) type Artifacts = BTreeMap<String, Arc<Artifact>>;
+/// The code of each function, by the function's name. It is empty until it is loaded: the live state is read meanwhile,
+/// and compared afterwards.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Artifacts(Arc<OnceLock<BTreeMap<String, Artifact>>>);
 
-/// Loads the code of every function of the pipeline.
-///
-/// # Errors
-/// The first binary that is missing or would not start on Lambda.
-pub(crate) fn load_all(pipeline: &Pipeline) -> Result<Artifacts, Error> {
-    let load = |function: &Function| Ok((function.name.clone(), Artifact::load(pipeline, function)?));
-    pipeline.functions().into_iter().map(load).collect()
+impl Artifacts {
+    /// Loads the code of every function of the pipeline.
+    ///
+    /// # Errors
+    /// The first binary that is missing or would not start on Lambda.
+    pub(crate) fn load(&self, pipeline: &Pipeline) -> Result<(), Error> {
+        let load = |function: &Function| Ok((function.name.clone(), Artifact::load(pipeline, function)?));
+        let loaded: Result<BTreeMap<String, Artifact>, Error> = pipeline.functions().into_iter().map(load).collect();
+        let loaded = loaded?;
+        self.0.get_or_init(|| loaded);
+        Ok(())
+    }
+
+    /// Returns the code of a function, if it is loaded.
+    pub(super) fn of(&self, function: &str) -> Option<&Artifact> {
+        self.0.get()?.get(function)
+    }
+}
+
+#[cfg(test)]
+impl FromIterator<(String, Artifact)> for Artifacts {
+    fn from_iter<I: IntoIterator<Item = (String, Artifact)>>(artifacts: I) -> Self {
+        Self(Arc::new(OnceLock::from(artifacts.into_iter().collect::<BTreeMap<_, _>>())))
+    }
 }
 
 /// Runs git in a folder and returns its output, or `None` if it fails. It sees no credentials of AWS, and asks nothing.

@@ -40,17 +40,21 @@ pub(in crate::resources) fn is_busy(error: &AwsError) -> bool {
 }
 
 impl Function {
+    /// Returns the code, if it is loaded.
+    pub(super) fn artifact(&self) -> Option<&Artifact> {
+        self.artifacts.of(&self.name)
+    }
+
     /// Returns the code to upload. Only commands that upload nothing, such as destroy, run without it.
     pub(super) fn code(&self) -> Result<&Artifact, Error> {
-        self.artifact
-            .as_deref()
+        self.artifact()
             .ok_or_else(|| Error::usage("the handler's binary was not loaded", "build it with `make handler`"))
     }
 
     /// Returns the tags that are written with the code. A declared tag for the revision takes precedence.
     pub(super) fn tags_with_revision(&self) -> BTreeMap<String, String> {
         let mut tags = self.tags.clone();
-        let revision = self.artifact.as_ref().and_then(|artifact| artifact.code.revision.clone());
+        let revision = self.artifact().and_then(|artifact| artifact.code.revision.clone());
         tags.entry(REVISION_TAG.to_owned()).or_insert_with(|| revision.unwrap_or_else(|| "unknown".to_owned()));
         tags
     }

@@ -38,7 +38,6 @@ fn failure(state: Option<&State>, update: Option<&LastUpdateStatus>, reason: Opt
 impl Kind for Function {
     fn desired(context: &Context<'_>) -> Vec<Self> {
         let pipeline = context.pipeline;
-        // A queue must hide its messages for at least the function's timeout, so it is changed first.
         let source = |declared: &config::Function| {
             let has_queue = pipeline.notification.via == Via::Queue && declared.source == Source::Notifications;
             has_queue.then(|| Address::of::<queue::Queue>(&pipeline.notification.queue))
@@ -47,15 +46,13 @@ impl Kind for Function {
             name: declared.name.clone(),
             arn: context.account.function_arn(&declared.name),
             every_function: context.account.function_arn("*"),
-            depends_on: [
+            depends_on: vec![
                 Address::of::<role::Role>(&declared.role.name),
-                Address::of::<log_group::LogGroup>(log_group_name(&declared.name)),
                 Address::of::<queue::Queue>(&declared.failure_queue),
-            ]
-            .into_iter()
-            .chain(source(declared))
-            .collect(),
-            artifact: context.artifacts.and_then(|artifacts| artifacts.get(&declared.name)).cloned(),
+            ],
+            log_group: Address::of::<log_group::LogGroup>(log_group_name(&declared.name)),
+            source: source(declared),
+            artifacts: context.artifacts.cloned().unwrap_or_default(),
             configuration: Configuration::desired(context, declared),
             // Of direct invocations. The queue repeats those of its batches.
             retries: declared.retries.min(config::INVOKE_RETRIES),
@@ -74,12 +71,9 @@ impl Kind for Function {
     fn with_name(context: &Context<'_>, name: &str) -> Option<Self> {
         let like = Self::desired(context).into_iter().next()?;
         // An orphaned function is the counter under an earlier name, or a consumer, whose role has its name.
-        let depends_on = vec![
-            Address::of::<role::Role>(name),
-            Address::of::<log_group::LogGroup>(log_group_name(name)),
-            Address::of::<queue::Queue>(format!("{name}-failures")),
-        ];
-        Some(Self { name: name.to_owned(), arn: context.account.function_arn(name), depends_on, ..like })
+        let depends_on = vec![Address::of::<role::Role>(name), Address::of::<queue::Queue>(format!("{name}-failures"))];
+        let log_group = Address::of::<log_group::LogGroup>(log_group_name(name));
+        Some(Self { name: name.to_owned(), arn: context.account.function_arn(name), depends_on, log_group, ..like })
     }
 }
 
@@ -160,6 +154,16 @@ impl Resource for Function {
 
     fn depends_on(&self) -> Vec<Address> {
         self.depends_on.clone()
+    }
+
+    /// Returns the log group, which Lambda would create itself at the first invocation.
+    fn after(&self) -> Vec<Address> {
+        vec![self.log_group.clone()]
+    }
+
+    /// Returns the queue of notifications, which must hide its messages for at least the function's timeout.
+    fn changes_after(&self) -> Vec<Address> {
+        self.source.clone().into_iter().collect()
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
@@ -276,7 +280,7 @@ impl Resource for Function {
     }
 
     fn compare(&self, live: Option<&Live>) -> Diff {
-        let code = self.artifact.as_ref().map(|artifact| &artifact.code);
+        let code = self.artifact().map(|artifact| &artifact.code);
         let diff = Diff::new().compare("code", live.filter(|_| code.is_some()).map(|l| &l.code), code).compare(
             "state",
             live.and_then(|l| l.failure.as_ref()),
@@ -315,10 +319,12 @@ impl Resource for Function {
             other => other?,
         };
         self.wait_until_ready(step).await?;
-        self.put_event_invoke(step, &Live::default()).await?;
-        if self.max_concurrency.is_some() {
-            self.put_concurrency(step).await?;
-        }
+        // Those that come after it only name the function. No notification arrives before the end of this step.
+        (step.on_exists)();
+        let live = Live::default();
+        tokio::try_join!(self.put_event_invoke(step, &live), async {
+            if self.max_concurrency.is_some() { self.put_concurrency(step).await } else { Ok(()) }
+        })?;
         Ok(())
     }
 
@@ -414,7 +420,7 @@ mod tests {
             limits: None,
             is_image: false,
             configuration: spec.configuration.clone(),
-            code: spec.artifact.as_ref().map(|a| a.code.clone()).unwrap_or_default(),
+            code: spec.artifact().map(|artifact| artifact.code.clone()).unwrap_or_default(),
             failure: None,
             revision_id: None,
             success_destination: None,

@@ -1,9 +1,8 @@
 //! The desired and the live state of the function.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::artifact::Artifact;
+use super::artifact::Artifacts;
 use super::configuration::Configuration;
 use crate::reconcile::diff::Code;
 use crate::reconcile::resource::Address;
@@ -16,7 +15,11 @@ pub(in crate::resources) struct Function {
     /// The ARN pattern of every function.
     pub(super) every_function: String,
     pub(super) depends_on: Vec<Address>,
-    pub(super) artifact: Option<Arc<Artifact>>,
+    pub(super) log_group: Address,
+    /// The queue from which it takes notifications.
+    pub(super) source: Option<Address>,
+    /// Empty if the command does not need the code.
+    pub(super) artifacts: Artifacts,
     pub(super) configuration: Configuration,
     pub(super) retries: i32,
     pub(super) max_event_age_seconds: i32,

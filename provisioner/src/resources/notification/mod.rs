@@ -18,7 +18,7 @@ use aws_sdk_s3::types::{
 
 use super::bucket::Bucket;
 use super::event_source_mapping::EventSourceMapping;
-use super::function;
+use super::function::{self, Function};
 use super::permission::Permission;
 use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, listing, resource_in, retry_while, wait_until};
 use crate::config::Via;
@@ -258,8 +258,12 @@ impl Notification {
 impl Kind for Notification {
     fn desired(context: &Context<'_>) -> Vec<Self> {
         let pipeline = context.pipeline;
-        let mut depends_on =
-            vec![Address::of::<Bucket>(&pipeline.bucket.name), Address::of::<Permission>(&pipeline.function.name)];
+        let function = &pipeline.function.name;
+        let mut depends_on = vec![
+            Address::of::<Bucket>(&pipeline.bucket.name),
+            Address::of::<Function>(function),
+            Address::of::<Permission>(function),
+        ];
         let notification = &pipeline.notification;
         if notification.via == Via::Queue {
             depends_on.push(Address::of::<EventSourceMapping>(&notification.queue));

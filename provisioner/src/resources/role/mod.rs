@@ -266,6 +266,7 @@ impl Resource for Role {
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
+        // Before the others, which IAM refuses for an absent role: it has no path yet.
         let answer = aws.iam.get_role().role_name(&self.name).send().await;
         let Some(answer) = absent_on(answer.call("iam:GetRole"), &["NoSuchEntity"])? else {
             return Ok(None);
@@ -359,6 +360,8 @@ impl Resource for Role {
             }
             other => other?,
         };
+        // It proves that the pipeline is applied, so the other resources may follow.
+        (step.on_exists)();
         self.put_policy(step, None).await
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use aws_sdk_applicationautoscaling::types::ServiceNamespace;
+use aws_sdk_dynamodb::primitives::DateTime;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, CreateGlobalSecondaryIndexAction, DeleteGlobalSecondaryIndexAction,
     GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType, PointInTimeRecoverySpecification,
@@ -294,27 +295,30 @@ impl Table {
         Ok(targets.is_some_and(|targets| !targets.is_empty()))
     }
 
-    /// Reads the tags. DynamoDB may return none for a new table (API reference, ListTagsOfResource), so those of a table
-    /// without tags are read again until the table is [`YOUNG`] no longer.
-    pub(super) async fn tags(&self, aws: &Aws) -> Result<BTreeMap<String, String>, ResourceError> {
+    /// Reads the tags again if there are none. DynamoDB may return none for a new table (API reference,
+    /// ListTagsOfResource), so they are read until the table is [`YOUNG`] no longer, or is deleted.
+    pub(super) async fn late_tags(
+        &self,
+        aws: &Aws,
+        mut tags: BTreeMap<String, String>,
+        created: Option<DateTime>,
+    ) -> Result<BTreeMap<String, String>, ResourceError> {
+        let age = created.map_or(YOUNG, |created| {
+            let created = UNIX_EPOCH + Duration::from_secs_f64(created.as_secs_f64().max(0.0));
+            created.elapsed().unwrap_or_default()
+        });
         let started = Instant::now();
         let wait = Wait { what: format!("the tags of table {}", self.name), deadline: YOUNG, on_wait: &|_, _| {} };
         let mut pauses = Pauses::new(wait);
-        loop {
-            let tags = self.tags_now(aws).await?;
-            if !tags.is_empty() {
-                return Ok(tags);
-            }
-            let created = self.describe(aws).await?.and_then(|table| table.creation_date_time);
-            let age = created.map_or(YOUNG, |created| {
-                let created = UNIX_EPOCH + Duration::from_secs_f64(created.as_secs_f64().max(0.0));
-                created.elapsed().unwrap_or_default()
-            });
-            if age.max(started.elapsed()) >= YOUNG {
-                return Ok(tags);
-            }
+        while tags.is_empty() && age.saturating_add(started.elapsed()) < YOUNG {
             pauses.next(None).await?;
+            let (table, again) = tokio::try_join!(self.describe(aws), self.tags(aws))?;
+            if table.is_none() {
+                break;
+            }
+            tags = again;
         }
+        Ok(tags)
     }
 
     /// Reads the openings of the table's policy.
@@ -327,7 +331,8 @@ impl Table {
         Ok(Openings::of(&document, policy::account_of(&self.arn).unwrap_or_default()))
     }
 
-    async fn tags_now(&self, aws: &Aws) -> Result<BTreeMap<String, String>, AwsError> {
+    /// Reads the tags; those of an absent table are none.
+    pub(super) async fn tags(&self, aws: &Aws) -> Result<BTreeMap<String, String>, AwsError> {
         let mut tags = BTreeMap::new();
         let mut token = None;
         loop {

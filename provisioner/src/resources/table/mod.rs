@@ -176,25 +176,29 @@ impl Resource for Table {
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
-        let Some(table) = self.describe(aws).await? else {
-            return Ok(None);
+        let settings = async {
+            tokio::try_join!(
+                async {
+                    let answer = aws.dynamodb.describe_time_to_live().table_name(&self.name).send().await;
+                    Ok(answer.call("dynamodb:DescribeTimeToLive")?)
+                },
+                async {
+                    let answer = aws.dynamodb.describe_continuous_backups().table_name(&self.name).send().await;
+                    Ok(answer.call("dynamodb:DescribeContinuousBackups")?)
+                },
+                self.openings(aws),
+                async { Ok(self.tags(aws).await?) },
+            )
         };
+        // All at once; the settings of an absent table do not matter.
+        let (table, settings) = tokio::join!(self.describe(aws), settings);
+        let Some(table) = table? else { return Ok(None) };
         // A table that is being deleted is still described. It counts as absent; its recreation waits for the deletion.
         if table.table_status == Some(TableStatus::Deleting) {
             return Ok(None);
         }
-        let (ttl, backups, openings, tags) = tokio::try_join!(
-            async {
-                let answer = aws.dynamodb.describe_time_to_live().table_name(&self.name).send().await;
-                Ok(answer.call("dynamodb:DescribeTimeToLive")?)
-            },
-            async {
-                let answer = aws.dynamodb.describe_continuous_backups().table_name(&self.name).send().await;
-                Ok(answer.call("dynamodb:DescribeContinuousBackups")?)
-            },
-            self.openings(aws),
-            self.tags(aws),
-        )?;
+        let (ttl, backups, openings, tags) = settings?;
+        let tags = self.late_tags(aws, tags, table.creation_date_time).await?;
         let attributes = table.attribute_definitions();
         let index = self.index.as_ref().and_then(|wanted| {
             // An index that is being deleted counts as absent; its recreation waits for the deletion.
