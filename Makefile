@@ -87,7 +87,7 @@ demo: build handler ## run the whole pipeline on a temporary local AWS
 WITHOUT_BROWSER := $(if $(CI)$(shell command -v chromedriver),,yes)
 
 # The local AWS runs the functions on this machine.
-test faults bench-rollup bench-scale: ARCH := $(or $(ARCH),x86_64)
+test faults bench bench-rollup bench-scale: ARCH := $(or $(ARCH),x86_64)
 
 .PHONY: test
 test: build handler examples ## run every test
@@ -116,6 +116,12 @@ check: $(VENV)/.installed $(CARGO_DENY) ## check format, lints, dependencies, li
 .PHONY: generate
 generate: ## write the schema, the reference and the man pages, after a change of keys or arguments
 	GENERATE=1 cargo test --locked --workspace --lib -- generated_files_are_current
+
+# Terraform and Ansible are measured only if they are installed.
+.PHONY: bench
+bench: handler $(VENV)/.installed ## time plans and applies beside Terraform, Ansible and the AWS CLI, and write docs/benchmarks.md
+	RUSTFLAGS="-C target-cpu=$(CPU)" cargo build --locked --release --package provisioner --target-dir "$(TARGET)/bench"
+	PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python bench/provision.py "$(TARGET)/bench/release/provisioner" $(BOOTSTRAP) docs/benchmarks.md
 
 # Programs other than Python packages (igzip, node) are measured only if they are installed.
 .PHONY: bench-rollup

@@ -16,7 +16,7 @@ use crate::pipeline::CommandOutput;
 /// The timeout for the proxy's start, which takes half a second, and longer on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// The seconds without a call after which a round is passed on.
-const QUIET: &str = "0.4";
+const QUIET: &str = "0.8";
 
 /// A running proxy, for one program at a time. Dropping it stops it.
 pub struct Rounds {
@@ -34,7 +34,7 @@ impl Rounds {
         ensure!(python.is_file(), "the proxy is not installed: run `make venv`");
         let port = free_port()?;
         let mut command = Command::new(python);
-        command.arg(root().join("tests/rounds.py")).args([&port.to_string(), upstream, "--quiet", QUIET]);
+        command.arg(root().join("tests/rounds.py")).args([port.to_string().as_str(), upstream, "--quiet", QUIET]);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().context("failed to start the proxy")?;
         let mut rounds = Self { child, port };
