@@ -53,7 +53,7 @@ pub async fn fail_at_random(objects: usize, seed: u64) -> Result<Outcome> {
     let events: Vec<String> = (0..objects).map(event).collect();
     let events: Vec<&str> = events.iter().map(String::as_str).collect();
     let consumer = consumer::section(&pipeline, &events, "batch_size = 5\nretries = 1000");
-    pipeline.declare(&format!("[function]\ntimeout_seconds = {TIMEOUT_SECONDS}\nretries = 3\n{consumer}"))?;
+    pipeline.declare(&format!("[function]\ntimeout_seconds = {TIMEOUT_SECONDS}\nretries = 4\n{consumer}"))?;
     consumer::create_told(&pipeline).await?;
     pipeline.expect(0, &["apply", "--yes"])?;
 
