@@ -86,6 +86,8 @@ demo: build handler ## run the whole pipeline on a temporary local AWS
 # The browser tests fail without a browser. In CI they must run; elsewhere they are skipped with a message.
 WITHOUT_BROWSER := $(if $(CI)$(shell command -v chromedriver),,yes)
 
+# Most tests wait for the local AWS, and not for a processor.
+test: export RUST_TEST_THREADS := $(or $(RUST_TEST_THREADS),3)
 # The local AWS runs the functions on this machine.
 test faults bench bench-rollup bench-scale: ARCH := $(or $(ARCH),x86_64)
 
