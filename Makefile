@@ -121,7 +121,7 @@ generate: ## write the schema, the reference and the man pages, after a change o
 
 # Terraform and Ansible are measured only if they are installed.
 .PHONY: bench
-bench: handler $(VENV)/.installed ## time plans and applies beside Terraform, Ansible and the AWS CLI, and write docs/benchmarks.md
+bench: handler $(VENV)/.installed ## time plans and applies beside other programs (about 20 minutes), and write docs/benchmarks.md
 	RUSTFLAGS="-C target-cpu=$(CPU)" cargo build --locked --release --package provisioner --target-dir "$(TARGET)/bench"
 	PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python bench/provision.py "$(TARGET)/bench/release/provisioner" $(BOOTSTRAP) docs/benchmarks.md
 

@@ -210,8 +210,7 @@ def _range(keys: list[dict[str, str]]) -> str:
 
 
 class Terraform(Generated):
-    name = program = "Terraform"
-    program = "terraform"
+    name, program = "Terraform", "terraform"
 
     def environment(self, url: str) -> dict[str, str]:
         own = {key: value for key, value in os.environ.items() if key.startswith("TF_CLI_ARGS")}

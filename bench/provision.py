@@ -8,11 +8,9 @@ Usage: provision.py PROVISIONER BOOTSTRAP REPORT
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import shlex
-import shutil
 import statistics
 import subprocess
 import sys
@@ -150,7 +148,7 @@ def main() -> None:
     lines = [
         f"Written by `make bench`. Each program makes the {len(reference)} settings of one pipeline on a fresh local AWS",
         "from a declaration of its own, and updates the function's memory. Seconds of wall time; of a plan without changes,",
-        f"the median of {RUNS}. Every call is delayed by the latency. A script has no plan.",
+        f"the median of {RUNS}. Every call is delayed by the latency. Terraform waits some 25 s for each queue by itself.",
         "",
         f"| latency | | {' | '.join(tool.name for tool in tools)} |",
         f"| --- | --- | {' | '.join('---:' for _ in tools)} |",
