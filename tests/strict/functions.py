@@ -382,6 +382,33 @@ async def mappings_need_a_readable_queue(call: Call, proceed: Proceed, world: Wo
     return await proceed(call)
 
 
+# The rights of the execution role that Lambda checks for the streams of a service.
+STREAM_RIGHTS = {
+    "dynamodb": ("GetRecords", "GetShardIterator", "DescribeStream", "ListStreams"),
+    "kinesis": ("GetRecords", "GetShardIterator", "DescribeStream", "ListShards"),
+}
+
+
+@behaviour(
+    service="lambda",
+    operations=["CreateEventSourceMapping"],
+    source="Lambda developer guide, using Lambda with DynamoDB and with Kinesis; awslabs/dynamodb-continuous-backup#39",
+    certainty="seen",
+)
+async def mappings_need_a_readable_stream(call: Call, proceed: Proceed, world: World) -> Answer:
+    """The function's role must have the rights to read the stream."""
+    source = call.params.get("EventSourceArn") or ""
+    service = source.split(":")[2] if source.count(":") > 2 else ""
+    rights = STREAM_RIGHTS.get(service, ())
+    role = (await configuration_of(call, world)).get("Role", "").rsplit("/", 1)[-1] if rights else ""
+    for right in rights if role else ():
+        if not await role_allows(world, call.account, role, f"{service}:{right}", source, {}):
+            world.fired(call, mappings_need_a_readable_stream)
+            why = f"Cannot access stream {source}. Please ensure the role can perform the {right} Action on your stream in IAM."
+            return Answer.error(call, 400, INVALID, why)
+    return await proceed(call)
+
+
 @behaviour(
     service="lambda",
     operations=["CreateEventSourceMapping", "DeleteEventSourceMapping"],
