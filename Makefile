@@ -207,7 +207,7 @@ include packaging/packaging.mk
 venv: $(VENV)/.installed ## install the local AWS and the linker into .venv
 
 $(CARGO_DENY):
-	cargo install --locked --root .tools/cargo-deny-$(CARGO_DENY_VERSION) --version $(CARGO_DENY_VERSION) cargo-deny
+	cargo install --debug --locked --root .tools/cargo-deny-$(CARGO_DENY_VERSION) --version $(CARGO_DENY_VERSION) cargo-deny
 
 $(CARGO_MUTANTS):
 	cargo install --locked --root .tools/cargo-mutants-$(CARGO_MUTANTS_VERSION) --version $(CARGO_MUTANTS_VERSION) cargo-mutants

@@ -2,6 +2,9 @@
 //!
 //! Lambda names a mapping by a random id. The pipeline's is found by its queue.
 
+use aws_sdk_lambda::operation::create_event_source_mapping::builders::CreateEventSourceMappingFluentBuilder;
+use aws_sdk_lambda::operation::list_event_source_mappings::builders::ListEventSourceMappingsFluentBuilder;
+use aws_sdk_lambda::operation::update_event_source_mapping::builders::UpdateEventSourceMappingFluentBuilder;
 use aws_sdk_lambda::types::{EventSourceMappingConfiguration, FunctionResponseType, ScalingConfig};
 
 use super::function::{self, Function, ROLE_DEADLINE, is_busy};
@@ -67,7 +70,7 @@ pub(super) fn is_paused(state: &str) -> bool {
 }
 
 /// Returns whether the role's policy has not reached Lambda yet: Lambda checks that the role may read the source.
-pub(super) fn is_role_unready(error: &AwsError) -> bool {
+fn is_role_unready(error: &AwsError) -> bool {
     error.says("InvalidParameterValueException", "execution role does not have permissions")
         || error.says("InvalidParameterValueException", "Cannot access stream")
 }
@@ -86,6 +89,80 @@ pub(crate) async fn id(aws: &Aws, context: &Context<'_>) -> Result<Option<String
         Some(mapping) => Ok(mapping.read(aws).await?.map(|live| live.id)),
         None => Ok(None),
     }
+}
+
+/// Returns the actions on mappings of a function, of which a change needs `update`.
+pub(super) fn mapping_actions(
+    every_mapping: &str,
+    function_arn: &str,
+    update: &'static [&'static str],
+) -> Vec<IamActions> {
+    let mappings = IamActions {
+        resource: every_mapping.to_owned(),
+        create: &["lambda:CreateEventSourceMapping"],
+        update,
+        delete: &["lambda:DeleteEventSourceMapping"],
+        condition: Some(Condition { key: "lambda:FunctionArn", value: function_arn.to_owned() }),
+        ..IamActions::default()
+    };
+    // Lambda offers neither a resource nor a condition for the list (service authorization reference).
+    let list: &[&str] = &["lambda:ListEventSourceMappings"];
+    vec![mappings, IamActions { resource: "*".to_owned(), read: list, ..IamActions::default() }]
+}
+
+/// Lists the mappings of a request, without those that are being deleted.
+pub(super) async fn list_mappings(
+    request: ListEventSourceMappingsFluentBuilder,
+) -> Result<Vec<EventSourceMappingConfiguration>, AwsError> {
+    let mut pages = request.into_paginator().items().send();
+    let mut mappings = Vec::new();
+    while let Some(mapping) = pages.next().await {
+        let mapping = absent_on(mapping.call("lambda:ListEventSourceMappings"), &["ResourceNotFoundException"])?;
+        let Some(mapping) = mapping else { break };
+        mappings.extend(Some(mapping).filter(|mapping| mapping.state.as_deref() != Some("Deleting")));
+    }
+    Ok(mappings)
+}
+
+/// Creates a mapping as soon as the role may read its source.
+pub(super) async fn create_mapping(
+    step: &StepContext<'_>,
+    request: CreateEventSourceMappingFluentBuilder,
+) -> Result<(), ResourceError> {
+    let waiting = step.wait("the role to be allowed to read the source", ROLE_DEADLINE);
+    let is_early = |error: &AwsError| is_role_unready(error) || error.code() == Some("ResourceInUseException");
+    let created = retry_while(waiting, is_early, || async {
+        request.clone().send().await.call("lambda:CreateEventSourceMapping")
+    })
+    .await;
+    match created {
+        Err(ResourceError::Call(error)) if error.code() == Some("ResourceConflictException") => {
+            Err(ResourceError::AlreadyExists)
+        }
+        other => other.map(drop),
+    }
+}
+
+/// Changes a mapping as soon as it is ready.
+pub(super) async fn update_mapping(
+    step: &StepContext<'_>,
+    request: UpdateEventSourceMappingFluentBuilder,
+) -> Result<(), ResourceError> {
+    retry_while(step.wait("the mapping to accept a change", CHANGE_DEADLINE), is_changing, || async {
+        request.clone().send().await.call("lambda:UpdateEventSourceMapping")
+    })
+    .await
+    .map(drop)
+}
+
+/// Deletes the mapping with this id.
+pub(super) async fn delete_mapping(step: &StepContext<'_>, id: &str) -> Result<(), ResourceError> {
+    retry_while(step.wait("the mapping to become deletable", CHANGE_DEADLINE), is_changing, || async {
+        let answer = step.aws.lambda.delete_event_source_mapping().uuid(id).send().await;
+        absent_on(answer.call("lambda:DeleteEventSourceMapping"), &["ResourceNotFoundException"])
+    })
+    .await
+    .map(drop)
 }
 
 impl Kind for EventSourceMapping {
@@ -137,17 +214,7 @@ impl Resource for EventSourceMapping {
     }
 
     fn iam_actions(&self) -> Vec<IamActions> {
-        // Lambda offers neither a resource nor a condition for the list (service authorization reference).
-        let list: &[&str] = &["lambda:ListEventSourceMappings"];
-        let mappings = IamActions {
-            resource: self.every_mapping.clone(),
-            create: &["lambda:CreateEventSourceMapping"],
-            update: &["lambda:UpdateEventSourceMapping"],
-            delete: &["lambda:DeleteEventSourceMapping"],
-            condition: Some(Condition { key: "lambda:FunctionArn", value: self.function_arn.clone() }),
-            ..IamActions::default()
-        };
-        vec![mappings, IamActions { resource: "*".to_owned(), read: list, ..IamActions::default() }]
+        mapping_actions(&self.every_mapping, &self.function_arn, &["lambda:UpdateEventSourceMapping"])
     }
 
     /// Returns `Owned`: it is of the pipeline's queue.
@@ -165,13 +232,7 @@ impl Resource for EventSourceMapping {
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
         let request = aws.lambda.list_event_source_mappings().event_source_arn(&self.queue_arn);
-        let mut pages = request.into_paginator().items().send();
-        let mut mappings = Vec::new();
-        while let Some(mapping) = pages.next().await {
-            let mapping = absent_on(mapping.call("lambda:ListEventSourceMappings"), &["ResourceNotFoundException"])?;
-            let Some(mapping) = mapping else { break };
-            mappings.extend(Some(mapping).filter(|mapping| mapping.state.as_deref() != Some("Deleting")));
-        }
+        let mut mappings = list_mappings(request).await?;
         // After a change of the function's name, the mapping is still for the earlier function.
         let own = mappings.iter().position(|mapping| self.is_own(mapping)).unwrap_or(0);
         if mappings.is_empty() {
@@ -231,18 +292,7 @@ impl Resource for EventSourceMapping {
             .batch_size(self.batch_size)
             .maximum_batching_window_in_seconds(self.batch_seconds)
             .function_response_types(FunctionResponseType::ReportBatchItemFailures);
-        let waiting = step.wait("the role to be allowed to read the queue", ROLE_DEADLINE);
-        let is_early = |error: &AwsError| is_role_unready(error) || error.code() == Some("ResourceInUseException");
-        let created = retry_while(waiting, is_early, || async {
-            request.clone().send().await.call("lambda:CreateEventSourceMapping")
-        })
-        .await;
-        match created {
-            Err(ResourceError::Call(error)) if error.code() == Some("ResourceConflictException") => {
-                Err(ResourceError::AlreadyExists)
-            }
-            other => other.map(drop),
-        }
+        create_mapping(step, request).await
     }
 
     async fn update(
@@ -261,20 +311,11 @@ impl Resource for EventSourceMapping {
             .batch_size(self.batch_size)
             .maximum_batching_window_in_seconds(self.batch_seconds)
             .function_response_types(FunctionResponseType::ReportBatchItemFailures);
-        retry_while(step.wait("the mapping to accept a change", CHANGE_DEADLINE), is_changing, || async {
-            request.clone().send().await.call("lambda:UpdateEventSourceMapping")
-        })
-        .await
-        .map(drop)
+        update_mapping(step, request).await
     }
 
     async fn delete(&self, step: &StepContext<'_>, live: &Live) -> Result<(), ResourceError> {
-        retry_while(step.wait("the mapping to become deletable", CHANGE_DEADLINE), is_changing, || async {
-            let answer = step.aws.lambda.delete_event_source_mapping().uuid(&live.id).send().await;
-            absent_on(answer.call("lambda:DeleteEventSourceMapping"), &["ResourceNotFoundException"])
-        })
-        .await
-        .map(drop)
+        delete_mapping(step, &live.id).await
     }
 }
 

@@ -9,16 +9,18 @@ use aws_sdk_lambda::types::{
 use counting::names::ledger;
 use serde_json::{Value as Json, json};
 
-use super::event_source_mapping::{CHANGE_DEADLINE, is_changing, is_paused, is_role_unready};
-use super::function::{self, Function, ROLE_DEADLINE};
+use super::event_source_mapping::{
+    create_mapping, delete_mapping, is_paused, list_mappings, mapping_actions, update_mapping,
+};
+use super::function::{self, Function};
 use super::queue::Queue;
-use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, function_name, resource_in, retry_while};
+use crate::aws::{Aws, AwsError, Call, ResourceError, absent_on, function_name, resource_in};
 use crate::config::{self, Source};
 use crate::error::Error;
 use crate::reconcile::diff::{Diff, SettingChange, touches};
 use crate::reconcile::ownership::Ownership;
 use crate::reconcile::protection::Refusal;
-use crate::reconcile::resource::{Address, Condition, IamActions, Resource, StepContext};
+use crate::reconcile::resource::{Address, IamActions, Resource, StepContext};
 use crate::resources::{Context, Kind};
 
 /// The stream that a mapping reads.
@@ -94,8 +96,7 @@ impl StreamMapping {
         let source = mapping.event_source_arn.as_deref().unwrap_or_default();
         let is_stream = ["dynamodb", "kinesis"].iter().any(|service| resource_in(source, service).is_some());
         let is_own = self.own_streams.is_empty() || self.own_streams.iter().any(|stream| source.starts_with(stream));
-        let is_own = is_own && is_stream;
-        is_own && mapping.state.as_deref() != Some("Deleting")
+        is_own && is_stream
     }
 
     /// Returns the ARN of the stream as it is now; `None` if there is none.
@@ -111,28 +112,6 @@ impl StreamMapping {
                 Ok(table.and_then(|table| table.latest_stream_arn))
             }
         }
-    }
-
-    /// Returns the mappings of the function to the stream, or to earlier ones of its table.
-    async fn mappings(&self, aws: &Aws) -> Result<Vec<EventSourceMappingConfiguration>, AwsError> {
-        let mut pages =
-            aws.lambda.list_event_source_mappings().function_name(&self.name).into_paginator().items().send();
-        let mut mappings = Vec::new();
-        while let Some(mapping) = pages.next().await {
-            let mapping = absent_on(mapping.call("lambda:ListEventSourceMappings"), &["ResourceNotFoundException"])?;
-            let Some(mapping) = mapping else { break };
-            mappings.extend(Some(mapping).filter(|mapping| self.is_own(mapping)));
-        }
-        Ok(mappings)
-    }
-
-    async fn delete_mapping(&self, step: &StepContext<'_>, id: &str) -> Result<(), ResourceError> {
-        retry_while(step.wait("the mapping to become deletable", CHANGE_DEADLINE), is_changing, || async {
-            let answer = step.aws.lambda.delete_event_source_mapping().uuid(id).send().await;
-            absent_on(answer.call("lambda:DeleteEventSourceMapping"), &["ResourceNotFoundException"])
-        })
-        .await
-        .map(drop)
     }
 }
 
@@ -208,26 +187,13 @@ impl Resource for StreamMapping {
     }
 
     fn iam_actions(&self) -> Vec<IamActions> {
-        // Lambda offers neither a resource nor a condition for the list (service authorization reference).
-        let list: &[&str] = &["lambda:ListEventSourceMappings"];
         let describe: &[&str] = &["dynamodb:DescribeTable"];
-        let mappings = IamActions {
-            resource: self.every_mapping.clone(),
-            create: &["lambda:CreateEventSourceMapping"],
-            update: &[
-                "lambda:CreateEventSourceMapping",
-                "lambda:UpdateEventSourceMapping",
-                "lambda:DeleteEventSourceMapping",
-            ],
-            delete: &["lambda:DeleteEventSourceMapping"],
-            condition: Some(Condition { key: "lambda:FunctionArn", value: self.function_arn.clone() }),
-            ..IamActions::default()
-        };
-        vec![
-            mappings,
-            IamActions { resource: "*".to_owned(), read: list, ..IamActions::default() },
-            IamActions { resource: self.table_arn.clone(), read: describe, ..IamActions::default() },
-        ]
+        // A mapping to an earlier stream is replaced.
+        let update =
+            &["lambda:CreateEventSourceMapping", "lambda:UpdateEventSourceMapping", "lambda:DeleteEventSourceMapping"];
+        let mut actions = mapping_actions(&self.every_mapping, &self.function_arn, update);
+        actions.push(IamActions { resource: self.table_arn.clone(), read: describe, ..IamActions::default() });
+        actions
     }
 
     /// Returns `Owned`: it is of the pipeline's function.
@@ -240,7 +206,9 @@ impl Resource for StreamMapping {
     }
 
     async fn read(&self, aws: &Aws) -> Result<Option<Live>, ResourceError> {
-        let (stream, mut mappings) = tokio::try_join!(self.live_stream(aws), self.mappings(aws))?;
+        let request = aws.lambda.list_event_source_mappings().function_name(&self.name);
+        let (stream, mut mappings) = tokio::try_join!(self.live_stream(aws), list_mappings(request))?;
+        mappings.retain(|mapping| self.is_own(mapping));
         if mappings.is_empty() {
             return Ok(None);
         }
@@ -307,18 +275,7 @@ impl Resource for StreamMapping {
             .destination_config(self.destination())
             .filter_criteria(self.filter_criteria())
             .function_response_types(FunctionResponseType::ReportBatchItemFailures);
-        let waiting = step.wait("the role to be allowed to read the stream", ROLE_DEADLINE);
-        let is_early = |error: &AwsError| is_role_unready(error) || error.code() == Some("ResourceInUseException");
-        let created = retry_while(waiting, is_early, || async {
-            request.clone().send().await.call("lambda:CreateEventSourceMapping")
-        })
-        .await;
-        match created {
-            Err(ResourceError::Call(error)) if error.code() == Some("ResourceConflictException") => {
-                Err(ResourceError::AlreadyExists)
-            }
-            other => other.map(drop),
-        }
+        create_mapping(step, request).await
     }
 
     async fn update(
@@ -329,7 +286,7 @@ impl Resource for StreamMapping {
     ) -> Result<(), ResourceError> {
         // Lambda does not change the stream of a mapping.
         if touches(changes, &["stream"]) {
-            self.delete_mapping(step, &live.id).await?;
+            delete_mapping(step, &live.id).await?;
             return self.create(step).await;
         }
         let request = step
@@ -344,15 +301,11 @@ impl Resource for StreamMapping {
             .destination_config(self.destination())
             .filter_criteria(self.filter_criteria())
             .function_response_types(FunctionResponseType::ReportBatchItemFailures);
-        retry_while(step.wait("the mapping to accept a change", CHANGE_DEADLINE), is_changing, || async {
-            request.clone().send().await.call("lambda:UpdateEventSourceMapping")
-        })
-        .await
-        .map(drop)
+        update_mapping(step, request).await
     }
 
     async fn delete(&self, step: &StepContext<'_>, live: &Live) -> Result<(), ResourceError> {
-        self.delete_mapping(step, &live.id).await
+        delete_mapping(step, &live.id).await
     }
 }
 
