@@ -120,8 +120,9 @@ fn run(pipeline: &Pipeline<'_>, documents: &[&str]) -> Result<CommandOutput> {
     let found = "[[ $* != *status || $code != 3 ]] || code=0";
     program(&bin, "provisioner", &format!("code=0\n{answered}\n{http}\n{found}\nexit $code"))?;
     // The CLI's own default endpoint of SQS takes precedence over the variable.
-    let aws = root().join(".venv/bin/aws").display().to_string();
-    program(&bin, "aws", &format!("exec '{aws}' --endpoint-url \"$AWS_ENDPOINT_URL\" \"$@\""))?;
+    // Its own first line has no quotes around a path with spaces.
+    let venv = root().join(".venv/bin").display().to_string();
+    program(&bin, "aws", &format!("exec '{venv}/python' '{venv}/aws' --endpoint-url \"$AWS_ENDPOINT_URL\" \"$@\""))?;
     // The functions are built.
     program(&bin, "make", "exec provisioner \"$1\"")?;
     program(&bin, "declare-keys", &format!("exec python3 -c '{DECLARE}'"))?;
