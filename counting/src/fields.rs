@@ -131,28 +131,28 @@ impl Fields {
     ) -> usize {
         let mut used = 0;
         for field in &self.by {
-            let value = value(found.get(*field).copied().unwrap_or_default());
+            let mut value = value(found.get(*field).copied().unwrap_or_default());
             let messages = values.messages.entry((hour, *field)).or_default();
             if let Some((count, sums)) = messages.get_mut(&*value) {
                 *count += 1;
                 sums.add(numbers);
                 continue;
             }
-            let known = values.known.entry(*field).or_default();
-            let is_reserved = matches!(&*value, NONE | OTHER);
-            let is_known = is_reserved || known.contains(&*value);
-            let bytes = VALUE_BYTES + value.len() + self.sums.len() * SUM_BYTES;
-            let bytes = if is_known { bytes } else { bytes + VALUE_BYTES + value.len() };
-            let fits = used + bytes <= most_bytes && (is_known || known.len() < self.by_limit);
             // The memory for OTHER is that of the pair.
-            let value = if fits || &*value == OTHER { value } else { Cow::Borrowed(OTHER) };
-            if fits && &*value != OTHER {
-                used += bytes;
-                if !is_known {
-                    known.insert(value.as_ref().into());
+            if &*value != OTHER {
+                let known = values.known.entry(*field).or_default();
+                let is_new = &*value != NONE && !known.contains(&*value);
+                let copies = if is_new { 2 } else { 1 };
+                let bytes = copies * (VALUE_BYTES + value.len()) + self.sums.len() * SUM_BYTES;
+                if used + bytes > most_bytes || is_new && known.len() >= self.by_limit {
+                    *self.limited.entry(*field).or_default() += 1;
+                    value = Cow::Borrowed(OTHER);
+                } else {
+                    used += bytes;
+                    if is_new {
+                        known.insert(value.as_ref().into());
+                    }
                 }
-            } else if !fits {
-                *self.limited.entry(*field).or_default() += 1;
             }
             let (count, sums) = messages.entry(value.as_ref().into()).or_default();
             *count += 1;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -102,14 +103,10 @@ impl Added {
     /// # Errors
     /// [`PlanError`] if it is damaged.
     pub fn pairs(&self) -> Result<Vec<Pair>, PlanError> {
-        let parsed = match self {
-            Self::Text(json) => serde_json::from_str(json),
-            Self::Bytes(bytes) => {
-                let json = zstd::decode_all(bytes.as_slice()).map_err(|error| PlanError(error.to_string()))?;
-                serde_json::from_slice(&json)
-            }
-        };
-        parsed.map_err(|error| PlanError(error.to_string()))
+        match self {
+            Self::Text(json) => serde_json::from_str(json).map_err(|error| PlanError(error.to_string())),
+            Self::Bytes(bytes) => inflated(bytes),
+        }
     }
 }
 
@@ -196,9 +193,20 @@ impl Plan {
         if self::name(bytes) != name {
             return Err(PlanError("its digest is not its name".to_owned()));
         }
-        let json = zstd::decode_all(bytes).map_err(|error| PlanError(error.to_string()))?;
-        serde_json::from_slice(&json).map_err(|error| PlanError(error.to_string()))
+        inflated(bytes)
     }
+}
+
+/// Parses JSON that is compressed with zstd.
+fn inflated<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, PlanError> {
+    let json = zstd::decode_all(bytes).map_err(|error| PlanError(error.to_string()))?;
+    serde_json::from_slice(&json).map_err(|error| PlanError(error.to_string()))
+}
+
+/// Returns the pairs that take these back.
+#[must_use]
+pub fn negated(pairs: &[Pair]) -> Vec<Pair> {
+    pairs.iter().map(|(event, hour, amount)| (event.clone(), hour.clone(), amount.negated())).collect()
 }
 
 /// Returns the name of the plan with these bytes: the first 128 bits of their SHA-256, in hexadecimal digits.

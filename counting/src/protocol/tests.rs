@@ -211,8 +211,7 @@ impl Undo for Tables {
                 memory.claims.insert(key, Claim { plan: String::new(), chunks: 0, ..claim.clone() });
             }
             if is_added {
-                let negated = |(event, hour, amount): &Pair| (event.clone(), hour.clone(), amount.negated());
-                memory.add((&claim.content, claim.generation), pairs.iter().map(negated).collect());
+                memory.add((&claim.content, claim.generation), plan::negated(pairs));
             } else if self.broken != Broken::MarkerPut {
                 memory.markers.insert(marker.clone());
             }

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::builders::PutBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, Put as PutItem, TransactWriteItem, Update};
 use counting::names::{counts, ledger};
-use counting::plan::{Added, Addition, Item, Pair, additions};
+use counting::plan::{Added, Addition, Item, Pair, additions, negated};
 use counting::protocol::{Claim, Ledger, Put, StoreError, Undo};
 use counting::record::ClaimItem;
 use jiff::Timestamp;
@@ -184,10 +184,9 @@ impl Ledger for Session<'_> {
 impl Undo for Session<'_> {
     async fn replace(&self, claim: &Claim, is_added: bool, pairs: &[Pair]) -> Result<Put, Error> {
         let mut empty = self.claim_item(&Claim { plan: String::new(), chunks: 0, ..claim.clone() })?;
+        let negated = negated(pairs);
         if is_added {
             // The readers of the ledger's stream were told of it.
-            let negated = |(event, hour, amount): &Pair| (event.clone(), hour.clone(), amount.negated());
-            let negated: Vec<Pair> = pairs.iter().map(negated).collect();
             let added = Added::new(&negated).map_err(|error| Error::internal("write a claim", error))?;
             empty.insert(
                 ledger::ADDED.to_owned(),
@@ -197,21 +196,21 @@ impl Undo for Session<'_> {
                 },
             );
         }
-        let additions = additions(pairs);
+        let subtractions = additions(&negated);
         let put = self.put_if(empty, "#plan = :plan");
         let put = put.expression_attribute_names("#plan", ledger::PLAN);
         let put = put.expression_attribute_values(":plan", text(&claim.plan));
         let mut actions = vec![TransactWriteItem::builder().put(put.build()?).build()];
         if is_added {
-            for Addition { item, amount } in &additions {
+            for Addition { item, amount } in &subtractions {
                 let (table, key) = self.table_and_key(item);
                 // A test object has no sums.
                 let update = Update::builder()
                     .table_name(table)
                     .set_key(Some(key))
-                    .update_expression("ADD #count :less")
+                    .update_expression("ADD #count :count")
                     .expression_attribute_names("#count", counts::COUNT)
-                    .expression_attribute_values(":less", number(amount.count.saturating_neg()));
+                    .expression_attribute_values(":count", number(amount.count));
                 actions.push(TransactWriteItem::builder().update(update.build()?).build());
             }
         } else {
@@ -221,7 +220,7 @@ impl Undo for Session<'_> {
         }
         let put = self.transact(actions, &claim.object).await?;
         if put == Put::Written && is_added {
-            for addition in &additions {
+            for addition in &subtractions {
                 let (table, key) = self.table_and_key(&addition.item);
                 self.delete_zero(table, &key).await.map_err(|error| error.on(UNCOUNT, &claim.object))?;
             }
