@@ -14,16 +14,16 @@ use crate::amount::{Amount, Sum};
 use crate::names::ledger;
 use crate::plan::{Added, Pair};
 
-/// What one transaction added. Each event and hour occurs at most once.
+/// The additions of one transaction. Each event and hour occurs at most once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     /// The transaction's name, which no other has. A batch that is delivered again has the same.
     pub id: String,
-    /// What was added.
+    /// The additions.
     pub counted: Vec<Counted>,
 }
 
-/// What was added for an event in an hour.
+/// The addition for an event in an hour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counted {
     /// The [`Batch::id`] of its batch.

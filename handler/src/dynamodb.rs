@@ -27,7 +27,7 @@ pub struct Tables {
     daily: String,
     ledger: String,
     breakdowns: Option<String>,
-    /// Whether markers say what was added.
+    /// True if markers say what was added.
     is_outbox: bool,
     ttl_seconds: Option<u64>,
 }

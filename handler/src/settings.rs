@@ -14,7 +14,7 @@ pub struct Settings {
     pub ledger_table: String,
     /// Name of the breakdowns table, if there are breakdowns.
     pub breakdowns_table: Option<String>,
-    /// Whether the ledger's markers say what was added.
+    /// True if the ledger's markers say what was added.
     pub is_outbox: bool,
     /// Name of the bucket whose objects are counted.
     pub bucket: String,

@@ -7,7 +7,7 @@ from typing import Any
 from .registry import Answer, AwsFailure, Call, Proceed, World, behaviour
 from .tagging import as_map, with_resources
 
-# What DescribeAlarms tells of a metric, and not of an expression.
+# The members of DescribeAlarms that a metric has, and an expression has not.
 SINGLE = ("MetricName", "Namespace", "Dimensions", "Statistic", "ExtendedStatistic", "Period", "Unit")
 PENDING = "PendingConfirmation"
 

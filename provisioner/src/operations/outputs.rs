@@ -81,7 +81,7 @@ pub(crate) struct SegmentForm {
     pub(crate) external_id: Option<String>,
     /// The folder into which Segment writes; the form does not ask for it.
     pub(crate) folder: &'static str,
-    /// Whether the pipeline counts files of that folder.
+    /// True if the pipeline counts files of that folder.
     pub(crate) is_counted: bool,
 }
 

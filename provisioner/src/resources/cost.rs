@@ -92,7 +92,7 @@ struct Settings {
     breakdowns: f64,
     /// The billing of the counts, daily, ledger and breakdowns tables; each index is billed like its table.
     billing: [Billing; 4],
-    /// Whether there is a Kinesis stream.
+    /// True if there is a Kinesis stream.
     has_stream: bool,
     /// The number of metrics that alarms watch, and of metrics that filters make of the log.
     alarm_metrics: f64,

@@ -39,7 +39,7 @@ pub(super) struct StreamDestination {
 /// The live state of the table's destinations.
 #[derive(Debug, Default)]
 pub(super) struct Live {
-    /// Whether the table copies to the stream.
+    /// True if the table copies to the stream.
     is_enabled: bool,
     /// The ARN of another stream to which the table copies.
     other: Option<String>,

@@ -62,7 +62,7 @@ pub(super) struct Live {
     failure_queue_arn: Option<String>,
     filters: Json,
     halves_batches: bool,
-    /// Whether the function says which record of a batch failed.
+    /// True if the function says which record of a batch failed.
     reports_failures: bool,
 }
 

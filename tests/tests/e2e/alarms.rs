@@ -122,7 +122,7 @@ async fn alarm_drift_is_shown_and_corrected() -> Result<()> {
     cloudwatch.untag_resource().resource_arn(arn).tag_keys("managed-by").send().await?;
     corrected(&pipeline, &failures, "tags", "tags.managed-by  (not set)", "-> \"provisioner\"")?;
 
-    // Who disables the actions does so on purpose, also while other settings are corrected.
+    // Actions are disabled on purpose, and stay so while other settings are corrected.
     let mut changed = alarm(&pipeline, "failures").await?;
     (changed.actions_enabled, changed.threshold) = (Some(false), Some(9.0));
     put(&pipeline, changed).await?;

@@ -19,12 +19,12 @@ use crate::resources::notification;
 #[derive(Debug, Default)]
 pub(super) struct Bucket {
     pub(super) name: String,
-    /// Whether it keeps versions, or has kept some and may have them still.
+    /// True if it keeps versions, or has kept some and may have them still.
     pub(super) versioning: bool,
     pub(super) had_versioning: bool,
     /// The KMS key of the default encryption, by ARN, id or alias.
     pub(super) kms_key: Option<String>,
-    /// Whether its policy denies plain HTTP.
+    /// True if its policy denies plain HTTP.
     pub(super) denies_plain_http: bool,
     /// The rules by which S3 deletes objects.
     pub(super) expirations: Vec<Expiration>,

@@ -80,7 +80,7 @@ pub(super) struct Definition {
     /// The periods in a row.
     pub(super) periods: i32,
     pub(super) threshold: f64,
-    /// Whether it is an alarm to be below the threshold, and not above it.
+    /// True if it is an alarm to be below the threshold, and not above it.
     is_below: bool,
     /// The treatment of a period without data (CloudWatch user guide, missing data).
     pub(super) missing: &'static str,

@@ -47,7 +47,7 @@ pub(super) struct Live {
     condition: Json,
     actions: Json,
     description: String,
-    /// Whether somebody has disabled the actions.
+    /// True if somebody has disabled the actions.
     is_muted: bool,
     tags: BTreeMap<String, String>,
 }
