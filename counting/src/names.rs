@@ -224,6 +224,8 @@ pub mod verify {
 pub mod log_message {
     /// An object was counted by this invocation.
     pub const COUNTED: &str = "counted";
+    /// The object of `verify` was counted by this invocation.
+    pub const COUNTED_TEST: &str = "counted for a test";
     /// Lines of an object that was counted are no messages; the log line has the fields `error` and `why`.
     pub const SKIPPED: &str = "lines skipped";
     /// The pairs of an object that was counted exceed the limit; the log line has the fields `error` and `why`.

@@ -211,7 +211,7 @@ impl ReadObject<'_> {
             transactions = counted.transactions,
             milliseconds = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "{}",
-            log_message::COUNTED
+            if self.is_test { log_message::COUNTED_TEST } else { log_message::COUNTED }
         );
         let name = self.name();
         if stats.overflowed > 0 {

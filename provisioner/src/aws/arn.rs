@@ -93,18 +93,6 @@ impl Account {
         self.arn("cloudwatch", &format!("alarm:{name}"))
     }
 
-    /// Returns the address of a page of AWS's console in the region, or `None` in a partition whose console has another
-    /// form.
-    pub(crate) fn console(&self, page: &str) -> Option<String> {
-        let domain = match self.partition.as_str() {
-            "aws" => "console.aws.amazon.com",
-            "aws-cn" => "console.amazonaws.cn",
-            "aws-us-gov" => "console.amazonaws-us-gov.com",
-            _ => return None,
-        };
-        Some(format!("https://{0}.{domain}/{page}", self.region))
-    }
-
     /// Returns the ARN of a log group.
     pub(crate) fn log_group_arn(&self, name: &str) -> String {
         self.arn("logs", &format!("log-group:{name}"))

@@ -3,6 +3,7 @@
 mod account;
 mod arn;
 mod clients;
+mod console;
 mod credentials;
 mod error;
 mod http;

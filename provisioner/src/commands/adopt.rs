@@ -1,10 +1,10 @@
 //! `provisioner adopt`
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::args::{listen, unless_stopped};
+use super::written;
 use crate::error::Error;
 use crate::operations::adopt::{self, Description, Target};
 use crate::output::Output;
@@ -40,7 +40,10 @@ pub(crate) async fn run(args: &Args, output: &Output) -> Result<ExitCode, Error>
         output.print(&file)?;
         return Ok(ExitCode::SUCCESS);
     };
-    write_new(path, &file)?;
+    written::write(path, &file, false).map_err(|source| {
+        let help = "choose another file with --out, in a folder that exists and is writable";
+        Error::io(format_args!("write {}", path.display()), help, &source)
+    })?;
     let path = path.display();
     let function = function.map(|function| format!(" and function {function}")).unwrap_or_default();
     output.print(&format!(
@@ -55,13 +58,4 @@ fn region(given: Option<&str>) -> Result<String, Error> {
     let of_variables = || variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
     let missing = || Error::usage("the region is not known", "pass --region, or set AWS_REGION");
     given.map(str::to_owned).or_else(of_variables).ok_or_else(missing)
-}
-
-/// Writes a file that does not exist yet.
-fn write_new(path: &Path, text: &str) -> Result<(), Error> {
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|source| {
-        let help = "choose another file with --out, in a folder that exists and is writable";
-        Error::io(format_args!("write {}", path.display()), help, &source)
-    })
 }

@@ -1,11 +1,11 @@
 //! `provisioner init`
 
-use std::fs::OpenOptions;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::{DEFAULT_CONFIG, Global, listen};
+use super::written;
 use crate::aws::configured_region;
 use crate::config::{Field, NewFile, Refused, display_name};
 use crate::error::Error;
@@ -93,10 +93,10 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
             Some(answer) => file.with(field, answer).map_err(|refused| unusable(field, answer, refused))?,
             None if asks => asked(&file, field, &proposal, output, &shutdown).await?,
             None if proposal.is_empty() => file,
-            None => file.with(field, &proposal).map_err(|refused| unusable(field, &proposal, refused))?,
+            None => file.with(field, &proposal).map_err(|refused| unusable_default(field, &proposal, refused))?,
         };
     }
-    write(&path, &file.text(), args.force)?;
+    written::write(&path, &file.text(), args.force).map_err(|source| unwritable(&path, &source))?;
     output.print(&text(&path))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -109,6 +109,15 @@ fn exists(path: &Path) -> Error {
 fn unusable(field: Field, answer: &str, Refused { why, help }: Refused) -> Error {
     let (option, _) = question(field);
     Error::usage(format!("{option} {} cannot be used: {}", answer.escape_debug(), printable(&why)), help)
+}
+
+fn unusable_default(field: Field, default: &str, Refused { why, .. }: Refused) -> Error {
+    let (option, _) = question(field);
+    let help = format!("pass {option} with another value");
+    Error::usage(
+        format!("the default {} of {option} cannot be used: {}", default.escape_debug(), printable(&why)),
+        help,
+    )
 }
 
 /// Asks for a field until the answer is valid. An empty answer stands for the proposal.
@@ -134,18 +143,13 @@ async fn asked(
     }
 }
 
-/// Writes the file. Without `force` it never replaces one, not even one that appeared meanwhile.
-fn write(path: &Path, text: &str, force: bool) -> Result<(), Error> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(force).truncate(force).create_new(!force);
-    let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => exists(path),
-        _ => {
-            let help = "pass a file in a folder that exists and is writable with --config";
-            Error::io(format_args!("write {}", printable(&display_name(path))), help, &source)
-        }
-    })
+/// Returns the error of a file that cannot be written.
+fn unwritable(path: &Path, source: &io::Error) -> Error {
+    if source.kind() == io::ErrorKind::AlreadyExists {
+        return exists(path);
+    }
+    let help = "pass a file in a folder that exists and is writable with --config";
+    Error::io(format_args!("write {}", printable(&display_name(path))), help, source)
 }
 
 /// Formats the next steps.
@@ -172,17 +176,5 @@ mod tests {
     fn next_steps_name_a_file_that_is_not_the_default() {
         assert!(text(Path::new("pipeline.toml")).contains("    provisioner plan     # show"));
         assert!(text(Path::new("my file.toml")).contains("    provisioner --config 'my file.toml' apply"));
-    }
-
-    #[test]
-    fn file_is_replaced_by_force_only() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("pipeline.toml");
-        write(&path, "first, and longer", false).expect("a new file");
-        assert!(write(&path, "second", false).expect_err("a refusal").to_string().contains("--force"));
-        assert_eq!(std::fs::read_to_string(&path).expect("the file"), "first, and longer");
-        write(&path, "second", true).expect("a replaced file");
-        assert_eq!(std::fs::read_to_string(&path).expect("the file"), "second");
-        assert!(write(&folder.path().join("no/such/file"), "", false).is_err());
     }
 }

@@ -23,6 +23,7 @@ mod status;
 mod top;
 mod validate;
 mod verify;
+mod written;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -95,7 +95,8 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
             }
         }
     }
-    if args.part.is_none() && parts.len() > 1 {
+    let is_inline = args.github.is_some() && iam_policies::fits_role(&policy);
+    if args.part.is_none() && parts.len() > 1 && !is_inline {
         output.notes(&[format!(
             "the policy is too long for one managed policy: attach {0} of them, printed by --part 1 to --part {0}",
             parts.len()

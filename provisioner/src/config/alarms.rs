@@ -26,7 +26,7 @@ pub(crate) struct Alarms {
     pub(crate) silent_hours: i32,
     /// Percents of the lines of an hour that are skipped.
     pub(crate) skipped_percent: i32,
-    /// Age of the oldest notification in the queue, in minutes.
+    /// Age of the oldest notification, in minutes.
     pub(crate) queue_age_minutes: i32,
 }
 
@@ -57,13 +57,15 @@ pub(super) const KEYS: &[Key] = &[
         "",
         "Address that receives the alarms; a topic is created, and the address is subscribed to it.",
     )
+    .form(rules::EMAIL_FORM)
     .text(rules::EMAIL),
     key(
         "alarms.topic",
         "topic = \"arn:aws:sns:us-east-1:123456789012:oncall\"",
         "",
         "ARN of an existing topic that receives the alarms, in place of the address.",
-    ),
+    )
+    .form(rules::TOPIC_FORM),
     key(
         "alarms.silent_hours",
         "silent_hours = 26",
@@ -82,7 +84,7 @@ pub(super) const KEYS: &[Key] = &[
         "alarms.queue_age_minutes",
         "queue_age_minutes = 60",
         "60",
-        "Age of the oldest notification in the queue above which there is an alarm; 0: none.",
+        "Age of the oldest notification above which there is an alarm; 0: none.",
     )
     .range(0, MOST_QUEUE_AGE_MINUTES, "minutes"),
 ];

@@ -55,6 +55,9 @@ pub(super) struct Raw {
     kms_key: Maybe<String>,
 }
 
+/// The form of [`S3_KEYS`], or of the ARN of a key.
+const KEY_FORM: &str = "^(AES256|arn:[^:]*:kms:[^:]*:[0-9]{12}:key/[A-Za-z0-9-]+)$";
+
 pub(super) const KEYS: &[Key] = &[
     key("bucket.name", "name = \"acme-segment-events\"", "pipeline.name", "Name of the bucket, global on AWS.")
         .text(rules::BUCKET_NAME),
@@ -67,7 +70,8 @@ pub(super) const KEYS: &[Key] = &[
         "kms_key = \"arn:aws:kms:us-east-1:123456789012:key/EXAMPLE\"",
         "as the bucket is",
         "ARN of the KMS key with which S3 encrypts new objects, or \"AES256\" for S3's own keys.",
-    ),
+    )
+    .form(KEY_FORM),
 ];
 
 impl Raw {

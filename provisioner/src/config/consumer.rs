@@ -52,12 +52,7 @@ pub(super) const KEYS: &[Key] = &[
         .range(128, 10_240, "MB"),
     key("consumer.timeout_seconds", "timeout_seconds = 60", "60", "Seconds after which Lambda ends an invocation.")
         .range(1, 900, "seconds"),
-    key(
-        "consumer.environment",
-        "environment = { LOG_LEVEL = \"debug\" }",
-        "",
-        "Environment variables of the function.",
-    ),
+    key("consumer.environment", "environment = { TABLE = \"alerts\" }", "", "Environment variables of the function."),
     key("consumer.batch_size", "batch_size = 100", "100", "Records of the stream in a batch, at most.")
         .range(1, 10_000, "records"),
     key(

@@ -32,6 +32,9 @@ impl Diagnostic {
     }
 }
 
+/// The mistakes that are shown: more are those of a file of another kind.
+const MOST_SHOWN: usize = 100;
+
 /// All mistakes in one file.
 #[derive(Debug)]
 pub(crate) struct ConfigErrors {
@@ -81,8 +84,11 @@ fn clean(text: &str) -> String {
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for diagnostic in &self.found {
+        for diagnostic in self.found.iter().take(MOST_SHOWN) {
             writeln!(f, "{}\n", self.render(diagnostic))?;
+        }
+        if let Some(more @ 1..) = self.found.len().checked_sub(MOST_SHOWN) {
+            writeln!(f, "{more} more are not shown.\n")?;
         }
         let (count, noun) = (self.found.len(), if self.found.len() == 1 { "mistake" } else { "mistakes" });
         write!(f, "{}: {count} {noun}; nothing was sent to AWS", self.path)

@@ -125,17 +125,20 @@ pub(super) fn all_keys() -> impl Iterator<Item = &'static Key> {
     sections.into_iter().flatten()
 }
 
+/// The mistakes after which the rest of a file is not looked at. Each takes a time in proportion to the file.
+const MOST_ROUNDS: usize = 200;
+
 /// Deserializes the tree. A value that does not fit is reported and cut out, and the rest is tried again, so that the
-/// first mistake does not hide the next.
-pub(super) fn read(mut tree: Tree<'_>, found: &mut Vec<Diagnostic>) -> Raw {
+/// first mistake does not hide the next. Returns `None` if the mistakes are too many to go on.
+pub(super) fn read(mut tree: Tree<'_>, found: &mut Vec<Diagnostic>) -> Option<Raw> {
     let keys: Vec<&Key> = all_keys().collect();
-    loop {
+    for _ in 0..MOST_ROUNDS {
         let error = match Raw::deserialize(toml::Deserializer::from(tree.clone())) {
-            Ok(raw) => return raw,
+            Ok(raw) => return Some(raw),
             Err(error) => error,
         };
         let span = error.span().unwrap_or(0..0);
-        // Each round cuts a node out of the tree or returns, so there are at most as many rounds as nodes.
+        // Each round cuts a node out of the tree.
         match tree::cut(&mut tree, &span) {
             Some(cut) if cut.by_key => {
                 let message = format!("`{}` is not a key of pipeline.toml", cut.path);
@@ -147,10 +150,11 @@ pub(super) fn read(mut tree: Tree<'_>, found: &mut Vec<Diagnostic>) -> Raw {
             }
             None => {
                 found.push(Diagnostic::new(span, error.message(), "", "see every key in docs/reference.md"));
-                return Raw::default();
+                return None;
             }
         }
     }
+    None
 }
 
 /// Checks the file and fills in the names. Returns `None` if a required key is absent. An absent key is reported only

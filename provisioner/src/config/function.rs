@@ -155,22 +155,24 @@ pub(super) const KEYS: &[Key] = &[
     .text(rules::QUEUE_NAME),
     key(
         "function.environment",
-        "environment = { LOG_LEVEL = \"debug\" }",
+        "environment = { STAGE = \"production\" }",
         "",
-        "Environment variables of the function, in addition to the pipeline's own.",
+        "Environment variables for a counter of your own, in addition to the pipeline's.",
     ),
     key(
         "function.kms_key",
         "kms_key = \"arn:aws:kms:us-east-1:123456789012:key/EXAMPLE\"",
         "Lambda's key",
         "ARN of the KMS key that encrypts the environment variables at rest.",
-    ),
+    )
+    .form(rules::KMS_KEY_FORM),
     key(
         "function.failure_queue_kms_key",
         "failure_queue_kms_key = \"arn:aws:kms:us-east-1:123456789012:key/EXAMPLE\"",
         "SQS's key",
         "ARN of the KMS key that encrypts the failure queue.",
-    ),
+    )
+    .form(rules::KMS_KEY_FORM),
 ];
 
 impl Raw {

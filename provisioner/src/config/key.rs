@@ -16,8 +16,12 @@ pub(super) struct Key {
     pub(super) description: &'static str,
     /// The values of the key, or of each entry of its list.
     pub(super) values: Values,
+    /// The form of its texts as a regular expression, for editors; empty if a rule of its texts or words says it.
+    pub(super) form: &'static str,
     /// The least and the most entries of its list.
     pub(super) entries: (usize, usize),
+    /// True if the entries of its list differ.
+    pub(super) is_set: bool,
     /// True if its section must have it.
     pub(super) is_required: bool,
 }
@@ -46,7 +50,8 @@ pub(super) const fn key(
     description: &'static str,
 ) -> Key {
     let entries = (0, usize::MAX);
-    Key { path, example, default, description, values: Values::Any, entries, is_required: false }
+    let values = Values::Any;
+    Key { path, example, default, description, values, form: "", entries, is_set: false, is_required: false }
 }
 
 impl Key {
@@ -70,6 +75,11 @@ impl Key {
         Self { values: Values::Text(rule), ..self }
     }
 
+    /// Gives the form of a text, or of each entry of a list.
+    pub(super) const fn form(self, pattern: &'static str) -> Self {
+        Self { form: pattern, ..self }
+    }
+
     /// Accepts a word, or numbers of capacity units.
     pub(super) const fn capacity(self, word: &'static str, least: i64, most: i64) -> Self {
         Self { values: Values::Capacity { word, least, most }, ..self }
@@ -78,6 +88,11 @@ impl Key {
     /// Limits the number of entries of a list.
     pub(super) const fn entries(self, least: usize, most: usize) -> Self {
         Self { entries: (least, most), ..self }
+    }
+
+    /// Says that the entries of a list differ.
+    pub(super) const fn set(self) -> Self {
+        Self { is_set: true, ..self }
     }
 
     /// Says that the section must have the key.

@@ -158,7 +158,7 @@ fn check_all(name: &str, text: &str, environment: Option<&str>) -> Result<Pipeli
         let span = overlay.map_or(0..0, Spanned::span);
         let own = candidate.filter(|name| *name != LOCAL);
         let suffix = own.filter(|_| !overlay.is_some_and(tree::names_the_pipeline));
-        let raw = file::read(merged, &mut found);
+        let Some(raw) = file::read(merged, &mut found) else { break };
         let pipeline = file::check(raw, suffix.map(|name| (name, span.clone())), unparsed.is_empty(), &mut found);
         let pipeline = pipeline.map(|pipeline| Pipeline { environment: environment.map(str::to_owned), ..pipeline });
         if let (Some(pipeline), true) = (&pipeline, candidate.is_none() || own.is_some()) {

@@ -106,7 +106,6 @@ impl NewFile {
             Some(events) => format!("[estimate]\nevents_per_month = {events}"),
             None => "# [estimate]\n# events_per_month = 10_000_000".to_owned(),
         };
-        // An editor looks for the schema in the first lines: its place is before the first comment.
         format!(
             r##"# One event pipeline: Segment's files in S3, counted per event and hour into DynamoDB by a Lambda function.
 # `provisioner plan` shows the changes, `provisioner apply` makes them. A line behind a # shows a default or an example;

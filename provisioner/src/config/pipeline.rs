@@ -32,7 +32,10 @@ pub(super) const KEYS: &[Key] = &[
     key("pipeline.name", "name = \"segment-events\"", "", "Name of the pipeline; all other names derive from it.")
         .text(rules::PIPELINE_NAME)
         .required(),
-    key("pipeline.region", "region = \"us-east-1\"", "", "AWS region of all resources.").text(rules::REGION).required(),
+    key("pipeline.region", "region = \"us-east-1\"", "", "AWS region of all resources.")
+        .text(rules::REGION)
+        .form(rules::REGION_FORM)
+        .required(),
     key(
         "pipeline.account",
         "account = \"123456789012\"",

@@ -49,6 +49,7 @@ pub(super) const KEYS: &[Key] = &[
         "",
         "ARN of the policy that bounds the permissions of the pipeline's roles.",
     )
+    .form(rules::POLICY_FORM)
     .text(rules::POLICY_ARN),
     key("role.statement.actions", "actions = [\"s3:GetObject\"]", "", "IAM actions that the role allows in addition.")
         .text(rules::ACTION)

@@ -86,6 +86,7 @@ pub(super) const KEYS: &[Key] = &[
         "[\"track\"]",
         "Segment message types to count; types other than track are counted under the name of the type.",
     )
+    .set()
     .words(&MESSAGE_TYPES)
     .entries(1, usize::MAX),
     key(
@@ -115,6 +116,7 @@ pub(super) const KEYS: &[Key] = &[
         "",
         "Paths of fields whose numbers are summed for each event and hour.",
     )
+    .set()
     .entries(0, MOST_FIELDS),
     key(
         "rollup.by",
@@ -122,6 +124,7 @@ pub(super) const KEYS: &[Key] = &[
         "",
         "Paths of fields by whose values the messages of each event and hour are counted and summed as well.",
     )
+    .set()
     .entries(0, MOST_FIELDS),
     key(
         "rollup.by_limit",

@@ -255,6 +255,17 @@ fn arn_parts(arn: &str) -> Option<[&str; 6]> {
     <[&str; 6]>::try_from(parts).ok().filter(|[prefix, ..]| *prefix == "arn")
 }
 
+/// The form of the ARN of a KMS key.
+pub(super) const KMS_KEY_FORM: &str = "^arn:[^:]*:kms:[^:]*:[0-9]{12}:key/[A-Za-z0-9-]+$";
+/// The form of the ARN of a standard topic.
+pub(super) const TOPIC_FORM: &str = "^arn:[^:]*:sns:[^:]*:[0-9]{12}:[A-Za-z0-9_-]{1,256}$";
+/// The form of the ARN of a managed policy.
+pub(super) const POLICY_FORM: &str = "^arn:[^:]*:iam::(aws|[0-9]{12}):policy/.+$";
+/// The form of an e-mail address.
+pub(super) const EMAIL_FORM: &str = "^[^\\s@]+@[^\\s@]+$";
+/// The form of a region.
+pub(super) const REGION_FORM: &str = "^[a-z]{2,4}(-[a-z]+)+-[1-9]$";
+
 /// Checks the ARN of a KMS key for resources in `region`. An alias is refused: IAM grants rights on keys only.
 pub(super) fn kms_key(arn: &str, region: Option<&str>) -> Rule {
     let shape = "write arn:aws:kms:REGION:ACCOUNT:key/ID, as `aws kms describe-key` prints it";

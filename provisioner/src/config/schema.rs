@@ -60,7 +60,10 @@ fn entry<'a>(sections: &'a mut Json, path: &str) -> &'a mut Json {
 fn value(key: &Key) -> Json {
     let example = key.example.parse().ok().and_then(|table: toml::Table| table.into_iter().next());
     let example = example.map(|(_, value)| value);
-    let single = single(example.as_ref(), key.values);
+    let mut single = single(example.as_ref(), key.values);
+    if !key.form.is_empty() {
+        single["pattern"] = json!(key.form);
+    }
     let mut schema = match example {
         Some(Toml::Table(_)) => json!({ "type": "object", "additionalProperties": single }),
         Some(Toml::Array(_)) => json!({ "type": "array", "items": single }),
@@ -69,6 +72,9 @@ fn value(key: &Key) -> Json {
     let (least, most) = key.entries;
     limit(&mut schema, "minItems", (least > 0).then_some(least));
     limit(&mut schema, "maxItems", (most < usize::MAX).then_some(most));
+    if key.is_set {
+        schema["uniqueItems"] = json!(true);
+    }
     let default = default_of(key).filter(|default| example.as_ref().is_some_and(|example| default.same_type(example)));
     schema["description"] = json!(match (&default, key.default) {
         (Some(_), _) | (None, "") => key.description.to_owned(),

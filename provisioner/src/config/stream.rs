@@ -46,7 +46,8 @@ pub(super) const KEYS: &[Key] = &[
         "kms_key = \"arn:aws:kms:us-east-1:123456789012:key/EXAMPLE\"",
         "Kinesis's key",
         "ARN of the KMS key with which Kinesis encrypts the records.",
-    ),
+    )
+    .form(rules::KMS_KEY_FORM),
 ];
 
 impl Raw {

@@ -158,7 +158,8 @@ pub(super) const KEYS: &[Key] = &[
         "kms_key = \"arn:aws:kms:us-east-1:123456789012:key/EXAMPLE\"",
         "DynamoDB's key",
         "ARN of the KMS key with which DynamoDB encrypts the tables.",
-    ),
+    )
+    .form(rules::KMS_KEY_FORM),
 ];
 
 /// `"on-demand"`, or capacity units for each table and each index.

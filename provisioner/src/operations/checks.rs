@@ -11,21 +11,6 @@ use crate::error::Error;
 use crate::reconcile::resource::{Declared, Observed};
 use crate::resources::{self, Context};
 
-/// The settings without which nothing is counted, by the kind of resource. Every resource must also exist and work; a
-/// difference in another setting is shown by `plan`.
-const NEEDED: [(&str, &[&str]); 7] = [
-    ("table", &["key_schema"]),
-    ("role", &["trust_policy", "policy", "permissions_boundary"]),
-    ("function", &["handler", "runtime", "architecture", "role", "environment", "failure_queue"]),
-    ("permission", &["statement"]),
-    ("queue", &["redrive", "policy"]),
-    ("event source mapping", &["function", "reports_failures"]),
-    ("notification", &["destination", "events", "prefix", "suffix"]),
-];
-
-/// The kinds of resources that tell of faults. Counting works without them.
-const WATCHERS: [&str; 4] = ["topic", "subscription", "alarm", "metric filter"];
-
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -65,8 +50,8 @@ impl Check {
     }
 }
 
-/// Checks the live state of a resource.
-fn check(observed: &dyn Observed) -> (Passes, String) {
+/// Checks the live state of a resource, and that these settings are as desired.
+fn check(observed: &dyn Observed, essential: &[&str]) -> (Passes, String) {
     if !observed.exists() {
         return (Passes::Failed, "missing".to_owned());
     }
@@ -74,10 +59,8 @@ fn check(observed: &dyn Observed) -> (Passes, String) {
     if !problems.is_empty() {
         return (Passes::Failed, problems.join("; "));
     }
-    let kind = observed.address().kind;
-    let needed = NEEDED.iter().find(|(name, _)| *name == kind).map_or(&[][..], |(_, settings)| settings);
     let changes = observed.changes().iter().map(|change| change.setting);
-    let settings: Vec<&str> = changes.filter(|setting| needed.contains(setting)).collect();
+    let settings: Vec<&str> = changes.filter(|setting| essential.contains(setting)).collect();
     match settings.is_empty() {
         true => (Passes::Ok, "works".to_owned()),
         false => (Passes::Failed, format!("differs from pipeline.toml in {}", settings.join(", "))),
@@ -89,19 +72,18 @@ impl Session<'_> {
     /// read as well.
     pub(super) async fn check_resources(&self) -> (Vec<Check>, Vec<Error>) {
         let context = Context { pipeline: self.pipeline, account: &self.account, artifacts: None };
-        let observe = |resource: Arc<dyn Declared>| async move {
+        let observe = |resource: Arc<dyn Declared>, essential: &'static [&'static str]| async move {
             let subject = resource.address().to_string();
             match resource.observe(&self.aws).await {
                 Ok(observed) => {
-                    let (result, finding) = check(observed.as_ref());
+                    let (result, finding) = check(observed.as_ref(), essential);
                     (Check::new(subject, result, finding), None)
                 }
                 Err(error) => (Check::new(subject, Passes::Unknown, error.summary()), Some(error)),
             }
         };
-        let needed = resources::desired(&context).into_iter();
-        let needed = needed.filter(|resource| !WATCHERS.contains(&resource.address().kind));
-        let checked = join_all(needed.map(observe)).await;
+        let essential = |resource: Arc<dyn Declared>| resource.essential().map(|settings| observe(resource, settings));
+        let checked = join_all(resources::desired(&context).into_iter().filter_map(essential)).await;
         let (checks, errors): (Vec<Check>, Vec<Option<Error>>) = checked.into_iter().unzip();
         (checks, errors.into_iter().flatten().collect())
     }

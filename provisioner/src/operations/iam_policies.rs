@@ -66,6 +66,14 @@ pub(crate) fn verifier_policy(context: &Context<'_>) -> Json {
 /// The length of a managed policy, without white space (IAM quotas).
 const LONGEST_POLICY: usize = 6_144;
 
+/// The length of the inline policies of a role, without white space (IAM quotas).
+const LONGEST_OF_ROLE: usize = 10_240;
+
+/// Returns whether a policy can be the inline policy of a role.
+pub(crate) fn fits_role(policy: &Json) -> bool {
+    policy.to_string().len() <= LONGEST_OF_ROLE
+}
+
 /// Divides a policy into the fewest that each fit into a managed policy, in the order of its statements.
 pub(crate) fn parts(policy: &Json) -> Vec<Json> {
     let document = |statements: &[Json]| json!({ "Version": policy["Version"], "Statement": statements });

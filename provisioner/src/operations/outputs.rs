@@ -1,6 +1,5 @@
 //! The names, ARNs and addresses of what the file declares.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use crate::aws::{Account, log_group_name};
@@ -93,34 +92,20 @@ pub(crate) struct ResourceOutput {
     pub(crate) arn: String,
     /// The URL of a queue; absent on a local AWS.
     pub(crate) url: Option<String>,
-    /// The page in AWS's console; absent on a local AWS, in partitions other than `aws`, and for some kinds.
+    /// The page in AWS's console; absent on a local AWS, in some partitions, and for some kinds.
     pub(crate) console_url: Option<String>,
 }
 
-/// Characters that have no meaning in a URL.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// Returns the address of a resource's page in AWS's console. The partitions other than `aws` have other consoles.
+/// Returns the address of a resource's page in AWS's console.
 fn console_url(account: &Account, kind: &str, name: &str) -> Option<String> {
-    let region = &account.region;
-    let page = |service: &str, page: &str| {
-        format!("https://{region}.console.aws.amazon.com/{service}/home?region={region}#{page}")
-    };
-    if account.partition != "aws" {
-        return None;
+    match kind {
+        "bucket" => account.bucket_page(name),
+        "table" => account.table_page(name),
+        "function" => account.function_page(name),
+        "log group" => account.log_group_page(name),
+        "queue" => account.queue_page(name),
+        _ => None,
     }
-    Some(match kind {
-        "bucket" => format!("https://s3.console.aws.amazon.com/s3/buckets/{name}?region={region}"),
-        "table" => page("dynamodbv2", &format!("table?name={name}")),
-        "function" => page("lambda", &format!("/functions/{name}")),
-        // The page decodes the name twice, and takes `$` for `%`.
-        "log group" => page("cloudwatch", &format!("logsV2:log-groups/log-group/{}", name.replace('/', "$252F"))),
-        "queue" => {
-            let url = account.queue_url(name);
-            page("sqs/v3", &format!("/queues/{}", utf8_percent_encode(&url, PLAIN)))
-        }
-        _ => return None,
-    })
 }
 
 impl Outputs {

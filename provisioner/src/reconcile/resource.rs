@@ -105,6 +105,8 @@ pub(crate) trait Resource: fmt::Debug + Send + Sync + Sized + 'static {
     const HOLDS_DATA: bool = false;
     /// True if resources of this kind are created before those of other kinds, and deleted after them.
     const IS_FIRST: bool = false;
+    /// The settings without which the pipeline does not work; `None` if it works without the resource.
+    const ESSENTIAL: Option<&'static [&'static str]> = Some(&[]);
     /// The live state.
     type Live: fmt::Debug + Send + Sync;
 
@@ -230,6 +232,8 @@ pub(crate) trait Declared: Send + Sync {
     fn arn(&self) -> &str;
     /// Forwards to [`Resource::iam_actions`].
     fn iam_actions(&self) -> Vec<IamActions>;
+    /// Forwards to [`Resource::ESSENTIAL`].
+    fn essential(&self) -> Option<&'static [&'static str]>;
     /// Forwards to [`Resource::is_absent`]; an error means that it is not known.
     fn is_absent<'a>(self: Arc<Self>, aws: &'a Aws) -> Boxed<'a, bool>;
     /// Reads the live state.
@@ -311,6 +315,10 @@ impl<R: Resource> Declared for DeclaredResource<R> {
 
     fn iam_actions(&self) -> Vec<IamActions> {
         self.desired.iam_actions()
+    }
+
+    fn essential(&self) -> Option<&'static [&'static str]> {
+        R::ESSENTIAL
     }
 
     fn is_absent<'a>(self: Arc<Self>, aws: &'a Aws) -> Boxed<'a, bool> {

@@ -202,6 +202,7 @@ impl Kind for EventSourceMapping {
 
 impl Resource for EventSourceMapping {
     const NAME: &'static str = "event source mapping";
+    const ESSENTIAL: Option<&'static [&'static str]> = Some(&["function", "reports_failures"]);
     type Live = Live;
 
     fn name(&self) -> String {

@@ -40,7 +40,7 @@ pub(super) struct Live {
     metric: Json,
 }
 
-/// Returns the pattern of the log's lines on counted objects.
+/// Returns the pattern of the log's lines on counted objects, other than those of `verify`.
 fn pattern() -> String {
     format!("{{ $.message = \"{}\" }}", log_message::COUNTED)
 }
@@ -104,6 +104,7 @@ impl Kind for MetricFilter {
 
 impl Resource for MetricFilter {
     const NAME: &'static str = "metric filter";
+    const ESSENTIAL: Option<&'static [&'static str]> = None;
     type Live = Live;
 
     fn name(&self) -> String {

@@ -173,6 +173,7 @@ impl Kind for Permission {
 
 impl Resource for Permission {
     const NAME: &'static str = "permission";
+    const ESSENTIAL: Option<&'static [&'static str]> = Some(&["statement"]);
     type Live = Live;
 
     fn name(&self) -> String {

@@ -162,6 +162,7 @@ impl Kind for Queue {
 
 impl Resource for Queue {
     const NAME: &'static str = "queue";
+    const ESSENTIAL: Option<&'static [&'static str]> = Some(&["redrive", "policy"]);
     type Live = Live;
 
     fn name(&self) -> String {

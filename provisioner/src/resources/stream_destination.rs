@@ -137,7 +137,7 @@ impl Resource for StreamDestination {
         // Streams), and makes its role with those of the caller.
         let stream = IamActions {
             resource: self.stream_arn.clone(),
-            read: &["kinesis:DescribeStream", "kinesis:DescribeStreamSummary"],
+            read: &["kinesis:DescribeStreamSummary"],
             create: &["kinesis:DescribeStream", "kinesis:PutRecords"],
             ..IamActions::default()
         };

@@ -57,6 +57,7 @@ impl Kind for Subscription {
 
 impl Resource for Subscription {
     const NAME: &'static str = "subscription";
+    const ESSENTIAL: Option<&'static [&'static str]> = None;
     type Live = Live;
 
     fn name(&self) -> String {

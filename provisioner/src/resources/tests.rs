@@ -21,7 +21,7 @@ pub(crate) const FILES: [&str; 5] = [
      [table]\nkms_key = \"arn:aws:kms:eu-central-1:123456789012:key/events-t\"\n\
      [function]\nkms_key = \"arn:aws:kms:eu-central-1:123456789012:key/events-f\"\n\
      failure_queue_kms_key = \"arn:aws:kms:eu-central-1:123456789012:key/events-q\"\n\
-     environment = { LOG_LEVEL = \"debug\" }\n\
+     environment = { STAGE = \"production\" }\n\
      [role]\npermissions_boundary = \"arn:aws:iam::123456789012:policy/boundary\"\n\
      [segment]\nworkspace_id = \"abc123\"",
     "[rollup]\nsum = [\"properties.revenue\"]\nby = [\"properties.plan\"]\n[[consumer]]\nname = \"alert\"\nretries = 3\n\

@@ -128,6 +128,7 @@ impl Kind for Topic {
 
 impl Resource for Topic {
     const NAME: &'static str = "topic";
+    const ESSENTIAL: Option<&'static [&'static str]> = None;
     type Live = Live;
 
     fn name(&self) -> String {

@@ -100,8 +100,8 @@ impl Found {
         );
         if let Some(owner) = self.owner() {
             draft.head(&format!(
-                "The function belongs to the pipeline `{owner}` already. [tags], [rollup], [stream], [segment] and \
-                 [[consumer]] are not read: the plan shows the difference."
+                "The function belongs to the pipeline `{owner}` already. [tags], [rollup], [stream], [alarms], [segment] \
+                 and [[consumer]] are not read: the plan shows the difference."
             ));
         } else if self.function.is_some() {
             draft.head(

@@ -162,17 +162,9 @@ pub(super) fn queried(queries: &[MetricDataQuery]) -> Json {
 }
 
 /// Adds the address of a page of the console to a text, if there is one.
-fn with_page(text: String, account: &Account, page: &str) -> String {
-    let (path, fragment) = page.split_once('#').unwrap_or((page, ""));
-    match account.console(&format!("{path}?region={}#{fragment}", account.region)) {
-        Some(page) => format!("{text} {page}"),
-        None => text,
-    }
-}
-
-/// Returns the page of the console on a function's metrics.
-fn function_page(function: &Function) -> String {
-    format!("lambda/home#/functions/{}?tab=monitoring", function.name)
+fn with_page(mut text: String, page: Option<String>) -> String {
+    text.extend(page.map(|page| format!(" {page}")));
+    text
 }
 
 /// Returns the alarms on one function: on what it gave up, on invocations that fail, and on those that Lambda refuses.
@@ -205,7 +197,7 @@ fn of_function(account: &Account, function: &Function, is_counter: bool) -> [(&'
          higher quota, or raise the limit."
     );
     let persistent = |text: String, metric: &'static str| Definition {
-        description: with_page(text, account, &function_page(function)),
+        description: with_page(text, account.function_metrics_page(&function.name)),
         series: Series::of_function(name, metric),
         period_seconds: FIVE_MINUTES,
         periods: PERSISTENT,
@@ -216,7 +208,7 @@ fn of_function(account: &Account, function: &Function, is_counter: bool) -> [(&'
         (
             "failures",
             Definition {
-                description: with_page(failures, account, "sqs/v3/home#/queues"),
+                description: with_page(failures, account.queue_page(queue)),
                 series: Series::of_queue(queue, "ApproximateNumberOfMessagesVisible"),
                 period_seconds: FIVE_MINUTES,
                 periods: 1,
@@ -231,6 +223,43 @@ fn of_function(account: &Account, function: &Function, is_counter: bool) -> [(&'
     ]
 }
 
+/// Returns the alarm on the age of the oldest notification: in the queue, or in Lambda's own queue of the function.
+fn oldest(context: &Context<'_>, minutes: i32) -> Definition {
+    let Context { pipeline, account, .. } = *context;
+    let (queue, function) = (&pipeline.notification.queue, &pipeline.function.name);
+    let minute = f64::from(minutes);
+    let (description, series, threshold) = match pipeline.notification.via {
+        Via::Queue => {
+            let text = format!(
+                "The oldest notification in the queue {queue} has waited for more than {minutes} minutes: files are not \
+                 counted, or more slowly than they arrive. `provisioner status` shows what waits, and whether the pipeline \
+                 is paused; `provisioner resume` ends a pause, and a higher notification.max_concurrency counts faster."
+            );
+            let series = Series::of_queue(queue, "ApproximateAgeOfOldestMessage");
+            (with_page(text, account.queue_page(queue)), series, minute * 60.0)
+        }
+        Via::Function => {
+            let text = format!(
+                "Notifications have waited for more than {minutes} minutes for the function {function}: files are not \
+                 counted, or more slowly than they arrive. `provisioner status` shows the errors in its log; a higher \
+                 function.max_concurrency counts faster."
+            );
+            // In milliseconds (Lambda developer guide, metrics of asynchronous invocations).
+            let series = Series { statistic: "Maximum", ..Series::of_function(function, "AsyncEventAge") };
+            (with_page(text, account.function_metrics_page(function)), series, minute * 60_000.0)
+        }
+    };
+    Definition {
+        description,
+        series,
+        period_seconds: FIVE_MINUTES,
+        periods: 1,
+        threshold,
+        missing: "notBreaching",
+        ..Definition::default()
+    }
+}
+
 /// Returns every alarm by its name. All names begin with that of the pipeline, as the topic's policy demands.
 pub(super) fn definitions(context: &Context<'_>) -> Vec<(String, Definition)> {
     let Context { pipeline, account, .. } = *context;
@@ -243,23 +272,8 @@ pub(super) fn definitions(context: &Context<'_>) -> Vec<(String, Definition)> {
         let of_function = of_function(account, function, is_counter);
         all.extend(of_function.map(|(end, definition)| (format!("{prefix}-{end}"), definition)));
     }
-    if alarms.queue_age_minutes > 0 && pipeline.notification.via == Via::Queue {
-        let (queue, minutes) = (&pipeline.notification.queue, alarms.queue_age_minutes);
-        let text = format!(
-            "The oldest notification in the queue {queue} has waited for more than {minutes} minutes: files are not \
-             counted, or more slowly than they arrive. `provisioner status` shows what waits, and whether the pipeline is \
-             paused; `provisioner resume` ends a pause, and a higher notification.max_concurrency counts faster."
-        );
-        let definition = Definition {
-            description: with_page(text, account, "sqs/v3/home#/queues"),
-            series: Series::of_queue(queue, "ApproximateAgeOfOldestMessage"),
-            period_seconds: FIVE_MINUTES,
-            periods: 1,
-            threshold: f64::from(minutes) * 60.0,
-            missing: "notBreaching",
-            ..Definition::default()
-        };
-        all.push((name("oldest"), definition));
+    if alarms.queue_age_minutes > 0 {
+        all.push((name("oldest"), oldest(context, alarms.queue_age_minutes)));
     }
     let function = &pipeline.function;
     if alarms.skipped_percent > 0 {
@@ -269,7 +283,7 @@ pub(super) fn definitions(context: &Context<'_>) -> Vec<(String, Definition)> {
              name or time. `provisioner status` shows the files, the reasons and the first of these lines."
         );
         let definition = Definition {
-            description: with_page(text, account, &function_page(function)),
+            description: with_page(text, account.function_metrics_page(&function.name)),
             series: Series::of_log(pipeline, SKIPPED, "Sum"),
             whole: Some(Series::of_log(pipeline, LINES, "Sum")),
             period_seconds: HOUR,
@@ -288,7 +302,7 @@ pub(super) fn definitions(context: &Context<'_>) -> Vec<(String, Definition)> {
              first file is counted."
         );
         let definition = Definition {
-            description: with_page(text, account, &function_page(function)),
+            description: with_page(text, account.function_metrics_page(&function.name)),
             series: Series::of_log(pipeline, LINES, "SampleCount"),
             period_seconds: HOUR,
             periods: hours,
@@ -382,19 +396,22 @@ mod tests {
         ] {
             assert_eq!(watched(name), expected, "{name}");
         }
+        let direct = one("[notification]\nvia = \"function\"", "events-oldest");
+        assert_eq!((direct.series.name, direct.series.statistic), ("AsyncEventAge", "Maximum"));
+        assert!(direct.threshold == 3_600_000.0, "in milliseconds");
         let share = one("", "events-skipped").metric();
         assert_eq!(share["percents"]["expression"], "100 * part / whole");
         assert_eq!((&share["part"]["name"], &share["whole"]["name"]), (&json!("skipped"), &json!("lines")));
     }
 
     #[test]
-    fn limit_of_zero_and_other_ways_have_no_alarm() {
+    fn limit_of_zero_has_no_alarm() {
         let names = |more: &str| of(more).into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(" ");
         let function = "events-failures events-errors events-throttles";
         assert_eq!(names(""), format!("{function} events-oldest events-skipped events-silence"));
         assert_eq!(names("silent_hours = 0\nskipped_percent = 0\nqueue_age_minutes = 0"), function);
         let direct = names("[notification]\nvia = \"function\"");
-        assert_eq!(direct, format!("{function} events-skipped events-silence"));
+        assert_eq!(direct, format!("{function} events-oldest events-skipped events-silence"));
         let consumer = "events-alert-failures events-alert-errors events-alert-throttles";
         let with_consumer = names(CONSUMER);
         assert_eq!(with_consumer, format!("{function} {consumer} events-oldest events-skipped events-silence"));
@@ -435,6 +452,8 @@ mod tests {
             assert!(text.contains(" https://eu-central-1.console.aws.amazon.com/"), "{text}");
         }
         assert!(texts[0].contains("`provisioner replay --dry-run`"), "{}", texts[0]);
+        let page = "#/queues/https%3A%2F%2Fsqs.eu-central-1.amazonaws.com%2F123456789012%2Fevents-failures";
+        assert!(texts[0].ends_with(page), "{}", texts[0]);
         let page = "/lambda/home?region=eu-central-1#/functions/events-handler?tab=monitoring";
         assert!(texts[1].ends_with(page), "{}", texts[1]);
     }

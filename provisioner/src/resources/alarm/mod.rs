@@ -194,6 +194,7 @@ impl Kind for Alarm {
 
 impl Resource for Alarm {
     const NAME: &'static str = "alarm";
+    const ESSENTIAL: Option<&'static [&'static str]> = None;
     type Live = Live;
 
     fn name(&self) -> String {

@@ -79,6 +79,8 @@ impl Kind for Function {
 
 impl Resource for Function {
     const NAME: &'static str = "function";
+    const ESSENTIAL: Option<&'static [&'static str]> =
+        Some(&["handler", "runtime", "architecture", "role", "environment", "failure_queue"]);
     type Live = Live;
 
     fn name(&self) -> String {
@@ -479,13 +481,13 @@ mod tests {
 
     #[test]
     fn unmanaged_variables_are_kept_and_noted_without_their_values() {
-        let spec = declared::<Function>("[function]\nenvironment = { LOG_LEVEL = \"debug\" }").remove(0);
+        let spec = declared::<Function>("[function]\nenvironment = { STAGE = \"production\" }").remove(0);
         let mut live = live_of(&spec);
         live.configuration.environment.insert("DB_PASSWORD".to_owned(), "hunter2".to_owned());
         assert_eq!(spec.diff(Some(&live)), []);
         let notes = spec.notes(&live).join("");
         assert!(notes.contains("DB_PASSWORD") && !notes.contains("hunter2"), "{notes}");
-        live.configuration.environment.remove("LOG_LEVEL");
+        live.configuration.environment.remove("STAGE");
         live.configuration.environment.insert(env::LEDGER_TTL_DAYS.to_owned(), "7".to_owned());
         assert_eq!(spec.diff(Some(&live)).len(), 1);
     }

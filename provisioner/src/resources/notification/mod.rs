@@ -293,6 +293,7 @@ impl Kind for Notification {
 
 impl Resource for Notification {
     const NAME: &'static str = "notification";
+    const ESSENTIAL: Option<&'static [&'static str]> = Some(&["destination", "events", "prefix", "suffix"]);
     type Live = Live;
 
     fn name(&self) -> String {

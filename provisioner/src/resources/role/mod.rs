@@ -201,6 +201,7 @@ impl Kind for Role {
 impl Resource for Role {
     const NAME: &'static str = "role";
     const IS_FIRST: bool = true;
+    const ESSENTIAL: Option<&'static [&'static str]> = Some(&["trust_policy", "policy", "permissions_boundary"]);
     type Live = Live;
 
     fn name(&self) -> String {

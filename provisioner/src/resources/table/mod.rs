@@ -93,6 +93,7 @@ impl Kind for Table {
 impl Resource for Table {
     const NAME: &'static str = "table";
     const HOLDS_DATA: bool = true;
+    const ESSENTIAL: Option<&'static [&'static str]> = Some(&["key_schema"]);
     type Live = Live;
 
     fn name(&self) -> String {
