@@ -79,6 +79,9 @@ destroy: build ## delete the resources that the pipeline owns, but no data; asks
 local: build $(VENV)/.installed ## run a local AWS in the foreground; STRICT=1 makes it as strict as AWS
 	"$(TARGET)/debug/local" --port $(PORT) $(if $(STRICT),--strict)
 
+# The local AWS runs the functions on this machine.
+demo test faults bench bench-rollup bench-scale: ARCH := $(or $(ARCH),$(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64))
+
 .PHONY: demo
 demo: build handler ## run the whole pipeline on a temporary local AWS
 	"$(TARGET)/debug/demo" $(ARGS)
@@ -88,9 +91,6 @@ WITHOUT_BROWSER := $(if $(CI)$(shell command -v chromedriver),,yes)
 
 # Most tests wait for the local AWS, and not for a processor.
 test: export RUST_TEST_THREADS := $(or $(RUST_TEST_THREADS),3)
-# The local AWS runs the functions on this machine.
-test faults bench bench-rollup bench-scale: ARCH := $(or $(ARCH),x86_64)
-
 .PHONY: test
 test: build handler examples ## run every test
 	cargo test --locked --workspace $(ARGS) $(if $(WITHOUT_BROWSER),$(if $(filter --,$(ARGS)),,--) --skip browser::)

@@ -8,8 +8,10 @@ ARCHS ?= x86_64 arm64
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 # Cargo's target folder of released provisioners, whose flags are not those of functions, and the files of the archives.
 STAGE := $(TARGET)/dist
+DIST := dist
 # Files and folders that each archive has besides the programs.
-ARCHIVED := README.md CHANGELOG.md docs LICENSE LICENSE-APACHE LICENSE-MIT "$(STAGE)/THIRD-PARTY-LICENSES"
+ARCHIVED := README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs pipeline.toml LICENSE LICENSE-APACHE LICENSE-MIT \
+  "$(STAGE)/THIRD-PARTY-LICENSES"
 # The provisioner runs with the glibc of CentOS 7 and everything newer.
 OLDEST_GLIBC := 2.17
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
@@ -25,12 +27,12 @@ install: ## install the provisioner and the handler, ROOT=~/.local below that fo
 .PHONY: dist
 dist: ## build the archives of a release in dist, ARCHS=x86_64 only for that
 	for arch in $(ARCHS); do $(MAKE) --no-print-directory standard-library ARCH=$$arch; done
-	rm -rf dist
-	mkdir -p dist "$(STAGE)"
-	$(PYTHON) packaging/dependencies.py --bill dist/provisioner-$(VERSION).cdx.json --licences "$(STAGE)/THIRD-PARTY-LICENSES"
+	rm -rf "$(DIST)"
+	mkdir -p "$(DIST)" "$(STAGE)"
+	$(PYTHON) packaging/dependencies.py --bill "$(DIST)/provisioner-$(VERSION).cdx.json" --licences "$(STAGE)/THIRD-PARTY-LICENSES"
 	for arch in $(ARCHS); do $(MAKE) --no-print-directory programs ARCH=$$arch; done
 	for arch in $(ARCHS); do $(MAKE) --no-print-directory archive ARCH=$$arch; done
-	cd dist && sha256sum provisioner-* > SHA256SUMS
+	cd "$(DIST)" && sha256sum provisioner-* > SHA256SUMS
 
 .PHONY: programs
 programs: $(VENV)/.installed standard-library
@@ -48,7 +50,7 @@ archive:
 	cp "$(STAGE)/provisioner-$(ARCH)" "$(STAGE)/$(NAME)/provisioner"
 	cp -R $(foreach arch,$(ARCHS),"$(STAGE)/bootstrap-$(arch)") $(ARCHIVED) "$(STAGE)/$(NAME)"
 	tar --create --format=ustar --sort=name --mtime=@$(SOURCE_DATE_EPOCH) --owner=0 --group=0 --numeric-owner \
-	  --mode=u=rwX,go=rX --directory "$(STAGE)" "$(NAME)" | gzip -n -9 > "dist/$(NAME).tar.gz"
+	  --mode=u=rwX,go=rX --directory "$(STAGE)" "$(NAME)" | gzip -n -9 > "$(DIST)/$(NAME).tar.gz"
 
 # The second copy has its target folder elsewhere, and all paths have other lengths.
 .PHONY: reproduce

@@ -19,6 +19,9 @@ const EVENTS: [&str; 8] = [
     "🎉 Level Up",
 ];
 
+/// The beginning of the keys: Segment's folder.
+pub const FOLDER: &str = "segment-logs/";
+
 /// A file: the key that Segment would give it, and its gzipped bytes.
 pub struct Sample {
     /// `segment-logs/{source}/{day in epoch milliseconds}/{name}.gz`
@@ -65,7 +68,7 @@ fn sample_file(rng: &mut Rng, number: usize, end: DateTime<Utc>, seconds: i64, m
     let day = end.timestamp().div_euclid(86_400) * 86_400_000;
     let source = ["VhBYQcAjH5", "q7PzMKdW2n"][number % 2];
     let name: String = (0..12).map(|_| rng.alphanumeric()).collect();
-    Sample { key: format!("segment-logs/{source}/{day}/{name}.{number}.gz"), bytes: gzip(&text), messages }
+    Sample { key: format!("{FOLDER}{source}/{day}/{name}.{number}.gz"), bytes: gzip(&text), messages }
 }
 
 /// Generates a message with all fields that Segment writes.

@@ -1,13 +1,16 @@
 //! `make demo`: deploys the whole pipeline on a local AWS, uploads sample files and counts them.
 
 use std::fs;
-use std::process::Command;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use aws_config::Region;
 use chrono::Utc;
 use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets};
+use serde_json::Value as Json;
 use tests::local_aws::{LocalAws, Scheme, built_program, root};
 use tests::pipeline::{COUNT_TIMEOUT, counts, s3};
 use tests::recount::{self, Counts};
@@ -27,16 +30,18 @@ struct Args {
     messages: usize,
 }
 
-/// The account on the local AWS.
+/// The account on the local AWS, unless pipeline.toml names one.
 const ACCOUNT: &str = "123456789012";
-/// The bucket's name in pipeline.toml; the name of the counts table derives from the pipeline's.
-const BUCKET: &str = "acme-segment-events";
-const COUNTS_TABLE: &str = "segment-events-counts";
+/// The environment of `pipeline.toml` for a local AWS.
+const ENVIRONMENT: &str = "local";
 /// The number of past months with a sample file, besides the files of the last two hours.
 const MONTHS: usize = 6;
 
 struct Demo {
     aws: LocalAws,
+    /// `pipeline.toml`, with the environment for this machine.
+    file: String,
+    account: String,
 }
 
 #[expect(clippy::print_stdout, reason = "this is the program's output")]
@@ -44,18 +49,62 @@ fn say(text: &str) {
     println!("{text}");
 }
 
+/// Returns the section at a key of a table; a new one if there is none.
+fn section<'a>(table: &'a mut toml::Table, key: &str) -> Result<&'a mut toml::Table> {
+    let section = table.entry(key).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    section.as_table_mut().with_context(|| format!("{key} in pipeline.toml is not a section"))
+}
+
+/// Returns `pipeline.toml` for this machine, and the account in it. The local AWS runs the function on this processor and
+/// speaks plain HTTP, and the recount knows the names of `track` messages only.
+fn declaration() -> Result<(String, String)> {
+    let text = fs::read_to_string(root().join("pipeline.toml")).context("failed to read pipeline.toml")?;
+    let mut file: toml::Table = text.parse().context("failed to parse pipeline.toml")?;
+    let account = file.get("pipeline").and_then(|pipeline| pipeline.get("account")).and_then(toml::Value::as_str);
+    let account = account.unwrap_or(ACCOUNT).to_owned();
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
+    let local = section(section(&mut file, "environments")?, ENVIRONMENT)?;
+    section(local, "bucket")?.insert("require_tls".to_owned(), false.into());
+    section(local, "function")?.insert("architecture".to_owned(), architecture.into());
+    section(local, "rollup")?.insert("count".to_owned(), vec!["track"].into());
+    Ok((toml::to_string(&file)?, account))
+}
+
 impl Demo {
+    /// Returns a command of the built provisioner, which reads the file from its standard input.
+    fn command(&self, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new(built_program("provisioner")?);
+        command.args(args).current_dir(root()).stdin(Stdio::piped());
+        command.env("PIPELINE_CONFIG", "-").env("PIPELINE_ENV", ENVIRONMENT);
+        for variable in ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"] {
+            command.env_remove(variable);
+        }
+        command.envs(self.aws.variables(&self.account));
+        Ok(command)
+    }
+
+    /// Runs a command, and returns its output unless it is shown.
+    fn run(&self, args: &[&str], mut command: Command) -> Result<Vec<u8>> {
+        let mut child = command.spawn().context("failed to run the provisioner")?;
+        // A program that ends early does not read the file; its exit code says why.
+        let _ = child.stdin.take().map(|mut stdin| stdin.write_all(self.file.as_bytes()));
+        let output = child.wait_with_output()?;
+        ensure!(output.status.success(), "provisioner {} ended with {}", args.join(" "), output.status);
+        Ok(output.stdout)
+    }
+
     /// Runs the built provisioner as a user would, with its output shown.
     fn provisioner(&self, args: &[&str]) -> Result<()> {
         say(&format!("\n$ provisioner {}", args.join(" ")));
-        let mut command = Command::new(built_program("provisioner")?);
-        command.args(args).current_dir(root()).env("PIPELINE_ENV", "local");
-        for variable in ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "PIPELINE_CONFIG"] {
-            command.env_remove(variable);
-        }
-        let status = command.envs(self.aws.variables(ACCOUNT)).status().context("failed to run the provisioner")?;
-        ensure!(status.success(), "provisioner {} ended with {status}", args.join(" "));
-        Ok(())
+        self.run(args, self.command(args)?).map(drop)
+    }
+
+    /// Returns the names of what is declared.
+    fn outputs(&self) -> Result<Json> {
+        let args = ["outputs", "--format", "json"];
+        let mut command = self.command(&args)?;
+        command.stdout(Stdio::piped());
+        serde_json::from_slice(&self.run(&args, command)?).context("failed to parse the outputs")
     }
 }
 
@@ -77,20 +126,29 @@ async fn main() -> Result<()> {
 
 async fn demo(args: &Args) -> Result<()> {
     say("Starting a local AWS, with IAM enforced.");
-    let demo = Demo { aws: LocalAws::start(Scheme::Http)? };
+    let (file, account) = declaration()?;
+    let demo = Demo { aws: LocalAws::start(Scheme::Http)?, file, account };
 
     demo.provisioner(&["plan"])?;
     demo.provisioner(&["apply", "--yes"])?;
     demo.provisioner(&["plan"])?;
 
+    let outputs = demo.outputs()?;
+    let named = |path: &str| outputs.pointer(path).and_then(Json::as_str).map(str::to_owned).context("outputs");
+    let (bucket, counts_table) = (named("/bucket/name")?, named("/tables/counts/name")?);
+    let prefix = named("/bucket/prefix")?;
+
     let now = Utc::now();
     let mut samples = samples::history(args.seed, now, MONTHS, args.messages * 3);
     samples.extend(samples::generate(args.seed, now, args.files, args.messages));
+    for sample in &mut samples {
+        sample.key = sample.key.replacen(samples::FOLDER, &prefix, 1);
+    }
     let folder = root().join("target/demo");
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("failed to empty {}", folder.display()))?;
     }
-    let config = demo.aws.sdk(ACCOUNT).await?;
+    let config = demo.aws.sdk(&demo.account).await?.into_builder().region(Region::new(named("/region")?)).build();
     let s3 = s3(&config);
 
     say(&format!("\nUploading {} sample files; copies are in target/demo.", samples.len()));
@@ -100,7 +158,7 @@ async fn demo(args: &Args) -> Result<()> {
         fs::create_dir_all(copy.parent().unwrap_or(&folder)).context("failed to make target/demo")?;
         fs::write(&copy, &sample.bytes).with_context(|| format!("failed to write {}", copy.display()))?;
         let body = sample.bytes.clone().into();
-        let request = s3.put_object().bucket(BUCKET).key(&sample.key).body(body);
+        let request = s3.put_object().bucket(&bucket).key(&sample.key).body(body);
         request.send().await.with_context(|| format!("failed to upload {}", sample.key))?;
         uploaded.add_row([sample.key.clone(), sample.messages.to_string(), sample.bytes.len().to_string()]);
     }
@@ -114,7 +172,7 @@ async fn demo(args: &Args) -> Result<()> {
     let counting = Instant::now();
     let dynamodb = aws_sdk_dynamodb::Client::new(&config);
     let found = loop {
-        let found = counts(&dynamodb, COUNTS_TABLE).await?;
+        let found = counts(&dynamodb, &counts_table).await?;
         if found == expected || counting.elapsed() > COUNT_TIMEOUT {
             break found;
         }

@@ -1,7 +1,7 @@
 //! `[alarms]`: the topic, its subscription, the alarms and the metric filters, on the strict local AWS.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_cloudwatch::types::{Dimension, MetricAlarm, MetricDatum};
@@ -9,8 +9,12 @@ use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::{Value, json};
 use tests::local_aws::REGION;
 use tests::pipeline::{COUNT_TIMEOUT, Pipeline};
+use tests::recount::Counts;
+use tests::samples::gzip;
 
+use crate::common::{HOUR, track};
 use crate::drift::corrected;
+use crate::handler::log_of;
 use crate::strict::{assert_in_sync, assert_valid, report, switch};
 use crate::strict_kinds::{deployer, succeed};
 use crate::{steps, strict_pipeline, verdict};
@@ -252,5 +256,50 @@ async fn condition_of_an_alarm_reaches_the_declared_topic() -> Result<()> {
     pipeline.expect(0, &["destroy", "--yes", "--delete-data"])?;
     let topics = sns(&pipeline).await?.list_topics().send().await?;
     ensure!(topics.topics().iter().any(|left| left.topic_arn() == Some(topic.as_str())), "{topics:?}");
+    Ok(())
+}
+
+/// Returns the values that a metric filter finds in a log: the fields of the lines that fit its pattern, which is of the
+/// form `{ $.field = "text" }`.
+fn values(log: &str, pattern: &str, value: &str) -> Result<Vec<f64>> {
+    let condition = pattern.strip_prefix("{ $.").and_then(|rest| rest.strip_suffix(" }")).context("a JSON pattern")?;
+    let (field, text) = condition.split_once(" = ").context("a condition")?;
+    let text: String = serde_json::from_str(text)?;
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let found = lines.filter(|line| line[field] == *text);
+    let number = value.strip_prefix("$.").context("a field")?;
+    found.map(|line| line[number].as_f64().context("a number")).collect()
+}
+
+/// The local AWS makes no metrics of a log.
+#[tokio::test]
+async fn metric_filters_find_the_lines_of_counted_objects_and_not_those_of_verify() -> Result<()> {
+    let pipeline = strict_pipeline()?;
+    pipeline.declare(EMAIL)?;
+    pipeline.expect(0, &["apply", "--yes"])?;
+    let text = format!("{}\n{}\nno message\n", track("Signed Up"), track("Signed Up"));
+    pipeline.upload("segment-logs/x/1/a.gz", &gzip(text.as_bytes())).await?;
+    pipeline.wait_for_counts(&Counts::from([(("Signed Up".to_owned(), HOUR.to_owned()), 2)])).await?;
+    pipeline.expect(0, &["verify"])?;
+    let function = format!("{}-handler", pipeline.name);
+    let started = Instant::now();
+    let log = loop {
+        let log = log_of(&pipeline, &function).await?;
+        if log.contains("a.gz") && log.contains("counted for a test") {
+            break log;
+        }
+        ensure!(started.elapsed() < COUNT_TIMEOUT, "{log}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let request = logs(&pipeline).await?.describe_metric_filters();
+    let found = request.log_group_name(format!("/aws/lambda/{function}")).send().await?.metric_filters;
+    let mut read = BTreeMap::new();
+    for filter in found.context("filters")? {
+        let metric = filter.metric_transformations().first().context("a metric")?;
+        let pattern = filter.filter_pattern().context("a pattern")?;
+        read.insert(metric.metric_name().to_owned(), values(&log, pattern, metric.metric_value())?);
+    }
+    let expected = [("lines", vec![3.0]), ("skipped", vec![1.0])].map(|(name, of)| (name.to_owned(), of));
+    ensure!(read == BTreeMap::from(expected), "{read:?}\n{log}");
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The documents: every command in them works, in their order, with the declarations between them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -45,8 +45,8 @@ fn blocks(document: &str) -> Vec<Block> {
                 is_command = true;
                 commands.push_str(&format!("{command}\n"));
             } else if is_command && line.starts_with("  ") {
-                // A continued line, or one of a here-document.
-                commands.push_str(&format!("{}\n", line.strip_prefix("  ").unwrap_or_default()));
+                // A continued line.
+                commands.push_str(&format!("{line}\n"));
             } else {
                 is_command = false;
                 declaration.push_str(&format!("{line}\n"));
@@ -126,6 +126,7 @@ fn run(pipeline: &Pipeline<'_>, documents: &[&str]) -> Result<CommandOutput> {
     // The functions are built.
     program(&bin, "make", "exec provisioner \"$1\"")?;
     program(&bin, "declare-keys", &format!("exec python3 -c '{DECLARE}'"))?;
+    program(&bin, "gh", "echo OWNER@1/REPO@2")?;
     program(&bin, "jq", &format!("exec python3 -c '{JQ}' \"$@\""))?;
     std::os::unix::fs::symlink(root().join("target"), folder.join("target"))?;
     let (mut credentials, mut config) = (String::new(), String::new());
@@ -242,6 +243,69 @@ async fn tables_and_counts_are_read_as_their_documents_say() -> Result<()> {
 fn document_is_read_in_blocks_of_declarations_and_commands() {
     let text = "Text.\n\n    [a]\n    b = 1\n\n    $ one \\\n        two\n    output\n\nText.\n\n    code();\n\n```sh\n    $ no\n```\n";
     let expected =
-        [Block::Declaration("[a]\nb = 1\n\noutput\n\n".to_owned()), Block::Commands("one \\\n  two\n".to_owned())];
+        [Block::Declaration("[a]\nb = 1\n\noutput\n\n".to_owned()), Block::Commands("one \\\n    two\n".to_owned())];
     assert_eq!(blocks(text), expected);
+}
+
+/// Returns the files below a folder with this ending, without those of builds.
+fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| format!("failed to read {}", folder.display()))? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        if entry.file_type()?.is_dir() {
+            if !name.starts_with('.') && name != "target" {
+                found.extend(files(&path, ending)?);
+            }
+        } else if name.ends_with(ending) {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the parts of a text between two signs, on one line each.
+fn between<'a>(text: &'a str, open: &str, close: &str) -> Vec<&'a str> {
+    let starts = text.split(open).skip(1);
+    starts.filter_map(|rest| rest.split_once(close)).map(|(part, _)| part).filter(|part| !part.contains('\n')).collect()
+}
+
+/// Returns the anchor of a heading, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, '-' | '_' | ' ');
+    heading.trim_start_matches('#').trim().to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
+}
+
+#[test]
+fn links_and_tests_that_documents_name_exist() -> Result<()> {
+    let sources = files(root(), ".rs")?.iter().map(std::fs::read_to_string).collect::<Result<Vec<_>, _>>()?;
+    for path in files(root(), ".md")? {
+        let (text, folder) = (std::fs::read_to_string(&path)?, path.parent().context("a folder")?);
+        let shown = path.strip_prefix(root())?.display();
+        for link in between(&text, "](", ")").into_iter().filter(|link| !link.contains("://")) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { path.clone() } else { folder.join(file) };
+            ensure!(target.exists(), "{shown} links to {link}, which does not exist");
+            if !heading.is_empty() {
+                let lines = std::fs::read_to_string(&target)?;
+                let mut headings = lines.lines().filter(|line| line.starts_with('#')).map(anchor);
+                ensure!(headings.any(|anchor| anchor == heading), "{shown} links to {link}, which has no such heading");
+            }
+        }
+        for name in between(&text, "`", "`") {
+            let is_name = |part: &str| part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            let Some((_, test)) = name.rsplit_once("::").filter(|_| name.split("::").all(is_name)) else { continue };
+            let definition = format!(" {test}");
+            let is_defined = |source: &String| {
+                source.match_indices(&definition).any(|(at, found)| {
+                    let before = source[..at].rsplit(['\n', ' ']).next().unwrap_or_default();
+                    let after = source[at + found.len()..].chars().next();
+                    ["fn", "mod", "const", "trait"].contains(&before)
+                        && !after.is_some_and(|c| c.is_alphanumeric() || c == '_')
+                })
+            };
+            ensure!(sources.iter().any(is_defined), "{shown} names {name}, which does not exist");
+        }
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@ use tests::pipeline::Pipeline;
 
 mod alarms;
 mod apply;
+mod archive;
 mod backfill;
 mod breakdowns;
 mod browser;

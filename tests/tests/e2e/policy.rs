@@ -5,13 +5,17 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_dynamodb::types::TimeToLiveSpecification;
+use aws_sdk_kinesis::types::{StreamMode, StreamModeDetails};
 use aws_sdk_s3::types::{
     ServerSideEncryption, ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule,
 };
 use serde_json::{Value, json};
+use tests::consumer::section;
+use tests::local_aws::REGION;
 use tests::pipeline::{CommandOutput, Pipeline};
 
 use crate::common::{file_of, remove_notification, s3_notification, wait_for_a_failure};
+use crate::strict_kinds::eventually;
 use crate::{pipeline, strict_pipeline, verdict};
 
 /// An IAM user with one policy, which can be replaced.
@@ -100,9 +104,11 @@ const NOT_CHECKED_LOCALLY: [&str; 8] = [
 ];
 
 /// Actions for cases that these lives do not have: a log group that Lambda made anew, a `verify` that fails, a bucket
-/// with access control lists, one with attribute-based access control, and capacity units that drift.
-const OTHER_CASES: [&str; 5] = [
+/// with access control lists, one with attribute-based access control, capacity units that drift, and a stream of an
+/// earlier name.
+const OTHER_CASES: [&str; 6] = [
     "application-autoscaling:DescribeScalableTargets",
+    "kinesis:ListStreams",
     "logs:DescribeLogStreams",
     "logs:FilterLogEvents",
     "s3:GetBucketAcl",
@@ -269,6 +275,70 @@ async fn unused_by_deployer(pipeline: &Pipeline<'_>, policy: &[&'static str]) ->
     // Denials of these depend on the order in which actions were granted.
     unused.retain(|action| !SUBSTITUTES.iter().any(|(name, _)| name == action) && !OTHER_CASES.contains(&&**action));
     Ok(unused)
+}
+
+/// The optional kinds, then other values of their settings, then the first ones without a tag.
+fn optional_declarations(pipeline: &Pipeline<'_>) -> [String; 3] {
+    let declared = |stream: &str, alarms: &str, tags: &str, consumer: &str| {
+        let consumer = section(pipeline, &["Order Completed"], consumer);
+        format!(
+            "[rollup]\nby = [\"properties.plan\"]\n[stream]\nretention_hours = {stream}\n\
+             [alarms]\nemail = \"{alarms}@example.com\"\n{tags}\n{consumer}"
+        )
+    };
+    [
+        declared("24", "first", "[tags]\nteam = \"data\"", "batch_size = 7"),
+        declared("48", "second", "[tags]\nteam = \"other\"", "batch_size = 9\nretries = 3"),
+        declared("24", "first", "", "batch_size = 7"),
+    ]
+}
+
+/// Introduces drift in the settings of optional kinds that no declaration changes.
+async fn introduce_optional_drift(pipeline: &Pipeline<'_>) -> Result<()> {
+    let (sdk, name) = (pipeline.sdk().await?, &pipeline.name);
+    let arn = |service: &str, resource: String| format!("arn:aws:{service}:{REGION}:{}:{resource}", pipeline.account);
+    let provisioned = StreamModeDetails::builder().stream_mode(StreamMode::Provisioned).build()?;
+    let request = aws_sdk_kinesis::Client::new(&sdk).update_stream_mode().stream_mode_details(provisioned);
+    let request = request.stream_arn(arn("kinesis", format!("stream/{name}-stream")));
+    eventually(|| request.clone().send()).await?;
+    let nobody = json!({ "Version": "2012-10-17", "Statement": [] }).to_string();
+    let request =
+        aws_sdk_sns::Client::new(&sdk).set_topic_attributes().attribute_name("Policy").attribute_value(nobody);
+    request.topic_arn(arn("sns", format!("{name}-alarms"))).send().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn deployer_and_planner_policies_of_optional_kinds_are_minimal_on_the_strict_aws() -> Result<()> {
+    let pipeline = strict_pipeline()?;
+    let policies: [&[&str]; 2] = [&["policy", "deployer"], &["policy", "planner"]];
+    let of_every_pipeline: Vec<BTreeSet<String>> =
+        policies.iter().map(|policy| printed_actions(&pipeline, policy)).collect::<Result<_>>()?;
+    let mut deployer = Growth::new(User::new(&pipeline, "deployer").await?, policies[0]);
+    let mut planner = Growth::new(User::new(&pipeline, "planner").await?, policies[1]);
+    deployer.granted.clone_from(&of_every_pipeline[0]);
+    planner.granted.clone_from(&of_every_pipeline[1]);
+    for (n, declared) in optional_declarations(&pipeline).iter().enumerate() {
+        pipeline.declare(declared)?;
+        if n > 0 {
+            introduce_optional_drift(&pipeline).await?;
+        }
+        planner.grant_until_success(&["plan"]).await?;
+        deployer.grant_until_success(&["apply", "--yes"]).await?;
+        planner.grant_until_success(&["plan"]).await?;
+    }
+    deployer.grant_until_success(&["destroy", "--yes", "--delete-data"]).await?;
+    for (who, user) in [("deployer", deployer), ("planner", planner)] {
+        let mut unused = user.unused();
+        unused.retain(|action| !OTHER_CASES.contains(&&**action));
+        ensure!(unused.is_empty(), "printed for the {who}, but never required: {unused:?}");
+    }
+    Ok(())
+}
+
+/// Returns the actions of a printed policy.
+fn printed_actions(pipeline: &Pipeline<'_>, policy: &[&str]) -> Result<BTreeSet<String>> {
+    Ok(actions(&serde_json::from_str(&pipeline.expect(0, policy)?.out)?))
 }
 
 #[tokio::test]

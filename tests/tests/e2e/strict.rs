@@ -55,7 +55,7 @@ async fn live(pipeline: &Pipeline<'_>) -> Result<()> {
     pipeline.wait_for_counts(&expected).await?;
 
     pipeline.declare(
-        "[function]\nmemory_mb = 512\ntimeout_seconds = 3\nretries = 0\nlog_retention_days = 7\nenvironment = { LOG_LEVEL = \"debug\" }\n\
+        "[function]\nmemory_mb = 512\ntimeout_seconds = 3\nretries = 0\nlog_retention_days = 7\nenvironment = { STAGE = \"production\" }\n\
          [bucket]\nversioning = true\nexpire_days = 30\n[table]\nbilling = { read = 5, write = 5 }\n\
          [tags]\nteam = \"data\"\n[segment]\nworkspace_id = \"abc123\"",
     )?;

@@ -150,7 +150,9 @@ fn find(pipeline: &Pipeline, function: &Function) -> Result<PathBuf, Error> {
     let help = match artifact {
         Some(_) => "build it with `make handler`, or set its path with the key `artifact` of its section".to_owned(),
         None => format!(
-            "build it with `make handler`, or keep the archive's {} beside provisioner",
+            "build it with `make handler`, install it with `make install ARCH={}`, or keep the archive's {} beside \
+             provisioner",
+            function.architecture,
             released(&function.architecture)
         ),
     };
@@ -248,12 +250,16 @@ fn glibc_version(name: &[u8]) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
+/// The level of compression. Every plan waits for it: level 3 takes two thirds of the time of the usual 6, for 3 % more bytes.
+const LEVEL: i64 = 3;
+
 /// Returns a zip of one entry. Its time and mode are fixed, so that the same binary produces the same zip, and thus the
 /// same `CodeSha256`.
 fn zip(binary: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut writer = ZipWriter::new(Cursor::new(Vec::with_capacity(binary.len() / 2)));
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Deflated)
+        .compression_level(Some(LEVEL))
         .last_modified_time(DateTime::default())
         .unix_permissions(0o755);
     writer.start_file(ENTRY, options)?;
