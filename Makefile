@@ -19,6 +19,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PROVISIONER := "$(TARGET)/debug/provisioner" --config "$(CONFIG)"
 LAMBDA := target/lambda
 BOOTSTRAP := $(LAMBDA)/bootstrap
+# The programs that `make build` builds.
+BINS := --bins
 EXAMPLES := $(patsubst examples/%/Cargo.toml,%,$(wildcard examples/*/Cargo.toml))
 PORT ?= 4566
 CARGO_DENY_VERSION := 0.20.2
@@ -82,8 +84,13 @@ local: build $(VENV)/.installed ## run a local AWS in the foreground; STRICT=1 m
 # The local AWS runs the functions on this machine.
 demo test faults bench bench-rollup bench-scale: ARCH := $(or $(ARCH),$(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64))
 
+# The first build is the wait for the demo: it builds two programs only, and the function at the same time.
 .PHONY: demo
-demo: build handler ## run the whole pipeline on a temporary local AWS
+demo: BINS := --bin provisioner --bin demo
+demo: ## run the whole pipeline on a temporary local AWS
+	$(MAKE) --no-print-directory --jobs="$$(getconf _NPROCESSORS_ONLN)" build function \
+	  BINS="$(BINS)" ARCH=$(ARCH) PACKAGE=handler BINARY=$(BOOTSTRAP)
+	$(MAKE) --no-print-directory handler BINS="$(BINS)" ARCH=$(ARCH)
 	"$(TARGET)/debug/demo" $(ARGS)
 
 # The browser tests fail without a browser. In CI they must run; elsewhere they are skipped with a message.
@@ -155,7 +162,7 @@ behaviours: $(VENV)/.installed ## write the table of docs/reliability.md that li
 
 .PHONY: build
 build: ## build the provisioner
-	cargo build --locked --workspace --bins
+	cargo build --locked --workspace $(BINS)
 
 # The binary of a function is at $(LAMBDA)/PACKAGE/bootstrap, and the handler's at $(BOOTSTRAP), which is always built. A
 # binary at another path is built elsewhere.

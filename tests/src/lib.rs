@@ -2,7 +2,6 @@
 //! independent recount.
 
 pub mod consumer;
-pub mod dashboard;
 pub mod faults;
 pub mod local_aws;
 pub mod pipeline;

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use tests::dashboard::{Browser, DashboardServer};
 use tests::pipeline::{COUNT_TIMEOUT, Pipeline};
 use tests::recount::{self, Counts};
 use tests::samples::{self, gzip};
@@ -14,6 +13,7 @@ use thirtyfour::prelude::*;
 
 use crate::counts::count_a_month;
 use crate::pipeline;
+use crate::served::{Browser, DashboardServer};
 
 /// Returns event names that break a page that does not escape them.
 fn hostile_names() -> Vec<String> {

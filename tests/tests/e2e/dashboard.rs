@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tests::dashboard::DashboardServer;
 use tests::recount::{self, Counts};
 use tests::samples::gzip;
 
 use crate::common::send_signal;
 use crate::counts::count_a_month;
 use crate::pipeline;
+use crate::served::DashboardServer;
 
 /// Sends a request and returns status, headers and body.
 fn get(url: &str, host: Option<&str>) -> Result<(u16, ureq::http::HeaderMap, String)> {

@@ -47,6 +47,7 @@ mod policy;
 mod replay;
 mod rollup;
 mod schema;
+mod served;
 mod status;
 mod stream;
 mod strict;

@@ -3,17 +3,16 @@
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tests::pipeline::Pipeline;
 use thirtyfour::common::capabilities::chromium::ChromiumLikeCapabilities as _;
 use thirtyfour::prelude::*;
-
-use crate::pipeline::Pipeline;
 
 /// The timeout for the start of a browser, which takes seconds, and longer on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -23,20 +22,17 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 /// A running dashboard. Dropping it stops it.
-pub struct DashboardServer {
+pub(crate) struct DashboardServer {
     child: Child,
     /// The address, without a trailing slash: `http://127.0.0.1:8080`.
-    pub url: String,
+    pub(crate) url: String,
     /// The text that it printed at startup.
-    pub banner: String,
+    pub(crate) banner: String,
 }
 
 impl DashboardServer {
     /// Starts `provisioner dashboard --listen {listen}` with further arguments.
-    ///
-    /// # Errors
-    /// The server does not start.
-    pub fn start(pipeline: &Pipeline<'_>, listen: &str, args: &[&str]) -> Result<Self> {
+    pub(crate) fn start(pipeline: &Pipeline<'_>, listen: &str, args: &[&str]) -> Result<Self> {
         let mut command = pipeline.command(&[&["dashboard", "--listen", listen], args].concat())?;
         let mut child = command.stdout(Stdio::piped()).spawn().context("failed to start the dashboard")?;
         let mut out = BufReader::new(child.stdout.take().context("its output")?);
@@ -48,16 +44,12 @@ impl DashboardServer {
     }
 
     /// Returns the process id.
-    #[must_use]
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Waits for the end of the process and returns the exit code.
-    ///
-    /// # Errors
-    /// The process cannot be waited for.
-    pub fn wait(&mut self) -> Result<Option<i32>> {
+    pub(crate) fn wait(&mut self) -> Result<Option<i32>> {
         Ok(self.child.wait().context("failed to wait for the dashboard")?.code())
     }
 }
@@ -70,12 +62,12 @@ impl Drop for DashboardServer {
 }
 
 /// A headless browser with its own files. Dropping it stops it.
-pub struct Browser {
+pub(crate) struct Browser {
     /// The session.
-    pub page: WebDriver,
+    pub(crate) page: WebDriver,
     _driver: ProcessGroup,
     /// The folder of downloads.
-    pub downloads: TempDir,
+    pub(crate) downloads: TempDir,
     _profile: TempDir,
 }
 
@@ -86,10 +78,7 @@ fn on_path(name: &str) -> Option<PathBuf> {
 
 impl Browser {
     /// Starts a browser.
-    ///
-    /// # Errors
-    /// No chromedriver is installed, or it does not start.
-    pub async fn start() -> Result<Self> {
+    pub(crate) async fn start() -> Result<Self> {
         let program = on_path("chromedriver").context(
             "chromedriver is not on the PATH: install Chromium and its driver (Debian: chromium, chromium-driver)",
         )?;
@@ -144,27 +133,18 @@ impl Browser {
     }
 
     /// Runs a command of the Chrome DevTools Protocol.
-    ///
-    /// # Errors
-    /// The command fails.
-    pub async fn devtools(&self, command: &str, arguments: Value) -> Result<()> {
+    pub(crate) async fn devtools(&self, command: &str, arguments: Value) -> Result<()> {
         self.page.cdp().send_raw(command, arguments).await.with_context(|| command.to_owned())?;
         Ok(())
     }
 
     /// Evaluates a script.
-    ///
-    /// # Errors
-    /// The script fails.
-    pub async fn evaluate(&self, script: &str) -> Result<Value> {
+    pub(crate) async fn evaluate(&self, script: &str) -> Result<Value> {
         Ok(self.page.execute(script, Vec::new()).await.with_context(|| script.to_owned())?.json().clone())
     }
 
     /// Waits until a script evaluates to true.
-    ///
-    /// # Errors
-    /// The script does not evaluate to true before the timeout.
-    pub async fn wait_until(&self, script: &str) -> Result<()> {
+    pub(crate) async fn wait_until(&self, script: &str) -> Result<()> {
         let started = Instant::now();
         // Scripts fail during a navigation.
         while !matches!(self.evaluate(script).await, Ok(Value::Bool(true))) {
@@ -176,19 +156,8 @@ impl Browser {
     }
 
     /// Returns the text of the first element that matches a selector.
-    ///
-    /// # Errors
-    /// No element matches.
-    pub async fn text(&self, selector: &str) -> Result<String> {
+    pub(crate) async fn text(&self, selector: &str) -> Result<String> {
         Ok(self.page.find(By::Css(selector)).await?.text().await?)
-    }
-
-    /// Writes a screenshot of the page to a file.
-    ///
-    /// # Errors
-    /// The screenshot cannot be taken or written.
-    pub async fn screenshot(&self, file: &Path) -> Result<()> {
-        Ok(self.page.screenshot(file).await?)
     }
 }
 
