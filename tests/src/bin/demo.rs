@@ -56,16 +56,22 @@ fn section<'a>(table: &'a mut toml::Table, key: &str) -> Result<&'a mut toml::Ta
 }
 
 /// Returns `pipeline.toml` for this machine, and the account in it. The local AWS runs the function on this processor and
-/// speaks plain HTTP, and the recount knows the names of `track` messages only.
+/// speaks plain HTTP, and the recount knows the names of `track` messages only. The handler is the one that is built with
+/// this program.
 fn declaration() -> Result<(String, String)> {
     let text = fs::read_to_string(root().join("pipeline.toml")).context("failed to read pipeline.toml")?;
     let mut file: toml::Table = text.parse().context("failed to parse pipeline.toml")?;
     let account = file.get("pipeline").and_then(|pipeline| pipeline.get("account")).and_then(toml::Value::as_str);
     let account = account.unwrap_or(ACCOUNT).to_owned();
+    let has_artifact = file.get("function").and_then(|function| function.get("artifact")).is_some();
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
     let local = section(section(&mut file, "environments")?, ENVIRONMENT)?;
     section(local, "bucket")?.insert("require_tls".to_owned(), false.into());
     section(local, "function")?.insert("architecture".to_owned(), architecture.into());
+    if !has_artifact {
+        let handler = built_program("bootstrap")?.display().to_string();
+        section(local, "function")?.insert("artifact".to_owned(), handler.into());
+    }
     section(local, "rollup")?.insert("count".to_owned(), vec!["track"].into());
     Ok((toml::to_string(&file)?, account))
 }
