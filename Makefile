@@ -82,7 +82,8 @@ local: build $(VENV)/.installed ## run a local AWS in the foreground; STRICT=1 m
 	"$(TARGET)/debug/local" --port $(PORT) $(if $(STRICT),--strict)
 
 # The local AWS runs the functions on this machine.
-demo test faults bench bench-rollup bench-scale: ARCH := $(or $(ARCH),$(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64))
+test faults bench bench-rollup bench-scale: ARCH := $(or $(ARCH),x86_64)
+demo: ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
 
 # The first build is the wait for the demo, so it builds three programs only. Its handler is not optimised: the one for AWS
 # would double the wait. Other functions that the file declares are built as for AWS.
@@ -92,7 +93,7 @@ demo: ## run the whole pipeline on a temporary local AWS
 	$(MAKE) --no-print-directory --jobs=2 build venv BINS="$(BINS)"
 	[[ "$$($(PROVISIONER) validate --functions | cut -f2)" == $(BOOTSTRAP) ]] || \
 	  $(MAKE) --no-print-directory handler BINS="$(BINS)" ARCH=$(ARCH)
-	"$(TARGET)/debug/demo" $(ARGS)
+	"$(TARGET)/debug/demo" --config "$(CONFIG)" $(ARGS)
 
 # The browser tests fail without a browser. In CI they must run; elsewhere they are skipped with a message.
 WITHOUT_BROWSER := $(if $(CI)$(shell command -v chromedriver),,yes)
@@ -127,11 +128,11 @@ check: $(VENV)/.installed $(CARGO_DENY) ## check format, lints, dependencies, li
 generate: ## write the schema, the reference and the man pages, after a change of keys or arguments
 	GENERATE=1 cargo test --locked --workspace --lib -- generated_files_are_current
 
-# Terraform and Ansible are measured only if they are installed.
+# Terraform is measured only if it is installed.
 .PHONY: bench
-bench: handler $(VENV)/.installed ## time plans and applies beside other programs (about 20 minutes), and write docs/benchmarks.md
+bench: handler $(VENV)/.installed $(VENV)-bench/.installed ## time plans and applies beside other programs (about 20 minutes), and write docs/benchmarks.md
 	RUSTFLAGS="-C target-cpu=$(CPU)" cargo build --locked --release --package provisioner --target-dir "$(TARGET)/bench"
-	PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python bench/provision.py "$(TARGET)/bench/release/provisioner" $(BOOTSTRAP) docs/benchmarks.md
+	PATH="$(CURDIR)/$(VENV)-bench/bin:$$PATH" PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python bench/provision.py "$(TARGET)/bench/release/provisioner" $(BOOTSTRAP) docs/benchmarks.md
 
 # Programs other than Python packages (igzip, node) are measured only if they are installed.
 .PHONY: bench-rollup
@@ -145,7 +146,7 @@ bench-scale: handler $(VENV)/.installed ## count bursts against a store that con
 
 $(VENV)-bench/.installed: bench/requirements.txt
 	$(PYTHON) -m venv $(VENV)-bench
-	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement bench/requirements.txt
+	$(VENV)-bench/bin/pip install --quiet --no-compile --disable-pip-version-check --require-hashes --requirement bench/requirements.txt
 	touch $@
 
 .PHONY: mutants
@@ -222,5 +223,5 @@ $(CARGO_MUTANTS):
 
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
+	$(VENV)/bin/pip install --quiet --no-compile --disable-pip-version-check --require-hashes --requirement requirements.txt
 	touch $@

@@ -52,3 +52,25 @@ impl Account {
         self.console("sqs/v3/home", &format!("#/queues/{}", utf8_percent_encode(&url, PLAIN)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_in_the_console_of_the_partition() {
+        let bucket = |partition: &str, region: &str| {
+            let (partition, region, id) = (partition.to_owned(), region.to_owned(), "123456789012".to_owned());
+            Account { partition, region, id, caller: String::new() }.bucket_page("acme")
+        };
+        for (partition, region, domain) in [
+            ("aws", "eu-central-1", "console.aws.amazon.com"),
+            ("aws-cn", "cn-north-1", "console.amazonaws.cn"),
+            ("aws-us-gov", "us-gov-west-1", "console.amazonaws-us-gov.com"),
+        ] {
+            let page = format!("https://{region}.{domain}/s3/buckets/acme?region={region}");
+            assert_eq!(bucket(partition, region), Some(page));
+        }
+        assert_eq!(bucket("aws-iso", "us-iso-east-1"), None);
+    }
+}

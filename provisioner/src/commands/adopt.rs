@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// Name of the pipeline [default: after the function]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// File to write, which must not exist [default: stdout]
+    /// File to write, which must not exist, with a schema beside it [default: stdout]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -40,7 +40,7 @@ pub(crate) async fn run(args: &Args, output: &Output) -> Result<ExitCode, Error>
         output.print(&file)?;
         return Ok(ExitCode::SUCCESS);
     };
-    written::write(path, &file, false).map_err(|source| {
+    written::write(path, &file, false).map_err(|(path, source)| {
         let help = "choose another file with --out, in a folder that exists and is writable";
         Error::io(format_args!("write {}", path.display()), help, &source)
     })?;

@@ -174,7 +174,10 @@ fn values(schema: &Json) -> String {
         (_, None) => {}
     }
     if let Some(pattern) = single["pattern"].as_str() {
-        parts.push(format!("of {}", code(pattern.trim_start_matches('^').trim_end_matches("*$"))));
+        parts.push(match pattern.strip_prefix('^').and_then(|rest| rest.strip_suffix("*$")) {
+            Some(letters) if letters.starts_with('[') => format!("of {}", code(letters)),
+            _ => format!("of the form {}", code(pattern.trim_start_matches('^').trim_end_matches('$'))),
+        });
     }
     if let Some(least) = number(schema, "minItems") {
         parts.push(format!("{least} or more entries"));

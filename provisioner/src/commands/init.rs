@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// Expected events per month, for cost estimates
     #[arg(long, value_name = "N")]
     events_per_month: Option<String>,
-    /// Replace the file if it exists
+    /// Replace the file, and the schema beside it, if they exist
     #[arg(long)]
     force: bool,
     /// Do not ask; use the defaults of options that are not passed
@@ -96,7 +96,7 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
             None => file.with(field, &proposal).map_err(|refused| unusable_default(field, &proposal, refused))?,
         };
     }
-    written::write(&path, &file.text(), args.force).map_err(|source| unwritable(&path, &source))?;
+    written::write(&path, &file.text(), args.force).map_err(|(path, source)| unwritable(&path, &source))?;
     output.print(&text(&path))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -111,6 +111,7 @@ fn unusable(field: Field, answer: &str, Refused { why, help }: Refused) -> Error
     Error::usage(format!("{option} {} cannot be used: {}", answer.escape_debug(), printable(&why)), help)
 }
 
+/// Returns the error of a default that follows from another answer.
 fn unusable_default(field: Field, default: &str, Refused { why, .. }: Refused) -> Error {
     let (option, _) = question(field);
     let help = format!("pass {option} with another value");

@@ -89,8 +89,8 @@ pub(crate) async fn run(args: &Args, global: &Global, output: &Output) -> Result
             output.print(&format!("{:#}\n", json!({ "policy": printed, "trust_policy": trust })))?;
             if !repository.has_ids() {
                 // GitHub's changelog of 23 April 2026, on immutable subject claims.
-                let note = "the tokens of repositories that were created or renamed since July 2026 have ids in their \
-                            subjects: for such a repository, pass OWNER@ID/REPO@ID";
+                let note = "the tokens of repositories that were created, renamed or transferred since July 2026, or have opted \
+                            in, have ids in their subjects: for such a repository, pass OWNER@ID/REPO@ID";
                 output.notes(&[note.to_owned()]);
             }
         }

@@ -88,7 +88,7 @@ impl fmt::Display for ConfigErrors {
             writeln!(f, "{}\n", self.render(diagnostic))?;
         }
         if let Some(more @ 1..) = self.found.len().checked_sub(MOST_SHOWN) {
-            writeln!(f, "{more} more are not shown.\n")?;
+            writeln!(f, "{more} more are not shown, and there may be others.\n")?;
         }
         let (count, noun) = (self.found.len(), if self.found.len() == 1 { "mistake" } else { "mistakes" });
         write!(f, "{}: {count} {noun}; nothing was sent to AWS", self.path)

@@ -381,3 +381,15 @@ fn provisioned_capacity_bounds_batches_and_backfill() {
     assert!(!carries.expect("a sentence").contains("at once"));
     assert_eq!(of("[table]\nbilling = { read = 5, write = 5 }\n[notification]\nmax_concurrency = 30\n").0, 30);
 }
+
+#[test]
+fn mistakes_of_a_file_of_another_kind_are_limited() {
+    let keys = |n: usize| (0..n).map(|n| format!("key_{n} = 1\n")).collect::<String>();
+    let error = |n: usize| {
+        parse("other.toml", &format!("{GOOD}\n[rollup]\n{}", keys(n)), None).expect_err("mistakes").to_string()
+    };
+    assert!(!error(100).contains("not shown") && error(100).contains("100 mistakes"));
+    let many = error(5_000);
+    assert_eq!(many.matches("is not a key of pipeline.toml").count(), 100);
+    assert!(many.contains("100 more are not shown, and there may be others"), "{}", &many[many.len() - 300..]);
+}

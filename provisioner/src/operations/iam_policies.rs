@@ -323,6 +323,20 @@ mod tests {
     ];
 
     #[test]
+    fn policy_of_several_parts_may_fit_a_role() {
+        let consumers =
+            |n: usize| (0..n).map(|n| format!("[[consumer]]\nname = \"consumer-{n}\"\n")).collect::<String>();
+        let of = |file: &str| {
+            let policy = in_context(file, deployer_policy);
+            (parts(&policy).len() > 1, fits_role(&policy))
+        };
+        let alarms = "[alarms]\nemail = \"oncall@example.com\"\n[stream]\n";
+        assert_eq!(of(""), (false, true));
+        assert_eq!(of(&format!("{alarms}{}", consumers(1))), (true, true));
+        assert_eq!(of(&format!("{alarms}{}", consumers(30))), (true, false));
+    }
+
+    #[test]
     fn policy_fits_into_a_managed_policy_or_each_of_its_parts_does() {
         let many: String = (0..9).map(|n| format!("[[consumer]]\nname = \"consumer-{n}\"\n")).collect();
         for file in FILES.into_iter().chain([many.as_str()]) {

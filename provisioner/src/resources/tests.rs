@@ -65,6 +65,11 @@ pub(super) fn assert_in_sync<K: Kind>(live_of: impl Fn(&K) -> K::Live) {
             assert!(spec.refusal(&live_of(&spec)).is_none(), "{spec:?}");
         }
     }
+    let specs = FILES.into_iter().flat_map(declared::<K>);
+    let settings: BTreeSet<_> = specs.flat_map(|spec| spec.diff(None)).map(|change| change.setting).collect();
+    for setting in K::ESSENTIAL.unwrap_or_default() {
+        assert!(settings.contains(setting), "{setting} is not a setting of a {}", K::NAME);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -16,9 +17,12 @@ use tests::pipeline::{COUNT_TIMEOUT, counts, s3};
 use tests::recount::{self, Counts};
 use tests::samples;
 
-/// Deploys pipeline.toml on a local AWS, uploads sample files, and prints the counts
+/// Deploys a pipeline on a local AWS, uploads sample files, and prints the counts
 #[derive(Parser)]
 struct Args {
+    /// File with the desired state
+    #[arg(long, default_value = "pipeline.toml")]
+    config: PathBuf,
     /// Seed of the sample files
     #[arg(long, default_value_t = 2015)]
     seed: u64,
@@ -39,7 +43,7 @@ const MONTHS: usize = 6;
 
 struct Demo {
     aws: LocalAws,
-    /// `pipeline.toml`, with the environment for this machine.
+    /// The declaration, with the environment for this machine.
     file: String,
     account: String,
 }
@@ -49,30 +53,39 @@ fn say(text: &str) {
     println!("{text}");
 }
 
+/// The handler as `make handler` builds it, which the demo replaces by the one that is built with this program.
+const BUILT: &str = "target/lambda/bootstrap";
+
 /// Returns the section at a key of a table; a new one if there is none.
 fn section<'a>(table: &'a mut toml::Table, key: &str) -> Result<&'a mut toml::Table> {
     let section = table.entry(key).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-    section.as_table_mut().with_context(|| format!("{key} in pipeline.toml is not a section"))
+    section.as_table_mut().with_context(|| format!("{key} in the file is not a section"))
 }
 
-/// Returns `pipeline.toml` for this machine, and the account in it. The local AWS runs the function on this processor and
-/// speaks plain HTTP, and the recount knows the names of `track` messages only. The handler is the one that is built with
-/// this program.
-fn declaration() -> Result<(String, String)> {
-    let text = fs::read_to_string(root().join("pipeline.toml")).context("failed to read pipeline.toml")?;
-    let mut file: toml::Table = text.parse().context("failed to parse pipeline.toml")?;
-    let account = file.get("pipeline").and_then(|pipeline| pipeline.get("account")).and_then(toml::Value::as_str);
-    let account = account.unwrap_or(ACCOUNT).to_owned();
-    let has_artifact = file.get("function").and_then(|function| function.get("artifact")).is_some();
+/// Returns the text of a key, which the environment may override.
+fn declared(file: &toml::Table, section: &str, key: &str) -> Option<String> {
+    let local = file.get("environments").and_then(|all| all.get(ENVIRONMENT));
+    let of = |table: &toml::Value| table.get(section)?.get(key)?.as_str().map(str::to_owned);
+    local.and_then(of).or_else(|| file.get(section)?.get(key)?.as_str().map(str::to_owned))
+}
+
+/// Returns a file for this machine, and the account in it. The local AWS runs the function on this processor and speaks
+/// plain HTTP, the samples end as Segment's files do, and the recount knows the names of `track` messages only.
+fn declaration(path: &Path) -> Result<(String, String)> {
+    let text = fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+    let mut file: toml::Table = text.parse().with_context(|| format!("failed to parse {}", path.display()))?;
+    let account = declared(&file, "pipeline", "account").unwrap_or_else(|| ACCOUNT.to_owned());
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
+    let is_usual = declared(&file, "function", "artifact").is_none_or(|artifact| artifact == BUILT);
     let local = section(section(&mut file, "environments")?, ENVIRONMENT)?;
     section(local, "bucket")?.insert("require_tls".to_owned(), false.into());
-    section(local, "function")?.insert("architecture".to_owned(), architecture.into());
-    if !has_artifact {
-        let handler = built_program("bootstrap")?.display().to_string();
-        section(local, "function")?.insert("artifact".to_owned(), handler.into());
-    }
+    section(local, "notification")?.insert("suffix".to_owned(), ".gz".into());
     section(local, "rollup")?.insert("count".to_owned(), vec!["track"].into());
+    let function = section(local, "function")?;
+    function.insert("architecture".to_owned(), architecture.into());
+    if is_usual {
+        function.insert("artifact".to_owned(), built_program("bootstrap")?.display().to_string().into());
+    }
     Ok((toml::to_string(&file)?, account))
 }
 
@@ -132,7 +145,7 @@ async fn main() -> Result<()> {
 
 async fn demo(args: &Args) -> Result<()> {
     say("Starting a local AWS, with IAM enforced.");
-    let (file, account) = declaration()?;
+    let (file, account) = declaration(&args.config)?;
     let demo = Demo { aws: LocalAws::start(Scheme::Http)?, file, account };
 
     demo.provisioner(&["plan"])?;
@@ -147,9 +160,6 @@ async fn demo(args: &Args) -> Result<()> {
     let now = Utc::now();
     let mut samples = samples::history(args.seed, now, MONTHS, args.messages * 3);
     samples.extend(samples::generate(args.seed, now, args.files, args.messages));
-    for sample in &mut samples {
-        sample.key = sample.key.replacen(samples::FOLDER, &prefix, 1);
-    }
     let folder = root().join("target/demo");
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("failed to empty {}", folder.display()))?;
@@ -164,9 +174,10 @@ async fn demo(args: &Args) -> Result<()> {
         fs::create_dir_all(copy.parent().unwrap_or(&folder)).context("failed to make target/demo")?;
         fs::write(&copy, &sample.bytes).with_context(|| format!("failed to write {}", copy.display()))?;
         let body = sample.bytes.clone().into();
-        let request = s3.put_object().bucket(&bucket).key(&sample.key).body(body);
-        request.send().await.with_context(|| format!("failed to upload {}", sample.key))?;
-        uploaded.add_row([sample.key.clone(), sample.messages.to_string(), sample.bytes.len().to_string()]);
+        let key = sample.key.replacen(samples::FOLDER, &prefix, 1);
+        let request = s3.put_object().bucket(&bucket).key(&key).body(body);
+        request.send().await.with_context(|| format!("failed to upload {key}"))?;
+        uploaded.add_row([key, sample.messages.to_string(), sample.bytes.len().to_string()]);
     }
     say(&uploaded.to_string());
 

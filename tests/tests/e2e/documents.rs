@@ -126,7 +126,6 @@ fn run(pipeline: &Pipeline<'_>, documents: &[&str]) -> Result<CommandOutput> {
     // The functions are built.
     program(&bin, "make", "exec provisioner \"$1\"")?;
     program(&bin, "declare-keys", &format!("exec python3 -c '{DECLARE}'"))?;
-    program(&bin, "gh", "echo OWNER@1/REPO@2")?;
     program(&bin, "jq", &format!("exec python3 -c '{JQ}' \"$@\""))?;
     std::os::unix::fs::symlink(root().join("target"), folder.join("target"))?;
     let (mut credentials, mut config) = (String::new(), String::new());
@@ -276,12 +275,16 @@ fn anchor(heading: &str) -> String {
     heading.trim_start_matches('#').trim().to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
 }
 
+/// Returns the documents, each with its text.
+fn documents() -> Result<Vec<(PathBuf, String)>> {
+    let read = |path: PathBuf| Ok((path.clone(), std::fs::read_to_string(path)?));
+    files(root(), ".md")?.into_iter().map(read).collect()
+}
+
 #[test]
-fn links_and_tests_that_documents_name_exist() -> Result<()> {
-    let sources = files(root(), ".rs")?.iter().map(std::fs::read_to_string).collect::<Result<Vec<_>, _>>()?;
-    for path in files(root(), ".md")? {
-        let (text, folder) = (std::fs::read_to_string(&path)?, path.parent().context("a folder")?);
-        let shown = path.strip_prefix(root())?.display();
+fn links_of_documents_lead_to_files_and_headings() -> Result<()> {
+    for (path, text) in documents()? {
+        let (folder, shown) = (path.parent().context("a folder")?, path.strip_prefix(root())?.display());
         for link in between(&text, "](", ")").into_iter().filter(|link| !link.contains("://")) {
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
             let target = if file.is_empty() { path.clone() } else { folder.join(file) };
@@ -292,19 +295,37 @@ fn links_and_tests_that_documents_name_exist() -> Result<()> {
                 ensure!(headings.any(|anchor| anchor == heading), "{shown} links to {link}, which has no such heading");
             }
         }
+    }
+    Ok(())
+}
+
+/// Returns whether a source file defines this item.
+fn defines(source: &str, item: &str) -> bool {
+    let is_end = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+    ["fn", "mod", "const", "trait"].iter().any(|keyword| {
+        let definition = format!("{keyword} {item}");
+        source.match_indices(&definition).any(|(at, found)| is_end(&source[at + found.len()..]))
+    })
+}
+
+#[test]
+fn tests_and_modules_that_documents_name_exist() -> Result<()> {
+    let read = |path: PathBuf| Ok((path.display().to_string(), std::fs::read_to_string(path)?));
+    let sources = files(root(), ".rs")?.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+    for (path, text) in documents()? {
         for name in between(&text, "`", "`") {
             let is_name = |part: &str| part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-            let Some((_, test)) = name.rsplit_once("::").filter(|_| name.split("::").all(is_name)) else { continue };
-            let definition = format!(" {test}");
-            let is_defined = |source: &String| {
-                source.match_indices(&definition).any(|(at, found)| {
-                    let before = source[..at].rsplit(['\n', ' ']).next().unwrap_or_default();
-                    let after = source[at + found.len()..].chars().next();
-                    ["fn", "mod", "const", "trait"].contains(&before)
-                        && !after.is_some_and(|c| c.is_alphanumeric() || c == '_')
-                })
+            let Some((module, item)) = name.rsplit_once("::").filter(|_| name.split("::").all(is_name)) else {
+                continue;
             };
-            ensure!(sources.iter().any(is_defined), "{shown} names {name}, which does not exist");
+            let module = module.rsplit("::").next().unwrap_or(module);
+            let is_of_module = |(file, source): &&(String, String)| {
+                file.contains(&format!("/{module}.rs"))
+                    || file.contains(&format!("/{module}/"))
+                    || defines(source, module)
+            };
+            let exists = sources.iter().filter(is_of_module).any(|(_, source)| defines(source, item));
+            ensure!(exists, "{} names {name}, which does not exist", path.strip_prefix(root())?.display());
         }
     }
     Ok(())

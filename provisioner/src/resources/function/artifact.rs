@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
-use crate::config::{Function, Pipeline};
+use crate::config::{Function, LOCAL, Pipeline};
 use crate::error::Error;
 use crate::reconcile::diff::Code;
 
@@ -46,7 +46,8 @@ impl Artifact {
         let bytes = std::fs::read(&path).map_err(|source| {
             Error::io(format!("read the handler's binary {}", path.display()), "build it with `make handler`", &source)
         })?;
-        check(&bytes, &function.architecture).map_err(|ArtifactError { why, help }| {
+        let is_local = pipeline.environment.as_deref() == Some(LOCAL);
+        check(&bytes, &function.architecture, is_local).map_err(|ArtifactError { why, help }| {
             Error::usage(format!("{} would not run on Lambda: {why}", path.display()), help)
         })?;
         let zip =
@@ -191,8 +192,9 @@ fn unusable(why: impl Into<String>, help: impl Into<String>) -> ArtifactError {
     ArtifactError { why: why.into(), help: help.into() }
 }
 
-/// Checks the binary before the upload: Lambda itself reports these defects only at the first invocation.
-fn check(bytes: &[u8], architecture: &str) -> Result<(), ArtifactError> {
+/// Checks the binary before the upload: Lambda itself reports these defects only at the first invocation. A local AWS runs
+/// it with this machine's own glibc.
+fn check(bytes: &[u8], architecture: &str, is_local: bool) -> Result<(), ArtifactError> {
     let rebuild = "build it with `make handler`";
     let not_elf = |_| unusable("it is not a 64-bit Linux (ELF) program", rebuild);
     let file: ElfFile64<'_> = ElfFile64::parse(bytes).map_err(not_elf)?;
@@ -216,7 +218,7 @@ fn check(bytes: &[u8], architecture: &str) -> Result<(), ArtifactError> {
         return Err(unusable("it is an ELF file, but not a program", rebuild));
     }
     match newest_glibc(&file).map_err(|_| unusable("its list of needed versions is damaged", rebuild))? {
-        Some(needed) if needed > GLIBC => Err(unusable(
+        Some(needed) if needed > GLIBC && !is_local => Err(unusable(
             format!("it needs GLIBC_{}.{}, but provided.al2023 has {}.{}", needed.0, needed.1, GLIBC.0, GLIBC.1),
             format!("{rebuild}, which links against glibc {}.{}", GLIBC.0, GLIBC.1),
         )),
@@ -336,7 +338,7 @@ mod tests {
 
     #[test]
     fn script_is_refused() {
-        let error = check(b"#!/bin/sh\n", "x86_64").expect_err("a script is not an ELF file");
+        let error = check(b"#!/bin/sh\n", "x86_64", false).expect_err("a script is not an ELF file");
         assert!(error.why.contains("not a 64-bit Linux"), "{}", error.why);
     }
 
@@ -344,7 +346,7 @@ mod tests {
     fn truncated_program_does_not_panic() {
         let whole = std::fs::read("/proc/self/exe").expect("this test's own binary");
         for cut in (0..4096).chain((4096..whole.len()).step_by(whole.len() / 50)) {
-            let _ = check(&whole[..cut], "x86_64");
+            let _ = check(&whole[..cut], "x86_64", false);
         }
     }
 
@@ -352,7 +354,7 @@ mod tests {
     fn program_for_another_architecture_is_refused_with_its_name() {
         let whole = std::fs::read("/proc/self/exe").expect("this test's own binary");
         let other = if cfg!(target_arch = "x86_64") { "arm64" } else { "x86_64" };
-        let error = check(&whole, other).expect_err("built for this machine");
+        let error = check(&whole, other, false).expect_err("built for this machine");
         assert!(error.why.contains(std::env::consts::ARCH) || error.why.contains("arm64"), "{}", error.why);
     }
 
