@@ -1,6 +1,6 @@
 # To install the programs, and to build the archives of a release. docs/releases.md describes both.
 
-# Below ROOT are bin/provisioner and lib/provisioner/bootstrap-ARCHITECTURE. A shell may leave a leading ~ to make.
+# Below ROOT are bin/provisioner, lib/provisioner/bootstrap-ARCHITECTURE and the man pages. A shell may leave a leading ~ to make.
 ROOT ?= $(or $(CARGO_INSTALL_ROOT),$(CARGO_HOME_DIR))
 INSTALLED = $(patsubst ~/%,$(HOME)/%,$(ROOT))
 # The architectures of `make dist`. Each archive has the functions of all of them, since a pipeline may declare any.
@@ -10,7 +10,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 STAGE := $(TARGET)/dist
 DIST := dist
 # Files and folders that each archive has besides the programs.
-ARCHIVED := README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs pipeline.toml LICENSE LICENSE-APACHE LICENSE-MIT \
+ARCHIVED := README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs LICENSE LICENSE-APACHE LICENSE-MIT \
   "$(STAGE)/THIRD-PARTY-LICENSES"
 # The provisioner runs with the glibc of CentOS 7 and everything newer.
 OLDEST_GLIBC := 2.17
@@ -18,11 +18,13 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 .PHONY: install
 install: HANDLER := bootstrap-$(or $(ARCH),x86_64)
-install: ## install the provisioner and the handler, ROOT=~/.local below that folder
+install: ## install the provisioner, the handler and the man pages, ROOT=~/.local below that folder
 	$(MAKE) --no-print-directory function PACKAGE=handler BINARY="$(STAGE)/$(HANDLER)"
 	cargo install --locked --path provisioner --root "$(INSTALLED)"
 	mkdir -p "$(INSTALLED)/lib/provisioner"
 	install -m 755 "$(STAGE)/$(HANDLER)" "$(INSTALLED)/lib/provisioner/$(HANDLER)"
+	mkdir -p "$(INSTALLED)/share/man/man1"
+	install -m 644 docs/man/*.1 "$(INSTALLED)/share/man/man1"
 
 .PHONY: dist
 dist: ## build the archives of a release in dist, ARCHS=x86_64 only for that
